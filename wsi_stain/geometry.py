@@ -1,0 +1,103 @@
+"""Sizes, regions and indices, and how they round. Knows no files and no pixels.
+
+Two coordinate frames exist. *Slide space* is (x, y), (width, height), in pixels of a named level; here it is the
+*working frame*, the level-0 grid of what is stored and written (the slide's own level 0, unless the run resamples).
+*Arrays* are (row, column). A `TileIndex` or `BlockIndex` is (row, column) in its grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+TILE = 256
+"""Side of a tile in pixels: the chunk of the store, the JPEG tile of a pyramid."""
+
+BLOCK = 4096
+"""Side of a block in pixels: one shard of the store, one task of the normalization."""
+
+TILES_PER_BLOCK = BLOCK // TILE
+
+
+class Size(NamedTuple):
+    """Width and height in pixels of a named level."""
+
+    width: int
+    height: int
+
+
+class Mpp(NamedTuple):
+    """Micrometres per pixel along x and along y."""
+
+    x: float
+    y: float
+
+    @property
+    def mean(self) -> float:
+        """The geometric mean: the side of a square pixel of the same area, um."""
+        return float((self.x * self.y) ** 0.5)
+
+
+class Region(NamedTuple):
+    """A rectangle in slide space; x and y may be negative and the far edge may lie outside the slide."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def grown(self, halo: int) -> Region:
+        """The region with `halo` pixels more on each side."""
+        return Region(self.x - halo, self.y - halo, self.width + 2 * halo, self.height + 2 * halo)
+
+
+class TileIndex(NamedTuple):
+    """A tile's place in the tile grid."""
+
+    row: int
+    col: int
+
+
+class BlockIndex(NamedTuple):
+    """A block's place in the block grid."""
+
+    row: int
+    col: int
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """The quotient rounded up."""
+    return -(-numerator // denominator)
+
+
+def halved(size: Size) -> Size:
+    """The next coarser level's size: each side halved, rounded up."""
+    return Size(ceil_div(size.width, 2), ceil_div(size.height, 2))
+
+
+def level_sizes(size: Size, smallest: int = TILE) -> list[Size]:
+    """Sizes of all levels, finest first, down to the first whose longer side is at most `smallest` px."""
+    sizes = [size]
+    while max(sizes[-1]) > smallest:
+        sizes.append(halved(sizes[-1]))
+    return sizes
+
+
+def grid_shape(size: Size, side: int = TILE) -> tuple[int, int]:
+    """(rows, cols) of the grid of squares of `side` px that covers `size`."""
+    return ceil_div(size.height, side), ceil_div(size.width, side)
+
+
+def block_region(block: BlockIndex, size: Size) -> Region:
+    """The part of the slide that a block covers, cut at the slide's far edge."""
+    x, y = block.col * BLOCK, block.row * BLOCK
+    return Region(x, y, min(BLOCK, size.width - x), min(BLOCK, size.height - y))
+
+
+def tiles_of(block: BlockIndex, shape: tuple[int, int]) -> Iterator[TileIndex]:
+    """The tiles of a block that exist in a tile grid of `shape` (rows, cols), in row-major order."""
+    rows, cols = shape
+    first_row, first_col = block.row * TILES_PER_BLOCK, block.col * TILES_PER_BLOCK
+    for row in range(first_row, min(first_row + TILES_PER_BLOCK, rows)):
+        for col in range(first_col, min(first_col + TILES_PER_BLOCK, cols)):
+            yield TileIndex(row, col)
