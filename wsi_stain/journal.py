@@ -68,9 +68,7 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
 
 def canonical_json(value: Any) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
 def write_json(path: Path, value: Any) -> None:
