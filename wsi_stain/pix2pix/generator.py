@@ -1,0 +1,121 @@
+"""The generator: a U-Net with skip connections, and dropout as its noise.
+
+Shapes: B batch, C input channels, H and W rows and columns.
+
+             skip          skip
+    x -> down[0] -> down[1] -> ... -> down[n-1]      every step halves H and W
+    y <- up[n-1] <- up[n-2] <- ... <- up[0]          every step doubles them; the skip is concatenated below it
+
+`downs=8, ngf=64` is unet_256 of arXiv 1611.07004 exactly. Fewer downs give a finite, small receptive field: see
+`receptive_halo`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from wsi_stain.pix2pix.initialization import initialize
+from wsi_stain.settings import Settings
+
+_DROPOUT_BLOCKS = 3
+
+
+class GeneratorConfig(Settings):
+    """The generator's architecture.
+
+    Attributes:
+        downs: How often the U-Net halves the image, 2 to 10; 8 is the paper's unet_256.
+        ngf: Channels after the first halving; each further one doubles them, up to 8 times this.
+        in_channels: Channels of the template: 1 for `gray`, 2 for `he`.
+        norm: Normalization layers. BatchNorm only: whatever looks at one tile's statistics makes seams.
+        upsample: `deconv` as published, or `resize`: nearest neighbour and a 3x3 convolution, without checkerboard.
+        dropout: Probability in the (up to three) up-blocks above the innermost, while training, 0 to 1.
+    """
+
+    downs: int = Field(default=5, ge=2, le=10)
+    ngf: int = Field(default=64, ge=1, le=1024)
+    in_channels: int = Field(default=1, ge=1, le=16)
+    norm: Literal["batch"] = "batch"
+    upsample: Literal["deconv", "resize"] = "deconv"
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+def receptive_halo(downs: int) -> int:
+    """How far, in px, an output pixel of a U-Net with `downs` halvings can see: 3 (2**downs - 1).
+
+    A tile whose origin lies on a multiple of 2**downs and that is read with at least this halo (rounded up to such a
+    multiple) comes out exactly as within the whole image, in eval mode.
+    """
+    return 3 * int(2**downs - 1)
+
+
+class Generator(nn.Module):
+    """The U-Net.
+
+    Args:
+        config: The architecture; the weights start as published, from torch's global random generator.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.ngf * min(2**level, 8) for level in range(config.downs)]
+        self.down = nn.ModuleList(_down_block(config, widths, level) for level in range(config.downs))
+        self.up = nn.ModuleList(_up_block(config, widths, level) for level in reversed(range(config.downs)))
+        initialize(self)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Colour a template.
+
+        Args:
+            x_BCHW: The template, values in [-1, 1]; H and W are multiples of 2**downs.
+
+        Returns:
+            RGB, (B, 3, H, W), values in [-1, 1].
+
+        Raises:
+            ValueError: H or W is not such a multiple.
+        """
+        step = 2**self.config.downs
+        if x_BCHW.shape[-1] % step or x_BCHW.shape[-2] % step:
+            raise ValueError(f"height and width must be multiples of {step}, got {tuple(x_BCHW.shape[-2:])}")
+        skips = [x_BCHW]
+        for block in self.down:
+            skips.append(block(skips[-1]))
+        y: Tensor = self.up[0](skips.pop())
+        for block in self.up[1:]:
+            y = block(torch.cat((skips.pop(), y), dim=1))
+        return y
+
+
+def _down_block(config: GeneratorConfig, widths: list[int], level: int) -> nn.Sequential:
+    """Halves the image; neither the first nor the innermost block is normalized."""
+    channels = widths[level - 1] if level else config.in_channels
+    layers: list[nn.Module] = [nn.LeakyReLU(0.2)] if level else []
+    layers.append(nn.Conv2d(channels, widths[level], 4, stride=2, padding=1, bias=False))
+    if 0 < level < config.downs - 1:
+        layers.append(nn.BatchNorm2d(widths[level]))
+    return nn.Sequential(*layers)
+
+
+def _up_block(config: GeneratorConfig, widths: list[int], level: int) -> nn.Sequential:
+    """Doubles the image, from the grid of down[level] to the one above it."""
+    depth = config.downs - 1 - level  # 0 is the innermost
+    channels = widths[level] * (2 if depth else 1)
+    if not level:
+        return nn.Sequential(nn.ReLU(), *_doubling(config, channels, 3, bias=True), nn.Tanh())
+    wide = widths[level - 1]
+    layers = [nn.ReLU(), *_doubling(config, channels, wide, bias=False), nn.BatchNorm2d(wide)]
+    if 0 < depth <= _DROPOUT_BLOCKS and config.dropout:
+        layers.append(nn.Dropout(config.dropout))
+    return nn.Sequential(*layers)
+
+
+def _doubling(config: GeneratorConfig, channels: int, out: int, bias: bool) -> list[nn.Module]:
+    if config.upsample == "resize":
+        return [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(channels, out, 3, padding=1, bias=bias)]
+    return [nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1, bias=bias)]
