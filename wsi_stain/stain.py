@@ -4,8 +4,7 @@ Everything is optical density (OD) relative to the slide's white point: od = -ln
 so that glass reads 0 whatever its colour. The generator's input, the template, is a projection of OD (luminance, or
 hematoxylin and eosin) followed by a monotone curve that brings the slide's own levels to the reference's.
 
-Composition bias is the enemy: a slide full of nuclei is not a darker *stain*. Hence levels are medians within strata
-(nuclei, stroma), never over all tissue. Arrays may be numpy or torch; the namespace is taken from the argument.
+Arrays may be numpy or torch; the namespace is taken from the argument.
 
 Shape legend: N pixels, C channels of a template (1 or 2).
 """
@@ -19,27 +18,32 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 from numpy.typing import NDArray
 from pydantic import Field
-from skimage.filters import threshold_otsu
 
 from wsi_stain.errors import StainError
 from wsi_stain.settings import Settings
+from wsi_stain.stain_vectors import (
+    LUMINANCE,
+    NOT_HE_REMEDY,
+    check_vectors,
+    could_be_he,
+    macenko,
+    stratum_levels,
+    unmixing,
+)
+from wsi_stain.stain_vectors import (
+    Rgb as Rgb,
+)
 
-Rgb: TypeAlias = tuple[float, float, float]
 Array: TypeAlias = Any
 """A numpy or torch array; whatever goes in comes out."""
-
-LUMINANCE: Rgb = (0.299, 0.587, 0.114)
-"""Weights of R, G, B in luminance (ITU-R BT.601)."""
-
-RUIFROK: tuple[Rgb, Rgb] = ((0.651, 0.701, 0.290), (0.070, 0.991, 0.110))
-"""Hematoxylin and eosin OD vectors of Ruifrok and Johnston (2001), Anal. Quant. Cytol. Histol. 23, 291-299."""
 
 _GLASS_MIN = 140
 _GLASS_CHROMA = 40
 _GAIN_MAX = 4.0
-_HEADROOM_GRAY = 1.8
-_HEADROOM_HE = 2.5
-_NOT_HE_REMEDY = "Leave the slide out: only brightfield H&E can be re-stained"
+_BEND_MAX = 2.0
+# The darkest level a template shows, as a multiple of the reference's nuclei (gray, H) or stroma (E).
+_HEADROOM_GRAY = 1.6
+_HEADROOM_HE = 2.0
 
 
 class StainConfig(Settings):
@@ -47,7 +51,7 @@ class StainConfig(Settings):
 
     Attributes:
         min_od: Pixels whose mean OD over R, G, B is below this are not stained tissue (beta of Macenko et al.).
-        angle_percentile: Percentile of the angle in the stain plane, from either end, that gives a stain vector.
+        tail: Share of pixels whose angle in the stain plane lies beyond a stain vector.
         max_angle_deg: Largest angle of a stain vector from Ruifrok's, degrees.
         min_separation_deg: Smallest angle between hematoxylin and eosin, degrees.
         min_pixels: Fewest stained pixels to measure on.
@@ -55,7 +59,7 @@ class StainConfig(Settings):
     """
 
     min_od: float = Field(default=0.15, gt=0, lt=1)
-    angle_percentile: float = Field(default=1.0, gt=0, lt=20)
+    tail: float = Field(default=0.015, gt=0, lt=0.2)
     max_angle_deg: float = Field(default=45.0, gt=0, le=90)
     min_separation_deg: float = Field(default=5.0, ge=0, le=90)
     min_pixels: int = Field(default=1000, ge=100)
@@ -127,7 +131,9 @@ def white_point(thumbnail: NDArray[np.uint8], tissue_mask: NDArray[np.bool_]) ->
     if np.count_nonzero(glass) >= max(50, flat.shape[0] // 1000):
         return _rgb(np.median(flat[glass], axis=0)), "glass"
     seen = flat[~filled] if not filled.all() else flat
-    return _rgb(np.percentile(seen, 99.5, axis=0)), "brightest tissue"
+    darkest_channel = seen.min(axis=1)
+    brightest = seen[darkest_channel >= np.percentile(darkest_channel, 99)]
+    return _rgb(np.median(brightest, axis=0)), "brightest tissue"
 
 
 def od_table(white: Rgb) -> NDArray[np.float32]:
@@ -140,8 +146,8 @@ def slide_statistics(
 ) -> StainStatistics:
     """Measure a slide's stain on a sample of its pixels.
 
-    Stain vectors after Macenko et al. (2009), ISBI, 1107-1110; then medians of concentration and of luminance OD in
-    two strata, nuclei and stroma, that Otsu's threshold on hematoxylin separates.
+    Stain vectors after Macenko et al. (2009), refused unless they can be those of H&E; then the levels of nuclei and
+    of stroma. What cannot be H&E (ink, black pigment) is left out.
 
     Args:
         pixels: RGB, (N, 3), uint8 or float from 0 to 255; glass among them does no harm, pen does.
@@ -153,21 +159,24 @@ def slide_statistics(
         StainError: Too little stained tissue, or not H&E.
     """
     config = config or StainConfig()
-    if float(np.dot(white, LUMINANCE)) < config.min_white:
+    if (brightness := float(np.dot(white, LUMINANCE))) < config.min_white:
         raise StainError(
-            f"The background is dark (white point {_shown(white)}), so this is no brightfield slide", _NOT_HE_REMEDY
+            f"The background is dark (luminance {brightness:.0f} of 255), so this is no brightfield slide",
+            NOT_HE_REMEDY,
         )
     od = _od(np.asarray(pixels, np.float32), np.asarray(white, np.float32), np)
-    od = od[od.mean(axis=1) > config.min_od]
+    od = od[(od.mean(axis=1) > config.min_od) & could_be_he(od)]
     if len(od) < config.min_pixels:
         raise StainError(
-            f"Only {len(od)} stained pixels in the sample, expected at least {config.min_pixels}",
+            f"Only {len(od)} pixels of the sample are stained as by H&E, expected at least {config.min_pixels}",
             "Check the tissue mask, or leave the slide out",
         )
-    vectors = _stain_vectors(od, config)
-    return StainStatistics(
-        white=white, white_origin=white_origin, vectors=vectors, pixels=len(od), **_levels(od, vectors)
-    )
+    vectors = macenko(od, config.tail)
+    check_vectors(vectors, config.max_angle_deg, config.min_separation_deg)
+    levels = stratum_levels(od, vectors)
+    if min(levels["h_nuclei"], levels["e_stroma"]) <= 0:
+        raise StainError("Only one stain was found: either no hematoxylin or no eosin", NOT_HE_REMEDY)
+    return StainStatistics(white=white, white_origin=white_origin, vectors=vectors, pixels=len(od), **levels)
 
 
 def apply_template(pixels: Array, statistics: StainStatistics, template: Template) -> Array:
@@ -182,107 +191,56 @@ def apply_template(pixels: Array, statistics: StainStatistics, template: Templat
         (..., C), float32 from -1 (glass) to 1, the same kind of array on the same device.
     """
     xp = array_namespace(pixels)
-    value = _project(pixels, statistics.white, _projection(statistics, template.kind), xp)
-    gain, bend, knee = (_like(row, pixels, xp) for row in _curves(statistics, template))
-    value = xp.clip(value, min=0.0)
-    value = gain * value + bend * xp.clip(value - knee, min=0.0)
-    return xp.clip(value - 1.0, max=1.0)
+    projection, bend, knee = _curve(statistics, template)
+    value = xp.clip(_project(pixels, statistics.white, projection, xp), min=0.0)
+    if bend:
+        value += bend * xp.clip(value - knee, min=0.0)
+    value -= 1.0
+    return xp.clip(value, max=1.0)
 
 
 def _project(pixels: Array, white: Rgb, projection: NDArray[np.float32], xp: Any) -> Array:
-    """(..., 3) pixels to (..., C) sums of OD; 8-bit values by table, since -ln costs more than a look-up."""
+    """(..., 3) pixels to (..., C) sums of OD; 8-bit values by table, which is faster than the logarithm."""
     if not xp.isdtype(pixels.dtype, "integral"):
         od = _od(xp.astype(pixels, xp.float32), _like(white, pixels, xp), xp)
         return xp.matmul(od, _like(projection, pixels, xp))
-    tables = od_table(white)[:, :, None] * projection  # (256, 3, C)
-    planes = []
-    for k in range(projection.shape[1]):
-        parts = (_look_up(_like(tables[:, c, k], pixels, xp), pixels[..., c], xp) for c in range(3))
-        planes.append(next(parts) + next(parts) + next(parts))
-    return xp.stack(planes, axis=-1)
+    table = _like(od_table(white).T[:, :, None] * projection[:, None, :], pixels, xp)  # (3, 256, C)
+    total = _look_up(table[0, ...], pixels[..., 0], xp)
+    total += _look_up(table[1, ...], pixels[..., 1], xp)
+    total += _look_up(table[2, ...], pixels[..., 2], xp)
+    return xp.reshape(total, (*pixels.shape[:-1], projection.shape[1]))
 
 
 def _look_up(table: Array, plane: Array, xp: Any) -> Array:
-    indices = xp.reshape(xp.astype(plane, xp.int32), (-1,))
-    return xp.reshape(xp.take(table, indices, axis=0), plane.shape)
+    """(256, C) table and (...) values to (N, C)."""
+    return xp.take(table, xp.reshape(xp.astype(plane, xp.int32), (-1,)), axis=0)
 
 
-def _projection(statistics: StainStatistics, kind: str) -> NDArray[np.float32]:
-    """(3, C): what OD is multiplied with: luminance weights, or the least squares inverse of the stain vectors."""
-    if kind == "gray":
-        return np.asarray(LUMINANCE, np.float32)[:, None]
-    return _unmixing(statistics.vectors)
+def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.float32], float, float]:
+    """What OD is multiplied with, (3, C), and for gray the change of slope and the template value where it happens.
 
-
-def _curves(statistics: StainStatistics, template: Template) -> NDArray[np.float32]:
-    """(3, C): slope from glass, change of slope at the knee, knee; the reference's top level is 2, glass 0."""
+    Projected OD counts from glass, 0; 2 is the darkest level a template shows.
+    """
     own, ref = statistics, template.reference
     if template.kind == "he":
-        h, e = _gain(ref.h_nuclei, own.h_nuclei), _gain(ref.e_stroma, own.e_stroma)
-        gains = [2 * h / (_HEADROOM_HE * ref.h_nuclei), 2 * e / (_HEADROOM_HE * ref.e_stroma)]
-        return np.asarray([gains, [0, 0], [0, 0]], np.float32)
-    low = _gain(ref.lum_stroma, own.lum_stroma)
-    high = _gain(ref.lum_nuclei - own.lum_stroma * low, own.lum_nuclei - own.lum_stroma)
-    scale = 2 / (_HEADROOM_GRAY * ref.lum_nuclei)
-    return np.asarray([[low * scale], [(high - low) * scale], [own.lum_stroma]], np.float32)
+        gains = [
+            2 / _HEADROOM_HE / ref.h_nuclei * _gain(ref.h_nuclei, own.h_nuclei),
+            2 / _HEADROOM_HE / ref.e_stroma * _gain(ref.e_stroma, own.e_stroma),
+        ]
+        return (unmixing(own.vectors) * gains).astype(np.float32), 0.0, 0.0
+    scale = 2 / _HEADROOM_GRAY / ref.lum_nuclei
+    overall = _gain(ref.lum_nuclei, own.lum_nuclei)
+    # The stroma's level depends on what the slide shows as well as on its stain: go half of the way (geometrically).
+    low = (overall * _gain(ref.lum_stroma, own.lum_stroma)) ** 0.5
+    high = _gain(ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma)
+    high = float(np.clip(high, low / _BEND_MAX, low * _BEND_MAX))
+    weights = np.asarray(LUMINANCE, np.float32)[:, None] * np.float32(low * scale)
+    return weights, high / low - 1, low * scale * own.lum_stroma
 
 
 def _gain(wanted: float, found: float) -> float:
     """The factor from a found level to the wanted one, clipped: beyond it is a fault of measurement, not a stain."""
     return float(np.clip(wanted / max(found, 1e-3), 1 / _GAIN_MAX, _GAIN_MAX))
-
-
-def _stain_vectors(od: NDArray[np.float32], config: StainConfig) -> tuple[Rgb, Rgb]:
-    """Hematoxylin and eosin: the robust extremes of the angle within the plane of the two main directions of OD."""
-    _, directions = np.linalg.eigh(np.cov(od, rowvar=False))
-    plane = directions[:, [2, 1]]
-    plane = plane * np.where(plane.sum(axis=0) < 0, -1.0, 1.0)
-    angle = np.arctan2(od @ plane[:, 1], od @ plane[:, 0])
-    tail = config.angle_percentile
-    ends = np.percentile(angle, [tail, 100 - tail])
-    found = np.maximum(np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T, 0)
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
-    return _sane(found if _misfit(found) <= _misfit(found[::-1]) else found[::-1], config)
-
-
-def _misfit(vectors: NDArray[np.float64]) -> float:
-    return sum(_angle(found, known) for found, known in zip(vectors, RUIFROK, strict=True))
-
-
-def _sane(vectors: NDArray[np.float64], config: StainConfig) -> tuple[Rgb, Rgb]:
-    """The vectors, if they can be those of hematoxylin and eosin."""
-    for name, found, known in zip(("hematoxylin", "eosin"), vectors, RUIFROK, strict=True):
-        off = _angle(found, known)
-        if off > config.max_angle_deg:
-            raise StainError(
-                f"Not H&E: the {name} vector {_shown(found)} is {off:.0f} degrees from the usual one, "
-                f"expected at most {config.max_angle_deg:.0f}",
-                _NOT_HE_REMEDY,
-            )
-    if (apart := _angle(*vectors)) < config.min_separation_deg:
-        raise StainError(
-            f"Only one stain was found: the two vectors are {apart:.1f} degrees apart, "
-            f"expected at least {config.min_separation_deg:.0f}",
-            _NOT_HE_REMEDY,
-        )
-    return _rgb(vectors[0]), _rgb(vectors[1])
-
-
-def _levels(od: NDArray[np.float32], vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
-    """Medians within nuclei and within stroma, which hematoxylin tells apart."""
-    h, e = np.maximum(od @ _unmixing(vectors), 0).T
-    luminance = od @ np.asarray(LUMINANCE, np.float32)
-    nuclei = h > threshold_otsu(h)
-    return {
-        f"{name}_{stratum}": float(np.median(values[chosen]))
-        for name, values in (("h", h), ("e", e), ("lum", luminance))
-        for stratum, chosen in (("nuclei", nuclei), ("stroma", ~nuclei))
-    }
-
-
-def _unmixing(vectors: tuple[Rgb, Rgb]) -> NDArray[np.float32]:
-    """(3, 2): OD times this gives H and E concentrations (least squares)."""
-    return np.linalg.pinv(np.asarray(vectors, np.float64)).astype(np.float32)
 
 
 def _od(pixels: Array, white: Array, xp: Any) -> Array:
@@ -293,15 +251,6 @@ def _like(values: Any, array: Array, xp: Any) -> Array:
     return xp.asarray(np.asarray(values, np.float32), device=device_of(array))
 
 
-def _angle(a: Any, b: Any) -> float:
-    cosine = np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-
-
 def _rgb(values: Any) -> Rgb:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
-
-
-def _shown(values: Any) -> str:
-    return ", ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in values)
