@@ -1,0 +1,116 @@
+"""Zarr v3 and OME-NGFF 0.5 metadata, and small arrays of one chunk, as plain files. Knows no tile store.
+
+Written by hand rather than by zarr-python, so that every file is atomic, durable and the same bytes each time.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain import journal, shard
+from wsi_stain.errors import StoreError
+from wsi_stain.geometry import Mpp, Size
+
+_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_CRC: dict[str, Any] = {"name": "crc32c"}
+_ENCODED: list[dict[str, Any]] = [{"name": "blosc", "configuration": shard.BLOSC}, _CRC]
+"""What `shard.encode` does."""
+
+
+def write_group(folder: Path, attributes: dict[str, Any]) -> None:
+    """Write a group's metadata."""
+    journal.write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+
+
+def read_attributes(folder: Path) -> dict[str, Any]:
+    """Attributes of a zarr group; empty where there is none."""
+    metadata = journal.read_json(folder / "zarr.json")
+    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def image_attributes(name: str, mpp: Mpp) -> dict[str, Any]:
+    """OME-NGFF 0.5 metadata of an RGB image with one level, at path `0`, axes c, y, x."""
+    window = {"start": 0, "end": 255, "min": 0, "max": 255}
+    space = {"type": "space", "unit": "micrometer"}
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, mpp.y, mpp.x]}]}
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
+    return {
+        "version": "0.5",
+        "multiscales": [{"name": name, "axes": axes, "datasets": [level]}],
+        "omero": {
+            "channels": [
+                {"label": label, "color": colour, "active": True, "window": window}
+                for label, colour in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+            ]
+        },
+    }
+
+
+def write_image_metadata(folder: Path, size: Size) -> None:
+    """Write the metadata of a sparse (3, height, width) uint8 image in shards of tiles; absent tiles read 255."""
+    sharding = {
+        "chunk_shape": shard.CHUNK_SHAPE,
+        "codecs": [{"name": "bytes"}, *_ENCODED],
+        "index_codecs": [_LITTLE, _CRC],
+        "index_location": "end",
+    }
+    codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    shape = (3, size.height, size.width)
+    _write_array_metadata(folder, shape, shard.SHARD_SHAPE, "uint8", 255, codecs, ["c", "y", "x"])
+
+
+def write_array(folder: Path, values: NDArray[Any], names: list[str]) -> None:
+    """Write a small array of bool, uint8 or float32 as one chunk, whose axes are called `names`."""
+    fill: Any = False if values.dtype == bool else 0
+    journal.atomic_write(folder.joinpath("c", *["0"] * values.ndim), shard.encode(values))
+    _write_array_metadata(folder, values.shape, values.shape, values.dtype.name, fill, [_LITTLE, *_ENCODED], names)
+
+
+def read_array(folder: Path, dtype: str) -> NDArray[Any]:
+    """Read a small array that `write_array` wrote; the result is read-only.
+
+    Raises:
+        StoreError: It is missing, damaged, or of another dtype.
+    """
+    metadata = journal.read_json(folder / "zarr.json")
+    try:
+        if metadata["data_type"] != dtype:
+            raise ValueError(f"expected {dtype}, found {metadata['data_type']}")
+        shape = tuple(int(side) for side in metadata["shape"])
+        chunk = folder.joinpath("c", *["0"] * len(shape)).read_bytes()
+        flat = shard.decode(chunk, math.prod(shape) * np.dtype(dtype).itemsize)
+    except (TypeError, KeyError, ValueError, OSError) as error:
+        raise StoreError(f"{folder} is missing or damaged: {error}", shard.REMEDY) from error
+    values = flat.view(dtype).reshape(shape)
+    values.flags.writeable = False
+    return values
+
+
+def _write_array_metadata(
+    folder: Path,
+    shape: tuple[int, ...],
+    chunk: tuple[int, ...],
+    dtype: str,
+    fill: Any,
+    codecs: list[dict[str, Any]],
+    names: list[str],
+) -> None:
+    metadata = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": codecs,
+        "dimension_names": names,
+        "attributes": {},
+    }
+    journal.write_json(folder / "zarr.json", metadata)
