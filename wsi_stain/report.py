@@ -1,0 +1,218 @@
+"""What people look at after a run: `summary.csv` and `report/index.html`. Knows no stages; it is told rows.
+
+The page is one file that needs nothing else: pictures are embedded (about 0.3 MB a slide), and its own policy (CSP)
+lets it load nothing and run only the script it came with. Names and messages are text, whatever they contain.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal, get_args
+from urllib.parse import quote
+
+import jinja2
+import numpy as np
+import openslide
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BeforeValidator, Field
+
+from wsi_stain import journal
+from wsi_stain.errors import OutputError
+from wsi_stain.geometry import Mpp, Size
+from wsi_stain.settings import Settings
+from wsi_stain.stain import StainStatistics
+
+Status = Literal["done", "done-with-holes", "empty", "failed", "skipped"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_NEEDS_ATTENTION = ("failed", "done-with-holes", "empty")
+_COLUMNS = (
+    *("slide", "status", "reason", "remedy", "tiles", "seconds"),
+    *("slide_id", "output", "width", "height", "mpp_x", "mpp_y", "mpp_origin"),
+)
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_JPEG_QUALITY = 85
+
+
+def _printable(text: Any) -> Any:
+    """File names need not be Unicode; what is not is shown escaped, so that every row can be written."""
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+
+
+Text = Annotated[str, BeforeValidator(_printable)]
+
+
+class SlideRow(Settings):
+    """What became of one slide.
+
+    Attributes:
+        slide: Its name as the user knows it.
+        slide_id: Its name in the store and in receipts.
+        status: How it ended.
+        reason: What was expected and found, when it is not simply done.
+        remedy: What the user can do about it.
+        tiles: Tissue tiles.
+        seconds: Work spent on it in this run.
+        output: The pyramid, relative to the output directory, with "/"; empty when there is none.
+        size: Size of level 0, px.
+        mpp: Resolution of level 0, um per px.
+        mpp_origin: Where the resolution came from.
+        stain: Its stain as measured, before normalization.
+        before: JPEG thumbnail of the slide.
+        after: JPEG thumbnail of the pyramid; the same frame as `before`.
+    """
+
+    slide: Text
+    slide_id: Text
+    status: Status
+    reason: Text = ""
+    remedy: Text = ""
+    tiles: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
+    output: Text = ""
+    size: Size | None = None
+    mpp: Mpp | None = None
+    mpp_origin: Text = ""
+    stain: StainStatistics | None = None
+    before: bytes | None = None
+    after: bytes | None = None
+
+
+def write_summary(path: Path, rows: Sequence[SlideRow]) -> None:
+    """Write the table of all slides as CSV: RFC 4180, UTF-8, with a header.
+
+    Cells that a spreadsheet would take for a formula are led by an apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text)  # its CRLF is what makes it quote a lone CR in a name
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        writer.writerow([_neutral(cell) for cell in _cells(row)])
+    journal.atomic_write(path, text.getvalue().encode())
+
+
+def _cells(row: SlideRow) -> list[Any]:
+    """The values of a row in the order of `_COLUMNS`."""
+    width, height = row.size or ("", "")
+    mpp_x, mpp_y = row.mpp or ("", "")
+    measured = [width, height, mpp_x, mpp_y, row.mpp_origin]
+    ended = [row.slide, row.status, row.reason, row.remedy, row.tiles, round(row.seconds, 1)]
+    return [*ended, row.slide_id, row.output, *measured]
+
+
+def _neutral(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+
+
+def write_report(out_dir: Path, rows: Sequence[SlideRow], run: Mapping[str, Any], panel: bytes | None = None) -> Path:
+    """Write `report/index.html` below the output directory.
+
+    Args:
+        out_dir: The run's output directory; links to pyramids are relative to it.
+        rows: All slides, in the order to show them.
+        run: Facts about the run by name; plain values are shown at once, nested ones unfold.
+        panel: A picture of the training (template, generated, target), PNG or JPEG.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        OutputError: The page cannot be written.
+    """
+    path = out_dir / "report" / "index.html"
+    page = (
+        _environment()
+        .get_template("report.html")
+        .generate(
+            rows=rows,
+            counts=_counts(rows),
+            attention=[row for row in rows if row.status in _NEEDS_ATTENTION],
+            facts={name: value for name, value in run.items() if not isinstance(value, Mapping | list | tuple)},
+            details={name: value for name, value in run.items() if isinstance(value, Mapping | list | tuple)},
+            panel=panel,
+        )
+    )
+
+    def write(file: BinaryIO) -> None:
+        file.writelines(str(piece).encode("utf-8", "backslashreplace") for piece in page)
+
+    journal.atomic_write(path, write)
+    return path
+
+
+def _counts(rows: Sequence[SlideRow]) -> dict[str, int]:
+    """Slides by status, in the statuses' order, only those that occur."""
+    found = Counter(row.status for row in rows)
+    return {status: found[status] for status in get_args(Status) if found[status]}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"data_uri": _data_uri, "duration": _duration, "pretty": _pretty, "href": _href}
+    for name in ("style", "script"):
+        source = (_TEMPLATES / f"report.{'css' if name == 'style' else 'js'}").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+        environment.globals |= {name: Markup(source), f"{name}_hash": f"sha256-{digest}"}  # noqa: S704 our own file
+    return environment
+
+
+def _data_uri(picture: bytes) -> str:
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _href(output: str) -> str:
+    """The link from the report's directory to a file given relative to the output directory."""
+    return "../" + quote(output)
+
+
+def thumbnail_jpeg(pixels: NDArray[np.uint8], longest: int = 1024) -> bytes:
+    """Pixels, (h, w, 3) RGB, as a JPEG whose longer side is at most `longest` px."""
+    return _as_jpeg(Image.fromarray(np.ascontiguousarray(pixels)), longest)
+
+
+def after_thumbnail(path: Path, longest: int = 1024) -> bytes:
+    """A finished pyramid as a JPEG whose longer side is at most `longest` px.
+
+    Raises:
+        OutputError: The pyramid cannot be read.
+    """
+    try:
+        with openslide.OpenSlide(path) as slide:
+            return _as_jpeg(slide.get_thumbnail((longest, longest)), longest)
+    except openslide.OpenSlideError as error:
+        raise OutputError(f"{path} cannot be read back: {error}", "Delete it and run the same command again") from error
+
+
+def _as_jpeg(picture: Image.Image, longest: int) -> bytes:
+    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_JPEG_QUALITY)
+    return file.getvalue()
