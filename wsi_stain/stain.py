@@ -61,7 +61,7 @@ class StainConfig(Settings):
     min_od: float = Field(default=0.15, gt=0, lt=1)
     tail: float = Field(default=0.015, gt=0, lt=0.2)
     max_angle_deg: float = Field(default=45.0, gt=0, le=90)
-    min_separation_deg: float = Field(default=5.0, ge=0, le=90)
+    min_separation_deg: float = Field(default=8.0, ge=0, le=90)
     min_pixels: int = Field(default=1000, ge=100)
     min_white: float = Field(default=100.0, ge=0, le=255)
 

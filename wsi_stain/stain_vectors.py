@@ -29,6 +29,10 @@ NOT_HE_REMEDY = "Leave the slide out: only brightfield H&E can be re-stained"
 
 _BINS = 64
 _EVENING = 0.75
+# Of the second stain. Real eosin vectors have red up to 0.3, and blue over green up to 1.06 beside brown pigment;
+# noise in a slide of hematoxylin alone gives red 0.5, DAB gives blue over green 1.2 to 1.4.
+_BLUE = 0.45
+_BROWN = 1.15
 
 
 def could_be_he(od: Floats) -> NDArray[np.bool_]:
@@ -64,7 +68,7 @@ def check_vectors(vectors: tuple[Rgb, Rgb], max_angle_deg: float, min_separation
     """Refuse vectors that cannot be those of hematoxylin and eosin.
 
     Raises:
-        StainError: A vector is too far from Ruifrok's, the two are too close, or the second one is brown.
+        StainError: A vector is too far from Ruifrok's, the two are too close, or the second one is blue or brown.
     """
     for name, found, known in zip(("hematoxylin", "eosin"), vectors, RUIFROK, strict=True):
         if (off := angle_deg(found, known)) > max_angle_deg:
@@ -79,9 +83,11 @@ def check_vectors(vectors: tuple[Rgb, Rgb], max_angle_deg: float, min_separation
             f"expected at least {min_separation_deg:.0f}",
             NOT_HE_REMEDY,
         )
-    _, green, blue = vectors[1]
-    if blue > green:
-        raise StainError("Not H&E: the second stain absorbs blue more than green, as brown DAB does", NOT_HE_REMEDY)
+    red, green, blue = vectors[1]
+    if red > _BLUE:
+        raise StainError("Not H&E: both stains are blue, as in a slide without eosin", NOT_HE_REMEDY)
+    if blue > _BROWN * green:
+        raise StainError("Not H&E: the second stain is brown, as DAB is", NOT_HE_REMEDY)
 
 
 def stratum_levels(od: Floats, vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
