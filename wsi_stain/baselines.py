@@ -1,0 +1,149 @@
+"""What Pix2Pix is measured against: Reinhard and Macenko, at slide level, behind the protocol of `output`.
+
+Neither needs neighbouring pixels (halo 0). Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.color import lab2rgb, rgb2lab
+
+from wsi_stain.artifact import STATISTICS, Artifact, packed, statistics_of
+from wsi_stain.errors import NoTissueError
+from wsi_stain.geometry import TILE, Region
+from wsi_stain.reader import BlockReader
+from wsi_stain.stain import Rgb, StainStatistics, od_table
+from wsi_stain.stain_vectors import unmixing
+from wsi_stain.table_output import choose_tiles
+
+Pixels = NDArray[np.uint8]
+
+MEAN, SPREAD = "lab_mean", "lab_std"
+"""Entries of Reinhard's artifact: (3,) float64 each, CIELAB of the slide's stained pixels."""
+
+_TILES = 100
+_STAINED_OD = 0.15
+
+
+class ReinhardNormalizer:
+    """Brings mean and standard deviation of each CIELAB channel to the reference's.
+
+    After Reinhard et al. (2001), Color transfer between images, IEEE Comput. Graph. Appl. 21(5), 34-41, with CIELAB in
+    the place of their l-alpha-beta, as is usual in histology.
+
+    Args:
+        reference_lab_mean: Mean L*, a*, b* of the reference's stained pixels; see `lab_moments`.
+        reference_lab_std: Their standard deviations.
+        white: What tiles that are not needed become, RGB.
+    """
+
+    halo = 0
+
+    def __init__(
+        self, reference_lab_mean: Rgb, reference_lab_std: Rgb, white: tuple[int, int, int] = (255, 255, 255)
+    ) -> None:
+        self._mean = np.asarray(reference_lab_mean)
+        self._std = np.asarray(reference_lab_std)
+        self.white = white
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """Measure the slide's own mean and standard deviation on a spread of its tissue tiles.
+
+        Raises:
+            NoTissueError: No tile holds stained tissue.
+        """
+        tiles = choose_tiles(slide, _TILES)
+        pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]
+        mean, std = lab_moments(np.concatenate(pixels), statistics.white)
+        return {MEAN: np.asarray(mean), SPREAD: np.asarray(std)}
+
+    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+        """Normalize the tiles needed, (h, w, 3); the rest is white."""
+        scale = self._std / np.maximum(artifact[SPREAD], 1e-3)
+        result = _blank(pixels, self.white)
+        for place in _needed(needed):
+            lab = (rgb2lab(pixels[place]) - artifact[MEAN]) * scale + self._mean
+            # Colours outside sRGB are cut off below; a* and b* without a Z are no fault worth a warning.
+            lab[..., 0] = np.clip(lab[..., 0], 0, 100)
+            lab[..., 2] = np.minimum(lab[..., 2], 200 * ((lab[..., 0] + 16) / 116))
+            result[place] = _to_8bit(255 * lab2rgb(lab))
+        return result
+
+
+class MacenkoNormalizer:
+    """Replaces the slide's stain vectors by the reference's and scales each stain to the reference's amount.
+
+    After Macenko et al. (2009), A method for normalizing histology slides for quantitative analysis, ISBI, 1107-1110;
+    the amounts are those of `stain`, hematoxylin in nuclei and eosin in stroma, in the place of 99th percentiles.
+
+    Args:
+        reference: Stain of the reference.
+    """
+
+    halo = 0
+
+    def __init__(self, reference: StainStatistics) -> None:
+        self._reference = reference
+        red, green, blue = (round(value) for value in reference.white)
+        self.white = red, green, blue
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """The slide's stain is all there is to know."""
+        return {STATISTICS: packed(statistics)}
+
+    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+        """Normalize the tiles needed, (h, w, 3); the rest is white."""
+        own, ref = statistics_of(artifact), self._reference
+        table = od_table(own.white)
+        amounts = np.array([ref.h_nuclei / own.h_nuclei, ref.e_stroma / own.e_stroma])
+        unmix = (unmixing(own.vectors) * amounts).astype(np.float32)
+        mix, white = np.asarray(ref.vectors, np.float32), np.asarray(ref.white, np.float32) + 1
+        result = _blank(pixels, self.white)
+        for place in _needed(needed):
+            od = np.stack([table[pixels[place][..., c], c] for c in range(3)], axis=-1)
+            result[place] = _to_8bit(white * np.exp(-np.maximum(od @ unmix, 0) @ mix) - 1)
+        return result
+
+
+def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:
+    """Mean and standard deviation of L*, a*, b* over stained pixels.
+
+    Args:
+        pixels: RGB, (..., 3).
+        white: The slide's white point; what is nearly as bright is glass and does not count.
+
+    Raises:
+        NoTissueError: No pixel is stained.
+    """
+    table = od_table(white)
+    od = sum(table[pixels[..., c], c] for c in range(3)) / 3
+    stained = pixels[od > _STAINED_OD]
+    if not len(stained):
+        raise NoTissueError("No stained pixel was found", "Check the tissue mask, or leave the slide out")
+    lab = rgb2lab(stained)
+    return _triple(lab.mean(axis=0)), _triple(lab.std(axis=0))
+
+
+def _needed(needed: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
+    """The tiles that matter, as places in the block; arrays cut the last ones at the block's edge."""
+    for row, col in np.argwhere(needed).tolist():
+        yield slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
+
+
+def _blank(pixels: Pixels, white: tuple[int, int, int]) -> Pixels:
+    result = np.empty_like(pixels)
+    result[:] = white
+    return result
+
+
+def _to_8bit(values: NDArray[np.floating]) -> Pixels:
+    rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded
+
+
+def _triple(values: NDArray[np.float64]) -> Rgb:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
