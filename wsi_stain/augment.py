@@ -105,6 +105,7 @@ def perturb(pixels: Array, p: Perturbation, reference: StainStatistics) -> Array
 def _mixing(p: Perturbation, reference: StainStatistics) -> NDArray[np.float64]:
     """(3, 3): OD times this is OD with the other stains; what neither stain explains stays as it is."""
     own = np.asarray(reference.vectors)
+    own = own / np.linalg.norm(own, axis=1, keepdims=True)
     other = np.stack([_tilted(own[0], p.h_tilt) * p.h_gain, _tilted(own[1], p.e_tilt) * p.e_gain])
     unmixing = np.linalg.pinv(own)
     mixing: NDArray[np.float64] = np.eye(3) + unmixing @ (other - own)

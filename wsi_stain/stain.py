@@ -11,6 +11,7 @@ Shape legend: N pixels, C channels of a template (1 or 2).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -56,6 +57,7 @@ class StainConfig(Settings):
         min_separation_deg: Smallest angle between hematoxylin and eosin, degrees.
         min_pixels: Fewest stained pixels to measure on.
         min_white: Lowest luminance of the white point of a brightfield slide, 0 to 255.
+        max_stroma_od: Highest luminance OD of stroma; 0.4 to 0.9 on real slides, 2 and more in fluorescence.
     """
 
     min_od: float = Field(default=0.15, gt=0, lt=1)
@@ -64,6 +66,7 @@ class StainConfig(Settings):
     min_separation_deg: float = Field(default=8.0, ge=0, le=90)
     min_pixels: int = Field(default=1000, ge=100)
     min_white: float = Field(default=100.0, ge=0, le=255)
+    max_stroma_od: float = Field(default=2.0, gt=0)
 
 
 class StainStatistics(Settings):
@@ -161,7 +164,7 @@ def slide_statistics(
     config = config or StainConfig()
     if (brightness := float(np.dot(white, LUMINANCE))) < config.min_white:
         raise StainError(
-            f"The background is dark (luminance {brightness:.0f} of 255), so this is no brightfield slide",
+            f"No brightfield slide: the background is dark, luminance {brightness:.0f} of 255",
             NOT_HE_REMEDY,
         )
     od = _od(np.asarray(pixels, np.float32), np.asarray(white, np.float32), np)
@@ -174,9 +177,18 @@ def slide_statistics(
     vectors = macenko(od, config.tail)
     check_vectors(vectors, config.max_angle_deg, config.min_separation_deg)
     levels = stratum_levels(od, vectors)
+    _check_levels(levels, config)
+    return StainStatistics(white=white, white_origin=white_origin, vectors=vectors, pixels=len(od), **levels)
+
+
+def _check_levels(levels: Mapping[str, float], config: StainConfig) -> None:
     if min(levels["h_nuclei"], levels["e_stroma"]) <= 0:
         raise StainError("Only one stain was found: either no hematoxylin or no eosin", NOT_HE_REMEDY)
-    return StainStatistics(white=white, white_origin=white_origin, vectors=vectors, pixels=len(od), **levels)
+    if (dark := levels["lum_stroma"]) > config.max_stroma_od:
+        raise StainError(
+            f"No brightfield slide: the OD of stroma is {dark:.1f}, expected at most {config.max_stroma_od}",
+            NOT_HE_REMEDY,
+        )
 
 
 def apply_template(pixels: Array, statistics: StainStatistics, template: Template) -> Array:
