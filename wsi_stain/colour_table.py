@@ -246,7 +246,7 @@ def _pinned(table: Colours, white: White, wanted_white: White) -> Colours:
     size = round(len(table) ** (1 / 3))
     weights = _weights(np.asarray(white, np.float64)[None], size).toarray().T  # (size^3, 1)
     table = np.clip(table, 0, 255)
-    for _full in range(2):  # a node that is full cannot move, the others move more
+    for _full in range(8):  # a node that is full cannot move, the others move more
         missing = np.asarray(wanted_white) - (weights * table).sum(axis=0)
         free = weights * np.where(missing > 0, table < 255, table > 0)
         table = np.clip(table + free * missing / np.maximum((free**2).sum(axis=0), 1e-12), 0, 255)

@@ -1,0 +1,55 @@
+"""How tissue fades into the output's background, so that no outline of tiles shows. Knows no slides.
+
+Each corner of the tile grid weighs 1 where all tiles around it are kept and 0 elsewhere; within a tile the weight is
+bilinear, so it is 0 along every border with a tile that is not kept, and continuous across all others. The slide's own
+edge is no border: what lies beyond counts as its nearest tile.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.geometry import TILE
+
+Pixels = NDArray[np.uint8]
+Kept = NDArray[np.bool_]
+
+
+def with_ring(kept: Kept, rows: slice, cols: slice) -> Kept:
+    """A part of a slide's grid and one more tile on each side.
+
+    Args:
+        kept: (rows, cols) of the whole slide.
+        rows: Rows of the part, within the slide.
+        cols: Columns of the part, within the slide.
+    """
+    padded = np.pad(kept, 1, mode="edge")
+    return padded[rows.start : rows.stop + 2, cols.start : cols.stop + 2]
+
+
+def fade_into(pixels: Pixels, ring: Kept, white: tuple[int, int, int]) -> None:
+    """Blend a block into the background, in place.
+
+    Args:
+        pixels: (h, w, 3) RGB of the block.
+        ring: (rows + 2, cols + 2): which tiles are kept, of the block and one more on each side.
+        white: The background; tiles that are not kept become it, exactly.
+    """
+    corners = ring[:-1, :-1] & ring[1:, :-1] & ring[:-1, 1:] & ring[1:, 1:]
+    for row, col in np.ndindex(ring.shape[0] - 2, ring.shape[1] - 2):
+        tile = pixels[row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE]
+        around = corners[row : row + 2, col : col + 2]
+        if not around.any():
+            tile[:] = white
+        elif not around.all():
+            _blend(tile, around, white)
+
+
+def _blend(tile: Pixels, around: Kept, white: tuple[int, int, int]) -> None:
+    """Weigh a tile by its four corners' weights, ((top left, top right), (bottom left, bottom right))."""
+    share = (np.arange(TILE, dtype=np.float32) + 0.5) / TILE
+    ramp = np.stack([1 - share, share])  # (2, 256): of the near and of the far corner
+    weight = (ramp.T @ around.astype(np.float32) @ ramp)[: tile.shape[0], : tile.shape[1], None]
+    background = np.asarray(white, np.float32)
+    tile[:] = np.round(background + weight * (tile - background)).astype(np.uint8)

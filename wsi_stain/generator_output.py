@@ -1,0 +1,184 @@
+"""The generator at work on a slide's pixels: fixed shapes, exact halo, nothing stochastic. Knows no files.
+
+        halo      core       halo
+    |---------|-----------|---------|     one pass: a square window of fixed side, of which the core is kept
+              |-----------|-----------|   cores stand side by side from the block's origin
+
+A core's pixels see nothing beyond the window: the halo is at least the receptive field's reach, core and halo are
+multiples of the generator's step (2**downs), and BatchNorm uses frozen statistics. So the output does not depend on
+where a slide is cut.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from wsi_stain.artifact import STATISTICS, Artifact, packed, statistics_of
+from wsi_stain.checkpoint import Checkpoint
+from wsi_stain.errors import CheckpointError
+from wsi_stain.geometry import TILE, ceil_div
+from wsi_stain.pix2pix.generator import Generator, receptive_halo
+from wsi_stain.reader import BlockReader
+from wsi_stain.stain import StainStatistics, apply_template
+
+Pixels = NDArray[np.uint8]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_GLASS = 255
+
+
+class Recolourer:
+    """A checkpoint's generator, made ready for one device: template, network, back to RGB.
+
+    Args:
+        checkpoint: Whose generator; it is copied, not changed.
+        device: As torch names it.
+        precision: `auto` takes bfloat16 where the device computes in it natively.
+
+    Attributes:
+        step: Windows have sides that are multiples of this, px.
+        halo: What a window must show on each side of the part that is wanted, px; a multiple of `step` and of 32.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", precision: Precision = "auto") -> None:
+        config = checkpoint.contract.generator
+        self.step = 2**config.downs
+        self.halo = _rounded_up(receptive_halo(config.downs), max(32, self.step))
+        self._check_fits = checkpoint.check_fits
+        self._template = checkpoint.contract.template
+        self._device = torch.device(device)
+        self._dtype = _dtype(precision, self._device)
+        generator = folded(checkpoint.generator).to(self._device, self._dtype)
+        self._generator = generator.to(memory_format=torch.channels_last)
+
+    def check_fits(self, slide: BlockReader) -> None:
+        """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
+        self._check_fits(slide.mpp)
+
+    def recolour(self, window: Pixels, statistics: StainStatistics) -> Tensor:
+        """Generate the inner part of a window.
+
+        Args:
+            window: (h + 2 halo, w + 2 halo, 3) RGB of the slide, sides multiples of `step`.
+            statistics: Of the slide.
+
+        Returns:
+            (h, w, 3) float32 RGB, 0 to 255, on the device.
+
+        Raises:
+            CheckpointError: The generator gave a value that is no number.
+        """
+        source_HWC = torch.from_numpy(np.array(window)).to(self._device)
+        template_HWC: Tensor = apply_template(source_HWC, statistics, self._template)
+        x_BCHW = template_HWC.permute(2, 0, 1)[None].to(self._dtype, memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            y_CHW: Tensor = self._generator(x_BCHW)[0]
+        inner_HWC = y_CHW[:, self.halo : -self.halo, self.halo : -self.halo].permute(1, 2, 0).float()
+        if not bool(torch.isfinite(inner_HWC).all()):
+            raise CheckpointError(
+                "The generator gave values that are no numbers (NaN or infinite)",
+                "Train again, or use --precision float32 if the training itself went well",
+            )
+        return (inner_HWC + 1) * 127.5
+
+    def recolour_rounded(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+        """Like `recolour`, as (h, w, 3) uint8 in the memory of the host."""
+        inner = self.recolour(window, statistics)
+        return np.asarray(inner.add_(0.5).clamp_(0, 255).to(torch.uint8).cpu())
+
+
+class GeneratorNormalizer:
+    """Generated pixels as they are, over every tissue tile.
+
+    Args:
+        recolourer: The generator.
+        white: The background where nothing is generated, RGB.
+        core: Side of the square that one pass yields, px; rounded up to the generator's step.
+    """
+
+    def __init__(self, recolourer: Recolourer, white: tuple[int, int, int], core: int = 1024) -> None:
+        self._recolourer = recolourer
+        self._core = _rounded_up(core, recolourer.step)
+        self.white = white
+        self.halo = recolourer.halo
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """The slide's stain statistics; raises CheckpointError where the generator does not fit the slide."""
+        self._recolourer.check_fits(slide)
+        return {STATISTICS: packed(statistics)}
+
+    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+        """Generate the cores in which a needed tile lies; the rest is white.
+
+        Memory bound: the result, and one window's activations.
+        """
+        statistics, halo = statistics_of(artifact), self.halo
+        height, width = pixels.shape[0] - 2 * halo, pixels.shape[1] - 2 * halo
+        result = np.empty((height, width, 3), np.uint8)
+        result[:] = self.white
+        for top, left in self._cores(needed):
+            inner = result[top : top + self._core, left : left + self._core]
+            window = self._window(pixels, top, left)
+            inner[:] = self._recolourer.recolour_rounded(window, statistics)[: inner.shape[0], : inner.shape[1]]
+        return result
+
+    def _cores(self, needed: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+        """(top, left), px, of the cores over at least one needed tile."""
+        rows, cols = (ceil_div(count * TILE, self._core) for count in needed.shape)
+        for row in range(rows):
+            for col in range(cols):
+                tiles = [slice(i * self._core // TILE, ceil_div((i + 1) * self._core, TILE)) for i in (row, col)]
+                if needed[tiles[0], tiles[1]].any():
+                    yield row * self._core, col * self._core
+
+    def _window(self, pixels: Pixels, top: int, left: int) -> Pixels:
+        """A core with its halo, always of one shape; glass where the pixels end."""
+        side = self._core + 2 * self.halo
+        found = pixels[top : top + side, left : left + side]
+        if found.shape[:2] == (side, side):
+            return found
+        window = np.full((side, side, 3), _GLASS, np.uint8)
+        window[: found.shape[0], : found.shape[1]] = found
+        return window
+
+
+def folded(generator: Generator) -> Generator:
+    """A copy of a generator in eval mode with every BatchNorm folded into the convolution before it."""
+    generator = copy.deepcopy(generator).eval().requires_grad_(False)
+    for blocks in (generator.down, generator.up):
+        for place, block in enumerate(blocks):
+            assert isinstance(block, nn.Sequential)
+            blocks[place] = _folded_block(block)
+    return generator
+
+
+def _folded_block(block: nn.Sequential) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for layer in block:
+        if isinstance(layer, nn.BatchNorm2d):
+            before = layers.pop()
+            assert isinstance(before, nn.Conv2d | nn.ConvTranspose2d)
+            layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))
+        if not isinstance(layer, nn.Dropout):
+            layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def _rounded_up(length: int, step: int) -> int:
+    return ceil_div(length, step) * step

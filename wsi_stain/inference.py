@@ -1,0 +1,174 @@
+"""The normalization as tasks: a slide is prepared once, then its blocks are normalized in any order, in any process.
+
+A task carries paths, coordinates and settings; it leaves one file and a receipt, and doing it again does nothing. Knows
+nothing of schedulers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsi_stain import journal
+from wsi_stain.artifact import load_artifact, save_artifact
+from wsi_stain.blockfile import JpegConfig, Run, write_block
+from wsi_stain.errors import StainError
+from wsi_stain.feather import Kept, Pixels, fade_into, with_ring
+from wsi_stain.geometry import TILES_PER_BLOCK, BlockIndex, block_region
+from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.reader import BlockReader
+from wsi_stain.store import TileStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareTask:
+    """Learn what a normalizer has to know about one slide.
+
+    Attributes:
+        store: The tile store's directory.
+        slide_id: The slide's name in it.
+        checkpoint: The checkpoint's file.
+        digest: SHA-256 of that file, as the run knows it.
+        output: What becomes of the generated pixels.
+        device: Where the generator runs, as torch names it.
+        artifact: Where the arrays go.
+        receipt: Where the receipt goes.
+        key: Fingerprint of everything that the arrays depend on.
+    """
+
+    store: Path
+    slide_id: str
+    checkpoint: Path
+    digest: str
+    output: OutputConfig
+    device: str = "cpu"
+    artifact: Path
+    receipt: Path
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizeTask:
+    """Normalize one block of one slide.
+
+    Attributes:
+        store: The tile store's directory.
+        slide_id: The slide's name in it.
+        block: Place in the block grid.
+        checkpoint: The checkpoint's file.
+        digest: SHA-256 of that file, as the run knows it.
+        output: What becomes of the generated pixels.
+        jpeg: How the tiles are encoded.
+        device: Where the generator runs, as torch names it.
+        artifact: What `prepare_slide` left.
+        out: Where the block file goes.
+        receipt: Where the receipt goes.
+        key: Fingerprint of everything that the block depends on.
+    """
+
+    store: Path
+    slide_id: str
+    block: BlockIndex
+    checkpoint: Path
+    digest: str
+    output: OutputConfig
+    jpeg: JpegConfig = field(default_factory=JpegConfig)
+    device: str = "cpu"
+    artifact: Path
+    out: Path
+    receipt: Path
+    key: str
+
+
+def prepare_slide(task: PrepareTask) -> dict[str, Any]:
+    """Do a `PrepareTask`, unless it is done.
+
+    Returns:
+        The receipt: key, product (the artifact), white [r, g, b] of the output, and for a table its `residual`, the
+        mean CIEDE2000 to the generator on tiles that were not fitted.
+
+    Raises:
+        StainError: The slide's stain was not measured.
+        CheckpointError: The checkpoint changed, or does not fit the slide.
+        StoreError: The slide is not in the store, or is damaged.
+    """
+    if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
+        return done
+    slide = TileStore(task.store)[task.slide_id]
+    statistics = slide.record.stain
+    if statistics is None:
+        raise StainError(f"The stain of {task.slide_id} was not measured", "Tile the slide again")
+    normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+    artifact = normalizer.prepare(slide, statistics)
+    save_artifact(task.artifact, artifact)
+    details = {"residual": float(artifact["residual"])} if "residual" in artifact else {}
+    return journal.write_receipt(task.receipt, task.key, task.artifact, white=list(normalizer.white), **details)
+
+
+def normalize_block(task: NormalizeTask) -> dict[str, Any]:
+    """Do a `NormalizeTask`, unless it is done.
+
+    Memory bound: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), one pass of the generator.
+
+    Returns:
+        The receipt: key, product (the block file; None where no tile of the block is kept), block [row, col], tiles.
+
+    Raises:
+        CheckpointError: The checkpoint changed, or gave values that are no numbers.
+        StoreError: The slide is not in the store, or is damaged.
+        OutputError: The block file cannot be written, or the artifact cannot be read.
+    """
+    for product in (task.out, None):
+        if done := journal.valid_receipt(task.receipt, task.key, product):
+            return done
+    slide = TileStore(task.store)[task.slide_id]
+    ring = kept_ring(slide, task.block)
+    kept, details = ring[1:-1, 1:-1], {"block": list(task.block), "tiles": int(ring[1:-1, 1:-1].sum())}
+    if not kept.any():
+        return journal.write_receipt(task.receipt, task.key, None, **details)
+    normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+    pixels = normalized(slide, task.block, ring, normalizer, task.artifact)
+    with _mapping(task.output.threads) as run:
+        write_block(task.out, pixels, kept, task.jpeg, run)
+    return journal.write_receipt(task.receipt, task.key, task.out, **details)
+
+
+def kept_ring(slide: BlockReader, block: BlockIndex) -> Kept:
+    """Which tiles of a block are kept, and of one more row and column on each side: (rows + 2, cols + 2)."""
+    rows, cols = (
+        slice(first * TILES_PER_BLOCK, min((first + 1) * TILES_PER_BLOCK, count))
+        for first, count in zip(block, slide.kept.shape, strict=True)
+    )
+    return with_ring(slide.kept, rows, cols)
+
+
+def normalized(
+    slide: BlockReader, block: BlockIndex, ring: Kept, normalizer: Normalizer, artifact_path: Path
+) -> Pixels:
+    """A block's pixels in the reference's stain, (h, w, 3), faded into the reference's white.
+
+    Args:
+        slide: Where the source's pixels come from.
+        block: Place in the block grid.
+        ring: From `kept_ring`.
+        normalizer: What makes the new pixels.
+        artifact_path: What its `prepare` left for this slide.
+    """
+    source = slide.read(block_region(block, slide.size).grown(normalizer.halo))
+    pixels = normalizer.apply(source, ring[1:-1, 1:-1], load_artifact(artifact_path))
+    fade_into(pixels, ring, normalizer.white)
+    return pixels
+
+
+@contextmanager
+def _mapping(threads: int) -> Iterator[Run]:
+    """Something like `map`, in order, on a number of threads."""
+    if threads == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(threads, "encode") as pool:
+        yield pool.map

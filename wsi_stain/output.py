@@ -1,0 +1,150 @@
+"""What becomes of a slide's pixels: the protocol all normalizations stand behind, their settings, how one is loaded.
+
+Knows no stores and writes no files; `inference` does.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from wsi_stain.artifact import Artifact
+from wsi_stain.checkpoint import Checkpoint
+from wsi_stain.errors import CheckpointError
+from wsi_stain.generator_output import GeneratorNormalizer, Pixels, Precision, Recolourer
+from wsi_stain.geometry import TILE
+from wsi_stain.journal import file_digest
+from wsi_stain.reader import BlockReader
+from wsi_stain.settings import Settings
+from wsi_stain.stain import StainStatistics
+from wsi_stain.table_output import LutNormalizer
+
+Mode = Literal["auto", "generator", "lut", "identity"]
+
+
+class OutputConfig(Settings):
+    """What becomes of the generated pixels.
+
+    Attributes:
+        mode: `generator`: as they are. `lut`: one colour table per slide, fitted to the generator, applied to every
+            pixel. `auto`: `generator` on a GPU, `lut` without. `identity`: the source's pixels, to test their way.
+        core: Side of the square that one pass of the generator yields, px; a multiple of 256. Part of the fixed shape.
+        precision: Of the generator; `auto` is bfloat16 where the device computes in it natively, else float32.
+        lut_size: Entries along each side of the colour table.
+        lut_tiles: Tissue tiles of a slide that the table is fitted to and checked on.
+        threads: CPU threads of one worker process. The executor starts one process per core.
+    """
+
+    mode: Mode = "auto"
+    core: int = Field(default=1024, ge=TILE, le=4096, multiple_of=TILE)
+    precision: Precision = "auto"
+    lut_size: int = Field(default=17, ge=5, le=65)
+    lut_tiles: int = Field(default=100, ge=10, le=1000)
+    threads: int = Field(default=1, ge=1, le=256)
+
+    def resolved(self, device: str) -> OutputConfig:
+        """The same settings with `auto` replaced by the mode that the device gets."""
+        if self.mode != "auto":
+            return self
+        return self.model_copy(update={"mode": "generator" if device.startswith("cuda") else "lut"})
+
+
+class Normalizer(Protocol):
+    """One way to normalize a slide, in two steps: once for the slide, then block by block in any order.
+
+    Attributes:
+        halo: Source pixels that `apply` needs on each side of a block, px.
+        white: The background of the output, RGB.
+    """
+
+    @property
+    def halo(self) -> int: ...
+
+    @property
+    def white(self) -> tuple[int, int, int]: ...
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """What `apply` has to know about the slide. The same slide gives the same arrays."""
+
+    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+        """Normalize a block. A pixel's result does not depend on how the slide is cut into blocks.
+
+        Args:
+            pixels: (h + 2 halo, w + 2 halo, 3) RGB; 255 where the slide has no tile. The block's origin lies on a
+                multiple of 1024 px.
+            needed: (ceil(h / 256), ceil(w / 256)): tiles whose result matters.
+            artifact: From `prepare` on the same slide.
+
+        Returns:
+            (h, w, 3) RGB; anything in tiles that are not needed.
+        """
+
+
+class IdentityNormalizer:
+    """Changes nothing. For tests: what comes out must be what went in, in its place."""
+
+    halo = 0
+
+    def __init__(self, white: tuple[int, int, int] = (255, 255, 255)) -> None:
+        self.white = white
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """Nothing to know."""
+        return {}
+
+    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+        """A copy of the pixels."""
+        return pixels.copy()
+
+
+def load_normalizer(
+    config: OutputConfig, checkpoint: Path, device: str = "cpu", digest: str | None = None
+) -> Normalizer:
+    """The normalizer for a checkpoint; loaded once per process, whatever the number of calls.
+
+    Args:
+        config: What to make of the generated pixels.
+        checkpoint: The checkpoint's file.
+        device: As torch names it.
+        digest: SHA-256 of the file as the run knows it; computed when None.
+
+    Raises:
+        CheckpointError: The file is no checkpoint, or no longer the one that the run began with.
+    """
+    return _loaded(config, checkpoint, device, digest or file_digest(checkpoint))
+
+
+@cache
+def _loaded(config: OutputConfig, path: Path, device: str, digest: str) -> Normalizer:
+    torch.set_num_threads(config.threads)
+    checkpoint = load_checkpoint(path, digest)
+    red, green, blue = (round(value) for value in checkpoint.contract.white)
+    white = red, green, blue
+    mode = config.resolved(device).mode
+    if mode == "identity":
+        return IdentityNormalizer(white)
+    recolourer = Recolourer(checkpoint, device, config.precision)
+    if mode == "lut":
+        return LutNormalizer(recolourer, white, config.lut_size, config.lut_tiles)
+    return GeneratorNormalizer(recolourer, white, config.core)
+
+
+def load_checkpoint(path: Path, digest: str) -> Checkpoint:
+    """A checkpoint that must be the one with `digest`.
+
+    Raises:
+        CheckpointError: It is another, or none.
+    """
+    checkpoint = Checkpoint.load(path)
+    if checkpoint.digest != digest:
+        raise CheckpointError(
+            f"{path} changed since the run began (expected {digest[:12]}, found {checkpoint.digest[:12]})",
+            "Run the same command again",
+        )
+    return checkpoint
