@@ -5,6 +5,7 @@ Nothing half-written ever bears a final name: write to a temporary file beside i
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,7 +64,8 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
             "Check the free space and the permissions there",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that could not be made has no partial file
+            partial.unlink()
 
 
 def canonical_json(value: Any) -> bytes:
@@ -190,15 +192,26 @@ def _take_over(path: Path, claim: Path) -> None:
             f"Another run holds {path.parent} (process {holder.get('pid')} on {holder.get('host')})",
             "Wait for it to end, or choose another --out",
         )
-    # Renaming the stale lease away is atomic: of several heirs one succeeds, the others find nothing to rename.
-    stale = path.with_name(f".lease.stale.{holder.get('token', 'unknown')}")
+    _inherit(path, claim, holder.get("token"))
+
+
+def _inherit(path: Path, claim: Path, dead_token: Any) -> None:
+    """Replace a dead run's lease with a claim, unless another heir was quicker.
+
+    Heirs queue for a lock on the dead lease's file, which the kernel frees whatever happens. The first replaces the
+    file, the others then find another one at its place. At no moment is there none, which a newcomer could fill.
+    """
     try:
-        path.rename(stale)
-        os.link(claim, path)
-    except OSError as error:
-        raise LeaseError(f"Another run took {path.parent} first", "Wait for it to end") from error
-    finally:
-        stale.unlink(missing_ok=True)
+        with open(path, "r+b") as dead:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(dead, fcntl.LOCK_EX)
+            first = os.path.samestat(os.fstat(dead.fileno()), path.stat()) and _token(path) == dead_token
+            if first:
+                claim.replace(path)
+    except OSError:
+        first = False
+    if not first:
+        raise LeaseError(f"Another run took {path.parent} first", "Wait for it to end")
 
 
 def _alive(pid: Any) -> bool:
