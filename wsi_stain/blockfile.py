@@ -57,6 +57,8 @@ _DIGEST_BYTES = 32
 
 Pixels = NDArray[np.uint8]
 Kept = NDArray[np.bool_]
+Run = Callable[[Callable[[Pixels], bytes], Iterable[Pixels]], Iterable[bytes]]
+"""Something like `map`: it keeps the order."""
 
 
 class JpegConfig(Settings):
@@ -89,7 +91,7 @@ def write_block(
     pixels: Pixels,
     kept: Kept,
     config: JpegConfig,
-    run: Callable[[Callable[[Pixels], bytes], Iterable[Pixels]], Iterable[bytes]] = map,
+    run: Run = map,
 ) -> None:
     """Make the levels of a block and write its file, whole or not at all.
 

@@ -1,0 +1,272 @@
+"""Tasks do their work once, put every pixel in its place, and fade tissue into white without an outline."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+
+from wsi_stain.blockfile import BlockFile
+from wsi_stain.checkpoint import Contract, save
+from wsi_stain.errors import CheckpointError, StainError, StoreError
+from wsi_stain.feather import fade_into, with_ring
+from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shape
+from wsi_stain.grid import TileGrid
+from wsi_stain.inference import NormalizeTask, PrepareTask, kept_ring, normalize_block, normalized, prepare_slide
+from wsi_stain.journal import file_digest
+from wsi_stain.output import IdentityNormalizer, OutputConfig
+from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.stain import StainStatistics, Template
+from wsi_stain.store import SlideRecord, StoredSlide, TileStore
+
+Pixels = NDArray[np.uint8]
+SIZE = Size(5003, 4301)
+WHITE = (245, 243, 246)
+STATISTICS = StainStatistics(
+    white=(240.0, 238.0, 241.0),
+    white_origin="glass",
+    vectors=((0.65, 0.70, 0.29), (0.20, 0.90, 0.38)),
+    h_nuclei=1.2,
+    h_stroma=0.3,
+    e_nuclei=0.4,
+    e_stroma=0.6,
+    lum_nuclei=1.1,
+    lum_stroma=0.5,
+    pixels=10_000,
+)
+SLIDES = {"kept": STATISTICS, "unmeasured": None}
+
+
+def picture() -> Pixels:
+    """Every place looks different, smoothly enough for JPEG, and is darker than glass."""
+    y, x = np.mgrid[: SIZE.height, : SIZE.width].astype(np.float32)
+    planes = [120 + 60 * np.sin(x / 97) * np.cos(y / 71), 40 + x / 40, 30 + y / 40]
+    return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def kept_tiles() -> NDArray[np.bool_]:
+    """A patch of tissue across the border between two blocks, and a lone tile in the corner of the slide."""
+    kept = np.zeros(grid_shape(SIZE), bool)
+    kept[3:7, 13:19] = True
+    kept[16, 0] = True
+    return kept
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the shared store and checkpoint are."""
+
+    store: Path
+    checkpoint: Path
+    digest: str
+
+    def prepare(self, out: Path, mode: str = "identity", slide_id: str = "kept", key: str = "k") -> PrepareTask:
+        return PrepareTask(
+            store=self.store,
+            slide_id=slide_id,
+            checkpoint=self.checkpoint,
+            digest=self.digest,
+            output=OutputConfig.model_validate({"mode": mode, "core": 512, "lut_tiles": 10, "lut_size": 9}),
+            artifact=out / "artifact.npz",
+            receipt=out / "prepare.json",
+            key=key,
+        )
+
+    def normalize(self, out: Path, block: BlockIndex, mode: str = "identity", key: str = "k") -> NormalizeTask:
+        prepare = self.prepare(out, mode)
+        name = f"{block.row}-{block.col}"
+        return NormalizeTask(
+            store=self.store,
+            slide_id="kept",
+            block=block,
+            checkpoint=self.checkpoint,
+            digest=self.digest,
+            output=prepare.output,
+            artifact=prepare.artifact,
+            out=out / f"{name}.block",
+            receipt=out / f"{name}.json",
+            key=key,
+        )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    root = tmp_path_factory.mktemp("inference")
+    store, pixels, kept = TileStore.create(root / "store"), picture(), kept_tiles()
+    padded = np.full((17 * TILE, 20 * TILE, 3), 255, np.uint8)
+    padded[: SIZE.height, : SIZE.width] = pixels
+    for slide_id, stain in SLIDES.items():
+        writer = store.writer(slide_id)
+        grid = TileGrid(size=SIZE, tissue=kept.astype(np.float32), kept=kept)
+        writer.begin(SIZE, np.zeros((9, 10, 3), np.uint8), np.ones((9, 10), bool), grid)
+        blocks: dict[BlockIndex, dict[TileIndex, Pixels]] = {}
+        for row, col in np.argwhere(kept):
+            tile = padded[row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE]
+            blocks.setdefault(BlockIndex(row // 16, col // 16), {})[TileIndex(int(row), int(col))] = tile
+        receipts = [writer.write_shard(BlockIndex(*map(int, block)), tiles) for block, tiles in blocks.items()]
+        record = SlideRecord(
+            slide_id=slide_id,
+            relative="a.svs",
+            fingerprint={"size": 1, "sha256": "0"},
+            settings_key="0",
+            size=SIZE,
+            mpp=Mpp(0.5, 0.5),
+            mpp_origin="openslide",
+            stain=stain,
+        )
+        writer.complete(record, receipts)
+    return Place(root / "store", checkpoint(root / "c.safetensors"), file_digest(root / "c.safetensors"))
+
+
+def checkpoint(path: Path) -> Path:
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig(downs=5, ngf=4)).eval()
+    reference = STATISTICS.model_copy(update={"white": tuple(map(float, WHITE))})
+    template = Template(kind="gray", reference=reference)
+    contract = Contract(
+        generator=generator.config, template=template, mpp=0.5, training_fingerprint="0" * 64, version="0"
+    )
+    save(path, generator, contract)
+    return path
+
+
+@pytest.fixture(scope="module")
+def slide(place: Place) -> StoredSlide:
+    return TileStore(place.store)["kept"]
+
+
+BLOCKS = [BlockIndex(0, 0), BlockIndex(0, 1), BlockIndex(1, 0)]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_identity_puts_every_pixel_in_its_place(place: Place, tmp_path: Path, block: BlockIndex) -> None:
+    prepare_slide(place.prepare(tmp_path))
+    receipt = normalize_block(place.normalize(tmp_path, block))
+    assert receipt["tiles"] == {(0, 0): 12, (0, 1): 12, (1, 0): 1}[block]
+    expected, kept = picture(), kept_tiles()
+    ringed = np.pad(kept, 1, mode="edge")
+    with BlockFile.open(tmp_path / f"{block.row}-{block.col}.block") as file:
+        file.verify()
+        rows, cols = file.shape(0)
+        assert (rows, cols) == (min(16, 17 - 16 * block.row), min(16, 20 - 16 * block.col))
+        for row, col in np.ndindex(rows, cols):
+            tile = TileIndex(16 * block.row + row, 16 * block.col + col)
+            stream = file.tile(0, row, col)
+            assert bool(stream) == kept[tile]
+            if ringed[tile.row : tile.row + 3, tile.col : tile.col + 3].all():
+                source = expected[tile.row * TILE :, tile.col * TILE :][:TILE, :TILE]
+                found = imagecodecs.jpeg8_decode(stream)[: source.shape[0], : source.shape[1]]
+                assert np.abs(found.astype(int) - source).max() <= 12
+
+
+def test_a_block_without_tissue_is_only_a_receipt(place: Place, tmp_path: Path) -> None:
+    task = place.normalize(tmp_path, BlockIndex(1, 1))
+    receipt = normalize_block(task)
+    assert receipt["product"] is None
+    assert receipt["tiles"] == 0
+    assert normalize_block(task) == receipt
+    assert [path.name for path in tmp_path.iterdir()] == ["1-1.json"]
+
+
+@pytest.mark.parametrize("mode", ["generator", "lut", "identity"])
+def test_every_mode_works_and_is_repeatable(place: Place, tmp_path: Path, mode: str) -> None:
+    files = []
+    for run in ("one", "two"):
+        out = tmp_path / run
+        receipt = prepare_slide(place.prepare(out, mode))
+        assert receipt["white"] == list(WHITE)
+        assert ("residual" in receipt) == (mode == "lut")
+        normalize_block(place.normalize(out, BlockIndex(0, 1), mode))
+        files.append([(path.name, path.read_bytes()) for path in sorted(out.iterdir())])
+    assert files[0] == files[1]
+
+
+def test_a_finished_task_is_not_done_again(place: Place, tmp_path: Path) -> None:
+    task = place.normalize(tmp_path, BlockIndex(0, 1))
+    preparing = place.prepare(tmp_path)
+    assert prepare_slide(preparing) == prepare_slide(replace(preparing, store=tmp_path / "gone"))
+    assert normalize_block(task) == normalize_block(replace(task, store=tmp_path / "gone"))
+    with pytest.raises(StoreError, match="gone"):
+        normalize_block(replace(task, store=tmp_path / "gone", key="other"))
+    task.out.unlink()
+    normalize_block(task)
+    assert task.out.exists()
+
+
+def test_threads_do_not_change_a_byte(place: Place, tmp_path: Path) -> None:
+    prepare_slide(place.prepare(tmp_path))
+    task = place.normalize(tmp_path, BlockIndex(0, 0))
+    normalize_block(task)
+    threaded = replace(
+        task,
+        out=tmp_path / "threaded",
+        receipt=tmp_path / "threaded.json",
+        output=task.output.model_copy(update={"threads": 3}),
+    )
+    normalize_block(threaded)
+    assert task.out.read_bytes() == threaded.out.read_bytes()
+    torch.set_num_threads(1)
+
+
+def test_blocks_meet_without_a_step(place: Place, slide: StoredSlide, tmp_path: Path) -> None:
+    prepare_slide(place.prepare(tmp_path))
+    artifact = tmp_path / "artifact.npz"
+    sides = [
+        normalized(slide, block, kept_ring(slide, block), IdentityNormalizer(WHITE), artifact).astype(int)
+        for block in BLOCKS[:2]
+    ]
+    across = np.abs(sides[0][:, -1] - sides[1][:, 0])
+    within = np.abs(np.diff(sides[0][:, -9:], axis=1)).max()
+    assert across.max() <= within + 1
+
+
+def test_no_outline_shows_around_kept_tiles(place: Place, slide: StoredSlide, tmp_path: Path) -> None:
+    prepare_slide(place.prepare(tmp_path))
+    ring = kept_ring(slide, BlockIndex(0, 0))
+    pixels = normalized(slide, BlockIndex(0, 0), ring, IdentityNormalizer(WHITE), tmp_path / "artifact.npz")
+    white = np.array(WHITE)
+    assert (pixels[3 * TILE - 1, 13 * TILE :] == white).all()
+    assert np.abs(pixels[3 * TILE, 13 * TILE :].astype(int) - white).max() <= 1
+    assert np.abs(pixels[3 * TILE :, 13 * TILE][: 4 * TILE].astype(int) - white).max() <= 1
+    assert (pixels[: 3 * TILE] == white).all()
+
+
+def test_the_edge_of_the_slide_is_no_border() -> None:
+    pixels = np.full((2 * TILE - 56, TILE, 3), 100, np.uint8)
+    fade_into(pixels, with_ring(np.ones((2, 1), bool), slice(0, 2), slice(0, 1)), WHITE)
+    assert (pixels == 100).all()
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=4)))
+def test_weights_are_continuous_between_all_tiles(kept: NDArray[np.bool_]) -> None:
+    rows, cols = kept.shape
+    pixels = np.zeros((rows * TILE, cols * TILE, 3), np.uint8)
+    fade_into(pixels, with_ring(kept, slice(0, rows), slice(0, cols)), (254, 254, 254))
+    steps = [np.abs(np.diff(pixels.astype(int), axis=axis)).max(initial=0) for axis in (0, 1)]
+    assert max(steps) <= 2
+    for row, col in np.argwhere(~kept):
+        assert (pixels[row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE] == 254).all()
+
+
+def test_a_slide_without_stain_statistics_is_refused(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(StainError, match="not measured"):
+        prepare_slide(place.prepare(tmp_path, slide_id="unmeasured"))
+
+
+def test_a_changed_checkpoint_is_refused(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="changed since"):
+        prepare_slide(replace(place.prepare(tmp_path), digest="0" * 64))
+
+
+def test_tasks_travel_between_processes(place: Place, tmp_path: Path) -> None:
+    for task in (place.prepare(tmp_path), place.normalize(tmp_path, BlockIndex(0, 1))):
+        assert pickle.loads(pickle.dumps(task)) == task
+        assert len(pickle.dumps(task)) < 2000
