@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,9 @@ from wsi_stain.geometry import (
     TileIndex,
     ceil_div,
 )
+from wsi_stain.grid import TileGrid
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics
-
-if TYPE_CHECKING:
-    from wsi_stain.grid import TileGrid
 
 FORMAT = 1
 
@@ -112,10 +110,12 @@ class TileStore:
     @classmethod
     def create(cls, path: Path) -> TileStore:
         """Open the store at a path, or make an empty one where there is nothing yet."""
+        free = _is_free(path)  # looked at first: another process may be making the store, metadata first
         if not (path / "zarr.json").exists():
-            if path.exists() and not _is_free(path):
+            if not free:
                 raise StoreError(f"{path} exists and is not a tile store", _NEW_STORE)
-            zarr_files.write_group(path, {"format": FORMAT, "tile": TILE, "producer": f"wsi-stain {__version__}"})
+            attributes = {"format": FORMAT, "tile": TILE, "producer": f"wsi-stain {__version__}"}
+            zarr_files.write_group(path, attributes)
         return cls(path)
 
     def slide_ids(self) -> list[str]:
@@ -130,6 +130,10 @@ class TileStore:
     def writer(self, slide_id: str) -> SlideWriter:
         """What makes one slide of the store."""
         return SlideWriter(self._folder(slide_id))
+
+    def drop_tiles(self, slide_id: str) -> None:
+        """Remove a slide from the store, if it is there."""
+        self.writer(slide_id).remove()
 
     def _folder(self, slide_id: str) -> Path:
         if not slide_id or slide_id.startswith(".") or Path(slide_id).name != slide_id:
@@ -206,6 +210,11 @@ class StoredSlide:
         """RGB pixels of one tile, (256, 256, 3); 255 where it is not kept and outside the slide."""
         return self.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE))
 
+    @property
+    def grid(self) -> TileGrid:
+        """The slide's tile grid."""
+        return TileGrid(self.size, self.tissue, self.kept)
+
     def _kept_tiles(self, region: Region) -> dict[BlockIndex, list[TileIndex]]:
         """The kept tiles that a region touches, by the shard they are in."""
         rows = slice(max(region.y // TILE, 0), max(ceil_div(region.y + region.height, TILE), 0))
@@ -256,6 +265,10 @@ class SlideWriter:
         """The record of the slide if it is complete."""
         return _record(self.path)
 
+    def kept(self) -> NDArray[np.bool_]:
+        """(rows, cols): which tiles the slide has or will have."""
+        return zarr_files.read_array(self.path / "maps" / "kept", "bool")
+
     def reading(self, record: SlideRecord) -> StoredSlide:
         """The slide while it is still being made, for who makes it."""
         return StoredSlide(self.path, record)
@@ -297,26 +310,28 @@ class SlideWriter:
         Raises:
             StoreError: A block with kept tiles has no receipt.
         """
-        shards = sorted((tuple(receipt["block"]), receipt["product"]) for receipt in receipts)
-        missing = self._blocks() - {block for block, _ in shards}
+        shards = sorted((BlockIndex(*receipt["block"]), receipt["product"]) for receipt in receipts)
+        missing = set(self.reading(record).grid.blocks()) - {block for block, _ in shards}
         if missing:
             raise StoreError(f"{self.path} lacks {len(missing)} shards, for example at {min(missing)}", shard.REMEDY)
         folded = journal.fingerprint([[list(block), made["size"], made["sha256"]] for block, made in shards])
-        mark = {"record": record.model_dump(mode="json"), "shards": {"count": len(shards), "sha256": folded}}
-        zarr_files.write_group(
-            self.path, {"ome": zarr_files.image_attributes(record.slide_id, record.mpp), "wsi_stain": mark}
-        )
+        self._mark(record, {"count": len(shards), "sha256": folded})
         self.tidy()
+
+    def relabel(self, record: SlideRecord) -> None:
+        """Replace the record of a complete slide by one that differs in nothing that pixels depend on."""
+        self._mark(record, zarr_files.read_attributes(self.path)["wsi_stain"]["shards"])
+
+    def _mark(self, record: SlideRecord, shards: dict[str, Any]) -> None:
+        mark = {"record": record.model_dump(mode="json"), "shards": shards}
+        ome = zarr_files.image_attributes(record.slide_id, record.mpp)
+        zarr_files.write_group(self.path, {"ome": ome, "wsi_stain": mark})
 
     def tidy(self) -> None:
         """Remove what only the making of the slide needed."""
         shutil.rmtree(self.path / _RECEIPTS, ignore_errors=True)
         for partial in self.path.rglob(".*.partial"):
             partial.unlink(missing_ok=True)
-
-    def _blocks(self) -> set[tuple[int, ...]]:
-        kept = np.argwhere(zarr_files.read_array(self.path / "maps" / "kept", "bool"))
-        return {tuple(block) for block in (kept // TILES_PER_BLOCK).tolist()}
 
 
 def _paste(planes: NDArray[np.uint8], tile: TileIndex, pixels: NDArray[np.uint8], region: Region, size: Size) -> None:
@@ -339,7 +354,10 @@ def _shard_name(block: BlockIndex) -> str:
 
 
 def _is_free(path: Path) -> bool:
-    return path.is_dir() and all(entry.name.startswith(".") for entry in path.iterdir())
+    """Whether there is nothing at a path, or a directory with at most hidden files such as a lease."""
+    if not path.is_dir():
+        return not path.exists()
+    return all(entry.name.startswith(".") for entry in path.iterdir())
 
 
 def _complete_record(folder: Path) -> SlideRecord:

@@ -1,0 +1,366 @@
+"""From a slide to its tiles in the store: survey, one task a block, finish. Never imports torch.
+
+    survey_slide   thumbnail, tissue, grid  ->  the slide's folder with everything but tiles
+    tile_block     4096 px of the slide     ->  one shard and its receipt
+    finish_slide   a sample of the tiles    ->  stain statistics, completion mark
+
+Each function takes one frozen record, returns a small receipt, and returns at once where its work already stands for
+the same key: the fingerprint of the source, of these settings, and of the store's format.
+
+Memory bound: a block task holds its kept tiles (at most 50 MB) and one row of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from wsi_stain import journal
+from wsi_stain.errors import NoTissueError, SlideError, StoreError
+from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex, ceil_div, tiles_of
+from wsi_stain.grid import tile_grid
+from wsi_stain.settings import Settings
+from wsi_stain.slide import Slide, SlideConfig
+from wsi_stain.slides import SlideSource
+from wsi_stain.stain import Rgb, StainConfig, StainStatistics, slide_statistics, white_point
+from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
+from wsi_stain.tissue import TissueConfig, pen_mask, tissue_mask
+
+_SAMPLE_TILES = 256
+_SAMPLE_TISSUE = 0.25
+_SAMPLE_ENOUGH = 16
+_SAMPLE_PIXELS = 200_000
+_NEARLY_GLASS = 0.9
+
+
+class TilingConfig(Settings):
+    """How slides become tiles. Everything here affects pixels.
+
+    Attributes:
+        slide: How slides are read.
+        tissue: What counts as tissue.
+        stain: How a slide's stain is measured.
+    """
+
+    slide: SlideConfig = Field(default_factory=SlideConfig)
+    tissue: TissueConfig = Field(default_factory=TissueConfig)
+    stain: StainConfig = Field(default_factory=StainConfig)
+
+
+@dataclass(frozen=True)
+class SurveyTask:
+    """Survey one slide.
+
+    Attributes:
+        source: The slide.
+        store: The tile store's directory; made where there is none.
+        config: How it is tiled.
+    """
+
+    source: SlideSource
+    store: Path
+    config: TilingConfig
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """Tile one block of a surveyed slide.
+
+    Attributes:
+        source: The slide.
+        store: The tile store's directory.
+        config: How it is tiled.
+        block: Place in the block grid, one of the survey's `blocks`.
+        key: The survey's `key`.
+    """
+
+    source: SlideSource
+    store: Path
+    config: TilingConfig
+    block: BlockIndex
+    key: str
+
+
+@dataclass(frozen=True)
+class FinishTask:
+    """Finish a slide all of whose blocks are tiled.
+
+    Attributes:
+        source: The slide.
+        store: The tile store's directory.
+        config: How it is tiled.
+        key: The survey's `key`.
+    """
+
+    source: SlideSource
+    store: Path
+    config: TilingConfig
+    key: str
+
+
+def survey_slide(task: SurveyTask) -> dict[str, Any]:
+    """Decide which tiles a slide has, and write everything but the tiles.
+
+    Returns:
+        The receipt: key, slide_id, blocks ([[row, col], ...] that have tiles), kept_tiles, size ([width, height] of
+        the working frame), mpp ([x, y], um per px), mpp_origin, complete (nothing is left to do), redone_because (what
+        changed since the slide was last tiled, or None).
+
+    Raises:
+        SlideError: The slide cannot be used; NoTissueError where it has no tissue.
+        StoreError: `store` is something else.
+    """
+    writer = TileStore.create(task.store).writer(task.source.slide_id)
+    with _opened(task.source, task.config) as slide:
+        record = _record_of(slide, task.source, task.config)
+        standing = _standing(writer, record)
+        if standing is not None:
+            return standing
+        reason = _why_again(writer, record)
+        writer.remove()
+        _survey(writer, slide, task)
+    receipt = _survey_receipt(writer.reading(record), complete=False, redone_because=reason)
+    return journal.write_receipt(writer.receipt_path("survey"), record.key, None, **receipt)
+
+
+def tile_block(task: BlockTask) -> dict[str, Any]:
+    """Write the shard of one block.
+
+    Returns:
+        The shard's receipt: key, product (name, size, sha256), block, tiles.
+
+    Raises:
+        SlideError: Pixels cannot be read.
+        OutputError: The shard cannot be written.
+    """
+    writer = TileStore(task.store).writer(task.source.slide_id)
+    if _is_complete(writer, task.key):
+        return {"key": task.key, "block": list(task.block), "complete": True}
+    standing = writer.valid_shard(task.block, task.key)
+    if standing is not None:
+        return standing
+    with _opened(task.source, task.config) as slide:
+        tiles = dict(_read_tiles(slide, writer.kept(), task.block))
+    return writer.write_shard(task.block, tiles, task.key)
+
+
+def finish_slide(task: FinishTask) -> dict[str, Any]:
+    """Measure the slide's stain on a sample of its tiles, and mark the slide as complete.
+
+    Returns:
+        The receipt: key, slide_id, tiles, stain (StainStatistics as JSON).
+
+    Raises:
+        StainError: The slide is not H&E.
+        SlideError: The source changed while it was tiled.
+        StoreError: A shard is missing.
+    """
+    writer = TileStore(task.store).writer(task.source.slide_id)
+    if _is_complete(writer, task.key):
+        record = _relabelled(writer, task.source)
+        writer.tidy()
+    else:
+        record = _complete(writer, task)
+    stain = record.stain.model_dump(mode="json") if record.stain else None
+    return {"key": task.key, "slide_id": record.slide_id, "tiles": int(writer.kept().sum()), "stain": stain}
+
+
+def measure_stain(slide: StoredSlide, config: StainConfig) -> StainStatistics:
+    """Stain statistics of a slide in the store, from a sample that depends on its tiles alone.
+
+    Raises:
+        StainError: The slide is not H&E, or has too little tissue.
+    """
+    white, origin = white_point(slide.thumbnail, slide.mask)
+    return slide_statistics(_sample_pixels(slide, white), white, origin, config)
+
+
+def _opened(source: SlideSource, config: TilingConfig) -> Slide:
+    return Slide(source.path, _effective(source, config).slide)
+
+
+def _effective(source: SlideSource, config: TilingConfig) -> TilingConfig:
+    """The settings with the slide list's resolution, which knows this slide best."""
+    if source.mpp is None:
+        return config
+    return config.model_copy(update={"slide": config.slide.model_copy(update={"slide_mpp": source.mpp})})
+
+
+def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> SlideRecord:
+    profile = slide.icc_profile
+    return SlideRecord(
+        slide_id=source.slide_id,
+        fingerprint=slide.fingerprint(),
+        settings_key=journal.fingerprint(_effective(source, config).model_dump(mode="json")),
+        size=slide.size,
+        mpp=slide.mpp,
+        mpp_origin=slide.mpp_origin if source.mpp is None else "slide list",
+        objective_power=slide.objective_power,
+        vendor=slide.vendor,
+        background=slide.background,
+        icc_profile=None if profile is None else base64.b64encode(profile).decode(),
+        **_labels(source),
+    )
+
+
+def _labels(source: SlideSource) -> dict[str, Any]:
+    """What is known of a slide that affects no pixel."""
+    return source.model_dump(include={"relative", "group", "patient", "site", "split", "label"})
+
+
+# The survey
+
+
+def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
+    thumbnail = slide.thumbnail(task.config.tissue.mpp)
+    scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
+    mask = tissue_mask(thumbnail, slide.mpp.mean * scale, task.config.tissue)
+    mask &= _inside(slide.bounds, slide.size, mask.shape)
+    grid = tile_grid(slide.size, mask)
+    if not grid.kept.any():
+        raise NoTissueError(
+            f"No tissue was found on {task.source.relative}", "Leave the slide out, or loosen the tissue settings"
+        )
+    writer.begin(slide.size, thumbnail, mask, grid)
+
+
+def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(h, w) of a thumbnail of the whole frame: which pixels' centres lie within the bounds, in the working frame."""
+    y = (np.arange(shape[0]) + 0.5) * size.height / shape[0] - bounds.y
+    x = (np.arange(shape[1]) + 0.5) * size.width / shape[1] - bounds.x
+    inside: NDArray[np.bool_] = np.logical_and.outer((y >= 0) & (y < bounds.height), (x >= 0) & (x < bounds.width))
+    return inside
+
+
+def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | None) -> dict[str, Any]:
+    record = slide.record
+    return {
+        "slide_id": record.slide_id,
+        "blocks": [list(block) for block in slide.grid.blocks()],
+        "kept_tiles": int(slide.kept.sum()),
+        "size": list(record.size),
+        "mpp": list(record.mpp),
+        "mpp_origin": record.mpp_origin,
+        "fingerprint": record.fingerprint,
+        "settings_key": record.settings_key,
+        "complete": complete,
+        "redone_because": redone_because,
+    }
+
+
+def _standing(writer: SlideWriter, record: SlideRecord) -> dict[str, Any] | None:
+    """The receipt of a survey that still holds: of a complete slide, or of one that is being made."""
+    if _is_complete(writer, record.key):
+        receipt = _survey_receipt(writer.reading(record), complete=True, redone_because=None)
+        return {"key": record.key, "product": None, **receipt}
+    return journal.valid_receipt(writer.receipt_path("survey"), record.key, None)
+
+
+def _why_again(writer: SlideWriter, record: SlideRecord) -> str | None:
+    """What changed since the slide was last surveyed; None where it never was."""
+    try:
+        last = writer.record()
+    except StoreError:
+        return "its record was damaged"
+    before = last.model_dump(mode="json") if last else journal.read_json(writer.receipt_path("survey"))
+    if not isinstance(before, dict):
+        return None
+    if before.get("fingerprint") != record.fingerprint:
+        return "the source file changed"
+    return "the settings changed" if before.get("settings_key") != record.settings_key else "the store's format changed"
+
+
+# Blocks
+
+
+def _read_tiles(
+    slide: Slide, kept: NDArray[np.bool_], block: BlockIndex
+) -> Iterator[tuple[TileIndex, NDArray[np.uint8]]]:
+    """The kept tiles of a block, read in runs along rows: one read of a run decodes each of its JPEG tiles once."""
+    for run in _runs([tile for tile in tiles_of(block, kept.shape) if kept[tile]]):
+        pixels = slide.read(Region(run[0].col * TILE, run[0].row * TILE, len(run) * TILE, TILE))
+        for place, tile in enumerate(run):
+            yield tile, pixels[:, place * TILE : (place + 1) * TILE]
+
+
+def _runs(tiles: list[TileIndex]) -> Iterator[list[TileIndex]]:
+    """Cut tiles in row-major order into runs of neighbours in one row."""
+    run: list[TileIndex] = []
+    for tile in tiles:
+        if run and tile != (run[-1].row, run[-1].col + 1):
+            yield run
+            run = []
+        run.append(tile)
+    if run:
+        yield run
+
+
+# The end
+
+
+def _is_complete(writer: SlideWriter, key: str) -> bool:
+    try:
+        record = writer.record()
+    except StoreError:
+        return False
+    return record is not None and record.key == key
+
+
+def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
+    with _opened(task.source, task.config) as slide:
+        record = _record_of(slide, task.source, task.config)
+    if record.key != task.key:
+        raise SlideError(
+            f"{task.source.relative} is no longer what its survey saw", "Run again once nothing changes it"
+        )
+    stored = writer.reading(record)
+    receipts = [receipt for block in stored.grid.blocks() if (receipt := writer.valid_shard(block, task.key))]
+    record = record.model_copy(update={"stain": measure_stain(stored, task.config.stain)})
+    writer.complete(record, receipts)
+    return record
+
+
+def _relabelled(writer: SlideWriter, source: SlideSource) -> SlideRecord:
+    """The record of a complete slide, with what the slide list says today."""
+    record = writer.record()
+    assert record is not None
+    today = record.model_copy(update=_labels(source))
+    if today != record:
+        writer.relabel(today)
+    return today
+
+
+def _sample_pixels(slide: StoredSlide, white: Rgb) -> NDArray[np.uint8]:
+    """(N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
+    tiles = _sample_tiles(slide.kept, slide.tissue)
+    share = ceil_div(_SAMPLE_PIXELS, len(tiles))
+    return np.concatenate([_stained_pixels(slide.read_tile(tile), white, share) for tile in tiles])
+
+
+def _sample_tiles(kept: NDArray[np.bool_], tissue: NDArray[np.float32]) -> list[TileIndex]:
+    """At most 256 tiles rich in tissue, in an order that depends on their places alone; the best where few are rich."""
+    tiles = sorted((TileIndex(int(row), int(col)) for row, col in np.argwhere(kept)), key=_place_hash)
+    rich = [tile for tile in tiles if tissue[tile] >= _SAMPLE_TISSUE]
+    if len(rich) >= _SAMPLE_ENOUGH:
+        return rich[:_SAMPLE_TILES]
+    return sorted(tiles, key=lambda tile: -tissue[tile])[:_SAMPLE_ENOUGH]
+
+
+def _place_hash(tile: TileIndex) -> bytes:
+    return hashlib.sha256(f"{tile.row},{tile.col}".encode()).digest()
+
+
+def _stained_pixels(tile: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
+    """(n, 3), n <= count: evenly spaced ones of a tile's pixels that are not nearly as bright as glass, without pen."""
+    stained = tile[np.any(tile < np.asarray(white) * _NEARLY_GLASS, axis=-1)]
+    places = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
+    sample: NDArray[np.uint8] = stained[places]
+    return sample[~pen_mask(sample)]
