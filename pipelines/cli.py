@@ -1,0 +1,218 @@
+"""The command `wsi-stain`: help texts, and one call each into a pipeline.
+
+Exit codes: 0 all good, 1 the run could not go on, 2 wrong usage, 3 some slides failed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from wsi_stain import __version__
+from wsi_stain.errors import WsiStainError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Re-stain whole-slide images in the style of a reference laboratory with Pix2Pix.",
+)
+
+Slides = Annotated[
+    list[Path],
+    typer.Argument(help="Slides: files, directories (searched recursively), or a CSV with a column 'slide'."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Output directory. Run the same command again to resume.")]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config", "-c", help="YAML file, or a shipped one by name: small, wsi, paper, seed. [default: by device]"
+    ),
+]
+MppOption = Annotated[
+    float | None, typer.Option("--mpp", help="Resample slides to this resolution, um per px. [default: their own]")
+]
+SlideMpp = Annotated[
+    float | None,
+    typer.Option("--slide-mpp", help="The slides' resolution, um per px, where the files do not say or lie."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", help="What becomes of generated pixels: generator, lut, or auto. [default: auto]"),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-j", min=0, help="Worker processes; 0 for none. [default: one a core]")
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler, tcp://host:port.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (slides, tiles, bytes, time) and stop.")]
+
+
+def _overrides(
+    mpp: float | None = None,
+    slide_mpp: float | None = None,
+    output: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    keep_tiles: bool | None = None,
+) -> dict[str, Any]:
+    """Command-line options as the nested sections of a configuration."""
+    return {
+        "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}},
+        "output": {"mode": output},
+        "executor": {"workers": workers, "scheduler": scheduler},
+        "keep_tiles": keep_tiles,
+    }
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"wsi-stain {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    slides: Slides,
+    out: Out,
+    reference: Annotated[
+        list[Path] | None, typer.Option("--reference", "-r", help="Reference slide, or directory of them; repeatable.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Use this checkpoint instead of training one.")] = None,
+    config: Config = None,
+    mpp: MppOption = None,
+    slide_mpp: SlideMpp = None,
+    output: Output = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the slides' tiles in OUT/work.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Tile, train on the reference, normalize, stitch, report: all in one."""
+    from pipelines import run as pipeline
+    from pipelines.config import chosen_config
+
+    overrides = _overrides(mpp, slide_mpp, output, workers, scheduler, keep_tiles or None)
+    request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides))
+    raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
+
+
+@app.command()
+def tile(
+    slides: Slides,
+    store: Annotated[Path, typer.Option("--store", "-s", help="Tile store to write (a Zarr directory).")],
+    config: Config = None,
+    mpp: MppOption = None,
+    slide_mpp: SlideMpp = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Extract the tissue tiles of slides into a Zarr store."""
+    from pipelines import tile as pipeline
+    from pipelines.config import chosen_config
+
+    overrides = _overrides(mpp, slide_mpp, workers=workers, scheduler=scheduler)
+    request = pipeline.Request(slides, store, chosen_config(config, overrides))
+    raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
+
+
+@app.command()
+def train(
+    store: Annotated[Path, typer.Argument(help="Tile store of the reference laboratory's slides.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for checkpoint, metrics and panels.")],
+    config: Config = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train Pix2Pix on a tile store."""
+    from pipelines import train as pipeline
+    from pipelines.config import chosen_config
+
+    request = pipeline.Request(store, out, chosen_config(config, {}))
+    raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
+
+
+@app.command()
+def normalize(
+    store: Annotated[Path, typer.Argument(help="Tile store of the slides to normalize.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint (safetensors) made by train or run.")],
+    out: Out,
+    config: Config = None,
+    output: Output = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Normalize the slides of a tile store with a trained checkpoint."""
+    from pipelines import normalize as pipeline
+    from pipelines.config import chosen_config
+
+    overrides = _overrides(output=output, workers=workers, scheduler=scheduler)
+    request = pipeline.Request(store, checkpoint, out, chosen_config(config, overrides))
+    raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
+
+
+@app.command()
+def inspect(slides: Slides, mpp: MppOption = None, slide_mpp: SlideMpp = None, workers: Workers = None) -> None:
+    """Show what is known of slides: size, levels, mpp and its origin, tissue, tiles, bytes, time."""
+    from pipelines import inspect as pipeline
+    from pipelines.config import chosen_config
+
+    request = pipeline.Request(slides, chosen_config(None, _overrides(mpp, slide_mpp, workers=workers)))
+    raise typer.Exit(pipeline.run(request, _console()))
+
+
+@app.command()
+def doctor(
+    directory: Annotated[Path, typer.Argument(help="Where outputs would go.")] = Path("."),
+) -> None:
+    """Check this machine: versions, OpenSlide, codecs, GPU, memory, disk."""
+    from pipelines import doctor as pipeline
+
+    raise typer.Exit(pipeline.run(directory, _console()))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the demo's slides and results.")] = Path(
+        "demo"
+    ),
+    workers: Workers = None,
+) -> None:
+    """Make synthetic slides of two laboratories and run everything on them. No download, no GPU."""
+    from pipelines import demo as pipeline
+
+    raise typer.Exit(pipeline.run(out, _overrides(workers=workers), _console()))
+
+
+def _console() -> Console:
+    return Console(stderr=False)
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose become one line and exit code 1."""
+    if "--debug" in sys.argv:
+        app()
+    try:
+        app()
+    except WsiStainError as error:
+        Console(stderr=True).print(f"error: {error.problem}", style="bold red", highlight=False, markup=False)
+        if error.remedy:
+            Console(stderr=True).print(f"remedy: {error.remedy}", highlight=False, markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: run the same command again to resume", highlight=False)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

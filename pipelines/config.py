@@ -1,0 +1,109 @@
+"""The configuration of a run: which YAML file, which overrides. Each section's class lives beside its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from wsi_stain.blockfile import JpegConfig
+from wsi_stain.errors import ConfigError
+from wsi_stain.executor import ExecutorConfig
+from wsi_stain.output import OutputConfig
+from wsi_stain.settings import Settings
+from wsi_stain.tiling import TilingConfig
+from wsi_stain.training import TrainingConfig
+
+
+class RunConfig(Settings):
+    """Everything that `wsi-stain run` can be told.
+
+    Attributes:
+        tiling: Reading slides, finding tissue, measuring stain.
+        training: Pix2Pix on the reference's tiles.
+        output: What becomes of the generated pixels.
+        jpeg: How the pyramids' tiles are compressed.
+        executor: Where the work runs.
+        keep_tiles: Keep each slide's tiles in the store after its pyramid is written.
+    """
+
+    tiling: TilingConfig = TilingConfig()
+    training: TrainingConfig = TrainingConfig()
+    output: OutputConfig = OutputConfig()
+    jpeg: JpegConfig = JpegConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+    keep_tiles: bool = False
+
+
+def configs_directory() -> Path:
+    """Where the shipped YAML files are: inside the wheel, or at the top of a checkout."""
+    packaged = Path(__file__).parent / "configs"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def shipped_configs() -> list[str]:
+    """Names that `--config` takes without a path."""
+    return sorted(path.stem for path in configs_directory().glob("*.yaml"))
+
+
+def device() -> str:
+    """Where the generator runs, as torch names it: cuda where there is a GPU, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def chosen_config(name: str | None, overrides: Mapping[str, Any]) -> RunConfig:
+    """The configuration asked for; by default `wsi` on a GPU and `small` without one."""
+    return load_config(name or ("wsi" if device() == "cuda" else "small"), overrides)
+
+
+def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Load a shipped configuration by name, or a YAML file, and lay overrides over it.
+
+    Args:
+        name: One of `shipped_configs()`, or the path of a YAML file.
+        overrides: Nested sections with only the values that differ; None values are passed over.
+
+    Raises:
+        ConfigError: No such file, not YAML, an unknown key, or a value out of range.
+    """
+    path = configs_directory() / f"{name}.yaml" if name in shipped_configs() else Path(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(shipped_configs())
+        raise ConfigError(
+            f"The configuration {name} cannot be read: {error.strerror}", f"Give a path or one of {known}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}", "Compare it with the files in configs/") from error
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path} holds no sections", "Compare it with the files in configs/")
+    try:
+        return RunConfig.model_validate(_laid_over(values or {}, overrides or {}))
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path.name}: {_first_fault(error)}", "Correct that key; configs/ shows every key with a comment"
+        ) from error
+
+
+def _laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        if isinstance(value, Mapping):
+            merged[key] = _laid_over(merged.get(key) or {}, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key '{key}'"
+    return f"'{key}' is {fault['input']!r}: {fault['msg']}"

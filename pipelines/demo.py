@@ -1,0 +1,31 @@
+"""The `demo` command: synthetic slides of two laboratories, and the whole run on them. No download, no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines import run as pipeline
+from pipelines.config import load_config
+from wsi_stain.synthetic import write_cohort
+
+
+def run(out: Path, overrides: Mapping[str, Any], console: Console) -> int:
+    """Write the slides (unless they are there) and run everything on them.
+
+    Returns:
+        The exit code of the run.
+    """
+    console.print(f"writing synthetic slides of two laboratories to {out}", highlight=False)
+    cohort = write_cohort(out)
+    request = pipeline.Request(
+        slides=[cohort.slides],
+        references=[cohort.reference],
+        checkpoint=None,
+        out=out / "out",
+        config=load_config("small", overrides),
+    )
+    return pipeline.run(request, console)

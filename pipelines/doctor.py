@@ -1,0 +1,134 @@
+"""What this machine can do: versions, OpenSlide, codecs, GPU, memory, disk. Each problem comes with its cure."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+_GIB = 2**30
+_PACKAGES = (
+    "wsi-stain",
+    "torch",
+    "torchvision",
+    "openslide-python",
+    "zarr",
+    "dask",
+    "numpy",
+    "scikit-image",
+    "tifffile",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis.
+
+    Attributes:
+        subject: What was looked at.
+        found: What was found.
+        cure: What to do about it; empty when all is well.
+    """
+
+    subject: str
+    found: str
+    cure: str = ""
+
+
+def plan(directory: Path) -> list[Finding]:
+    """Look at everything; nothing is changed."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _versions,
+        _openslide,
+        _codecs,
+        _torch,
+        _machine,
+        lambda: _disk(directory),
+    )
+    return [finding for check in checks for finding in _guarded(check)]
+
+
+def run(directory: Path, console: Console) -> int:
+    """Print the diagnosis.
+
+    Returns:
+        0 when nothing needs a cure, else 1.
+    """
+    findings = plan(directory)
+    table = Table(title="wsi-stain doctor")
+    for heading in ("", "subject", "found", "cure"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        mark = "[red]x[/red]" if finding.cure else "[green]ok[/green]"
+        table.add_row(mark, finding.subject, finding.found, finding.cure)
+    console.print(table)
+    return 1 if any(finding.cure for finding in findings) else 0
+
+
+def _guarded(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """A check's findings; a library that fails to load is itself a finding."""
+    try:
+        return list(check())
+    except Exception as error:
+        cure = "Install wsi-stain again in a fresh environment: pip install wsi-stain"
+        return [Finding("import", f"{type(error).__name__}: {error}", cure)]
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("Python", platform.python_version())
+    for package in _PACKAGES:
+        yield Finding(package, importlib.metadata.version(package))
+
+
+def _openslide() -> Iterator[Finding]:
+    import openslide
+
+    yield Finding("OpenSlide library", str(openslide.__library_version__))
+
+
+def _codecs() -> Iterator[Finding]:
+    import imagecodecs
+
+    for name in ("JPEG8", "PNG", "LZ4"):
+        available = bool(getattr(imagecodecs, name).available)
+        cure = "" if available else "Install imagecodecs from a wheel: pip install --force-reinstall imagecodecs"
+        yield Finding(f"codec {name}", "yes" if available else "no", cure)
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+    import torchvision  # noqa: F401  (a build that does not match torch fails here)
+
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or "none"
+        yield Finding("GPU", f"none (torch built for CUDA {built}); small.yaml and the colour table are used on CPUs")
+        return
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        yield Finding(f"GPU {index}", f"{device.name}, {device.total_memory / _GIB:.0f} GiB")
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("CPU cores", f"{len(os.sched_getaffinity(0))}")
+    free = psutil.virtual_memory().available / _GIB
+    yield Finding("memory available", f"{free:.1f} GiB", "" if free >= 4 else "Free 4 GiB, or use fewer --workers")
+
+
+def _disk(directory: Path) -> Iterator[Finding]:
+    place = next(parent for parent in (directory.resolve(), *directory.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(place).free / _GIB
+    yield Finding(
+        f"disk at {directory}", f"{free:.0f} GiB free", "" if free >= 20 else "Free 20 GiB or choose another place"
+    )
+    writable = os.access(place, os.W_OK)
+    yield Finding(
+        f"writing at {directory}", "yes" if writable else "no", "" if writable else "Choose a directory of yours"
+    )

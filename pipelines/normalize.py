@@ -1,0 +1,222 @@
+"""The `normalize` command: re-stain the slides of a tile store with a trained checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+
+from pipelines.config import RunConfig, device
+from pipelines.model import Model
+from pipelines.progress import Progress
+from pipelines.results import failed_row, finish, finished_row, save_row
+from pipelines.train import complete_slides
+from pipelines.workspace import Workspace, pyramid_names
+from wsi_stain import __version__
+from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
+from wsi_stain.geometry import BlockIndex
+from wsi_stain.grid import TileGrid
+from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
+from wsi_stain.journal import fingerprint, lease
+from wsi_stain.output import OutputConfig
+from wsi_stain.pyramid import StitchTask, stitch_slide
+from wsi_stain.report import SlideRow
+from wsi_stain.slides import SlideSource
+from wsi_stain.store import StoredSlide
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `wsi-stain normalize` was asked for."""
+
+    store: Path
+    checkpoint: Path
+    out: Path
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What all slides of a run share.
+
+    Attributes:
+        workspace: Where things lie.
+        model: The checkpoint in use.
+        config: The run's configuration.
+        names: Each slide id's pyramid, relative to OUT.
+        check_lease: Raises LeaseError when another run took the output directory.
+    """
+
+    workspace: Workspace
+    model: Model
+    config: RunConfig
+    names: Mapping[str, PurePosixPath]
+    check_lease: Callable[[], None]
+
+    @property
+    def output(self) -> OutputConfig:
+        """The output settings with `auto` settled for this machine."""
+        return self.config.output.resolved(device())
+
+    def key(self, slide_key: str) -> str:
+        """Fingerprint of everything that decides the bytes of the pyramid of the slide whose tiles have `slide_key`."""
+        settings = {"output": self.output.model_dump(mode="json"), "jpeg": self.config.jpeg.model_dump(mode="json")}
+        return fingerprint({"tiles": slide_key, "checkpoint": self.model.digest, "version": __version__, **settings})
+
+
+def plan(request: Request) -> list[StoredSlide]:
+    """The slides that would be normalized.
+
+    Raises:
+        StoreError: There is no store, or no complete slide in it.
+        CheckpointError: The checkpoint is none, or is damaged.
+    """
+    Model.load(request.checkpoint)
+    return complete_slides(request.store)
+
+
+def show_plan(request: Request, console: Console) -> int:
+    """Print what would be normalized."""
+    for slide in plan(request):
+        where = f"{slide.size.width} x {slide.size.height} px at {slide.mpp.mean:.4g} um/px"
+        console.print(f"{slide.record.slide_id}: {int(slide.kept.sum())} tiles, {where}", highlight=False)
+    return 0
+
+
+def run(request: Request, console: Console) -> int:
+    """Normalize every slide of the store.
+
+    Returns:
+        0, or 3 when some slides failed.
+    """
+    model, workspace, slides = Model.load(request.checkpoint), Workspace(request.out), plan(request)
+    sources = [_source(slide) for slide in slides]
+    with lease(request.out) as check, Progress(console) as progress, open_executor(request.config.executor) as executor:
+        shared = Normalization(workspace, model, request.config, pyramid_names(sources), check)
+        flows = {
+            source.slide_id: normalize_flow(slide, source, shared, time.monotonic())
+            for slide, source in zip(slides, sources, strict=True)
+        }
+        rows = collected(executor, flows, sources, progress)
+    return finish(workspace, rows, request.config, model, console)
+
+
+def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalization, started: float) -> Flow:
+    """Normalize one stored slide into its pyramid.
+
+    Args:
+        slide: Its tiles.
+        source: Its place in the list: the names of its row and its pyramid.
+        shared: What all slides of the run share.
+        started: When work on the slide began, by time.monotonic().
+
+    Returns:
+        The slide's row.
+    """
+    place, key = shared.workspace.slide(source.slide_id), shared.key(slide.record.key)
+    yield [Task(prepare_slide, _prepare_task(slide, shared, place, key), "prepare")]
+    tasks = [_block_task(slide, shared, place, key, block) for block in _blocks(slide)]
+    receipts = yield [Task(normalize_block, task, "normalize") for task in tasks]
+    files = {task.block: task.out for task, receipt in zip(tasks, receipts, strict=True) if receipt["product"]}
+    shared.check_lease()
+    output = shared.names[source.slide_id]
+    yield [Task(stitch_slide, _stitch_task(slide, shared, place, key, files, output), "stitch")]
+    row = finished_row(slide, source, shared.workspace.out, output, time.monotonic() - started)
+    save_row(place, key, row)
+    shutil.rmtree(place / "blocks")
+    return row
+
+
+def collected(
+    executor: Executor, flows: Mapping[str, Flow], sources: Sequence[SlideSource], progress: Progress
+) -> list[SlideRow]:
+    """Run the slides' flows; a row for each slide, in the order of `sources`, whatever became of it."""
+    known, rows = {source.slide_id: source for source in sources}, {}
+    progress.expect("slides", len(flows))
+    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
+        row = result.value
+        if result.error is not None:
+            row = failed_row(known[result.key], result.error, result.seconds)
+            progress.say(f"{row.slide}: {row.status}: {row.reason}. {row.remedy}")
+        rows[result.key] = row
+        progress.advance("slides", note=row.slide)
+    return [rows[source.slide_id] for source in sources]
+
+
+def _blocks(slide: StoredSlide) -> list[BlockIndex]:
+    return TileGrid(slide.size, slide.tissue, slide.kept).blocks()
+
+
+def _prepare_task(slide: StoredSlide, shared: Normalization, place: Path, key: str) -> PrepareTask:
+    return PrepareTask(
+        store=slide.path.parent,
+        slide_id=slide.record.slide_id,
+        checkpoint=shared.model.path,
+        digest=shared.model.digest,
+        output=shared.output,
+        device=device(),
+        artifact=place / "artifact.npz",
+        receipt=place / "artifact.json",
+        key=key,
+    )
+
+
+def _block_task(slide: StoredSlide, shared: Normalization, place: Path, key: str, block: BlockIndex) -> NormalizeTask:
+    name = f"{block.row}_{block.col}"
+    return NormalizeTask(
+        store=slide.path.parent,
+        slide_id=slide.record.slide_id,
+        block=block,
+        checkpoint=shared.model.path,
+        digest=shared.model.digest,
+        output=shared.output,
+        jpeg=shared.config.jpeg,
+        device=device(),
+        artifact=place / "artifact.npz",
+        out=place / "blocks" / f"{name}.block",
+        receipt=place / "blocks" / f"{name}.json",
+        key=key,
+    )
+
+
+def _stitch_task(
+    slide: StoredSlide,
+    shared: Normalization,
+    place: Path,
+    key: str,
+    files: Mapping[BlockIndex, Path],
+    output: PurePosixPath,
+) -> StitchTask:
+    model, record = shared.model, slide.record
+    return StitchTask(
+        slide_id=record.slide_id,
+        size=slide.size,
+        mpp=slide.mpp,
+        objective_power=record.objective_power,
+        white=model.white,
+        icc_profile=model.icc_profile,
+        blocks=dict(files),
+        jpeg=shared.config.jpeg,
+        provenance={
+            "software": f"wsi-stain {__version__}",
+            "checkpoint_sha256": model.digest,
+            "template": model.template,
+            "output": shared.output.mode,
+            "source_fingerprint": fingerprint(record.fingerprint),
+            "icc_policy": shared.config.tiling.slide.icc,
+            "run_fingerprint": key,
+        },
+        output=shared.workspace.out / output,
+        receipt=place / "pyramid.json",
+        key=key,
+    )
+
+
+def _source(slide: StoredSlide) -> SlideSource:
+    """A stored slide as its list entry: enough to name its row and its pyramid."""
+    record = slide.record
+    return SlideSource(path=slide.path, slide_id=record.slide_id, relative=record.relative)

@@ -1,0 +1,105 @@
+"""What a run leaves to read: a row a slide, summary.csv, run.json, the report. A rerun finds the rows again."""
+
+from __future__ import annotations
+
+import base64
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.config import RunConfig
+from pipelines.model import Model
+from pipelines.workspace import Workspace
+from wsi_stain import __version__
+from wsi_stain.errors import NoTissueError, WsiStainError
+from wsi_stain.journal import read_json, write_json
+from wsi_stain.report import SlideRow, after_thumbnail, thumbnail_jpeg, write_report, write_summary
+from wsi_stain.slides import SlideSource
+from wsi_stain.store import StoredSlide
+
+_VERSIONS = ("torch", "numpy", "openslide-python", "zarr", "distributed", "imagecodecs", "scikit-image")
+_OK = ("done", "done-with-holes", "empty", "skipped")
+
+
+def failed_row(source: SlideSource, error: Exception, seconds: float) -> SlideRow:
+    """The row of a slide that gave no pyramid."""
+    if not isinstance(error, WsiStainError):
+        error = WsiStainError(f"{type(error).__name__}: {error}", "This is a fault of wsi-stain: please report it")
+    return SlideRow(
+        slide=source.relative,
+        slide_id=source.slide_id,
+        status="empty" if isinstance(error, NoTissueError) else "failed",
+        reason=error.problem,
+        remedy=error.remedy,
+        seconds=round(seconds, 1),
+    )
+
+
+def finished_row(slide: StoredSlide, source: SlideSource, out: Path, output: PurePosixPath, seconds: float) -> SlideRow:
+    """The row of a slide whose pyramid stands at `out` / `output`."""
+    return SlideRow(
+        slide=source.relative,
+        slide_id=source.slide_id,
+        status="done",
+        tiles=int(slide.kept.sum()),
+        seconds=round(seconds, 1),
+        output=str(output),
+        size=slide.size,
+        mpp=slide.mpp,
+        mpp_origin=slide.record.mpp_origin,
+        stain=slide.record.stain,
+        before=thumbnail_jpeg(slide.thumbnail),
+        after=after_thumbnail(out / output),
+    )
+
+
+def save_row(place: Path, key: str, row: SlideRow) -> None:
+    """Keep a finished slide's row beside its receipts."""
+    values = row.model_dump(mode="json", exclude={"before", "after"})
+    pictures = {name: _text(getattr(row, name)) for name in ("before", "after")}
+    write_json(place / "row.json", {"key": key, "row": values, "pictures": pictures})
+
+
+def saved_row(place: Path, key: str) -> SlideRow | None:
+    """The row of a slide finished before under the same key."""
+    saved = read_json(place / "row.json")
+    if not isinstance(saved, dict) or saved.get("key") != key:
+        return None
+    pictures = {name: base64.b64decode(text) if text else None for name, text in saved["pictures"].items()}
+    return SlideRow.model_validate({**saved["row"], **pictures})
+
+
+def finish(workspace: Workspace, rows: Sequence[SlideRow], config: RunConfig, model: Model, console: Console) -> int:
+    """Write summary.csv, run.json and the report, and tell how it went.
+
+    Returns:
+        The exit code: 0, or 3 when some slides failed.
+    """
+    facts = run_facts(config, model)
+    write_summary(workspace.out / "summary.csv", rows)
+    write_json(workspace.out / "run.json", facts)
+    report = write_report(workspace.out, rows, facts)
+    for status, count in Counter(row.status for row in rows).items():
+        console.print(f"{count} {status}", highlight=False)
+    console.print(f"pyramids: {workspace.out / 'slides'}   report: {report}", highlight=False, soft_wrap=True)
+    return 0 if all(row.status in _OK for row in rows) else 3
+
+
+def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:
+    """The resolved configuration, versions and hashes of a run."""
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _VERSIONS},
+        "config": config.model_dump(mode="json"),
+        "checkpoint": {"file": model.path.name, "sha256": model.digest},
+    }
+
+
+def _text(picture: bytes | None) -> str | None:
+    return base64.b64encode(picture).decode() if picture else None

@@ -1,0 +1,146 @@
+"""The `run` command: tile and train on the reference, then tile, normalize and stitch every slide, then report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pipelines.config import RunConfig
+from pipelines.model import Model
+from pipelines.normalize import Normalization, collected, normalize_flow
+from pipelines.plans import Look, look_at, print_plan
+from pipelines.progress import Progress
+from pipelines.results import finish, saved_row
+from pipelines.tile import tile_all, tile_flow
+from pipelines.train import trained
+from pipelines.workspace import Workspace, pyramid_names
+from wsi_stain.errors import ConfigError, SlideError
+from wsi_stain.executor import Executor, Flow, Task, open_executor
+from wsi_stain.journal import lease, valid_receipt
+from wsi_stain.slides import SlideSource, find_slides
+from wsi_stain.store import TileStore
+from wsi_stain.tiling import LookTask, identify_slide
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `wsi-stain run` was asked for: a reference to train on, or a checkpoint."""
+
+    slides: Sequence[Path]
+    references: Sequence[Path]
+    checkpoint: Path | None
+    out: Path
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """One slide to do: where its tiles go, and under which name.
+
+    Attributes:
+        source: The slide as it is listed: its row, its pyramid.
+        tiled_as: The slide as its store knows it; a reference keeps its own name there.
+        store: The tile store.
+        keep_tiles: Whether the tiles stay when the pyramid is written.
+    """
+
+    source: SlideSource
+    tiled_as: SlideSource
+    store: Path
+    keep_tiles: bool
+
+
+def plan(request: Request) -> list[Look]:
+    """Look at each slide; nothing is written.
+
+    Raises:
+        ConfigError: There are no slides, or neither a reference nor a checkpoint.
+    """
+    _check(request)
+    return look_at(find_slides(request.slides), request.config.tiling, request.config.executor)
+
+
+def show_plan(request: Request, console: Console) -> int:
+    """Print the plan; 3 when some slide cannot be used."""
+    return print_plan(plan(request), console)
+
+
+def run(request: Request, console: Console) -> int:
+    """Do everything; what an earlier run of the same command finished is kept.
+
+    Returns:
+        0, or 3 when some slides failed.
+    """
+    _check(request)
+    sources, references = find_slides(request.slides), find_slides(request.references) if request.references else []
+    workspace, config = Workspace(request.out), request.config
+    with lease(request.out) as check, Progress(console) as progress, open_executor(config.executor) as executor:
+        model = _model(request, references, workspace, executor, progress)
+        shared = Normalization(workspace, model, config, pyramid_names(sources), check)
+        TileStore.create(workspace.tiles)
+        jobs = _jobs(sources, references if request.checkpoint is None else [], workspace, config.keep_tiles)
+        flows = {job.source.slide_id: slide_flow(job, shared) for job in jobs}
+        rows = collected(executor, flows, sources, progress)
+    return finish(workspace, rows, config, model, console)
+
+
+def slide_flow(job: Job, shared: Normalization) -> Flow:
+    """Take one slide from its file to its pyramid; what was done before under the same key is kept.
+
+    Returns:
+        The slide's row.
+    """
+    started, tiling, slide_id = time.monotonic(), shared.config.tiling, job.source.slide_id
+    place, pyramid = shared.workspace.slide(slide_id), shared.workspace.out / shared.names[slide_id]
+    if pyramid.exists():
+        (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
+        key = shared.key(known["key"])
+        if (row := saved_row(place, key)) and valid_receipt(place / "pyramid.json", key, pyramid):
+            return row
+    yield from tile_flow(job.tiled_as, job.store, tiling)
+    store = TileStore(job.store)
+    row = yield from normalize_flow(store[job.tiled_as.slide_id], job.source, shared, started)
+    if not job.keep_tiles:
+        store.writer(job.tiled_as.slide_id).remove()
+    return row
+
+
+def _check(request: Request) -> None:
+    if not request.references and request.checkpoint is None:
+        raise ConfigError("There is no style to normalize to", "Give --reference SLIDE, or --checkpoint FILE")
+    if request.checkpoint is not None:
+        Model.load(request.checkpoint)
+
+
+def _model(
+    request: Request, references: Sequence[SlideSource], workspace: Workspace, executor: Executor, progress: Progress
+) -> Model:
+    """The checkpoint given, or the one trained on the references."""
+    if request.checkpoint is not None:
+        return Model.load(request.checkpoint)
+    TileStore.create(workspace.reference)
+    for result in tile_all(executor, references, workspace.reference, request.config.tiling, progress):
+        if result.error is not None:
+            raise SlideError(
+                f"The reference {result.key} cannot be used: {result.error}", "Choose another reference"
+            ) from result.error
+    store = TileStore(workspace.reference)
+    slides = [store[source.slide_id] for source in references]
+    return Model.load(trained(slides, request.config.training, workspace.training, progress))
+
+
+def _jobs(
+    sources: Sequence[SlideSource], references: Sequence[SlideSource], workspace: Workspace, keep_tiles: bool
+) -> list[Job]:
+    """A job for each slide; one that is itself a reference is taken from the reference's store, not tiled twice."""
+    tiled: Mapping[Path, SlideSource] = {source.path.resolve(): source for source in references}
+    jobs = []
+    for source in sources:
+        twin = tiled.get(source.path.resolve())
+        store = workspace.reference if twin else workspace.tiles
+        jobs.append(Job(source, twin or source, store, keep_tiles or twin is not None))
+    return jobs

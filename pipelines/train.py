@@ -1,0 +1,97 @@
+"""The `train` command: Pix2Pix on a tile store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pipelines.config import RunConfig, device
+from pipelines.progress import Progress
+from wsi_stain import __version__
+from wsi_stain.errors import StoreError
+from wsi_stain.journal import fingerprint, lease, valid_receipt, write_receipt
+from wsi_stain.store import StoredSlide, TileStore
+from wsi_stain.training import TrainingConfig, TrainingProgress, train
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `wsi-stain train` was asked for."""
+
+    store: Path
+    out: Path
+    config: RunConfig
+
+
+def plan(request: Request) -> list[StoredSlide]:
+    """The slides that would be trained on.
+
+    Raises:
+        StoreError: There is no store, or no complete slide in it.
+    """
+    return complete_slides(request.store)
+
+
+def complete_slides(path: Path) -> list[StoredSlide]:
+    """All complete slides of a tile store; StoreError where there is none."""
+    store = TileStore(path)
+    slides = [store[slide_id] for slide_id in store.slide_ids()]
+    if not slides:
+        raise StoreError(f"{path} holds no complete slide", "Tile slides into it first: wsi-stain tile")
+    return slides
+
+
+def show_plan(request: Request, console: Console) -> int:
+    """Print what training would do."""
+    training = request.config.training
+    for slide in plan(request):
+        tiles = int((slide.tissue >= training.min_tissue).sum())
+        console.print(
+            f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px", highlight=False
+        )
+    console.print(f"{training.images} images, {training.epochs} epochs, on {device()}", highlight=False)
+    return 0
+
+
+def run(request: Request, console: Console) -> int:
+    """Train, unless the same training was done there before."""
+    slides = plan(request)
+    with lease(request.out), Progress(console) as progress:
+        checkpoint = trained(slides, request.config.training, request.out, progress)
+    console.print(f"checkpoint: {checkpoint}", highlight=False)
+    return 0
+
+
+def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, progress: Progress) -> Path:
+    """The checkpoint trained on these slides with this configuration; trained now unless it is there.
+
+    Args:
+        slides: Complete slides of the reference laboratory.
+        config: How to train.
+        out: Directory for checkpoint, metrics and panels.
+        progress: Where steps are shown.
+
+    Returns:
+        The checkpoint's path.
+    """
+    checkpoint, receipt = out / "checkpoint.safetensors", out / ".training.json"
+    parts = {"slides": [slide.record.key for slide in slides], "config": config.model_dump(mode="json")}
+    key = fingerprint({**parts, "version": __version__})
+    if valid_receipt(receipt, key, checkpoint):
+        progress.say(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
+        return checkpoint
+    expected = False
+
+    def on_progress(now: TrainingProgress) -> None:
+        nonlocal expected
+        if not expected:
+            progress.expect("train", now.steps)
+            expected = True
+        progress.advance("train", note="  ".join(f"{name} {value:.3g}" for name, value in now.losses.items()))
+
+    train(config, slides, out, on_progress, device())
+    write_receipt(receipt, key, checkpoint)
+    return checkpoint

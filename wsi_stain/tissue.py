@@ -1,0 +1,104 @@
+"""Where a slide has tissue, and where it has ink. Knows thumbnails and masks, no files.
+
+A thumbnail pixel is tissue when it is clearly darker or clearly more coloured than the slide's own glass, in optical
+density, and is neither ink nor the black of a coverslip's edge. Thresholds are Otsu's, held within a sane range:
+a slide that is all tissue, or all glass, is not cut in half.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from skimage.color import rgb2hsv
+from skimage.filters import gaussian, threshold_otsu
+from skimage.morphology import remove_small_holes, remove_small_objects
+
+from wsi_stain.settings import Settings
+
+Mask = NDArray[np.bool_]
+
+_BLACK = 60
+_CHROMA_RANGE = (0.03, 0.12)
+_DARKNESS_RANGE = (0.06, 0.25)
+
+
+class TissueConfig(Settings):
+    """How tissue is found.
+
+    Attributes:
+        mpp: Resolution of the thumbnail that the decision is made on, um per px.
+        smoothing_um: Standard deviation of the blur before thresholds, um; it carries the mask over pale gaps.
+        min_tissue_um2: Pieces smaller than this are dust, square um.
+        max_hole_um2: Holes smaller than this are filled, square um.
+    """
+
+    mpp: float = Field(default=8.0, gt=0.5, le=64)
+    smoothing_um: float = Field(default=12.0, ge=0)
+    min_tissue_um2: float = Field(default=10_000.0, ge=0)
+    max_hole_um2: float = Field(default=40_000.0, ge=0)
+
+
+def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig | None = None) -> Mask:
+    """Find tissue on a thumbnail.
+
+    Args:
+        thumbnail: RGB, (h, w, 3).
+        mpp: Its resolution, um per px.
+        config: Sizes and smoothing.
+
+    Returns:
+        (h, w), true on tissue.
+    """
+    config = config or TissueConfig()
+    ignored = pen_mask(thumbnail) | _black(thumbnail)
+    od = _od(thumbnail, ignored)
+    smooth = gaussian(od, sigma=(config.smoothing_um / mpp, config.smoothing_um / mpp, 0), preserve_range=True)
+    chroma, darkness = np.ptp(smooth, axis=2), smooth.mean(axis=2)
+    seen = ~ignored
+    found = _above(chroma, seen, _CHROMA_RANGE) | (
+        _above(darkness, seen, _DARKNESS_RANGE) & (chroma > _CHROMA_RANGE[0])
+    )
+    found &= seen
+    found = remove_small_holes(found, max_size=round(config.max_hole_um2 / mpp**2)) & seen
+    return np.asarray(remove_small_objects(found, max_size=round(config.min_tissue_um2 / mpp**2)))
+
+
+def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
+    """Marker ink: saturated green, blue or red that neither hematoxylin nor eosin reaches, and black.
+
+    Args:
+        pixels: RGB, (..., 3).
+
+    Returns:
+        (...), true on ink.
+    """
+    hsv = rgb2hsv(pixels.reshape(1, -1, 3)).reshape(pixels.shape)
+    hue, saturation, value = hsv[..., 0] * 360, hsv[..., 1], hsv[..., 2]
+    green = (hue > 70) & (hue < 190) & (saturation > 0.15)
+    blue = (hue >= 190) & (hue < 240) & (saturation > 0.35)
+    red = ((hue < 12) | (hue > 352)) & (saturation > 0.65) & (value > 0.4)
+    black = (value < 0.22) & (saturation < 0.45)
+    return np.asarray(green | blue | red | black)
+
+
+def _black(pixels: NDArray[np.uint8]) -> Mask:
+    """The black of coverslip edges and of areas that were not scanned."""
+    return np.asarray(pixels.max(axis=2) < _BLACK)
+
+
+def _od(thumbnail: NDArray[np.uint8], ignored: Mask) -> NDArray[np.float32]:
+    """Optical density relative to the brightest percentile that is neither ink nor fill; 0 where ignored."""
+    filled = (thumbnail == 255).all(axis=2) | ignored
+    seen = thumbnail[~filled]
+    white = np.percentile(seen, 98, axis=0) if len(seen) else np.full(3, 255.0)
+    od = np.maximum(-np.log((thumbnail.astype(np.float32) + 1) / (white.astype(np.float32) + 1)), 0)
+    od[filled] = 0
+    return np.asarray(od, np.float32)
+
+
+def _above(values: NDArray[np.float32], seen: Mask, limits: tuple[float, float]) -> Mask:
+    """Values above Otsu's threshold, held within limits."""
+    chosen = values[seen]
+    threshold = threshold_otsu(chosen) if chosen.size and np.ptp(chosen) > 0 else limits[1]
+    return np.asarray(values > np.clip(threshold, *limits))
