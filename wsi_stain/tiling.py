@@ -13,7 +13,6 @@ Memory bound: a block task holds its kept tiles (at most 50 MB) and one row of t
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +24,15 @@ from pydantic import Field
 
 from wsi_stain import journal
 from wsi_stain.errors import NoTissueError, SlideError, StoreError
-from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex, ceil_div, tiles_of
-from wsi_stain.grid import tile_grid
+from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex, tiles_of
+from wsi_stain.grid import TileGrid, tile_grid
 from wsi_stain.settings import Settings
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource
-from wsi_stain.stain import Rgb, StainConfig, StainStatistics, slide_statistics, white_point
+from wsi_stain.stain import StainConfig
+from wsi_stain.stain_sample import measure_stain
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
-from wsi_stain.tissue import TissueConfig, pen_mask, tissue_mask
-
-_SAMPLE_TILES = 256
-_SAMPLE_TISSUE = 0.25
-_SAMPLE_ENOUGH = 16
-_SAMPLE_PIXELS = 200_000
-_NEARLY_GLASS = 0.9
+from wsi_stain.tissue import TissueConfig, tissue_mask
 
 
 class TilingConfig(Settings):
@@ -67,6 +61,19 @@ class SurveyTask:
 
     source: SlideSource
     store: Path
+    config: TilingConfig
+
+
+@dataclass(frozen=True)
+class LookTask:
+    """Look at one slide; nothing is written.
+
+    Attributes:
+        source: The slide.
+        config: How it would be tiled.
+    """
+
+    source: SlideSource
     config: TilingConfig
 
 
@@ -104,6 +111,47 @@ class FinishTask:
     store: Path
     config: TilingConfig
     key: str
+
+
+def identify_slide(task: LookTask) -> dict[str, Any]:
+    """Tell which tiles a slide would have, without looking at its pixels.
+
+    Returns:
+        The receipt: key, as `survey_slide` would give it.
+
+    Raises:
+        SlideError: The slide cannot be used.
+    """
+    with _opened(task.source, task.config) as slide:
+        return {"key": _record_of(slide, task.source, task.config).key}
+
+
+def look_at_slide(task: LookTask) -> dict[str, Any]:
+    """Find out what tiling a slide would give.
+
+    Returns:
+        The receipt: size_l0, size ([width, height], px), mpp_l0, mpp ([x, y], um per px), levels, mpp_origin,
+        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, blocks (their number).
+
+    Raises:
+        SlideError: The slide cannot be used.
+    """
+    with _opened(task.source, task.config) as slide:
+        _, mask, grid = _find_tissue(slide, task.config)
+        record = _record_of(slide, task.source, task.config)
+        return {
+            "size_l0": list(slide.size_l0),
+            "size": list(slide.size),
+            "mpp_l0": list(slide.mpp_l0),
+            "mpp": list(slide.mpp),
+            "levels": slide.level_count,
+            "mpp_origin": record.mpp_origin,
+            "objective_power": slide.objective_power,
+            "vendor": slide.vendor,
+            "tissue": float(mask.mean()),
+            "tiles": int(grid.kept.sum()),
+            "blocks": len(grid.blocks()),
+        }
 
 
 def survey_slide(task: SurveyTask) -> dict[str, Any]:
@@ -173,16 +221,6 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
     return {"key": task.key, "slide_id": record.slide_id, "tiles": int(writer.kept().sum()), "stain": stain}
 
 
-def measure_stain(slide: StoredSlide, config: StainConfig) -> StainStatistics:
-    """Stain statistics of a slide in the store, from a sample that depends on its tiles alone.
-
-    Raises:
-        StainError: The slide is not H&E, or has too little tissue.
-    """
-    white, origin = white_point(slide.thumbnail, slide.mask)
-    return slide_statistics(_sample_pixels(slide, white), white, origin, config)
-
-
 def _opened(source: SlideSource, config: TilingConfig) -> Slide:
     return Slide(source.path, _effective(source, config).slide)
 
@@ -220,16 +258,21 @@ def _labels(source: SlideSource) -> dict[str, Any]:
 
 
 def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
-    thumbnail = slide.thumbnail(task.config.tissue.mpp)
-    scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
-    mask = tissue_mask(thumbnail, slide.mpp.mean * scale, task.config.tissue)
-    mask &= _inside(slide.bounds, slide.size, mask.shape)
-    grid = tile_grid(slide.size, mask)
+    thumbnail, mask, grid = _find_tissue(slide, task.config)
     if not grid.kept.any():
         raise NoTissueError(
             f"No tissue was found on {task.source.relative}", "Leave the slide out, or loosen the tissue settings"
         )
     writer.begin(slide.size, thumbnail, mask, grid)
+
+
+def _find_tissue(slide: Slide, config: TilingConfig) -> tuple[NDArray[np.uint8], NDArray[np.bool_], TileGrid]:
+    """A slide's thumbnail, where it has tissue, and the tiles that follow from that."""
+    thumbnail = slide.thumbnail(config.tissue.mpp)
+    scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
+    mask = tissue_mask(thumbnail, slide.mpp.mean * scale, config.tissue)
+    mask &= _inside(slide.bounds, slide.size, mask.shape)
+    return thumbnail, mask, tile_grid(slide.size, mask)
 
 
 def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -322,7 +365,13 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
             f"{task.source.relative} is no longer what its survey saw", "Run again once nothing changes it"
         )
     stored = writer.reading(record)
-    receipts = [receipt for block in stored.grid.blocks() if (receipt := writer.valid_shard(block, task.key))]
+    blocks = stored.grid.blocks()
+    receipts = [receipt for block in blocks if (receipt := writer.valid_shard(block, task.key))]
+    if len(receipts) < len(blocks):
+        raise StoreError(
+            f"{task.source.relative}: {len(blocks) - len(receipts)} of {len(blocks)} shards are missing",
+            "Run the same command again",
+        )
     record = record.model_copy(update={"stain": measure_stain(stored, task.config.stain)})
     writer.complete(record, receipts)
     return record
@@ -336,31 +385,3 @@ def _relabelled(writer: SlideWriter, source: SlideSource) -> SlideRecord:
     if today != record:
         writer.relabel(today)
     return today
-
-
-def _sample_pixels(slide: StoredSlide, white: Rgb) -> NDArray[np.uint8]:
-    """(N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
-    tiles = _sample_tiles(slide.kept, slide.tissue)
-    share = ceil_div(_SAMPLE_PIXELS, len(tiles))
-    return np.concatenate([_stained_pixels(slide.read_tile(tile), white, share) for tile in tiles])
-
-
-def _sample_tiles(kept: NDArray[np.bool_], tissue: NDArray[np.float32]) -> list[TileIndex]:
-    """At most 256 tiles rich in tissue, in an order that depends on their places alone; the best where few are rich."""
-    tiles = sorted((TileIndex(int(row), int(col)) for row, col in np.argwhere(kept)), key=_place_hash)
-    rich = [tile for tile in tiles if tissue[tile] >= _SAMPLE_TISSUE]
-    if len(rich) >= _SAMPLE_ENOUGH:
-        return rich[:_SAMPLE_TILES]
-    return sorted(tiles, key=lambda tile: -tissue[tile])[:_SAMPLE_ENOUGH]
-
-
-def _place_hash(tile: TileIndex) -> bytes:
-    return hashlib.sha256(f"{tile.row},{tile.col}".encode()).digest()
-
-
-def _stained_pixels(tile: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
-    """(n, 3), n <= count: evenly spaced ones of a tile's pixels that are not nearly as bright as glass, without pen."""
-    stained = tile[np.any(tile < np.asarray(white) * _NEARLY_GLASS, axis=-1)]
-    places = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
-    sample: NDArray[np.uint8] = stained[places]
-    return sample[~pen_mask(sample)]

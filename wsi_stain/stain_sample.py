@@ -1,0 +1,57 @@
+"""Which pixels of a stored slide its stain is measured on. They depend on the slide's tiles alone, never on a run."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.geometry import TileIndex, ceil_div
+from wsi_stain.stain import Rgb, StainConfig, StainStatistics, slide_statistics, white_point
+from wsi_stain.store import StoredSlide
+from wsi_stain.tissue import pen_mask
+
+_TILES = 256
+_RICH = 0.25
+_ENOUGH = 16
+_PIXELS = 200_000
+_NEARLY_GLASS = 0.9
+
+
+def measure_stain(slide: StoredSlide, config: StainConfig) -> StainStatistics:
+    """Stain statistics of a slide in the store, from a sample that depends on its tiles alone.
+
+    Raises:
+        StainError: The slide is not H&E, or has too little tissue.
+    """
+    white, origin = white_point(slide.thumbnail, slide.mask)
+    return slide_statistics(sample_pixels(slide, white), white, origin, config)
+
+
+def sample_pixels(slide: StoredSlide, white: Rgb) -> NDArray[np.uint8]:
+    """(N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
+    tiles = sample_tiles(slide.kept, slide.tissue)
+    share = ceil_div(_PIXELS, len(tiles))
+    return np.concatenate([stained_pixels(slide.read_tile(tile), white, share) for tile in tiles])
+
+
+def sample_tiles(kept: NDArray[np.bool_], tissue: NDArray[np.float32]) -> list[TileIndex]:
+    """At most 256 tiles rich in tissue, in an order that depends on their places alone; the best where few are rich."""
+    tiles = sorted((TileIndex(int(row), int(col)) for row, col in np.argwhere(kept)), key=_place_hash)
+    rich = [tile for tile in tiles if tissue[tile] >= _RICH]
+    if len(rich) >= _ENOUGH:
+        return rich[:_TILES]
+    return sorted(tiles, key=lambda tile: -tissue[tile])[:_ENOUGH]
+
+
+def _place_hash(tile: TileIndex) -> bytes:
+    return hashlib.sha256(f"{tile.row},{tile.col}".encode()).digest()
+
+
+def stained_pixels(tile: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
+    """(n, 3), n <= count: evenly spaced ones of a tile's pixels that are not nearly as bright as glass, without pen."""
+    stained = tile[np.any(tile < np.asarray(white) * _NEARLY_GLASS, axis=-1)]
+    places = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
+    sample: NDArray[np.uint8] = stained[places]
+    return sample[~pen_mask(sample)]
