@@ -266,6 +266,16 @@ def test_a_shard_leaves_a_receipt_until_the_slide_is_complete(small: Made) -> No
     assert not [path for path in writer.path.rglob("*") if path.name.startswith(".")]
 
 
+def test_dropped_tiles_are_gone_and_may_be_dropped_again(small: Made) -> None:
+    for _ in range(2):
+        small.store.drop_tiles("odd")
+    assert names_in(small.store.path) == ["zarr.json"]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 # Stores and slides that cannot be used
 
 
