@@ -77,7 +77,7 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
     except OSError as error:
         known = ", ".join(shipped_configs())
         raise ConfigError(
-            f"The configuration {name} cannot be read: {error.strerror}", f"Give a path or one of {known}"
+            f"The configuration {name} cannot be read: {error.strerror}", f"Give a path, or one of {known}"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}", "Compare it with the files in configs/") from error

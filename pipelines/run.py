@@ -105,7 +105,7 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
     store = TileStore(job.store)
     row = yield from normalize_flow(store[job.tiled_as.slide_id], job.source, shared, started)
     if not job.keep_tiles:
-        store.writer(job.tiled_as.slide_id).remove()
+        store.drop_tiles(job.tiled_as.slide_id)
     return row
 
 

@@ -62,9 +62,13 @@ Run = Callable[[Callable[[Pixels], bytes], Iterable[Pixels]], Iterable[bytes]]
 
 
 class JpegConfig(Settings):
-    """How pixels become JPEG."""
+    """How pixels become JPEG.
 
-    quality: int = Field(default=90, ge=50, le=100, description="JPEG quality; 90 keeps about 41 dB on tissue.")
+    Attributes:
+        quality: JPEG quality; 90 keeps about 41 dB on tissue.
+    """
+
+    quality: int = Field(default=90, ge=50, le=100)
 
 
 def encode_jpeg(tile: Pixels, quality: int) -> bytes:

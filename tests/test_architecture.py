@@ -1,0 +1,109 @@
+"""The floors of the house: imports go down, or along one floor without cycles."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+GROUND = """
+wsi_stain wsi_stain.errors wsi_stain.geometry wsi_stain.journal wsi_stain.settings
+"""
+PARTS = """
+wsi_stain.artifact wsi_stain.augment wsi_stain.baselines wsi_stain.blockfile wsi_stain.checkpoint
+wsi_stain.colour_table wsi_stain.executor wsi_stain.feather wsi_stain.generator_output wsi_stain.grid
+wsi_stain.metrics wsi_stain.ome_tiff wsi_stain.ome_xml wsi_stain.output wsi_stain.pix2pix
+wsi_stain.pix2pix.batchnorm wsi_stain.pix2pix.discriminator wsi_stain.pix2pix.generator
+wsi_stain.pix2pix.initialization wsi_stain.pix2pix.optimization wsi_stain.reader wsi_stain.resampling
+wsi_stain.resolution wsi_stain.shard wsi_stain.slide wsi_stain.slide_file wsi_stain.slides wsi_stain.stain
+wsi_stain.stain_vectors wsi_stain.store wsi_stain.synthetic wsi_stain.synthetic_tissue wsi_stain.table_output
+wsi_stain.tissue wsi_stain.zarr_files
+"""
+STAGES = """
+wsi_stain.dataset wsi_stain.inference wsi_stain.looks wsi_stain.pyramid wsi_stain.report wsi_stain.stain_sample
+wsi_stain.tiling wsi_stain.training wsi_stain.training_log
+"""
+RUNS = """
+pipelines pipelines.config pipelines.demo pipelines.doctor pipelines.inspect pipelines.model pipelines.normalize
+pipelines.plans pipelines.progress pipelines.results pipelines.run pipelines.tile pipelines.train pipelines.workspace
+"""
+FLOORS = [GROUND, PARTS, STAGES, RUNS, "pipelines.cli"]
+FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    module_name(path): path for package in ("wsi_stain", "pipelines") for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imports(module: str) -> set[str]:
+    """Absolute names of everything a module imports, inside functions too; `from a import b` gives a and a.b."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def own_imports(module: str) -> set[str]:
+    """The project's modules that a module imports; a package counts only when nothing within it is meant."""
+    named = imports(module) & set(MODULES)
+    return {name for name in named if not any(other.startswith(f"{name}.") for other in named)} - {module}
+
+
+def test_every_module_has_a_floor() -> None:
+    assert set(MODULES) == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_never_go_up(module: str) -> None:
+    too_high = {name for name in own_imports(module) if FLOOR_OF[name] > FLOOR_OF[module]}
+    assert not too_high
+
+
+def test_there_are_no_cycles() -> None:
+    tuple(TopologicalSorter({module: own_imports(module) for module in MODULES}).static_order())
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        pytest.param("distributed", {"wsi_stain.executor"}, id="distributed"),
+        pytest.param("dask", {"wsi_stain.executor"}, id="dask"),
+        pytest.param("zarr", set(), id="zarr: its files are written by hand"),
+        pytest.param("typer", {"pipelines.cli"}, id="typer"),
+        pytest.param("yaml", {"pipelines.config"}, id="yaml"),
+    ],
+)
+def test_libraries_stay_in_their_rooms(library: str, allowed: set[str]) -> None:
+    users = {module for module in MODULES if any(name.split(".")[0] == library for name in imports(module))}
+    assert users <= allowed
+
+
+@pytest.mark.parametrize("module", ["pix2pix.generator", "pix2pix.discriminator", "pix2pix.optimization"])
+def test_networks_know_neither_slides_nor_files(module: str) -> None:
+    known = own_imports(f"wsi_stain.{module}")
+    assert {name for name in known if not name.startswith("wsi_stain.pix2pix")} <= {
+        "wsi_stain.errors",
+        "wsi_stain.settings",
+    }
+
+
+@pytest.mark.parametrize("module", ["wsi_stain.tiling", "wsi_stain.executor", "pipelines.doctor"])
+def test_workers_that_tile_never_import_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
