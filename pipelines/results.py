@@ -18,7 +18,7 @@ from pipelines.workspace import Workspace
 from wsi_stain import __version__
 from wsi_stain.errors import NoTissueError, WsiStainError
 from wsi_stain.journal import read_json, write_json
-from wsi_stain.report import SlideRow, after_thumbnail, thumbnail_jpeg, write_report, write_summary
+from wsi_stain.report import SlideRow, after_thumbnail, thumbnail_jpeg, write_report, write_sheet, write_summary
 from wsi_stain.slides import SlideSource
 from wsi_stain.store import StoredSlide
 
@@ -83,11 +83,18 @@ def finish(workspace: Workspace, rows: Sequence[SlideRow], config: RunConfig, mo
     facts = run_facts(config, model)
     write_summary(workspace.out / "summary.csv", rows)
     write_json(workspace.out / "run.json", facts)
-    report = write_report(workspace.out, rows, facts)
+    write_sheet(workspace.out / "report" / "before-after.jpg", rows)
+    report = write_report(workspace.out, rows, facts, panel=_last_panel(workspace))
     for status, count in Counter(row.status for row in rows).items():
         console.print(f"{count} {status}", highlight=False)
     console.print(f"pyramids: {workspace.out / 'slides'}   report: {report}", highlight=False, soft_wrap=True)
     return 0 if all(row.status in _OK for row in rows) else 3
+
+
+def _last_panel(workspace: Workspace) -> bytes | None:
+    """The training's last picture, where this run trained."""
+    panels = sorted((workspace.training / "panels").glob("*.png"))
+    return panels[-1].read_bytes() if panels else None
 
 
 def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from wsi_stain.blockfile import encode_jpeg
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import Mpp, Size, level_sizes
 from wsi_stain.ome_tiff import PyramidTiff
-from wsi_stain.report import SlideRow, after_thumbnail, thumbnail_jpeg, write_report, write_summary
+from wsi_stain.report import SlideRow, after_thumbnail, thumbnail_jpeg, write_report, write_sheet, write_summary
 from wsi_stain.stain import StainStatistics
 
 STAIN = StainStatistics(
@@ -230,3 +230,19 @@ def test_an_unreadable_pyramid_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.ome.tif").write_bytes(content)
     with pytest.raises(OutputError, match=r"x\.ome\.tif cannot be read back"):
         after_thumbnail(tmp_path / "x.ome.tif")
+
+
+def test_sheet_shows_before_above_after(tmp_path: Path) -> None:
+    dark, light = (np.full((50, 81, 3), value, np.uint8) for value in (40, 200))
+    row = SlideRow(slide="a", slide_id="a", status="done", before=thumbnail_jpeg(dark), after=thumbnail_jpeg(light))
+    bare = SlideRow(slide="b", slide_id="b", status="failed")
+    write_sheet(tmp_path / "sheet.jpg", [bare, row, row], height=100)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.jpg"))
+    assert sheet.shape == (200, 324, 3)
+    assert abs(int(sheet[:90].mean()) - 40) <= 2
+    assert abs(int(sheet[110:].mean()) - 200) <= 2
+
+
+def test_no_sheet_without_pictures(tmp_path: Path) -> None:
+    write_sheet(tmp_path / "sheet.jpg", [SlideRow(slide="b", slide_id="b", status="failed")])
+    assert not (tmp_path / "sheet.jpg").exists()

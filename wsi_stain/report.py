@@ -211,6 +211,30 @@ def after_thumbnail(path: Path, longest: int = 1024) -> bytes:
         raise OutputError(f"{path} cannot be read back: {error}", "Delete it and run the same command again") from error
 
 
+def write_sheet(path: Path, rows: Sequence[SlideRow], height: int = 320, most: int = 4) -> None:
+    """One picture of the first slides that have both thumbnails: before above, after below, as a JPEG.
+
+    Args:
+        path: The picture; nothing is written where no slide has both.
+        rows: All slides.
+        height: Height of each thumbnail in it, px.
+        most: Most slides in it.
+    """
+    pairs = [(row.before, row.after) for row in rows if row.before and row.after][:most]
+    if not pairs:
+        return
+    columns = [np.vstack([_at_height(picture, height) for picture in pair]) for pair in pairs]
+    sheet = io.BytesIO()
+    Image.fromarray(np.hstack(columns)).save(sheet, "JPEG", quality=_JPEG_QUALITY)
+    journal.atomic_write(path, sheet.getvalue())
+
+
+def _at_height(jpeg: bytes, height: int) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        size = (max(1, round(picture.width * height / picture.height)), height)
+        return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+
+
 def _as_jpeg(picture: Image.Image, longest: int) -> bytes:
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     file = io.BytesIO()
