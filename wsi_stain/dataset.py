@@ -1,0 +1,253 @@
+"""Which tiles train and which are held out, and their pixels in batches. Knows no network and no stain.
+
+Held-out tiles never touch training tiles: they come from slides of their own, or, with fewer than three slides, from
+one end of each slide behind a guard band, because neighbouring tiles show the same glands.
+
+Memory bound: at most `cache` tiles (192 KiB each) are held, and at most `_AHEAD` batches are loaded ahead.
+Ordering: batches come in the order of the samples, whatever the threads do; the same seed gives the same pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsi_stain.errors import TrainingError
+from wsi_stain.geometry import TILE, TileIndex, ceil_div
+from wsi_stain.store import StoredSlide
+
+MPP_SPREAD = 0.15
+"""Largest relative difference of resolution among slides that train together."""
+
+_GUARD_TILES = 1
+_AHEAD = 4
+_THREADS = 4
+
+
+class TileRef(NamedTuple):
+    """A tile of one of the training slides.
+
+    Attributes:
+        slide: Index of the slide.
+        tile: Its tile.
+    """
+
+    slide: int
+    tile: TileIndex
+
+
+class Split(NamedTuple):
+    """Tiles to train on, and tiles held out; the latter may be none where there is too little tissue."""
+
+    training: list[TileRef]
+    held_out: list[TileRef]
+
+
+class Sample(NamedTuple):
+    """One training image.
+
+    Attributes:
+        tile: Index of the tile among the training tiles.
+        row: First row of the crop in the tile, px.
+        col: First column of the crop in the tile, px.
+        turn: Which of the eight orientations of a square: quarter turns (0 to 3), plus 4 when mirrored.
+        look: Random number that chooses how the tile is shown (see `looks`), 0 up to but not including 1.
+    """
+
+    tile: int
+    row: int
+    col: int
+    turn: int
+    look: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples and their pixels.
+
+    Attributes:
+        samples: The samples, B of them.
+        pixels: RGB, (B, side, side, 3), uint8.
+    """
+
+    samples: Sequence[Sample]
+    pixels: Tensor
+
+
+def check_resolution(slides: Sequence[StoredSlide]) -> None:
+    """Refuse slides whose resolutions differ: one generator learns one size of nuclei.
+
+    Raises:
+        TrainingError: The coarsest is more than 15 % coarser than the finest.
+    """
+    by_mpp = sorted(slides, key=lambda slide: slide.mpp.mean)
+    finest, coarsest = by_mpp[0], by_mpp[-1]
+    if coarsest.mpp.mean > finest.mpp.mean * (1 + MPP_SPREAD):
+        raise TrainingError(
+            f"The slides differ in resolution: {finest.record.slide_id} has {finest.mpp.mean:.4g} um/px, "
+            f"{coarsest.record.slide_id} has {coarsest.mpp.mean:.4g} um/px (expected within {MPP_SPREAD:.0%})",
+            f"Tile them all with --mpp {coarsest.mpp.mean:.3g}",
+        )
+
+
+def tissue_tiles(slides: Sequence[StoredSlide], min_tissue: float) -> list[TileRef]:
+    """All whole tiles with enough tissue, slide by slide in row-major order.
+
+    Args:
+        slides: The slides.
+        min_tissue: Least share of tissue, 0 to 1.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    found = [TileRef(index, tile) for index, slide in enumerate(slides) for tile in _rich_tiles(slide, min_tissue)]
+    if not found:
+        best = max((float(slide.tissue.max(initial=0)) for slide in slides), default=0.0)
+        raise TrainingError(
+            f"No tile to train on: none of the {len(slides)} slides has a tile with at least {min_tissue:.0%} tissue "
+            f"(the best has {best:.0%})",
+            "Lower training.min_tissue, or give a reference slide with more tissue",
+        )
+    return found
+
+
+def _rich_tiles(slide: StoredSlide, min_tissue: float) -> list[TileIndex]:
+    whole = np.zeros_like(slide.kept)
+    whole[: slide.size.height // TILE, : slide.size.width // TILE] = True
+    rows, cols = np.nonzero(slide.kept & whole & (slide.tissue >= min_tissue))
+    return [TileIndex(int(row), int(col)) for row, col in zip(rows, cols, strict=True)]
+
+
+def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:
+    """Hold some tiles out.
+
+    Args:
+        tiles: Of `tissue_tiles`.
+        slides: The slides.
+        share: Share of the slides, or with fewer than three slides of each one's tiles, to hold out; 0 to 1.
+    """
+    if not share:
+        return Split(list(tiles), [])
+    if len(slides) >= 3:
+        return _split_by_slide(tiles, slides, share)
+    parts = [_split_region([ref for ref in tiles if ref.slide == index], share) for index in range(len(slides))]
+    return Split([ref for part in parts for ref in part.training], [ref for part in parts for ref in part.held_out])
+
+
+def _split_by_slide(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:
+    with_tiles = sorted({ref.slide for ref in tiles}, key=lambda index: _hash(slides[index].record.slide_id))
+    held = set(with_tiles[: min(ceil_div(round(100 * share * len(with_tiles)), 100), len(with_tiles) - 1)])
+    return Split([ref for ref in tiles if ref.slide not in held], [ref for ref in tiles if ref.slide in held])
+
+
+def _split_region(tiles: list[TileRef], share: float) -> Split:
+    """Hold out the far end of a slide, along its tissue's longer side, and drop a guard band before it."""
+    if not tiles:
+        return Split([], [])
+    places = np.asarray([ref.tile for ref in tiles])
+    along = places[:, int(np.argmax(np.ptp(places, axis=0)))]
+    cut = int(np.quantile(along, 1 - share, method="higher"))
+    training = [ref for ref, place in zip(tiles, along, strict=True) if place < cut - _GUARD_TILES]
+    held_out = [ref for ref, place in zip(tiles, along, strict=True) if place >= cut]
+    return Split(training, held_out) if training else Split(tiles, [])
+
+
+def thinned(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], count: int) -> list[TileRef]:
+    """At most `count` tiles, scattered, always the same ones: chosen by a hash of slide and place."""
+
+    def order(ref: TileRef) -> str:
+        return _hash(f"{slides[ref.slide].record.slide_id}/{ref.tile.row}/{ref.tile.col}")
+
+    return sorted(sorted(tiles, key=order)[:count])
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class TilePixels:
+    """Pixels of chosen tiles: held in memory when they are few, else read when asked for.
+
+    Args:
+        slides: The slides.
+        tiles: The tiles.
+        cache: Most tiles to hold in memory.
+    """
+
+    def __init__(self, slides: Sequence[StoredSlide], tiles: Sequence[TileRef], cache: int) -> None:
+        self.slides, self.tiles = slides, tiles
+        self._held: list[NDArray[np.uint8]] = []
+        if len(tiles) <= cache:
+            with ThreadPoolExecutor(_THREADS) as threads:
+                self._held = list(threads.map(self._read, tiles))
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """RGB of one tile, (256, 256, 3)."""
+        return self._held[index] if self._held else self._read(self.tiles[index])
+
+    def _read(self, ref: TileRef) -> NDArray[np.uint8]:
+        return self.slides[ref.slide].read_tile(ref.tile)
+
+
+def draw_samples(rng: np.random.Generator, tiles: int, count: int, crop: int) -> list[Sample]:
+    """One epoch's samples: every tile equally often, each time another crop, orientation and look.
+
+    Args:
+        rng: Source of chance.
+        tiles: Number of tiles.
+        count: Number of samples.
+        crop: Side of a crop, px, at most a tile's.
+    """
+    order = np.concatenate([rng.permutation(tiles) for _ in range(ceil_div(count, tiles))])[:count]
+    corners = rng.integers(0, TILE - crop + 1, (count, 2))
+    turns, looks = rng.integers(0, 8, count), rng.random(count)
+    return [
+        Sample(int(tile), int(corner[0]), int(corner[1]), int(turn), float(look))
+        for tile, corner, turn, look in zip(order, corners, turns, looks, strict=True)
+    ]
+
+
+def load_batches(source: TilePixels, samples: Sequence[Sample], size: int, crop: int) -> Iterator[Batch]:
+    """Load samples in batches, some batches ahead of their use.
+
+    Args:
+        source: The tiles' pixels.
+        samples: What to load, in order; the last batch may be smaller.
+        size: Samples in a batch.
+        crop: Side of a crop, px.
+    """
+    starts = range(0, len(samples), size)
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for start in starts:
+            waiting.append(threads.submit(_load, source, samples[start : start + size], crop))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _load(source: TilePixels, samples: Sequence[Sample], crop: int) -> Batch:
+    crops = [_oriented(_cropped(source[sample.tile], sample, crop), sample.turn) for sample in samples]
+    return Batch(samples, torch.from_numpy(np.stack(crops)))
+
+
+def _cropped(tile: NDArray[np.uint8], sample: Sample, crop: int) -> NDArray[np.uint8]:
+    return tile[sample.row : sample.row + crop, sample.col : sample.col + crop]
+
+
+def _oriented(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    turned = np.rot90(pixels, turn % 4)
+    return turned[:, ::-1] if turn >= 4 else turned
