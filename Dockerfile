@@ -16,10 +16,11 @@ COPY pyproject.toml README.md LICENSE ./
 COPY configs ./configs
 COPY pipelines ./pipelines
 COPY wsi_stain ./wsi_stain
-RUN pip install .
+RUN pip install . && useradd --no-create-home --uid 1000 stain
 
-RUN useradd --no-create-home --uid 1000 stain
-USER stain
+# By number, so that a cluster can see that it is not root. USER names whoever --user makes it, for libraries that ask.
+USER 1000
+ENV USER=stain
 WORKDIR /tmp
 ENTRYPOINT ["wsi-stain"]
 CMD ["--help"]
