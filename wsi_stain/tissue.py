@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from skimage.color import rgb2hsv
+from scipy.ndimage import distance_transform_edt
 from skimage.filters import gaussian, threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
@@ -19,8 +19,13 @@ from wsi_stain.settings import Settings
 Mask = NDArray[np.bool_]
 
 _BLACK = 60
-_CHROMA_RANGE = (0.03, 0.12)
+_CHROMA_RANGE = (0.03, 0.06)
+"""Largest minus smallest OD. Glass of real slides reaches 0.03 at 8 um/px; pale stroma and fat begin at about 0.06."""
+
 _DARKNESS_RANGE = (0.06, 0.25)
+"""Mean OD."""
+
+_OD_OF_VALUE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
 
 class TissueConfig(Settings):
@@ -31,12 +36,16 @@ class TissueConfig(Settings):
         smoothing_um: Standard deviation of the blur before thresholds, um; it carries the mask over pale gaps.
         min_tissue_um2: Pieces smaller than this are dust, square um.
         max_hole_um2: Holes smaller than this are filled, square um.
+        min_ink_um2: Pieces with the colour of ink or black smaller than this are neither, square um.
+        ink_margin_um: Width of the rim around ink and black that is not trusted either, um.
     """
 
     mpp: float = Field(default=8.0, gt=0.5, le=64)
     smoothing_um: float = Field(default=12.0, ge=0)
     min_tissue_um2: float = Field(default=10_000.0, ge=0)
     max_hole_um2: float = Field(default=40_000.0, ge=0)
+    min_ink_um2: float = Field(default=20_000.0, ge=0)
+    ink_margin_um: float = Field(default=24.0, ge=0)
 
 
 def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig | None = None) -> Mask:
@@ -51,7 +60,7 @@ def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig |
         (h, w), true on tissue.
     """
     config = config or TissueConfig()
-    ignored = pen_mask(thumbnail) | _black(thumbnail)
+    ignored = _ignored(thumbnail, mpp, config)
     od = _od(thumbnail, ignored)
     smooth = gaussian(od, sigma=(config.smoothing_um / mpp, config.smoothing_um / mpp, 0), preserve_range=True)
     chroma, darkness = np.ptp(smooth, axis=2), smooth.mean(axis=2)
@@ -65,7 +74,11 @@ def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig |
 
 
 def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
-    """Marker ink: saturated green, blue or red that neither hematoxylin nor eosin reaches, and black.
+    """Marker ink and black, told by which of red, green and blue a pixel absorbs.
+
+    Hematoxylin and eosin both absorb green most and blue least. Blue and green ink absorb red most, red ink blue as
+    much as green, black all alike. Measured on real slides, 99.5 % of H&E stays below 0.8 (red over green) and 0.74
+    (blue over green; blood reaches 0.82), where ink has 1.3 to 3.5 and 0.8 to 1.1.
 
     Args:
         pixels: RGB, (..., 3).
@@ -73,13 +86,23 @@ def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
     Returns:
         (...), true on ink.
     """
-    hsv = rgb2hsv(pixels.reshape(1, -1, 3)).reshape(pixels.shape)
-    hue, saturation, value = hsv[..., 0] * 360, hsv[..., 1], hsv[..., 2]
-    green = (hue > 70) & (hue < 190) & (saturation > 0.15)
-    blue = (hue >= 190) & (hue < 240) & (saturation > 0.35)
-    red = ((hue < 12) | (hue > 352)) & (saturation > 0.65) & (value > 0.4)
-    black = (value < 0.22) & (saturation < 0.45)
-    return np.asarray(green | blue | red | black)
+    od = _OD_OF_VALUE[pixels]
+    red, green, blue = od[..., 0], od[..., 1], od[..., 2]
+    least, most = od.min(axis=-1), od.max(axis=-1)
+    blue_ink = (most > 0.3) & (red > 1.25 * green)
+    green_ink = (most > 0.3) & (red > 1.1 * green) & (blue > 0.85 * green)
+    red_ink = (green > 1.2) & (blue > 0.8 * green) & (red < 0.45 * green)
+    black = (least > 1.5) & (least > 0.8 * most)
+    return np.asarray(blue_ink | green_ink | red_ink | black)
+
+
+def _ignored(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> Mask:
+    """Ink and black with a margin for their soft rims; specks of that colour (blood, pigment, dense nuclei) stay in."""
+    like_ink = pen_mask(thumbnail) | _black(thumbnail)
+    ink = np.asarray(remove_small_objects(like_ink, max_size=round(config.min_ink_um2 / mpp**2)))
+    if not ink.any():
+        return ink
+    return np.asarray(distance_transform_edt(~ink) * mpp <= config.ink_margin_um)
 
 
 def _black(pixels: NDArray[np.uint8]) -> Mask:
