@@ -1,0 +1,190 @@
+"""Training end to end on a painted slide: it learns, it repeats, it refuses what cannot work."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_store import painted, store_slide
+from PIL import Image
+from pydantic import ValidationError
+
+from wsi_stain.checkpoint import Checkpoint
+from wsi_stain.errors import TrainingError
+from wsi_stain.geometry import Region, Size
+from wsi_stain.looks import own_look
+from wsi_stain.pix2pix.optimization import NotFiniteError, Pix2Pix
+from wsi_stain.store import StoredSlide
+from wsi_stain.training import TrainingConfig, TrainingProgress, compute_dtype, train, training_fingerprint
+from wsi_stain.training_log import generated
+
+SCORES = ("psnr", "ssim", "ciede2000")
+
+
+def tiny(**changes: Any) -> TrainingConfig:
+    fields: dict[str, Any] = {
+        "generator": {"downs": 3, "ngf": 4},
+        "ndf": 4,
+        "images": 24,
+        "epochs": 2,
+        "batch": 4,
+        "crop": 64,
+        "lr": 2e-3,
+        "laboratories": 4,
+        "validation_share": 0.3,
+        "validation_tiles": 3,
+        "settling_images": 16,
+        "panels": 2,
+        "precision": "float32",
+    }
+    return TrainingConfig.model_validate({**fields, **changes})
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> StoredSlide:
+    return store_slide(tmp_path_factory.mktemp("training"), "reference", painted(Size(1900, 700)))
+
+
+def test_leaves_a_checkpoint_scores_and_panels(slide: StoredSlide, tmp_path: Path) -> None:
+    seen: list[TrainingProgress] = []
+    path = train(tiny(), [slide], tmp_path, seen.append)
+    loaded = Checkpoint.load(path)
+    assert loaded.contract.template.reference == slide.record.stain
+    assert loaded.contract.mpp == pytest.approx(0.25)
+    assert loaded.contract.training_fingerprint == training_fingerprint(tiny(), [slide])
+    assert [each.step for each in seen] == list(range(1, 13))
+    assert {each.steps for each in seen} == {12}
+    assert seen[6].epoch == 2
+    rows = table(tmp_path)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(rows[0][f"{kind}_{name}"]) for kind in ("clean", "perturbed", "untouched") for name in SCORES)
+    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_002.png"))
+    assert panel.shape == (2 * 260 + 4, 3 * 260 + 4, 3)
+    assert np.array_equal(panel[4:260, 4:260, 0], panel[4:260, 4:260, 2])  # the template is gray
+
+
+@pytest.mark.parametrize("template", ["gray", "he"])
+def test_learns_the_colours(slide: StoredSlide, tmp_path: Path, template: str) -> None:
+    channels = 1 if template == "gray" else 2
+    config = tiny(images=320, template=template, panels=0, generator={"downs": 3, "ngf": 8, "in_channels": channels})
+    train(config, [slide], tmp_path)
+    last = table(tmp_path)[-1]
+    assert float(last["perturbed_ciede2000"]) < 0.8 * float(last["untouched_ciede2000"])
+    assert not (tmp_path / "panels").exists()
+
+
+def test_scores_are_those_of_the_saved_checkpoint(slide: StoredSlide, tmp_path: Path) -> None:
+    """Eval mode is the trained mode: the file gives what training measured."""
+    loaded = Checkpoint.load(train(tiny(ema=0.9, images=80), [slide], tmp_path))
+    target = torch.from_numpy(slide.read(Region(64, 64, 256, 256)))
+    template = own_look(loaded.contract.template.reference).template(target, loaded.contract.template)
+    made = generated(loaded.generator, [template], torch.autocast("cpu", enabled=False))[0]
+    assert np.abs(made.astype(int) - target.numpy()).mean() < 45
+    assert made.std() > 10
+
+
+@pytest.mark.parametrize("augment", [True, False], ids=["augmented", "as published"])
+def test_same_seed_same_bytes(slide: StoredSlide, tmp_path: Path, augment: bool) -> None:
+    config = tiny(augment=augment, ema=0.9 if augment else 0.0)
+    for name in ("a", "b"):
+        torch.manual_seed(hash(name) % 1000)
+        train(config, [slide], tmp_path / name)
+    a, b = ((tmp_path / name) for name in ("a", "b"))
+    assert (a / "checkpoint.safetensors").read_bytes() == (b / "checkpoint.safetensors").read_bytes()
+    assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+    train(config.model_copy(update={"seed": 1}), [slide], tmp_path / "c")
+    assert (tmp_path / "c" / "metrics.csv").read_bytes() != (a / "metrics.csv").read_bytes()
+
+
+def test_leaves_the_callers_randomness_alone(slide: StoredSlide, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(tiny(epochs=1), [slide], tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_reading_tiles_when_needed_gives_the_same(slide: StoredSlide, tmp_path: Path) -> None:
+    train(tiny(epochs=1), [slide], tmp_path / "held")
+    train(tiny(epochs=1, cache_tiles=0), [slide], tmp_path / "read")
+    assert (tmp_path / "held" / "metrics.csv").read_bytes() == (tmp_path / "read" / "metrics.csv").read_bytes()
+
+
+def test_trains_where_nothing_can_be_held_out(tmp_path: Path) -> None:
+    small = store_slide(tmp_path / "store", "small", painted(Size(300, 300)))
+    train(tiny(epochs=1), [small], tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert "perturbed_psnr" not in rows[0]
+    assert (tmp_path / "out" / "panels" / "epoch_001.png").exists()
+
+
+def test_a_loss_that_is_no_number_names_the_tiles(
+    slide: StoredSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Pix2Pix, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+        raise NotFiniteError("the l1 loss is nan")
+
+    monkeypatch.setattr(Pix2Pix, "step", broken)
+    with pytest.raises(TrainingError, match=r"l1 loss is nan, on tiles reference \(\d, \d\)") as caught:
+        train(tiny(), [slide], tmp_path)
+    assert "training.lr" in caught.value.remedy
+
+
+def test_interrupt_passes_through(slide: StoredSlide, tmp_path: Path) -> None:
+    def stop(progress: TrainingProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(), [slide], tmp_path, stop)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_unmeasured_slide_is_refused(tmp_path: Path) -> None:
+    blank = store_slide(tmp_path / "store", "blank", painted(Size(300, 300)), measured=False)
+    with pytest.raises(TrainingError, match="stain of blank was not measured"):
+        train(tiny(), [blank], tmp_path)
+
+
+def test_no_slide_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no slide"):
+        train(tiny(), [], tmp_path)
+
+
+def test_different_colour_spaces_are_refused(tmp_path: Path) -> None:
+    both = [
+        store_slide(tmp_path, f"s{i}", painted(Size(300, 300)), icc_profile=icc) for i, icc in enumerate(["AA==", None])
+    ]
+    with pytest.raises(TrainingError, match="--icc srgb"):
+        train(tiny(), both, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"template": "he"}, "in_channels must be 2"),
+        ({"crop": 100}, "multiple of 2"),
+        ({"crop": 512}, "256"),
+        ({"epochs": 0}, "epochs"),
+        ({"imagse": 3}, "imagse"),
+        ({"lr": float("nan")}, "lr"),
+    ],
+    ids=lambda case: str(next(iter(case))) if isinstance(case, dict) else "",
+)
+def test_config_that_cannot_work_is_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        tiny(**wrong)
+
+
+def test_precision_as_asked_for() -> None:
+    cpu = torch.device("cpu")
+    assert compute_dtype("float32", cpu) == torch.float32
+    assert compute_dtype("bfloat16", cpu) == torch.bfloat16
+    assert compute_dtype("auto", cpu) in {torch.float32, torch.bfloat16}
