@@ -243,6 +243,14 @@ def test_sheet_shows_before_above_after(tmp_path: Path) -> None:
     assert abs(int(sheet[110:].mean()) - 200) <= 2
 
 
+def test_thumbnails_of_one_slide_may_differ_by_a_pixel(tmp_path: Path) -> None:
+    before, after = (thumbnail_jpeg(np.full((31, width, 3), 200, np.uint8)) for width in (47, 48))
+    row = SlideRow(slide="a", slide_id="a", status="done", before=before, after=after)
+    write_sheet(tmp_path / "sheet.jpg", [row], height=310)
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.size == (470, 620)
+
+
 def test_no_sheet_without_pictures(tmp_path: Path) -> None:
     write_sheet(tmp_path / "sheet.jpg", [SlideRow(slide="b", slide_id="b", status="failed")])
     assert not (tmp_path / "sheet.jpg").exists()

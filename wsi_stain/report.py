@@ -223,16 +223,17 @@ def write_sheet(path: Path, rows: Sequence[SlideRow], height: int = 320, most: i
     pairs = [(row.before, row.after) for row in rows if row.before and row.after][:most]
     if not pairs:
         return
-    columns = [np.vstack([_at_height(picture, height) for picture in pair]) for pair in pairs]
+    columns = [_pair(before, after, height) for before, after in pairs]
     sheet = io.BytesIO()
     Image.fromarray(np.hstack(columns)).save(sheet, "JPEG", quality=_JPEG_QUALITY)
     journal.atomic_write(path, sheet.getvalue())
 
 
-def _at_height(jpeg: bytes, height: int) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(jpeg)) as picture:
-        size = (max(1, round(picture.width * height / picture.height)), height)
-        return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+def _pair(before: bytes, after: bytes, height: int) -> NDArray[np.uint8]:
+    """Both at the same size, one above the other: thumbnails of one slide may differ by a pixel's rounding."""
+    pictures = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in (before, after)]
+    size = (max(1, round(pictures[0].width * height / pictures[0].height)), height)
+    return np.vstack([np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) for picture in pictures])
 
 
 def _as_jpeg(picture: Image.Image, longest: int) -> bytes:
