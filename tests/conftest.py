@@ -1,0 +1,18 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real slides: WSI_STAIN_DATA, else ../shared/data; skips where there is none."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("WSI_STAIN_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no real slides: set WSI_STAIN_DATA to their folder")
+    return folder
