@@ -69,7 +69,7 @@ def find_slides(sources: Sequence[Path]) -> list[SlideSource]:
     found: dict[Path, dict[str, Any]] = {}
     for source in sources:
         for row in _slides_of(Path(source)):
-            found.setdefault(row["path"].resolve(), row)
+            found.setdefault(row["path"].resolve(), {**row, "relative": _text(row["relative"])})
     rows = _distinct([found[key] for key in sorted(found)])
     if not rows:
         raise ConfigError("No slides found: no source was given", "Name a slide, a directory or a slide list")
@@ -86,7 +86,7 @@ def slide_id(relative: str) -> str:
     lossless = safe.replace("__", "/") == relative and "___" not in safe and safe[0].isalnum()
     if lossless and len(safe) <= _MAX_ID:
         return safe
-    return f"{safe.lstrip('._-')[:_MAX_ID] or 'slide'}-{_short_hash(relative)}"
+    return f"{safe.lstrip('._-')[:_MAX_ID] or 'slide'}-{_short_hash(relative.encode())}"
 
 
 def _slides_of(source: Path) -> list[dict[str, Any]]:
@@ -216,11 +216,18 @@ def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         place = PurePosixPath(row["relative"])
         if alike[row["relative"].lower()] > 1:
-            told_apart_by = str(row["path"].resolve()) if same[row["relative"]] > 1 else row["relative"]
+            told_apart_by = (
+                os.fsencode(row["path"].resolve()) if same[row["relative"]] > 1 else row["relative"].encode()
+            )
             place = place.with_name(f"{place.stem}-{_short_hash(told_apart_by)}{place.suffix}")
         named.append({**row, "relative": place.as_posix(), "slide_id": slide_id(place.as_posix())})
     return named
 
 
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+def _text(name: str) -> str:
+    """A file name as text that can be written anywhere; bytes that are not UTF-8 become question marks."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _short_hash(name: bytes) -> str:
+    return hashlib.sha256(name).hexdigest()[:8]
