@@ -19,7 +19,7 @@ from wsi_stain.geometry import Region, Size
 from wsi_stain.looks import own_look
 from wsi_stain.pix2pix.optimization import NotFiniteError, Pix2Pix
 from wsi_stain.store import StoredSlide
-from wsi_stain.training import TrainingConfig, TrainingProgress, compute_dtype, train, training_fingerprint
+from wsi_stain.training import TrainingConfig, TrainingProgress, train, training_fingerprint
 from wsi_stain.training_log import generated
 
 SCORES = ("psnr", "ssim", "ciede2000")
@@ -181,10 +181,3 @@ def test_different_colour_spaces_are_refused(tmp_path: Path) -> None:
 def test_config_that_cannot_work_is_refused(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         tiny(**wrong)
-
-
-def test_precision_as_asked_for() -> None:
-    cpu = torch.device("cpu")
-    assert compute_dtype("float32", cpu) == torch.float32
-    assert compute_dtype("bfloat16", cpu) == torch.bfloat16
-    assert compute_dtype("auto", cpu) in {torch.float32, torch.bfloat16}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,11 +25,11 @@ from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import CheckpointError
 from wsi_stain.geometry import TILE, ceil_div
 from wsi_stain.pix2pix.generator import Generator, receptive_halo
+from wsi_stain.precision import Precision, compute_dtype
 from wsi_stain.reader import BlockReader
 from wsi_stain.stain import StainStatistics, apply_template
 
 Pixels = NDArray[np.uint8]
-Precision = Literal["auto", "float32", "bfloat16"]
 
 _GLASS = 255
 
@@ -55,7 +54,7 @@ class Recolourer:
         self._check_fits = checkpoint.check_fits
         self._template = checkpoint.contract.template
         self._device = torch.device(device)
-        self._dtype = _dtype(precision, self._device)
+        self._dtype = compute_dtype(precision, self._device)
         generator = folded(checkpoint.generator).to(self._device, self._dtype)
         self._generator = generator.to(memory_format=torch.channels_last)
 
@@ -177,14 +176,6 @@ def _folded_block(block: nn.Sequential) -> nn.Sequential:
         if not isinstance(layer, nn.Dropout):
             layers.append(layer)
     return nn.Sequential(*layers)
-
-
-def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def _rounded_up(length: int, step: int) -> int:

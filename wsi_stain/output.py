@@ -17,9 +17,10 @@ from pydantic import Field
 from wsi_stain.artifact import Artifact
 from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import CheckpointError
-from wsi_stain.generator_output import GeneratorNormalizer, Pixels, Precision, Recolourer
+from wsi_stain.generator_output import GeneratorNormalizer, Pixels, Recolourer
 from wsi_stain.geometry import TILE
 from wsi_stain.journal import file_digest
+from wsi_stain.precision import Precision
 from wsi_stain.reader import BlockReader
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics

@@ -39,6 +39,7 @@ from wsi_stain.looks import Look, draw_looks, own_look, pixel_pool
 from wsi_stain.pix2pix.batchnorm import settle
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.pix2pix.optimization import NotFiniteError, Pix2Pix, Recipe
+from wsi_stain.precision import Precision, compute_dtype
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics, Template
 from wsi_stain.store import StoredSlide
@@ -100,7 +101,7 @@ class TrainingConfig(Settings):
     laboratories: int = Field(default=32, ge=1)
     strength: float = Field(default=1.0, ge=0)
     clean_share: float = Field(default=0.1, ge=0, le=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)
     min_tissue: float = Field(default=0.5, ge=0, le=1)
     max_tiles: int = Field(default=20_000, ge=1)
@@ -206,16 +207,6 @@ def _stain(slide: StoredSlide) -> StainStatistics:
             "Tile the slide again, or leave it out",
         )
     return slide.record.stain
-
-
-def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
-    """What convolutions compute in: bfloat16 where asked for, or by `auto` where the device is fast at it."""
-    if precision != "auto":
-        return torch.float32 if precision == "float32" else torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 class _Training:

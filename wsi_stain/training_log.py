@@ -84,12 +84,12 @@ def score(
 def write_panel(
     path: Path, generator: Generator, tiles: Sequence[HeldOut], template: Template, autocast: torch.autocast
 ) -> None:
-    """Draw one row a tile, as another laboratory shows it: template, generated, target."""
+    """Draw one row a tile, as another laboratory shows it: template (hematoxylin, if two stains), generated, target."""
     templates = [tile.foreign.template(tile.pixels, template) for tile in tiles]
     pictures = generated(generator, templates, autocast)
     cells: list[Tensor] = []
     for made, tile, picture in zip(templates, tiles, pictures, strict=True):
-        gray = ((1 - made.mean(0)) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        gray = ((1 - made[0]) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         cells += [gray.expand(3, -1, -1), torch.from_numpy(picture).movedim(-1, 0), tile.pixels.cpu().movedim(-1, 0)]
     grid = make_grid(cells, nrow=3, padding=4, pad_value=255)
     atomic_write(path, lambda file: Image.fromarray(grid.movedim(0, -1).numpy()).save(file, "PNG"))
