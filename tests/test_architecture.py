@@ -23,7 +23,8 @@ wsi_stain.pix2pix.batchnorm wsi_stain.pix2pix.discriminator wsi_stain.pix2pix.ge
 wsi_stain.pix2pix.initialization wsi_stain.pix2pix.optimization wsi_stain.precision wsi_stain.reader
 wsi_stain.resampling wsi_stain.resolution wsi_stain.shard wsi_stain.slide wsi_stain.slide_file wsi_stain.slides
 wsi_stain.stain wsi_stain.stain_vectors wsi_stain.store wsi_stain.synthetic wsi_stain.synthetic_canvas
-wsi_stain.synthetic_scanner wsi_stain.synthetic_slide wsi_stain.synthetic_tissue wsi_stain.table_output wsi_stain.tissue wsi_stain.zarr_files
+wsi_stain.synthetic_scanner wsi_stain.synthetic_slide wsi_stain.synthetic_tissue wsi_stain.table_output
+wsi_stain.tissue wsi_stain.zarr_files
 """
 STAGES = """
 wsi_stain.dataset wsi_stain.inference wsi_stain.looks wsi_stain.pyramid wsi_stain.report wsi_stain.stain_sample
