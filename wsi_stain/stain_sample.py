@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.geometry import TileIndex, ceil_div
+from wsi_stain.geometry import TILE, TileIndex, ceil_div
 from wsi_stain.stain import Rgb, StainConfig, StainStatistics, slide_statistics, white_point
 from wsi_stain.store import StoredSlide
 from wsi_stain.tissue import pen_mask
@@ -33,7 +33,18 @@ def sample_pixels(slide: StoredSlide, white: Rgb) -> NDArray[np.uint8]:
     """(N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
     tiles = sample_tiles(slide.kept, slide.tissue)
     share = ceil_div(_PIXELS, len(tiles))
-    return np.concatenate([stained_pixels(slide.read_tile(tile), white, share) for tile in tiles])
+    return np.concatenate(
+        [stained_pixels(slide.read_tile(tile)[on_tissue(slide, tile)], white, share) for tile in tiles]
+    )
+
+
+def on_tissue(slide: StoredSlide, tile: TileIndex) -> NDArray[np.bool_]:
+    """(256, 256): which pixels of a tile the slide's mask calls tissue; ink over tissue is not among them."""
+    rows, cols = (
+        np.minimum(((first * TILE + np.arange(TILE) + 0.5) * count / side).astype(np.intp), count - 1)
+        for first, count, side in zip(tile, slide.mask.shape, reversed(slide.size), strict=True)
+    )
+    return slide.mask[np.ix_(rows, cols)]
 
 
 def sample_tiles(kept: NDArray[np.bool_], tissue: NDArray[np.float32]) -> list[TileIndex]:
@@ -49,9 +60,9 @@ def _place_hash(tile: TileIndex) -> bytes:
     return hashlib.sha256(f"{tile.row},{tile.col}".encode()).digest()
 
 
-def stained_pixels(tile: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
-    """(n, 3), n <= count: evenly spaced ones of a tile's pixels that are not nearly as bright as glass, without pen."""
-    stained = tile[np.any(tile < np.asarray(white) * _NEARLY_GLASS, axis=-1)]
+def stained_pixels(pixels: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
+    """(n, 3), n <= count: evenly spaced ones of the pixels, (..., 3), that are neither nearly glass nor ink."""
+    stained = pixels[np.any(pixels < np.asarray(white) * _NEARLY_GLASS, axis=-1)]
     places = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
     sample: NDArray[np.uint8] = stained[places]
     return sample[~pen_mask(sample)]

@@ -34,6 +34,9 @@ from wsi_stain.stain_sample import measure_stain
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.tissue import TissueConfig, tissue_mask
 
+_THUMBNAIL = 1024
+"""Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
+
 
 class TilingConfig(Settings):
     """How slides become tiles. Everything here affects pixels.
@@ -268,7 +271,8 @@ def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
 
 def _find_tissue(slide: Slide, config: TilingConfig) -> tuple[NDArray[np.uint8], NDArray[np.bool_], TileGrid]:
     """A slide's thumbnail, where it has tissue, and the tiles that follow from that."""
-    thumbnail = slide.thumbnail(config.tissue.mpp)
+    longest_um = max(slide.size.width * slide.mpp.x, slide.size.height * slide.mpp.y)
+    thumbnail = slide.thumbnail(max(slide.mpp.mean, min(config.tissue.mpp, longest_um / _THUMBNAIL)))
     scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
     mask = tissue_mask(thumbnail, slide.mpp.mean * scale, config.tissue)
     mask &= _inside(slide.bounds, slide.size, mask.shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_propagation, distance_transform_edt
 from skimage.filters import gaussian, threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
@@ -32,7 +32,7 @@ class TissueConfig(Settings):
     """How tissue is found.
 
     Attributes:
-        mpp: Resolution of the thumbnail that the decision is made on, um per px.
+        mpp: Resolution of the thumbnail that the decision is made on, um per px; finer on a small slide.
         smoothing_um: Standard deviation of the blur before thresholds, um; it carries the mask over pale gaps.
         min_tissue_um2: Pieces smaller than this are dust, square um.
         max_hole_um2: Holes smaller than this are filled, square um.
@@ -44,7 +44,7 @@ class TissueConfig(Settings):
     smoothing_um: float = Field(default=12.0, ge=0)
     min_tissue_um2: float = Field(default=10_000.0, ge=0)
     max_hole_um2: float = Field(default=40_000.0, ge=0)
-    min_ink_um2: float = Field(default=20_000.0, ge=0)
+    min_ink_um2: float = Field(default=5_000.0, ge=0)
     ink_margin_um: float = Field(default=24.0, ge=0)
 
 
@@ -102,7 +102,14 @@ def _ignored(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> 
     ink = np.asarray(remove_small_objects(like_ink, max_size=round(config.min_ink_um2 / mpp**2)))
     if not ink.any():
         return ink
+    ink = binary_propagation(ink, mask=like_ink | _bluish(thumbnail))
     return np.asarray(distance_transform_edt(~ink) * mpp <= config.ink_margin_um)
+
+
+def _bluish(pixels: NDArray[np.uint8]) -> Mask:
+    """Absorbs red nearly as much as green: beside ink this is ink over tissue, not a nucleus."""
+    od = _OD_OF_VALUE[pixels]
+    return np.asarray((od.max(axis=-1) > 0.3) & (od[..., 0] > 0.9 * od[..., 1]))
 
 
 def _black(pixels: NDArray[np.uint8]) -> Mask:
