@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Several test processes share the cores, so each computes on one thread; set before torch or any child process starts.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -83,7 +83,7 @@ class Recolourer:
         if not bool(torch.isfinite(inner_HWC.sum())):  # one value that is no number makes the sum none
             raise CheckpointError(
                 "The generator gave values that are no numbers (NaN or infinite)",
-                "Train again, or use --precision float32 if the training itself went well",
+                "Train again, or set output.precision to float32 if the training itself went well",
             )
         return (inner_HWC + 1) * 127.5
 

@@ -198,7 +198,7 @@ class Slide:
         if _is_finer(step_x, step_y) and not self.config.allow_upsample:
             raise SlideError(
                 f"{self.path} has {self.mpp_l0.mean:.4g} um/px, coarser than the {self.config.mpp:g} asked for",
-                f"Ask for --mpp {self.mpp_l0.mean:.4g} or coarser, or set allow_upsample",
+                f"Ask for --mpp {self.mpp_l0.mean:.4g} or coarser, or set tiling.slide.allow_upsample",
             )
         width, height = ceil(self.size_l0.width / step_x), ceil(self.size_l0.height / step_y)
         return _Grid(Size(width, height), step_x, step_y)

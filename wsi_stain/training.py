@@ -186,7 +186,7 @@ def _contract(config: TrainingConfig, slides: Sequence[StoredSlide], icc_policy:
     if len({slide.record.icc_profile for slide in slides}) > 1:
         raise TrainingError(
             "The reference slides have different ICC profiles, so their colours do not mean the same",
-            "Tile them with --icc srgb",
+            "Tile them with tiling.slide.icc set to srgb",
         )
     first = slides[0]
     return Contract(
