@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: examples may take as long as they need.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Several test processes share the cores, so each computes on one thread; set before torch or any child process starts.
 os.environ["OMP_NUM_THREADS"] = "1"
