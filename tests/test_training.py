@@ -162,7 +162,7 @@ def test_different_colour_spaces_are_refused(tmp_path: Path) -> None:
     both = [
         store_slide(tmp_path, f"s{i}", painted(Size(300, 300)), icc_profile=icc) for i, icc in enumerate(["AA==", None])
     ]
-    with pytest.raises(TrainingError, match="slide.icc set to srgb"):
+    with pytest.raises(TrainingError, match=r"slide\.icc set to srgb"):
         train(tiny(), both, tmp_path / "out")
 
 
