@@ -12,6 +12,9 @@ from pipelines import run as pipeline
 from pipelines.config import load_config
 from wsi_stain.synthetic import write_cohort
 
+_SHORT = {"training": {"images": 1200}}
+"""Synthetic tissue is learnt in fewer steps than `small` takes for real slides."""
+
 
 def run(out: Path, overrides: Mapping[str, Any], console: Console) -> int:
     """Write the slides (unless they are there) and run everything on them.
@@ -26,6 +29,6 @@ def run(out: Path, overrides: Mapping[str, Any], console: Console) -> int:
         references=[cohort.reference],
         checkpoint=None,
         out=out / "out",
-        config=load_config("small", overrides),
+        config=load_config("small", {**overrides, **_SHORT}),
     )
     return pipeline.run(request, console)

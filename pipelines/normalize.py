@@ -21,7 +21,7 @@ from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
 from wsi_stain.geometry import BlockIndex
 from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
-from wsi_stain.journal import fingerprint, lease
+from wsi_stain.journal import fingerprint, lease, remove_partials
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.report import SlideRow
@@ -96,6 +96,7 @@ def run(request: Request, console: Console) -> int:
     model, workspace, slides = Model.load(request.checkpoint), Workspace(request.out), plan(request)
     sources = [_source(slide) for slide in slides]
     with lease(request.out) as check, Progress(console) as progress, open_executor(request.config.executor) as executor:
+        remove_partials(request.out)
         shared = Normalization(workspace, model, request.config, pyramid_names(sources), check)
         flows = {
             source.slide_id: normalize_flow(slide, source, shared, time.monotonic())

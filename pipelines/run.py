@@ -20,7 +20,7 @@ from pipelines.train import trained
 from pipelines.workspace import Workspace, pyramid_names
 from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, open_executor
-from wsi_stain.journal import lease, valid_receipt
+from wsi_stain.journal import lease, remove_partials, valid_receipt
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling import LookTask, identify_slide
@@ -79,6 +79,7 @@ def run(request: Request, console: Console) -> int:
     sources, references = find_slides(request.slides), find_slides(request.references) if request.references else []
     workspace, config = Workspace(request.out), request.config
     with lease(request.out) as check, Progress(console) as progress, open_executor(config.executor) as executor:
+        remove_partials(request.out)
         model = _model(request, references, workspace, executor, progress)
         shared = Normalization(workspace, model, config, pyramid_names(sources), check)
         TileStore.create(workspace.tiles)

@@ -332,3 +332,12 @@ def test_a_file_in_the_way_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"), journal.lease(tmp_path / "file"):
         pass
+
+
+def test_partials_of_killed_writes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in (".a.tif.12-34.partial", "deep/.b.json.5-6.partial", "a.tif", "deep/x.partial", ".lease"):
+        (tmp_path / name).touch()
+    journal.remove_partials(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"a.tif", "deep/x.partial", ".lease"}

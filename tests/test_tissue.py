@@ -9,9 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain.geometry import Region
+from wsi_stain.geometry import Region, Size
 from wsi_stain.slide import Slide, SlideConfig
-from wsi_stain.tissue import TissueConfig, pen_mask, tissue_mask
+from wsi_stain.synthetic import LABORATORIES, stain_tissue
+from wsi_stain.synthetic_tissue import render_tissue
+from wsi_stain.tissue import TissueConfig, ink_mask, pen_mask, tissue_mask
 
 GLASS = (240, 239, 241)
 PALE, USUAL, DARK = (228, 214, 226), (190, 120, 170), (80, 45, 105)
@@ -162,3 +164,22 @@ def test_real_pen_marks(real_data: Path, name: str, low: float, high: float) -> 
 def test_real_patches_without_tissue(real_data: Path, name: str) -> None:
     pixels = np.asarray(Image.open(real_data / "patches" / "histolab" / f"{name}.png").convert("RGB"))
     assert not tissue_mask(pixels, 1.0).any()
+
+
+def test_ink_over_tissue_is_ink_where_it_hangs_together_with_a_stroke() -> None:
+    pixels = stain_tissue(render_tissue(Size(701, 503), 1.0, 3), LABORATORIES["other"], 3)
+    stroke = np.zeros(pixels.shape[:2], bool)
+    stroke[200:260] = True
+    marked = pixels.copy()
+    marked[stroke] = (marked[stroke] * (0.25, 0.45, 0.85)).astype(np.uint8)
+    ink = ink_mask(marked, 1.0)
+    assert ink[stroke].mean() > 0.95
+    assert ink[~stroke].mean() < 0.02
+    assert not tissue_mask(marked, 1.0)[stroke].any()
+    assert tissue_mask(pixels, 1.0)[stroke].any()
+    assert not ink_mask(pixels, 1.0).any()
+
+
+def test_glass_that_reaches_the_frame_of_a_small_slide_is_no_hole() -> None:
+    nothing = np.zeros((217, 301, 2), np.float32)
+    assert not tissue_mask(stain_tissue(nothing, LABORATORIES["other"], 5), 0.25).any()

@@ -68,6 +68,12 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
             partial.unlink()
 
 
+def remove_partials(directory: Path) -> None:
+    """Remove what writes that were killed have left below a directory; only for who holds its lease."""
+    for partial in directory.rglob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
 def canonical_json(value: Any) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()

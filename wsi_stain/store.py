@@ -330,8 +330,7 @@ class SlideWriter:
     def tidy(self) -> None:
         """Remove what only the making of the slide needed."""
         shutil.rmtree(self.path / _RECEIPTS, ignore_errors=True)
-        for partial in self.path.rglob(".*.partial"):
-            partial.unlink(missing_ok=True)
+        journal.remove_partials(self.path)
 
 
 def _paste(planes: NDArray[np.uint8], tile: TileIndex, pixels: NDArray[np.uint8], region: Region, size: Size) -> None:

@@ -13,6 +13,7 @@ Memory bound: a block task holds its kept tiles (at most 50 MB) and one row of t
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainConfig
 from wsi_stain.stain_sample import measure_stain
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
-from wsi_stain.tissue import TissueConfig, tissue_mask
+from wsi_stain.tissue import TissueConfig, ink_mask, tissue_mask
 
 _THUMBNAIL = 1024
 """Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
@@ -274,9 +275,13 @@ def _find_tissue(slide: Slide, config: TilingConfig) -> tuple[NDArray[np.uint8],
     longest_um = max(slide.size.width * slide.mpp.x, slide.size.height * slide.mpp.y)
     thumbnail = slide.thumbnail(max(slide.mpp.mean, min(config.tissue.mpp, longest_um / _THUMBNAIL)))
     scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
-    mask = tissue_mask(thumbnail, slide.mpp.mean * scale, config.tissue)
-    mask &= _inside(slide.bounds, slide.size, mask.shape)
-    return thumbnail, mask, tile_grid(slide.size, mask)
+    mpp, inside = slide.mpp.mean * scale, _inside(slide.bounds, slide.size, thumbnail.shape)
+    mask = tissue_mask(thumbnail, mpp, config.tissue) & inside
+    grid = tile_grid(slide.size, mask)
+    if grid.kept.any():  # tissue may lie under ink: those tiles are kept, but neither measured nor learned from
+        inked = tile_grid(slide.size, ink_mask(thumbnail, mpp, config.tissue) & inside)
+        grid = dataclasses.replace(grid, kept=grid.kept | inked.kept)
+    return thumbnail, mask, grid
 
 
 def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:

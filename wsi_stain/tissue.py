@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.ndimage import binary_propagation, distance_transform_edt
+from scipy.ndimage import binary_fill_holes, binary_propagation, distance_transform_edt
 from skimage.filters import gaussian, threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
@@ -69,8 +69,9 @@ def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig |
         _above(darkness, seen, _DARKNESS_RANGE) & (chroma > _CHROMA_RANGE[0])
     )
     found &= seen
-    found = remove_small_holes(found, max_size=round(config.max_hole_um2 / mpp**2)) & seen
-    return np.asarray(remove_small_objects(found, max_size=round(config.min_tissue_um2 / mpp**2)))
+    enclosed = binary_fill_holes(found)  # glass that reaches the frame is no hole, however small the slide
+    found = remove_small_holes(found, max_size=round(config.max_hole_um2 / mpp**2)) & enclosed & seen
+    return _pieces(found, config.min_tissue_um2, mpp)
 
 
 def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
@@ -96,14 +97,32 @@ def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
     return np.asarray(blue_ink | green_ink | red_ink | black)
 
 
+def ink_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig | None = None) -> Mask:
+    """Pen strokes, over glass and over tissue; specks of that colour (blood, pigment, dense nuclei) are none.
+
+    Args:
+        thumbnail: RGB, (h, w, 3).
+        mpp: Its resolution, um per px.
+        config: The least area of a stroke.
+
+    Returns:
+        (h, w), true on ink.
+    """
+    config = config or TissueConfig()
+    like_ink = pen_mask(thumbnail) & ~_black(thumbnail)
+    strokes = _pieces(like_ink, config.min_ink_um2, mpp)
+    return np.asarray(binary_propagation(strokes, mask=like_ink | _bluish(thumbnail))) if strokes.any() else strokes
+
+
 def _ignored(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> Mask:
-    """Ink and black with a margin for their soft rims; specks of that colour (blood, pigment, dense nuclei) stay in."""
-    like_ink = pen_mask(thumbnail) | _black(thumbnail)
-    ink = np.asarray(remove_small_objects(like_ink, max_size=round(config.min_ink_um2 / mpp**2)))
-    if not ink.any():
-        return ink
-    ink = binary_propagation(ink, mask=like_ink | _bluish(thumbnail))
-    return np.asarray(distance_transform_edt(~ink) * mpp <= config.ink_margin_um)
+    """Ink and black, with a margin for their soft rims."""
+    ignored = ink_mask(thumbnail, mpp, config) | _pieces(_black(thumbnail), config.min_ink_um2, mpp)
+    return np.asarray(distance_transform_edt(~ignored) * mpp <= config.ink_margin_um) if ignored.any() else ignored
+
+
+def _pieces(mask: Mask, min_um2: float, mpp: float) -> Mask:
+    """A mask without its connected pieces smaller than an area, square um."""
+    return np.asarray(remove_small_objects(mask, max_size=round(min_um2 / mpp**2)))
 
 
 def _bluish(pixels: NDArray[np.uint8]) -> Mask:
