@@ -61,7 +61,7 @@ def plan(request: Request) -> list[Look]:
         ConfigError: There are no slides, or neither a reference nor a checkpoint.
     """
     _check(request)
-    return look_at(find_slides(request.slides), request.config.tiling, request.config.executor)
+    return look_at(_sources(request), request.config.tiling, request.config.executor)
 
 
 def show_plan(request: Request, console: Console) -> int:
@@ -76,7 +76,7 @@ def run(request: Request, console: Console) -> int:
         0, or 3 when some slides failed.
     """
     _check(request)
-    sources, references = find_slides(request.slides), find_slides(request.references) if request.references else []
+    sources, references = _sources(request), find_slides(request.references) if request.references else []
     workspace, config = Workspace(request.out), request.config
     with lease(request.out) as check, Progress(console) as progress, open_executor(config.executor) as executor:
         remove_partials(request.out)
@@ -108,6 +108,15 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
     if not job.keep_tiles:
         store.drop_tiles(job.tiled_as.slide_id)
     return row
+
+
+def _sources(request: Request) -> list[SlideSource]:
+    """The slides, without the pyramids that an earlier run may have left among them."""
+    out = request.out.resolve()
+    sources = [source for source in find_slides(request.slides) if not source.path.resolve().is_relative_to(out)]
+    if not sources:
+        raise ConfigError(f"All slides lie within the output directory {out}", "Choose another --out")
+    return sources
 
 
 def _check(request: Request) -> None:

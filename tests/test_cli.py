@@ -346,3 +346,36 @@ def test_an_unknown_key_is_named(cohort: Cohort, wsi_stain: Run, tmp_path: Path)
 
 def test_wrong_usage_is_exit_code_2(wsi_stain: Run) -> None:
     assert wsi_stain("run", "--no-such-option").code == 2
+
+
+# Real slides, where they are.
+
+
+def test_run_on_real_slides_some_of_which_cannot_be_used(
+    real_data: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+) -> None:
+    skin = real_data / "formats" / "CMU-1-Small-Region.svs"
+    ended = wsi_stain("run", real_data / "formats", "-r", skin, "-o", tmp_path, "-c", tiny, "-j", 0, "--mpp", 0.5)
+    assert ended.code == 3
+    found = rows(tmp_path)
+    assert found["CMU-1-Small-Region.svs"]["status"] == "done"
+    with openslide.OpenSlide(tmp_path / found["CMU-1-Small-Region.svs"]["output"]) as pyramid:
+        assert float(pyramid.properties["openslide.mpp-x"]) == pytest.approx(0.5, abs=0.005)
+        assert not pyramid.associated_images, "no label or macro image of the source may come along"
+    for name, expected in {
+        "broken.svs": "not a slide",
+        "TCGA-CR-7395-01A-01-TS1.svs": "--slide-mpp",
+        "CMU-1-Small-Region.jpeg.tiff": "--slide-mpp",
+        "boxes.tiff": "--slide-mpp",
+    }.items():
+        assert found[name]["status"] == "failed", name
+        assert expected in found[name]["reason"] + found[name]["remedy"], name
+    assert all(row["reason"] and row["remedy"] for row in found.values() if row["status"] in ("failed", "empty"))
+
+
+@pytest.mark.slow
+def test_demo(wsi_stain: Run, tmp_path: Path) -> None:
+    ended = wsi_stain("demo", "-o", tmp_path)
+    assert ended.code == 0
+    assert [row["status"] for row in rows(tmp_path / "out").values()] == ["done"] * 3
+    assert (tmp_path / "out" / "report" / "before-after.jpg").exists()
