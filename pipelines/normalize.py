@@ -119,6 +119,7 @@ def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalizatio
         The slide's row.
     """
     place, key = shared.workspace.slide(source.slide_id), shared.key(slide.record.key)
+    shared.model.check_colours(slide.record)
     yield [Task(prepare_slide, _prepare_task(slide, shared, place, key), "prepare")]
     tasks = [_block_task(slide, shared, place, key, block) for block in _blocks(slide)]
     receipts = yield [Task(normalize_block, task, "normalize") for task in tasks]
@@ -208,7 +209,7 @@ def _stitch_task(
             "template": model.template,
             "output": shared.output.mode,
             "source_fingerprint": fingerprint(record.fingerprint),
-            "icc_policy": shared.config.tiling.slide.icc,
+            "icc_policy": record.icc_policy,
             "run_fingerprint": key,
         },
         output=shared.workspace.out / output,

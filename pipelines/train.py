@@ -32,7 +32,10 @@ def plan(request: Request) -> list[StoredSlide]:
     Raises:
         StoreError: There is no store, or no complete slide in it.
     """
-    return complete_slides(request.store)
+    slides = [slide for slide in complete_slides(request.store) if slide.record.split != "test"]
+    if not slides:
+        raise StoreError(f"All slides of {request.store} are set aside for testing", "Tile slides of another split")
+    return slides
 
 
 def complete_slides(path: Path) -> list[StoredSlide]:

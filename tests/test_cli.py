@@ -29,9 +29,10 @@ training:
   template: gray
   generator: {downs: 3, ngf: 8, in_channels: 1}
   ndf: 8
-  images: 128
+  images: 480
   epochs: 1
   batch: 8
+  lr: 0.002
   crop: 64
   laboratories: 2
   min_tissue: 0.2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from wsi_stain.errors import StainError
 from wsi_stain.stain import (
@@ -242,3 +244,34 @@ class TestTemplate:
         assert table[241, 0] == 0 and table[255, 0] == 0
         assert table[0, 1] == pytest.approx(np.log(237), rel=1e-6)
         assert (np.diff(table, axis=0) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param({"white": (900.0, 240.0, 240.0)}, id="white beyond 255"),
+        pytest.param({"vectors": ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))}, id="no vectors"),
+        pytest.param({"vectors": ((0.6, 0.7, 0.3), (0.6, 0.7, 0.3))}, id="one vector twice"),
+    ],
+)
+def test_impossible_statistics_are_refused(damage: dict[str, Any]) -> None:
+    whole = {**_statistics_like(), **damage}
+    with pytest.raises(ValidationError):
+        StainStatistics.model_validate(whole)
+
+
+def _statistics_like(**levels: float) -> dict[str, Any]:
+    levels = {"h_nuclei": 1.5, "h_stroma": 0.4, "e_nuclei": 0.4, "e_stroma": 0.6, **levels}
+    levels = {"lum_nuclei": 1.3, "lum_stroma": 0.6, **levels}
+    shape = {"white": (240.0, 240.0, 241.0), "white_origin": "glass", "pixels": 10_000}
+    return {**shape, "vectors": ((0.6, 0.72, 0.35), (0.1, 0.95, 0.3)), **levels}
+
+
+@pytest.mark.parametrize("lum_nuclei", [0.63, 0.6, 0.57], ids=["hardly", "not", "reversed"])
+def test_gray_maps_a_reference_to_itself_where_luminance_does_not_tell_nuclei(lum_nuclei: float) -> None:
+    flat = StainStatistics.model_validate(_statistics_like(lum_nuclei=lum_nuclei, lum_stroma=0.6))
+    ramp = np.repeat(np.arange(20, 240, dtype=np.uint8)[:, None], 3, axis=1)
+    made = apply_template(ramp, flat, Template(kind="gray", reference=flat))[:, 0]
+    od = np.log((np.asarray(flat.white) + 1) / (ramp + 1)) @ np.asarray((0.299, 0.587, 0.114))
+    inner = made < 1
+    assert np.ptp(((made + 1) / od)[inner & (od > 0.05)]) < 1e-3, "one slope from glass to the darkest level"

@@ -50,9 +50,9 @@ class Contract(Settings):
     format: int = FORMAT
     generator: GeneratorConfig
     template: Template
-    mpp: float = Field(gt=0.05, lt=5)
+    mpp: float = Field(ge=0.05, le=5)
     mpp_tolerance: float = Field(default=0.15, ge=0, lt=1)
-    icc_profile: str | None = None
+    icc_profile: str | None = Field(default=None, pattern=r"^[A-Za-z0-9+/]*={0,2}$")
     icc_policy: Literal["keep", "srgb"] = "keep"
     training_fingerprint: str
     version: str

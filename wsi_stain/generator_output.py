@@ -77,7 +77,7 @@ class Recolourer:
         """
         template_HWC = self._make_template(window, statistics)
         x_BCHW = template_HWC.permute(2, 0, 1)[None].to(self._dtype, memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             y_CHW: Tensor = self._generator(x_BCHW)[0]
         inner_HWC = y_CHW[:, self.halo : -self.halo, self.halo : -self.halo].permute(1, 2, 0).float()
         if not bool(torch.isfinite(inner_HWC.sum())):  # one value that is no number makes the sum none

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wsi_stain.augment import Perturbation, draw_perturbation, perturb, perturbed_white
 from wsi_stain.errors import StainError
-from wsi_stain.stain import StainStatistics, Template, apply_template, slide_statistics
+from wsi_stain.stain import StainConfig, StainStatistics, Template, apply_template, slide_statistics
 
 POOL_PIXELS = 50_000
 """Pixels of a slide on which a look is measured."""
@@ -80,7 +80,12 @@ def own_look(own: StainStatistics) -> Look:
 
 
 def draw_looks(
-    pool: NDArray[np.uint8], own: StainStatistics, count: int, strength: float, rng: np.random.Generator
+    pool: NDArray[np.uint8],
+    own: StainStatistics,
+    count: int,
+    strength: float,
+    rng: np.random.Generator,
+    config: StainConfig | None = None,
 ) -> list[Look]:
     """Draw laboratories and measure each as a foreign slide would be; one that would be refused is drawn again.
 
@@ -90,6 +95,7 @@ def draw_looks(
         count: Looks wanted; fewer come back when too many are refused.
         strength: See `draw_perturbation`.
         rng: Source of chance.
+        config: How the slide's own stain was measured.
     """
     looks: list[Look] = []
     for _ in range(count * _DRAWS_EACH):
@@ -97,12 +103,14 @@ def draw_looks(
             break
         drawn = draw_perturbation(rng, strength)
         try:
-            looks.append(Look(drawn, own, _measured(pool, drawn, own)))
+            looks.append(Look(drawn, own, _measured(pool, drawn, own, config)))
         except StainError:
             continue
     return looks
 
 
-def _measured(pool: NDArray[np.uint8], drawn: Perturbation, own: StainStatistics) -> StainStatistics:
+def _measured(
+    pool: NDArray[np.uint8], drawn: Perturbation, own: StainStatistics, config: StainConfig | None
+) -> StainStatistics:
     shown = np.rint(perturb(pool, drawn, own)).astype(np.uint8)
-    return slide_statistics(shown, perturbed_white(own.white, drawn), own.white_origin)
+    return slide_statistics(shown, perturbed_white(own.white, drawn), own.white_origin, config)

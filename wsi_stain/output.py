@@ -20,7 +20,7 @@ from wsi_stain.errors import CheckpointError
 from wsi_stain.generator_output import GeneratorNormalizer, Pixels, Recolourer
 from wsi_stain.geometry import TILE
 from wsi_stain.journal import file_digest
-from wsi_stain.precision import Precision
+from wsi_stain.precision import Precision, compute_dtype
 from wsi_stain.reader import BlockReader
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics
@@ -50,10 +50,10 @@ class OutputConfig(Settings):
     threads: int = Field(default=1, ge=1, le=256)
 
     def resolved(self, device: str) -> OutputConfig:
-        """The same settings with `auto` replaced by the mode that the device gets."""
-        if self.mode != "auto":
-            return self
-        return self.model_copy(update={"mode": "generator" if device.startswith("cuda") else "lut"})
+        """The same settings with each `auto` replaced by what the device gets: workers must not decide one by one."""
+        native = compute_dtype(self.precision, torch.device(device)) == torch.bfloat16
+        mode = self.mode if self.mode != "auto" else "generator" if device.startswith("cuda") else "lut"
+        return self.model_copy(update={"mode": mode, "precision": "bfloat16" if native else "float32"})
 
 
 class Normalizer(Protocol):

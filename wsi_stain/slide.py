@@ -246,5 +246,5 @@ class Slide:
 
 
 def _is_finer(step_x: Fraction, step_y: Fraction) -> bool:
-    """Whether pixels of these steps hold less area than the pixels they are made from, beyond the tolerance."""
-    return step_x * step_y < (1 - _NATIVE_TOLERANCE) ** 2
+    """Whether pixels of these steps are smaller along an axis than those they are made from, beyond the tolerance."""
+    return min(step_x, step_y) < 1 - _NATIVE_TOLERANCE

@@ -40,10 +40,10 @@ class SlideSource(Settings):
         slide_id: Unique and safe as a file name: letters, digits, `.`, `_`, `-`.
         relative: Posix path relative to the directory or list, with suffix; unique, never absolute, without `..`.
         mpp: Resolution of level 0 as the slide list states it, um per px.
-        group: Slides of one laboratory and scanner, whose stain statistics are pooled.
+        group: Laboratory and scanner, as the slide list states them.
         patient: Patient, as the slide list states it.
         site: Site, as the slide list states it.
-        split: Training, validation or test, as the slide list states it.
+        split: Part of a study, as the slide list states it; `test` is never trained on.
         label: Label, as the slide list states it.
     """
 

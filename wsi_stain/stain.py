@@ -18,7 +18,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsi_stain.errors import StainError
 from wsi_stain.settings import Settings
@@ -41,6 +41,7 @@ Array: TypeAlias = Any
 _GLASS_MIN = 140
 _GLASS_CHROMA = 40
 _GAIN_MAX = 4.0
+_LEVELS_APART = 0.1
 _BEND_MAX = 2.0
 # The darkest level a template shows, as a multiple of the reference's nuclei (gray, H) or stroma (E).
 _HEADROOM_GRAY = 1.6
@@ -95,6 +96,14 @@ class StainStatistics(Settings):
     lum_nuclei: float = Field(gt=0)
     lum_stroma: float = Field(gt=0)
     pixels: int
+
+    @model_validator(mode="after")
+    def _possible(self) -> StainStatistics:
+        if not all(0 <= value <= 255 for value in self.white):
+            raise ValueError("white must lie between 0 and 255")
+        if np.linalg.matrix_rank(np.asarray(self.vectors), tol=1e-3) < 2:
+            raise ValueError("vectors must be two different directions")
+        return self
 
 
 class Template(Settings):
@@ -244,8 +253,10 @@ def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.
     overall = _gain(ref.lum_nuclei, own.lum_nuclei)
     # The stroma's level depends on what the slide shows as well as on its stain: go half of the way (geometrically).
     low = (overall * _gain(ref.lum_stroma, own.lum_stroma)) ** 0.5
-    high = _gain(ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma)
-    high = float(np.clip(high, low / _BEND_MAX, low * _BEND_MAX))
+    wanted, found = ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma
+    # Where luminance hardly tells nuclei from stroma, it cannot say how steep the curve is between them.
+    told = min(wanted, found) > _LEVELS_APART * own.lum_stroma
+    high = float(np.clip(_gain(wanted, found), low / _BEND_MAX, low * _BEND_MAX)) if told else low
     weights = np.asarray(LUMINANCE, np.float32)[:, None] * np.float32(low * scale)
     return weights, high / low - 1, low * scale * own.lum_stroma
 

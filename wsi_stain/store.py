@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ from wsi_stain.geometry import (
 )
 from wsi_stain.grid import TileGrid
 from wsi_stain.settings import Settings
-from wsi_stain.stain import StainStatistics
+from wsi_stain.stain import StainConfig, StainStatistics
 
 FORMAT = 1
 
@@ -61,8 +61,10 @@ class SlideRecord(Settings):
         vendor: Scanner vendor as OpenSlide names it.
         background: The scanner's background, R, G, B.
         icc_profile: The profile that the pixels are in, base64.
-        group: Laboratory and scanner, for pooled statistics.
-        patient: Patient, for splits.
+        icc_policy: `keep`: pixels as scanned; `srgb`: converted by their profile.
+        stain_config: How its stain was measured.
+        group: Laboratory and scanner.
+        patient: Patient.
         site: Where the slide was made.
         split: Which part of a study the slide belongs to.
         label: The slide's label.
@@ -80,6 +82,8 @@ class SlideRecord(Settings):
     vendor: str = ""
     background: tuple[int, int, int] = (255, 255, 255)
     icc_profile: str | None = None
+    icc_policy: Literal["keep", "srgb"] = "keep"
+    stain_config: StainConfig = StainConfig()
     group: str | None = None
     patient: str | None = None
     site: str | None = None

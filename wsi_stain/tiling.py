@@ -248,6 +248,8 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
         objective_power=slide.objective_power,
         vendor=slide.vendor,
         background=slide.background,
+        icc_policy=config.slide.icc,
+        stain_config=config.stain,
         icc_profile=None if profile is None else base64.b64encode(profile).decode(),
         **_labels(source),
     )
@@ -278,7 +280,7 @@ def _find_tissue(slide: Slide, config: TilingConfig) -> tuple[NDArray[np.uint8],
     mpp, inside = slide.mpp.mean * scale, _inside(slide.bounds, slide.size, thumbnail.shape)
     mask = tissue_mask(thumbnail, mpp, config.tissue) & inside
     grid = tile_grid(slide.size, mask)
-    if grid.kept.any():  # tissue may lie under ink: those tiles are kept, but neither measured nor learned from
+    if grid.kept.any():  # tissue may lie under ink: those tiles are kept, and their ink is not measured
         inked = tile_grid(slide.size, ink_mask(thumbnail, mpp, config.tissue) & inside)
         grid = dataclasses.replace(grid, kept=grid.kept | inked.kept)
     return thumbnail, mask, grid

@@ -50,6 +50,7 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 _SETTLING_BATCH = 32
 _SCORED_LOOKS = 8
 _POOL_TILES = 64
+_SQUARE = 1.15
 
 
 class TrainingConfig(Settings):
@@ -154,7 +155,6 @@ def train(
     out: Path,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     device: str = "cpu",
-    icc_policy: Literal["keep", "srgb"] = "keep",
 ) -> Path:
     """Train a generator to bring any slide to the look of these.
 
@@ -164,7 +164,6 @@ def train(
         out: Directory that gets checkpoint.safetensors, metrics.csv and panels/epoch_*.png.
         on_progress: Called after each step.
         device: Where to compute, as torch names it.
-        icc_policy: What was done with the slides' ICC profiles when they were tiled; recorded.
 
     Returns:
         The checkpoint's path.
@@ -175,26 +174,31 @@ def train(
     chosen = torch.device(device)
     with torch.random.fork_rng([chosen] if chosen.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        contract = _contract(config, slides, icc_policy)
+        contract = _contract(config, slides)
         return _Training(config, slides, chosen, contract).run(out, on_progress)
 
 
-def _contract(config: TrainingConfig, slides: Sequence[StoredSlide], icc_policy: Literal["keep", "srgb"]) -> Contract:
+def _contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Contract:
     if not slides:
         raise TrainingError("There is no slide to train on", "Tile at least one reference slide")
     check_resolution(slides)
-    if len({slide.record.icc_profile for slide in slides}) > 1:
+    if len({(slide.record.icc_profile, slide.record.icc_policy) for slide in slides}) > 1:
         raise TrainingError(
             "The reference slides have different ICC profiles, so their colours do not mean the same",
             "Tile them with tiling.slide.icc set to srgb",
         )
     first = slides[0]
+    if max(first.mpp) > min(first.mpp) * _SQUARE:
+        raise TrainingError(
+            f"Pixels of {first.record.slide_id} are not square: {first.mpp.x:.4g} x {first.mpp.y:.4g} um",
+            f"Tile it with --mpp {max(first.mpp):.3g}",
+        )
     return Contract(
         generator=config.generator,
         template=Template(kind=config.template, reference=_stain(first)),
         mpp=first.mpp.mean,
         icc_profile=first.record.icc_profile,
-        icc_policy=icc_policy,
+        icc_policy=first.record.icc_policy,
         training_fingerprint=training_fingerprint(config, slides),
         version=__version__,
     )
@@ -269,7 +273,15 @@ class _Training:
             some = thinned([ref for ref in tiles if ref.slide == index], self.slides, _POOL_TILES)
             pool = pixel_pool([slide.read_tile(ref.tile) for ref in some], self.rng) if some else None
             for looks, wanted in ((training, count), (scored, _SCORED_LOOKS)):
-                drawn = draw_looks(pool, own, wanted, self.config.strength, self.rng) if pool is not None else []
+                drawn: list[Look] = []
+                if pool is not None and wanted:
+                    measured = slide.record.stain_config
+                    drawn = draw_looks(pool, own, wanted, self.config.strength, self.rng, measured)
+                    if not drawn:
+                        raise TrainingError(
+                            f"No simulated laboratory leaves {slide.record.slide_id} a stain that can be measured",
+                            "Lower training.strength, or set training.augment to false",
+                        )
                 looks.append(drawn or [own_look(own)])
         return training, scored
 
