@@ -23,11 +23,22 @@ app = typer.Typer(
     help="Re-stain whole-slide images in the style of a reference laboratory with Pix2Pix.",
 )
 
+
+def _absolute(value: Any) -> Any:
+    """Paths as every worker on every machine understands them."""
+    if isinstance(value, list):
+        return [_absolute(item) for item in value]
+    return value.absolute() if isinstance(value, Path) else value
+
+
 Slides = Annotated[
     list[Path],
     typer.Argument(help="Slides: files, directories (searched recursively), or a CSV with a column 'slide'."),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Output directory. Run the same command again to resume.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", callback=_absolute, help="Output directory. Run the same command again to resume."),
+]
 Config = Annotated[
     str | None,
     typer.Option(
@@ -86,9 +97,14 @@ def run(
     slides: Slides,
     out: Out,
     reference: Annotated[
-        list[Path] | None, typer.Option("--reference", "-r", help="Reference slide, or directory of them; repeatable.")
+        list[Path] | None,
+        typer.Option(
+            "--reference", "-r", callback=_absolute, help="Reference slide, or directory of them; repeatable."
+        ),
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Use this checkpoint instead of training one.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(callback=_absolute, help="Use this checkpoint instead of training one.")
+    ] = None,
     config: Config = None,
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
@@ -110,7 +126,9 @@ def run(
 @app.command()
 def tile(
     slides: Slides,
-    store: Annotated[Path, typer.Option("--store", "-s", help="Tile store to write (a Zarr directory).")],
+    store: Annotated[
+        Path, typer.Option("--store", "-s", callback=_absolute, help="Tile store to write (a Zarr directory).")
+    ],
     config: Config = None,
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
@@ -129,8 +147,10 @@ def tile(
 
 @app.command()
 def train(
-    store: Annotated[Path, typer.Argument(help="Tile store of the reference laboratory's slides.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for checkpoint, metrics and panels.")],
+    store: Annotated[Path, typer.Argument(callback=_absolute, help="Tile store of the reference laboratory's slides.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=_absolute, help="Directory for checkpoint, metrics and panels.")
+    ],
     config: Config = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -144,8 +164,10 @@ def train(
 
 @app.command()
 def normalize(
-    store: Annotated[Path, typer.Argument(help="Tile store of the slides to normalize.")],
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint (safetensors) made by train or run.")],
+    store: Annotated[Path, typer.Argument(callback=_absolute, help="Tile store of the slides to normalize.")],
+    checkpoint: Annotated[
+        Path, typer.Option(callback=_absolute, help="Checkpoint (safetensors) made by train or run.")
+    ],
     out: Out,
     config: Config = None,
     output: Output = None,
@@ -184,9 +206,9 @@ def doctor(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the demo's slides and results.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=_absolute, help="Directory for the demo's slides and results.")
+    ] = Path("demo"),
     workers: Workers = None,
 ) -> None:
     """Make synthetic slides of two laboratories and run everything on them. No download, no GPU."""
@@ -212,9 +234,6 @@ def main() -> None:
         if error.remedy:
             Console(stderr=True).print(f"remedy: {error.remedy}", highlight=False, markup=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: run the same command again to resume", highlight=False)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

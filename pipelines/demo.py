@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pipelines import run as pipeline
 from pipelines.config import load_config
+from pipelines.progress import tell
 from wsi_stain.synthetic import write_cohort
 
 _SHORT = {"training": {"images": 1200}}
@@ -22,7 +23,7 @@ def run(out: Path, overrides: Mapping[str, Any], console: Console) -> int:
     Returns:
         The exit code of the run.
     """
-    console.print(f"writing synthetic slides of two laboratories to {out}", highlight=False)
+    tell(console, f"writing synthetic slides of two laboratories to {out}")
     cohort = write_cohort(out)
     request = pipeline.Request(
         slides=[cohort.slides],

@@ -12,16 +12,17 @@ from rich.console import Console
 
 from pipelines.config import RunConfig, device
 from pipelines.model import Model
-from pipelines.progress import Progress
-from pipelines.results import failed_row, finish, finished_row, save_row
+from pipelines.progress import Progress, tell
+from pipelines.results import failed_row, finish, finished_row, save_row, saved_row
 from pipelines.train import complete_slides
 from pipelines.workspace import Workspace, pyramid_names
 from wsi_stain import __version__
+from wsi_stain.errors import LeaseError
 from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
 from wsi_stain.geometry import BlockIndex
 from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
-from wsi_stain.journal import fingerprint, lease, remove_partials
+from wsi_stain.journal import fingerprint, lease, remove_partials, valid_receipt
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.report import SlideRow
@@ -64,8 +65,27 @@ class Normalization:
 
     def key(self, slide_key: str) -> str:
         """Fingerprint of everything that decides the bytes of the pyramid of the slide whose tiles have `slide_key`."""
-        settings = {"output": self.output.model_dump(mode="json"), "jpeg": self.config.jpeg.model_dump(mode="json")}
+        settings = {
+            "output": self.output.model_dump(mode="json", exclude={"threads"}),
+            "jpeg": self.config.jpeg.model_dump(mode="json"),
+            "device": device(),
+        }
         return fingerprint({"tiles": slide_key, "checkpoint": self.model.digest, "version": __version__, **settings})
+
+    def standing(self, slide_id: str, key: str) -> SlideRow | None:
+        """The row of a slide whose pyramid was finished under the same key; what its making left over is removed."""
+        place = self.workspace.slide(slide_id)
+        row = saved_row(place, key)
+        if row is None or not valid_receipt(place / "pyramid.json", key, self.workspace.out / self.names[slide_id]):
+            return None
+        shutil.rmtree(place / "blocks", ignore_errors=True)
+        return row
+
+    def forget(self, slide_id: str) -> None:
+        """Remove a pyramid made under another key: if the slide fails now, none must stand under its name."""
+        place = self.workspace.slide(slide_id)
+        for path in (place / "row.json", place / "pyramid.json", self.workspace.out / self.names[slide_id]):
+            path.unlink(missing_ok=True)
 
 
 def plan(request: Request) -> list[StoredSlide]:
@@ -83,7 +103,7 @@ def show_plan(request: Request, console: Console) -> int:
     """Print what would be normalized."""
     for slide in plan(request):
         where = f"{slide.size.width} x {slide.size.height} px at {slide.mpp.mean:.4g} um/px"
-        console.print(f"{slide.record.slide_id}: {int(slide.kept.sum())} tiles, {where}", highlight=False)
+        tell(console, f"{slide.record.slide_id}: {int(slide.kept.sum())} tiles, {where}")
     return 0
 
 
@@ -103,7 +123,8 @@ def run(request: Request, console: Console) -> int:
             for slide, source in zip(slides, sources, strict=True)
         }
         rows = collected(executor, flows, sources, progress)
-    return finish(workspace, rows, request.config, model, console)
+        check()
+        return finish(workspace, rows, request.config, model, console)
 
 
 def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalization, started: float) -> Flow:
@@ -119,6 +140,9 @@ def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalizatio
         The slide's row.
     """
     place, key = shared.workspace.slide(source.slide_id), shared.key(slide.record.key)
+    if row := shared.standing(source.slide_id, key):
+        return row
+    shared.forget(source.slide_id)
     shared.model.check_colours(slide.record)
     yield [Task(prepare_slide, _prepare_task(slide, shared, place, key), "prepare")]
     tasks = [_block_task(slide, shared, place, key, block) for block in _blocks(slide)]
@@ -129,7 +153,7 @@ def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalizatio
     yield [Task(stitch_slide, _stitch_task(slide, shared, place, key, files, output), "stitch")]
     row = finished_row(slide, source, shared.workspace.out, output, time.monotonic() - started)
     save_row(place, key, row)
-    shutil.rmtree(place / "blocks")
+    shutil.rmtree(place / "blocks", ignore_errors=True)
     return row
 
 
@@ -141,6 +165,8 @@ def collected(
     progress.expect("slides", len(flows))
     for result in drive(executor, flows, progress.on_tasks, progress.on_done):
         row = result.value
+        if isinstance(result.error, LeaseError):
+            raise result.error
         if result.error is not None:
             row = failed_row(known[result.key], result.error, result.seconds)
             progress.say(f"{row.slide}: {row.status}: {row.reason}. {row.remedy}")

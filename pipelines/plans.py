@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from pipelines.progress import printable, tell
 from wsi_stain.errors import WsiStainError
 from wsi_stain.executor import ExecutorConfig, Flow, Receipt, Task, drive, open_executor
 from wsi_stain.slides import SlideSource
@@ -56,11 +58,10 @@ def print_plan(looks: Sequence[Look], console: Console) -> int:
     code = print_looks(looks, console)
     tiles = sum(look.tiles for look in looks)
     usable = sum(look.facts is not None for look in looks)
-    console.print(
+    tell(
+        console,
         f"{usable} of {len(looks)} slides, {tiles} tiles, at most {_size(tiles * _TILE_BYTES)} of them on disk, "
         f"about {_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
-        highlight=False,
-        soft_wrap=True,
     )
     return code
 
@@ -87,12 +88,16 @@ def print_looks(looks: Sequence[Look], console: Console) -> int:
     ):
         table.add_column(heading, overflow="fold")
     for look in looks:
-        table.add_row(look.source.relative, *(_cells(look.facts) if look.facts else ["cannot be used"]))
+        table.add_row(
+            escape(printable(look.source.relative)), *(_cells(look.facts) if look.facts else ["cannot be used"])
+        )
     console.print(table)
     refused = [look for look in looks if look.error is not None]
     for look in refused:
         kind = "" if isinstance(look.error, WsiStainError) else f"{type(look.error).__name__}: "
-        console.print(f"{look.source.relative}: {kind}{look.error}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            printable(f"{look.source.relative}: {kind}{look.error}"), highlight=False, markup=False, soft_wrap=True
+        )
     return 3 if refused else 0
 
 

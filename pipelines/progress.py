@@ -17,6 +17,16 @@ from wsi_stain.executor import Task
 _PLAIN_EVERY_S = 10.0
 
 
+def printable(text: str) -> str:
+    """Text with what a terminal cannot encode, such as file names that are not UTF-8, shown escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def tell(console: Console, text: str) -> None:
+    """Print a line as it is: nothing in a name is markup."""
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
 class Progress(AbstractContextManager["Progress"]):
     """Counts of finished work by stage."""
 
@@ -30,7 +40,7 @@ class Progress(AbstractContextManager["Progress"]):
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
             disable=not self._terminal,
         )
@@ -55,7 +65,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def advance(self, stage: str, count: int = 1, note: str = "") -> None:
         """Record `count` finished pieces of a stage; `note` says something about the last."""
-        self._bars.update(self._tasks[stage], advance=count, note=note)
+        self._bars.update(self._tasks[stage], advance=count, note=printable(note))
         if not self._terminal and time.monotonic() - self._last_line > _PLAIN_EVERY_S:
             self._print_line()
 
@@ -70,7 +80,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        tell(self.console, text)
 
     def _print_line(self) -> None:
         self._last_line = time.monotonic()

@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, device
 from pipelines.model import Model
+from pipelines.progress import tell
 from pipelines.workspace import Workspace
 from wsi_stain import __version__
 from wsi_stain.errors import NoTissueError, WsiStainError
@@ -70,11 +71,21 @@ def saved_row(place: Path, key: str) -> SlideRow | None:
     saved = read_json(place / "row.json")
     if not isinstance(saved, dict) or saved.get("key") != key:
         return None
-    pictures = {name: base64.b64decode(text) if text else None for name, text in saved["pictures"].items()}
-    return SlideRow.model_validate({**saved["row"], **pictures})
+    try:
+        pictures = {name: base64.b64decode(text) if text else None for name, text in saved["pictures"].items()}
+        return SlideRow.model_validate({**saved["row"], **pictures})
+    except (KeyError, TypeError, ValueError):  # written by another version
+        return None
 
 
-def finish(workspace: Workspace, rows: Sequence[SlideRow], config: RunConfig, model: Model, console: Console) -> int:
+def finish(
+    workspace: Workspace,
+    rows: Sequence[SlideRow],
+    config: RunConfig,
+    model: Model,
+    console: Console,
+    trained_here: bool = False,
+) -> int:
     """Write summary.csv, run.json and the report, and tell how it went.
 
     Returns:
@@ -84,15 +95,15 @@ def finish(workspace: Workspace, rows: Sequence[SlideRow], config: RunConfig, mo
     write_summary(workspace.out / "summary.csv", rows)
     write_json(workspace.out / "run.json", facts)
     write_sheet(workspace.out / "report" / "before-after.jpg", rows)
-    report = write_report(workspace.out, rows, facts, panel=_last_panel(workspace))
+    report = write_report(workspace.out, rows, facts, panel=_last_panel(workspace) if trained_here else None)
     for status, count in Counter(row.status for row in rows).items():
-        console.print(f"{count} {status}", highlight=False)
-    console.print(f"pyramids: {workspace.out / 'slides'}   report: {report}", highlight=False, soft_wrap=True)
+        tell(console, f"{count} {status}")
+    tell(console, f"pyramids: {workspace.out / 'slides'}   report: {report}")
     return 0 if all(row.status in _OK for row in rows) else 3
 
 
 def _last_panel(workspace: Workspace) -> bytes | None:
-    """The training's last picture, where this run trained."""
+    """The training's last picture."""
     panels = sorted((workspace.training / "panels").glob("*.png"))
     return panels[-1].read_bytes() if panels else None
 
@@ -103,7 +114,8 @@ def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:
         "version": __version__,
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _VERSIONS},
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json") | {"output": config.output.resolved(device()).model_dump(mode="json")},
+        "device": device(),
         "checkpoint": {"file": model.path.name, "sha256": model.digest},
     }
 

@@ -14,13 +14,13 @@ from pipelines.model import Model
 from pipelines.normalize import Normalization, collected, normalize_flow
 from pipelines.plans import Look, look_at, print_plan
 from pipelines.progress import Progress
-from pipelines.results import finish, saved_row
+from pipelines.results import finish
 from pipelines.tile import tile_all, tile_flow
 from pipelines.train import trained
 from pipelines.workspace import Workspace, pyramid_names
 from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, open_executor
-from wsi_stain.journal import lease, remove_partials, valid_receipt
+from wsi_stain.journal import lease, remove_partials
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling import LookTask, identify_slide
@@ -86,7 +86,8 @@ def run(request: Request, console: Console) -> int:
         jobs = _jobs(sources, references if request.checkpoint is None else [], workspace, config.keep_tiles)
         flows = {job.source.slide_id: slide_flow(job, shared) for job in jobs}
         rows = collected(executor, flows, sources, progress)
-    return finish(workspace, rows, config, model, console)
+        check()
+        return finish(workspace, rows, config, model, console, trained_here=request.checkpoint is None)
 
 
 def slide_flow(job: Job, shared: Normalization) -> Flow:
@@ -96,15 +97,17 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
         The slide's row.
     """
     started, tiling, slide_id = time.monotonic(), shared.config.tiling, job.source.slide_id
-    place, pyramid = shared.workspace.slide(slide_id), shared.workspace.out / shared.names[slide_id]
-    if pyramid.exists():
-        (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
-        key = shared.key(known["key"])
-        if (row := saved_row(place, key)) and valid_receipt(place / "pyramid.json", key, pyramid):
-            return row
-    yield from tile_flow(job.tiled_as, job.store, tiling)
     store = TileStore(job.store)
-    row = yield from normalize_flow(store[job.tiled_as.slide_id], job.source, shared, started)
+    if (shared.workspace.out / shared.names[slide_id]).exists():
+        (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
+        row = shared.standing(slide_id, shared.key(known["key"]))
+        if row is None:
+            shared.forget(slide_id)
+    else:
+        row = None
+    if row is None:
+        yield from tile_flow(job.tiled_as, job.store, tiling)
+        row = yield from normalize_flow(store[job.tiled_as.slide_id], job.source, shared, started)
     if not job.keep_tiles:
         store.drop_tiles(job.tiled_as.slide_id)
     return row

@@ -53,7 +53,11 @@ def run(request: Request, console: Console) -> int:
             for result in tile_all(executor, sources, request.store, request.config.tiling, progress)
             if result.error is not None
         ]
-    console.print(f"{len(sources) - len(failed)} of {len(sources)} slides tiled into {request.store}", highlight=False)
+    console.print(
+        f"{len(sources) - len(failed)} of {len(sources)} slides tiled into {request.store}",
+        highlight=False,
+        markup=False,
+    )
     return 3 if failed else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.config import RunConfig, device
-from pipelines.progress import Progress
+from pipelines.progress import Progress, tell
 from wsi_stain import __version__
 from wsi_stain.errors import StoreError
-from wsi_stain.journal import fingerprint, lease, valid_receipt, write_receipt
+from wsi_stain.journal import fingerprint, lease, remove_partials, valid_receipt, write_receipt
 from wsi_stain.store import StoredSlide, TileStore
 from wsi_stain.training import TrainingConfig, TrainingProgress, train
 
@@ -52,10 +53,8 @@ def show_plan(request: Request, console: Console) -> int:
     training = request.config.training
     for slide in plan(request):
         tiles = int((slide.tissue >= training.min_tissue).sum())
-        console.print(
-            f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px", highlight=False
-        )
-    console.print(f"{training.images} images, {training.epochs} epochs, on {device()}", highlight=False)
+        tell(console, f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px")
+    tell(console, f"{training.images} images, {training.epochs} epochs, on {device()}")
     return 0
 
 
@@ -63,8 +62,9 @@ def run(request: Request, console: Console) -> int:
     """Train, unless the same training was done there before."""
     slides = plan(request)
     with lease(request.out), Progress(console) as progress:
+        remove_partials(request.out)
         checkpoint = trained(slides, request.config.training, request.out, progress)
-    console.print(f"checkpoint: {checkpoint}", highlight=False)
+    tell(console, f"checkpoint: {checkpoint}")
     return 0
 
 
@@ -86,6 +86,8 @@ def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, pr
     if valid_receipt(receipt, key, checkpoint):
         progress.say(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
         return checkpoint
+    receipt.unlink(missing_ok=True)  # from here on it would vouch for a checkpoint that it did not see
+    shutil.rmtree(out / "panels", ignore_errors=True)
     expected = False
 
     def on_progress(now: TrainingProgress) -> None:

@@ -45,18 +45,15 @@ class Workspace:
 def pyramid_names(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
     """Each slide id's pyramid, relative to OUT: slides/, its relative path, .ome.tif for a suffix.
 
-    Slides that would meet (a.svs beside a.tif) keep their own suffix before .ome.tif.
+    Slides that would meet (a.svs beside a.tif) keep their own suffix before .ome.tif; if they still meet, their ids.
     """
-    plain = {source.slide_id: _stem(source) for source in sources}
-    shared = Counter(str(name).casefold() for name in plain.values())
-    return {
-        source.slide_id: _named(
-            PurePosixPath(source.relative)
-            if shared[str(plain[source.slide_id]).casefold()] > 1
-            else plain[source.slide_id]
-        )
-        for source in sources
-    }
+    named = {source.slide_id: _stem(source) for source in sources}
+    for distinct in ("relative", "slide_id"):
+        shared = Counter(str(name).casefold() for name in named.values())
+        for source in sources:
+            if shared[str(named[source.slide_id]).casefold()] > 1:
+                named[source.slide_id] = PurePosixPath(getattr(source, distinct))
+    return {slide_id: _pyramid(name) for slide_id, name in named.items()}
 
 
 def _stem(source: SlideSource) -> PurePosixPath:
@@ -68,5 +65,5 @@ def _stem(source: SlideSource) -> PurePosixPath:
     return path
 
 
-def _named(path: PurePosixPath) -> PurePosixPath:
+def _pyramid(path: PurePosixPath) -> PurePosixPath:
     return PurePosixPath("slides") / path.with_name(f"{path.name}.ome.tif")

@@ -162,6 +162,29 @@ def test_run_again_keeps_everything(finished: Path, cohort: Cohort, tiny: Path, 
     }
 
 
+def test_normalize_again_keeps_everything_and_another_checkpoint_leaves_nothing_old(
+    finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+) -> None:
+    store, checkpoint = finished / "work" / "reference.zarr", finished / "training" / "checkpoint.safetensors"
+    command = ("normalize", store, "--checkpoint", checkpoint, "-o", tmp_path / "out", "-c", tiny, "-j", 0)
+    assert wsi_stain(*command).code == 0
+    (pyramid,) = (tmp_path / "out" / "slides").rglob("*.tif")
+    written = pyramid.stat().st_mtime_ns
+    again = wsi_stain(*command)
+    assert (again.code, pyramid.stat().st_mtime_ns) == (0, written)
+    assert wsi_stain(*command, "--output", "generator").code == 0
+    assert pyramid.stat().st_mtime_ns > written
+
+
+def test_names_that_look_like_markup_are_names(cohort: Cohort, wsi_stain: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "a["
+    folder.mkdir()
+    shutil.copy(cohort.slides / "broken.svs", folder / "b].svs")
+    ended = wsi_stain("inspect", tmp_path, "-j", 0)
+    assert ended.code == 3
+    assert "a[/b].svs" in ended.out
+
+
 def test_serial_and_dask_and_another_cut_of_work_give_the_same_bytes(
     finished: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:

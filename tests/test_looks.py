@@ -56,7 +56,7 @@ def test_statistics_of_the_look_bring_its_template_near_the_slides_own(kind: str
 def test_refused_laboratories_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def refusing(pool: np.ndarray, perturbation: Perturbation, own: StainStatistics) -> StainStatistics:
+    def refusing(pool: np.ndarray, perturbation: Perturbation, own: StainStatistics, config: object) -> StainStatistics:
         calls.append(perturbation)
         if len(calls) % 2:
             raise StainError("not H&E")

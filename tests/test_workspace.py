@@ -25,6 +25,11 @@ def sources(*relatives: str) -> list[SlideSource]:
         pytest.param(["x.svs", "x.tif"], ["slides/x.svs.ome.tif", "slides/x.tif.ome.tif"], id="same stem"),
         pytest.param(["x.svs", "X.tif"], ["slides/x.svs.ome.tif", "slides/X.tif.ome.tif"], id="case-blind disks"),
         pytest.param(["x.ome.tif"], ["slides/x.ome.tif"], id="already ome"),
+        pytest.param(
+            ["a.svs", "a.tif", "a.svs.tif"],
+            ["slides/id0.ome.tif", "slides/a.tif.ome.tif", "slides/id2.ome.tif"],
+            id="names that meet again",
+        ),
         pytest.param(["v1.2.svs"], ["slides/v1.2.ome.tif"], id="dots in the name"),
     ],
 )

@@ -35,7 +35,7 @@ class ExecutorConfig(Settings):
         workers: Worker processes on this machine; 0 runs everything in this process, None takes one for each core.
         scheduler: Address of a running Dask scheduler (tcp://...), whose workers are used instead.
         scheduler_file: File that such a scheduler wrote with --scheduler-file.
-        retries: How often a task whose worker died, or that failed for no reason of ours, is tried again.
+        retries: How often a task that failed by no error of ours is tried again; Dask itself sees to dead workers.
         worker_timeout_s: How long to wait for a first worker of a running scheduler, seconds.
     """
 
@@ -72,7 +72,9 @@ class FlowResult:
 class Executor(Protocol):
     """Runs tasks. `submit` never blocks; `completed` waits for one result."""
 
-    window: int
+    @property
+    def window(self) -> int:
+        """Most tasks to have in flight."""
 
     def submit(self, ticket: int, task: Task) -> None:
         """Start a task; its result comes back under `ticket`."""
@@ -116,7 +118,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         self._cluster: Any = None
         self._retries = config.retries
         if config.scheduler or config.scheduler_file:
-            self._client = Client(address=config.scheduler, scheduler_file=config.scheduler_file, timeout="30s")
+            self._client = _connected(config)
             self._await_worker(config.worker_timeout_s)
         else:
             self._cluster = LocalCluster(
@@ -128,12 +130,16 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
                 memory_limit=0,
             )
             self._client = Client(self._cluster)
-        self.window = 2 * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
         self.dashboard: str = self._client.dashboard_link
         self._done: Any = as_completed(raise_errors=False)
         self._tickets: dict[str, int] = {}
         # A scheduler may serve several runs: names are never shared, or one run would be handed the other's receipts.
         self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
+
+    @property
+    def window(self) -> int:
+        """Two tasks for each worker there is now: on a cluster workers come one by one."""
+        return 2 * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
     def _await_worker(self, timeout_s: float) -> None:
         try:
@@ -164,9 +170,12 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         ticket = self._tickets.pop(future.key)
         if future.status == "error":
             return ticket, _worker_error(future.exception())
-        if future.status == "cancelled":
+        if future.status != "finished":
             return ticket, WsiStainError("The scheduler was lost", "Run the same command again: finished work is kept")
-        outcome: Receipt | WsiStainError = future.result()
+        try:
+            outcome: Receipt | WsiStainError = future.result()
+        except Exception as error:  # the worker died with the receipt, and running the task again failed
+            return ticket, _worker_error(error)
         return ticket, outcome
 
     def __exit__(
@@ -175,6 +184,17 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
+
+
+def _connected(config: ExecutorConfig) -> Any:
+    """A client of the running scheduler that the configuration names."""
+    from distributed import Client
+
+    try:
+        return Client(address=config.scheduler, scheduler_file=config.scheduler_file, timeout="30s")
+    except (OSError, TimeoutError, ValueError) as error:
+        where = config.scheduler or config.scheduler_file
+        raise WsiStainError(f"No Dask scheduler answers at {where}: {error}", "Check the address, start it") from error
 
 
 def _run(function: Callable[[Any], Receipt], argument: Any) -> Receipt | WsiStainError:

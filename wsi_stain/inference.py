@@ -104,6 +104,7 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
         raise StainError(f"The stain of {task.slide_id} was not measured", "Tile the slide again")
     normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
     artifact = normalizer.prepare(slide, statistics)
+    task.receipt.unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
     save_artifact(task.artifact, artifact)
     details = {"residual": float(artifact["residual"])} if "residual" in artifact else {}
     return journal.write_receipt(task.receipt, task.key, task.artifact, white=list(normalizer.white), **details)

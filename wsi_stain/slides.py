@@ -43,7 +43,7 @@ class SlideSource(Settings):
         group: Laboratory and scanner, as the slide list states them.
         patient: Patient, as the slide list states it.
         site: Site, as the slide list states it.
-        split: Part of a study, as the slide list states it; `test` is never trained on.
+        split: Part of a study, as the slide list states it; `wsi-stain train` leaves `test` out.
         label: Label, as the slide list states it.
     """
 

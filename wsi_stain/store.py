@@ -16,12 +16,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from wsi_stain import __version__, journal, shard, zarr_files
 from wsi_stain.errors import StoreError
@@ -90,6 +90,13 @@ class SlideRecord(Settings):
     split: str | None = None
     label: str | None = None
     stain: StainStatistics | None = None
+
+    @field_validator("relative")
+    @classmethod
+    def _stays_inside(cls, relative: str) -> str:
+        if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+            raise ValueError("relative must be a path below the slide directory")
+        return relative
 
     @property
     def key(self) -> str:
@@ -375,6 +382,9 @@ def _record(folder: Path) -> SlideRecord | None:
     if mark is None:
         return None
     try:
-        return SlideRecord.model_validate(mark["record"])
-    except (ValidationError, KeyError, TypeError) as error:
+        record = SlideRecord.model_validate(mark["record"])
+        if record.slide_id != folder.name:
+            raise ValueError(f"it is of {record.slide_id}")
+        return record
+    except (ValueError, ValidationError, KeyError, TypeError) as error:
         raise StoreError(f"The record of the slide in {folder} is damaged: {error}", shard.REMEDY) from error
