@@ -119,7 +119,7 @@ def run(
     from pipelines.config import chosen_config
 
     overrides = _overrides(mpp, slide_mpp, output, workers, scheduler, keep_tiles or None)
-    request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides))
+    request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
@@ -158,7 +158,7 @@ def train(
     from pipelines import train as pipeline
     from pipelines.config import chosen_config
 
-    request = pipeline.Request(store, out, chosen_config(config, {}))
+    request = pipeline.Request(store, out, chosen_config(config, {}, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
@@ -180,7 +180,7 @@ def normalize(
     from pipelines.config import chosen_config
 
     overrides = _overrides(output=output, workers=workers, scheduler=scheduler)
-    request = pipeline.Request(store, checkpoint, out, chosen_config(config, overrides))
+    request = pipeline.Request(store, checkpoint, out, chosen_config(config, overrides, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
@@ -219,6 +219,10 @@ def demo(
 
 def _console() -> Console:
     return Console(stderr=False)
+
+
+def _say(text: str) -> None:
+    _console().print(text, highlight=False)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from wsi_stain.output import OutputConfig
 from wsi_stain.settings import Settings
 from wsi_stain.tiling import TilingConfig
 from wsi_stain.training import TrainingConfig
+
+_GPU_WORKERS = 4
 
 
 class RunConfig(Settings):
@@ -56,9 +59,26 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def chosen_config(name: str | None, overrides: Mapping[str, Any]) -> RunConfig:
-    """The configuration asked for; by default `wsi` on a GPU and `small` without one."""
-    return load_config(name or ("wsi" if device() == "cuda" else "small"), overrides)
+def chosen_config(
+    name: str | None, overrides: Mapping[str, Any], say: Callable[[str], None] = lambda text: None
+) -> RunConfig:
+    """The configuration asked for; by default `wsi` on a GPU and `small` without one.
+
+    Args:
+        name: As for `load_config`, or None for the default.
+        overrides: As for `load_config`.
+        say: Told which default was taken, and why.
+    """
+    gpu = device() == "cuda"
+    if name is None:
+        name = "wsi" if gpu else "small"
+        say(f"configuration: {name} ({'a GPU was found' if gpu else 'no GPU was found'})")
+    config = load_config(name, overrides)
+    if not gpu or config.executor.workers is not None:
+        return config
+    # Each worker holds a context on the GPU: a few keep it busy, one a core would fill its memory.
+    few = config.executor.model_copy(update={"workers": min(_GPU_WORKERS, len(os.sched_getaffinity(0)))})
+    return config.model_copy(update={"executor": few})
 
 
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:

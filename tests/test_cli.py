@@ -253,6 +253,7 @@ def test_run_dry_run_writes_nothing(cohort: Cohort, wsi_stain: Run, tmp_path: Pa
     ended = wsi_stain("run", cohort.slides, "-r", cohort.reference, "-o", tmp_path / "out", "-j", 0, "--dry-run")
     assert ended.code == 3
     assert "tiles" in ended.out
+    assert "GPU was found" in ended.out, "the default configuration is told, and why it was taken"
     assert not list(tmp_path.iterdir())
 
 
