@@ -2,8 +2,8 @@
 
 OUT/slides/<relative path>.ome.tif   one pyramid a slide
 OUT/summary.csv  run.json  report/   what happened
-OUT/training/                        checkpoint.safetensors, metrics.csv, panels/
-OUT/work/                            tile stores, blocks, receipts: what a rerun resumes from
+OUT/training                         checkpoint.safetensors, metrics.csv, panels/
+OUT/work                             tile stores, blocks, receipts: what a rerun resumes from
 """
 
 from __future__ import annotations
