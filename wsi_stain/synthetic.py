@@ -138,7 +138,8 @@ def stain_tissue(concentrations: NDArray[np.float32], laboratory: Laboratory, se
     light *= np.asarray(laboratory.white, np.float32)
     light = gaussian_filter(light, (laboratory.blur_px, laboratory.blur_px, 0))
     light += laboratory.noise * np.random.default_rng(seed).standard_normal(light.shape, dtype=np.float32)
-    return np.clip(np.rint(light), 0, 254).astype(np.uint8)
+    stained: Rgb8 = np.clip(np.rint(light), 0, 254).astype(np.uint8)
+    return stained
 
 
 def draw_pen(pixels: Rgb8, colour: Pen, seed: int, width_px: float) -> Rgb8:
@@ -160,7 +161,8 @@ def draw_pen(pixels: Rgb8, colour: Pen, seed: int, width_px: float) -> Rgb8:
     ImageDraw.Draw(canvas).line(stroke, fill=255, width=max(1, round(width_px)), joint="curve")
     cover = gaussian_filter(np.asarray(canvas, np.float32) / 255, 1.5)[..., None]
     ink = np.exp(-cover * np.asarray(_PENS[colour], np.float32))
-    return np.rint(pixels * ink).astype(np.uint8)
+    marked: Rgb8 = np.rint(pixels * ink).astype(np.uint8)
+    return marked
 
 
 def defocus(pixels: Rgb8, seed: int, blur_px: float) -> Rgb8:
