@@ -63,19 +63,20 @@ def decode(chunk: bytes, size: int) -> NDArray[np.uint8]:
     return values
 
 
-def write_shard(file: BinaryIO, tiles: Mapping[TileIndex, NDArray[np.uint8]]) -> None:
+def write_shard(file: BinaryIO, tiles: Mapping[TileIndex, NDArray[np.uint8]], side: int = TILES_PER_BLOCK) -> None:
     """Write a shard.
 
     Args:
         file: Open for writing, at its beginning.
         tiles: RGB tiles, (256, 256, 3), by their place in the shard or in the slide's tile grid. They are written in
             the order of their places, so that equal tiles make equal bytes.
+        side: Rows and columns of tiles in the shard.
     """
-    index = np.full((TILES_PER_BLOCK, TILES_PER_BLOCK, 2), _ABSENT, "<u8")
+    index = np.full((side, side, 2), _ABSENT, "<u8")
     offset = 0
     for tile in sorted(tiles):
         chunk = encode(tiles[tile].transpose(2, 0, 1))
-        index[_slot(tile)] = offset, len(chunk)
+        index[tile.row % side, tile.col % side] = offset, len(chunk)
         offset += file.write(chunk)
     file.write(_with_checksum(index.tobytes()))
 

@@ -4,6 +4,7 @@
       SLIDE_ID/            OME-NGFF 0.5 multiscale group; attributes: ome, wsi_stain {record, shards}
         0                  (3, H, W) uint8, one chunk a tile, one shard a block; tiles that are not kept are absent
         maps/kept, tissue  (rows, cols) bool: which tiles exist; float32: share of tissue in each tile
+        maps/NAME          (rows, cols) any other fact of each tile: its quality, its label
         thumbnail, mask    (h, w, 3) uint8 and (h, w) bool: what the tissue decision was made on
         .receipts/         one file a shard, while the slide is being made
 
@@ -193,6 +194,10 @@ class StoredSlide:
         """(rows, cols): share of tissue in each tile, 0 to 1."""
         return zarr_files.read_array(self.path / "maps" / "tissue", "float32")
 
+    def map(self, name: str) -> NDArray[Any]:
+        """A map of the slide, (rows, cols): one value a tile; StoreError where there is none of that name."""
+        return zarr_files.read_array(self.path / "maps" / name)
+
     @cached_property
     def thumbnail(self) -> NDArray[np.uint8]:
         """RGB of the whole frame, (h, w, 3)."""
@@ -265,6 +270,10 @@ class SlideWriter:
         zarr_files.write_array(self.path / "mask", mask, ["y", "x"])
         zarr_files.write_image_metadata(self.path / "0", size)
 
+    def write_map(self, name: str, values: NDArray[Any]) -> None:
+        """Write a map, (rows, cols): one value a tile, of bool, uint8, int16 or float32."""
+        zarr_files.write_array(self.path / "maps" / name, values, ["row", "col"])
+
     def remove(self) -> None:
         """Empty the slide's folder, its mark first, so that at no moment a slide with holes looks complete."""
         (self.path / "zarr.json").unlink(missing_ok=True)
@@ -289,7 +298,7 @@ class SlideWriter:
         return self.path / _RECEIPTS / f"{name}.json"
 
     def write_shard(
-        self, block: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], key: str = ""
+        self, block: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], key: str = "", **details: Any
     ) -> dict[str, Any]:
         """Write one block's tiles, whole, and then its receipt.
 
@@ -297,14 +306,15 @@ class SlideWriter:
             block: Place in the block grid.
             tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid.
             key: Fingerprint of everything that the pixels depend on.
+            details: What else the receipt shall say of the block, as JSON.
 
         Returns:
-            The receipt: key, product (name, size, sha256), block, tiles.
+            The receipt: key, product (name, size, sha256), block, tiles, and the details.
         """
         path = _shard_path(self.path, block)
         journal.atomic_write(path, lambda file: shard.write_shard(file, tiles))
         receipt_path = self.receipt_path(_shard_name(block))
-        return journal.write_receipt(receipt_path, key, path, block=list(block), tiles=len(tiles))
+        return journal.write_receipt(receipt_path, key, path, block=list(block), tiles=len(tiles), **details)
 
     def valid_shard(self, block: BlockIndex, key: str) -> dict[str, Any] | None:
         """The receipt of a block's shard, if it is there and was made with this key."""

@@ -39,6 +39,10 @@ _THUMBNAIL = 1024
 """Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
 
 
+VERSION = 2
+"""Raised with every change of the code that changes which tiles a slide has or what is in them."""
+
+
 class TilingConfig(Settings):
     """How slides become tiles. Everything here affects pixels.
 
@@ -241,7 +245,7 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
     return SlideRecord(
         slide_id=source.slide_id,
         fingerprint=slide.fingerprint(),
-        settings_key=journal.fingerprint(_effective(source, config).model_dump(mode="json")),
+        settings_key=journal.fingerprint([VERSION, _effective(source, config).model_dump(mode="json")]),
         size=slide.size,
         mpp=slide.mpp,
         mpp_origin=slide.mpp_origin if source.mpp is None else "slide list",

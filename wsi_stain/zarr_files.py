@@ -66,28 +66,29 @@ def write_image_metadata(folder: Path, size: Size) -> None:
 
 
 def write_array(folder: Path, values: NDArray[Any], names: list[str]) -> None:
-    """Write a small array of bool, uint8 or float32 as one chunk, whose axes are called `names`."""
+    """Write a small array of bool, uint8, int16 or float32 as one chunk, whose axes are called `names`."""
     fill: Any = False if values.dtype == bool else 0
     journal.atomic_write(folder.joinpath("c", *["0"] * values.ndim), shard.encode(values))
     _write_array_metadata(folder, values.shape, values.shape, values.dtype.name, fill, [_LITTLE, *_ENCODED], names)
 
 
-def read_array(folder: Path, dtype: str) -> NDArray[Any]:
-    """Read a small array that `write_array` wrote; the result is read-only.
+def read_array(folder: Path, dtype: str | None = None) -> NDArray[Any]:
+    """Read a small array that `write_array` wrote, of a certain dtype or of any; the result is read-only.
 
     Raises:
         StoreError: It is missing, damaged, or of another dtype.
     """
     metadata = journal.read_json(folder / "zarr.json")
     try:
-        if metadata["data_type"] != dtype:
-            raise ValueError(f"expected {dtype}, found {metadata['data_type']}")
+        found = np.dtype(metadata["data_type"])
+        if dtype and found != dtype:
+            raise ValueError(f"expected {dtype}, found {found}")
         shape = tuple(int(side) for side in metadata["shape"])
         chunk = folder.joinpath("c", *["0"] * len(shape)).read_bytes()
-        flat = shard.decode(chunk, math.prod(shape) * np.dtype(dtype).itemsize)
+        flat = shard.decode(chunk, math.prod(shape) * found.itemsize)
     except (TypeError, KeyError, ValueError, OSError) as error:
         raise StoreError(f"{folder} is missing or damaged: {error}", shard.REMEDY) from error
-    values = flat.view(dtype).reshape(shape)
+    values: NDArray[Any] = flat.view(found).reshape(shape)
     values.flags.writeable = False
     return values
 
