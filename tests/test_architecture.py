@@ -22,7 +22,8 @@ wsi_stain.metrics wsi_stain.ome_tiff wsi_stain.ome_xml wsi_stain.output wsi_stai
 wsi_stain.pix2pix.batchnorm wsi_stain.pix2pix.discriminator wsi_stain.pix2pix.generator
 wsi_stain.pix2pix.initialization wsi_stain.pix2pix.optimization wsi_stain.precision wsi_stain.reader
 wsi_stain.resampling wsi_stain.resolution wsi_stain.shard wsi_stain.slide wsi_stain.slide_file wsi_stain.slides
-wsi_stain.stain wsi_stain.stain_vectors wsi_stain.store wsi_stain.synthetic wsi_stain.synthetic_canvas
+wsi_stain.stain wsi_stain.stain_vectors wsi_stain.store wsi_stain.store.reading wsi_stain.store.record
+wsi_stain.store.tile_store wsi_stain.store.writing wsi_stain.synthetic wsi_stain.synthetic_canvas
 wsi_stain.synthetic_scanner wsi_stain.synthetic_slide wsi_stain.synthetic_tissue wsi_stain.table_output
 wsi_stain.tissue wsi_stain.zarr_files
 """

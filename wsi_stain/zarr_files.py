@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_stain import journal, shard
 from wsi_stain.errors import StoreError
-from wsi_stain.geometry import Mpp, Size
+from wsi_stain.geometry import BlockIndex, Mpp, Size
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC: dict[str, Any] = {"name": "crc32c"}
@@ -63,6 +63,11 @@ def write_image_metadata(folder: Path, size: Size) -> None:
     codecs = [{"name": "sharding_indexed", "configuration": sharding}]
     shape = (3, size.height, size.width)
     _write_array_metadata(folder, shape, shard.SHARD_SHAPE, "uint8", 255, codecs, ["c", "y", "x"])
+
+
+def shard_path(folder: Path, block: BlockIndex) -> Path:
+    """Where one shard of the image lies in a slide's folder."""
+    return folder / "0" / "c" / "0" / str(block.row) / str(block.col)
 
 
 def write_array(folder: Path, values: NDArray[Any], names: list[str]) -> None:

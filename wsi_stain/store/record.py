@@ -1,0 +1,97 @@
+"""What is known of a slide in the store, and where in its folder that stands: the completion mark."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import ValidationError, field_validator
+
+from wsi_stain import journal, shard, zarr_files
+from wsi_stain.errors import StoreError
+from wsi_stain.geometry import Mpp, Size
+from wsi_stain.settings import Settings
+from wsi_stain.stain import StainConfig, StainStatistics
+
+FORMAT = 1
+"""Version of the store's layout and of its bytes."""
+
+
+class SlideRecord(Settings):
+    """What is known of a slide in the store.
+
+    Attributes:
+        slide_id: Its safe, unique name.
+        relative: Path relative to the slide directory, posix, with suffix.
+        fingerprint: Fingerprint of the source file: size and a digest of samples of its bytes.
+        settings_key: Fingerprint of the settings that affect pixels.
+        size: Width and height of the working frame, px.
+        mpp: Resolution of the working frame, um per px.
+        mpp_origin: Where the resolution came from.
+        objective_power: Magnification of the objective, where known.
+        vendor: Scanner vendor as OpenSlide names it.
+        background: The scanner's background, R, G, B.
+        icc_profile: The profile that the pixels are in, base64.
+        icc_policy: `keep`: pixels as scanned; `srgb`: converted by their profile.
+        stain_config: How its stain was measured.
+        group: Laboratory and scanner.
+        patient: Patient.
+        site: Where the slide was made.
+        split: Which part of a study the slide belongs to.
+        label: The slide's label.
+        stain: Stain of the slide; None where it was not measured.
+    """
+
+    slide_id: str
+    relative: str
+    fingerprint: dict[str, str | int]
+    settings_key: str
+    size: Size
+    mpp: Mpp
+    mpp_origin: str
+    objective_power: float | None = None
+    vendor: str = ""
+    background: tuple[int, int, int] = (255, 255, 255)
+    icc_profile: str | None = None
+    icc_policy: Literal["keep", "srgb"] = "keep"
+    stain_config: StainConfig = StainConfig()
+    group: str | None = None
+    patient: str | None = None
+    site: str | None = None
+    split: str | None = None
+    label: str | None = None
+    stain: StainStatistics | None = None
+
+    @field_validator("relative")
+    @classmethod
+    def _stays_inside(cls, relative: str) -> str:
+        if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+            raise ValueError("relative must be a path below the slide directory")
+        return relative
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of everything that the slide's pixels in the store depend on."""
+        return journal.fingerprint([self.fingerprint, self.settings_key, FORMAT])
+
+
+def complete_record(folder: Path) -> SlideRecord:
+    """The record of a complete slide; StoreError where there is no such slide, or its record is damaged."""
+    record = read_record(folder)
+    if record is None:
+        raise StoreError(f"There is no complete slide in {folder}", "Tile it first: run the same command again")
+    return record
+
+
+def read_record(folder: Path) -> SlideRecord | None:
+    """The record in a slide's completion mark, None without a mark; StoreError where it is damaged."""
+    mark = zarr_files.read_attributes(folder).get("wsi_stain")
+    if mark is None:
+        return None
+    try:
+        record = SlideRecord.model_validate(mark["record"])
+        if record.slide_id != folder.name:
+            raise ValueError(f"it is of {record.slide_id}")
+        return record
+    except (ValueError, ValidationError, KeyError, TypeError) as error:
+        raise StoreError(f"The record of the slide in {folder} is damaged: {error}", shard.REMEDY) from error

@@ -1,0 +1,132 @@
+"""Making one slide of the store: everything atomic, the completion mark last. One shard has one writer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain import journal, shard, zarr_files
+from wsi_stain.errors import StoreError
+from wsi_stain.geometry import BlockIndex, Size, TileIndex
+from wsi_stain.grid import TileGrid
+from wsi_stain.store.reading import StoredSlide
+from wsi_stain.store.record import SlideRecord, read_record
+
+_RECEIPTS = ".receipts"
+
+
+class SlideWriter:
+    """Makes one slide of a store: `begin`, `write_shard` for each block with kept tiles, `complete`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, size: Size, thumbnail: NDArray[np.uint8], mask: NDArray[np.bool_], grid: TileGrid) -> None:
+        """Write everything but the tiles and the mark, into an empty folder.
+
+        Args:
+            size: Working frame, px.
+            thumbnail: RGB of the whole frame, (h, w, 3).
+            mask: (h, w), true on tissue.
+            grid: Which tiles exist, and how much tissue is in each.
+        """
+        self.remove()
+        zarr_files.write_group(self.path, {})
+        zarr_files.write_group(self.path / "maps", {})
+        zarr_files.write_array(self.path / "maps" / "kept", grid.kept, ["row", "col"])
+        zarr_files.write_array(self.path / "maps" / "tissue", grid.tissue, ["row", "col"])
+        zarr_files.write_array(self.path / "thumbnail", thumbnail, ["y", "x", "c"])
+        zarr_files.write_array(self.path / "mask", mask, ["y", "x"])
+        zarr_files.write_image_metadata(self.path / "0", size)
+
+    def write_map(self, name: str, values: NDArray[Any]) -> None:
+        """Write a map, (rows, cols): one value a tile, of bool, uint8, int16 or float32."""
+        zarr_files.write_array(self.path / "maps" / name, values, ["row", "col"])
+
+    def remove(self) -> None:
+        """Empty the slide's folder, its mark first, so that at no moment a slide with holes looks complete."""
+        (self.path / "zarr.json").unlink(missing_ok=True)
+        if self.path.exists():
+            journal.sync_directory(self.path)
+            shutil.rmtree(self.path)
+
+    def record(self) -> SlideRecord | None:
+        """The record of the slide if it is complete."""
+        return read_record(self.path)
+
+    def kept(self) -> NDArray[np.bool_]:
+        """(rows, cols): which tiles the slide has or will have."""
+        return zarr_files.read_array(self.path / "maps" / "kept", "bool")
+
+    def reading(self, record: SlideRecord) -> StoredSlide:
+        """The slide while it is still being made, for who makes it."""
+        return StoredSlide(self.path, record)
+
+    def receipt_path(self, name: str) -> Path:
+        """Where a receipt lies while the slide is being made."""
+        return self.path / _RECEIPTS / f"{name}.json"
+
+    def write_shard(
+        self, block: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], key: str = "", **details: Any
+    ) -> dict[str, Any]:
+        """Write one block's tiles, whole, and then its receipt.
+
+        Args:
+            block: Place in the block grid.
+            tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid.
+            key: Fingerprint of everything that the pixels depend on.
+            details: What else the receipt shall say of the block, as JSON.
+
+        Returns:
+            The receipt: key, product (name, size, sha256), block, tiles, and the details.
+        """
+        path = zarr_files.shard_path(self.path, block)
+        journal.atomic_write(path, lambda file: shard.write_shard(file, tiles))
+        receipt_path = self.receipt_path(_shard_name(block))
+        return journal.write_receipt(receipt_path, key, path, block=list(block), tiles=len(tiles), **details)
+
+    def valid_shard(self, block: BlockIndex, key: str) -> dict[str, Any] | None:
+        """The receipt of a block's shard, if it is there and was made with this key."""
+        receipt_path = self.receipt_path(_shard_name(block))
+        return journal.valid_receipt(receipt_path, key, zarr_files.shard_path(self.path, block))
+
+    def complete(self, record: SlideRecord, receipts: Iterable[Mapping[str, Any]]) -> None:
+        """Write the completion mark: from now on the slide exists for readers.
+
+        Args:
+            record: What is known of the slide.
+            receipts: Those of all its shards, in any order.
+
+        Raises:
+            StoreError: A block with kept tiles has no receipt.
+        """
+        shards = sorted((BlockIndex(*receipt["block"]), receipt["product"]) for receipt in receipts)
+        missing = set(self.reading(record).grid.blocks()) - {block for block, _ in shards}
+        if missing:
+            raise StoreError(f"{self.path} lacks {len(missing)} shards, for example at {min(missing)}", shard.REMEDY)
+        folded = journal.fingerprint([[list(block), made["size"], made["sha256"]] for block, made in shards])
+        self._mark(record, {"count": len(shards), "sha256": folded})
+        self.tidy()
+
+    def relabel(self, record: SlideRecord) -> None:
+        """Replace the record of a complete slide by one that differs in nothing that pixels depend on."""
+        self._mark(record, zarr_files.read_attributes(self.path)["wsi_stain"]["shards"])
+
+    def _mark(self, record: SlideRecord, shards: dict[str, Any]) -> None:
+        mark = {"record": record.model_dump(mode="json"), "shards": shards}
+        ome = zarr_files.image_attributes(record.slide_id, record.mpp)
+        zarr_files.write_group(self.path, {"ome": ome, "wsi_stain": mark})
+
+    def tidy(self) -> None:
+        """Remove what only the making of the slide needed."""
+        shutil.rmtree(self.path / _RECEIPTS, ignore_errors=True)
+        journal.remove_partials(self.path)
+
+
+def _shard_name(block: BlockIndex) -> str:
+    return f"shard-{block.row}-{block.col}"
