@@ -16,7 +16,7 @@ from pipelines.progress import Progress, tell
 from pipelines.results import failed_row, finish, finished_row, save_row, saved_row
 from pipelines.train import complete_slides
 from pipelines.workspace import Workspace, pyramid_names
-from wsi_stain import __version__
+from wsi_stain import __version__, blockfile
 from wsi_stain.errors import LeaseError
 from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
 from wsi_stain.geometry import BlockIndex
@@ -69,6 +69,7 @@ class Normalization:
             "output": self.output.model_dump(mode="json", exclude={"threads"}),
             "jpeg": self.config.jpeg.model_dump(mode="json"),
             "device": device(),
+            "block_format": blockfile.VERSION,
         }
         return fingerprint({"tiles": slide_key, "checkpoint": self.model.digest, "version": __version__, **settings})
 
@@ -76,7 +77,7 @@ class Normalization:
         """The row of a slide whose pyramid was finished under the same key; what its making left over is removed."""
         place = self.workspace.slide(slide_id)
         row = saved_row(place, key)
-        if row is None or not valid_receipt(place / "pyramid.json", key, self.workspace.out / self.names[slide_id]):
+        if row is None or not valid_receipt(place / "ome-tiff.json", key, self.workspace.out / self.names[slide_id]):
             return None
         shutil.rmtree(place / "blocks", ignore_errors=True)
         return row
@@ -84,7 +85,7 @@ class Normalization:
     def forget(self, slide_id: str) -> None:
         """Remove a pyramid made under another key: if the slide fails now, none must stand under its name."""
         place = self.workspace.slide(slide_id)
-        for path in (place / "row.json", place / "pyramid.json", self.workspace.out / self.names[slide_id]):
+        for path in (place / "row.json", place / "ome-tiff.json", self.workspace.out / self.names[slide_id]):
             path.unlink(missing_ok=True)
 
 
@@ -239,7 +240,7 @@ def _stitch_task(
             "run_fingerprint": key,
         },
         output=shared.workspace.out / output,
-        receipt=place / "pyramid.json",
+        receipt=place / "ome-tiff.json",
         key=key,
     )
 

@@ -26,6 +26,7 @@ from wsi_stain.pyramid import StitchTask, halved_strips, stitch_slide
 
 Pixels = NDArray[np.uint8]
 WHITE = (243, 240, 245)
+JPEG = JpegConfig(quality=95)
 
 
 def picture(size: Size) -> Pixels:
@@ -35,7 +36,12 @@ def picture(size: Size) -> Pixels:
     return np.stack([150 + channel for channel in channels], axis=-1).astype(np.uint8)
 
 
-def make_task(directory: Path, pixels: Pixels, missing: frozenset[BlockIndex] = frozenset()) -> StitchTask:
+def make_task(
+    directory: Path,
+    pixels: Pixels,
+    missing: frozenset[BlockIndex] = frozenset(),
+    jpeg: JpegConfig = JPEG,
+) -> StitchTask:
     """Write the blocks of a slide, the top left tile of each being glass; `pixels` is changed accordingly."""
     size, blocks = Size(pixels.shape[1], pixels.shape[0]), {}
     for index in map(BlockIndex._make, np.ndindex(grid_shape(size, BLOCK))):
@@ -47,7 +53,7 @@ def make_task(directory: Path, pixels: Pixels, missing: frozenset[BlockIndex] = 
         kept = np.ones(grid_shape(Size(region.width, region.height)), np.bool_)
         kept[0, 0], block[:256, :256] = False, WHITE
         blocks[index] = directory / "blocks" / f"{index.row}-{index.col}"
-        write_block(blocks[index], np.ascontiguousarray(block), kept, JpegConfig(quality=95))
+        write_block(blocks[index], np.ascontiguousarray(block), kept, jpeg)
     return StitchTask(
         slide_id="slide",
         size=size,
@@ -56,7 +62,7 @@ def make_task(directory: Path, pixels: Pixels, missing: frozenset[BlockIndex] = 
         white=WHITE,
         icc_profile=None,
         blocks=blocks,
-        jpeg=JpegConfig(quality=95),
+        jpeg=jpeg,
         provenance={"checkpoint": "digest"},
         output=directory / "slides" / "slide.ome.tif",
         receipt=directory / "receipts" / "slide.json",
@@ -101,13 +107,13 @@ def test_blocks_are_copied_byte_for_byte(big: tuple[StitchTask, Pixels]) -> None
         for (index, path), level in product(task.blocks.items(), range(4)):
             page = tiff.pages[level]
             columns = grid_shape(level_sizes(task.size)[level])[1]
-            with BlockFile(path) as block:
-                for row, col in np.ndindex(block.shape(level)):
-                    side = 16 >> level
-                    place = (index.row * side + row) * columns + index.col * side + col
-                    tiff.filehandle.seek(page.dataoffsets[place])
-                    found = tiff.filehandle.read(page.databytecounts[place])
-                    assert found == (block.tile(level, row, col) or glass_tile())
+            block = BlockFile(path)
+            for row, col in np.ndindex(block.shape(level)):
+                side = 16 >> level
+                place = (index.row * side + row) * columns + index.col * side + col
+                tiff.filehandle.seek(page.dataoffsets[place])
+                found = tiff.filehandle.read(page.databytecounts[place])
+                assert found == (block.tile(level, row, col) or glass_tile())
 
 
 def glass_tile() -> bytes:
@@ -187,21 +193,52 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, cut], ids=["missing", "truncated"])
-def test_a_damaged_block_leaves_no_output(tmp_path: Path, damage: object) -> None:
+def zero(path: Path) -> None:
+    """What a file system may show after a power cut: the right length, and a page of zeros within."""
+    content = path.read_bytes()
+    path.write_bytes(content[:8192] + bytes(4096) + content[12288:])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, zero], ids=["missing", "truncated", "zeroed"])
+def test_a_damaged_block_leaves_no_output_and_is_made_again(tmp_path: Path, damage: object) -> None:
     task = make_task(tmp_path, picture(Size(1300, 700)))
+    block = task.blocks[BlockIndex(0, 0)]
     assert callable(damage)
-    damage(task.blocks[BlockIndex(0, 0)])
-    with pytest.raises(OutputError, match="run the same command again"):
+    damage(block)
+    with pytest.raises(OutputError, match="Run the same command again"):
         stitch_slide(task)
     assert not list(task.output.parent.iterdir())
     assert not task.receipt.exists()
+    assert not block.exists(), "or its receipt would vouch for it in the next run"
 
 
 def test_a_block_of_another_slide_is_refused(tmp_path: Path) -> None:
     task = make_task(tmp_path, picture(Size(1300, 700)))
-    with pytest.raises(OutputError, match="should hold 1301 x 700 px and holds 1300 x 700"):
+    with pytest.raises(OutputError, match=r"should hold 1301 x 700 px .* and holds 1300 x 700"):
         stitch_slide(replace(task, size=Size(1301, 700)))
+
+
+@pytest.mark.parametrize("subsampling", [444, 420])
+def test_chroma_subsampling_is_one_for_all_levels_and_readers_see_it(tmp_path: Path, subsampling: int) -> None:
+    jpeg = JpegConfig(quality=95, subsampling=subsampling)
+    pixels = picture(Size(5000, 4200))
+    task = make_task(tmp_path, pixels, jpeg=jpeg)
+    stitch_slide(task)
+    factors = bytes([0x22 if subsampling == 420 else 0x11])
+    with tifffile.TiffFile(task.output) as tiff:
+        for page in tiff.pages:
+            tag = page.tags.get("YCbCrSubSampling")
+            assert (tag and tag.value) == ((2, 2) if subsampling == 420 else None)
+            for offset in set(page.dataoffsets):
+                tiff.filehandle.seek(offset)
+                stream = tiff.filehandle.read(1024)
+                frame = stream.index(b"\xff\xc0")
+                assert stream[frame + 11 : frame + 12] == factors
+        by_tifffile = [level.asarray() for level in tiff.series[0].levels]
+    for levels in (by_tifffile, read(task.output)):
+        for level, truth in zip(levels, levels_of(pixels), strict=False):
+            assert np.abs(level.mean((0, 1)) - truth.mean((0, 1))).max() < 1, "pink or green, where a tag is wrong"
+        assert np.abs(levels[0].astype(int) - pixels).mean() < 2
 
 
 @pytest.mark.parametrize("failpoint", ["stitch-block:2", "before-rename:1"])

@@ -1,6 +1,6 @@
 """The block file: one block of a normalized slide, ready to be copied into a pyramid. Knows no slides and no generator.
 
-Format 1, integers little-endian:
+Format 2, integers little-endian:
 
     offset        bytes
     0             8    magic, b"WSIBLOCK"
@@ -8,18 +8,18 @@ Format 1, integers little-endian:
     12            4    n, length of the index, uint32
     16            n    index, JSON in UTF-8
     16 + n        ...  payload: JPEG streams of levels 0 to 3 in index order, then the mip as a PNG
-    last 32       32   SHA-256 of everything before it
+    last 4        4    CRC-32C of everything before it, uint32: a torn or zeroed file is never read for a block
 
 The index is an object with
 
     size      [width, height] of the block at level 0, px; less than 4096 only at the slide's far edges
-    quality   JPEG quality
-    levels    for each of levels 0 to 3 {"shape": [rows, cols], "lengths": [rows * cols integers]}, row-major:
-              bytes of each tile's stream; 0 means that the tile is glass, that is, the output's one shared glass tile
+    jpeg      {"quality": 50 to 100, "subsampling": 444 or 420}
+    levels    for each of levels 0 to 3 the bytes of each tile's stream, row-major; 0 means that the tile is glass,
+              that is, the output's one shared glass tile
     mip       bytes of the PNG
 
 Tile (row, col) of level k covers px [256 row, 256 row + 256) x [256 col, 256 col + 256) of that level, padded by
-replication where the level ends inside it. Its stream is a complete baseline JPEG, YCbCr, no chroma subsampling.
+replication where the level ends inside it. Its stream is a complete baseline JPEG, YCbCr.
 Level k + 1 is (a + b + c + d + 2) >> 2 of level k's pixels as they were before JPEG; sides halve rounding up, an odd
 edge is replicated. The mip holds level 4, lossless: coarser levels are made from mips. A block's side, 4096 px, is
 16 tiles at level 0 and 1 at level 4, so tile and block borders coincide on all five levels.
@@ -27,16 +27,14 @@ edge is replicated. The mip holds level 4, lossless: coarser levels are made fro
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO, Literal
 
+import google_crc32c
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +49,12 @@ from wsi_stain.settings import Settings
 LEVELS = 4
 """JPEG levels in a block file; the mip is the level after the last of them."""
 
-_MAGIC, _VERSION = b"WSIBLOCK", 1
+VERSION = 2
+"""The format's version."""
+
+_MAGIC = b"WSIBLOCK"
 _HEAD = struct.Struct("<8sII")
-_DIGEST_BYTES = 32
+_CRC = struct.Struct("<I")
 
 Pixels = NDArray[np.uint8]
 Kept = NDArray[np.bool_]
@@ -66,15 +67,19 @@ class JpegConfig(Settings):
 
     Attributes:
         quality: JPEG quality; 90 keeps about 41 dB on tissue.
+        subsampling: 444 keeps colour at every pixel, 420 one colour for four pixels: smaller, and blurs stain edges.
     """
 
     quality: int = Field(default=90, ge=50, le=100)
+    subsampling: Literal[444, 420] = 444
 
 
-def encode_jpeg(tile: Pixels, quality: int) -> bytes:
-    """A tile, (256, 256, 3) RGB, as a complete JPEG stream: YCbCr, no chroma subsampling."""
+def encode_jpeg(tile: Pixels, quality: int, subsampling: int = 444) -> bytes:
+    """A tile, (256, 256, 3) RGB, as a complete JPEG stream, YCbCr, with chroma subsampling 444 (none) or 420."""
     return bytes(
-        imagecodecs.jpeg8_encode(tile, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="444")
+        imagecodecs.jpeg8_encode(
+            tile, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=str(subsampling)
+        )
     )
 
 
@@ -114,15 +119,15 @@ def write_block(
     height, width, _ = pixels.shape
     size = Size(width, height)
     assert max(size) <= BLOCK and kept.shape == grid_shape(size), (size, kept.shape)
-    levels: list[dict[str, Any]] = []
+    levels: list[list[int]] = []
     streams: list[bytes] = []
     for _level in range(LEVELS):
-        encoded = list(run(lambda tile: encode_jpeg(tile, config.quality), _tiles(pixels, kept)))
-        levels.append({"shape": list(kept.shape), "lengths": _lengths(kept, encoded)})
+        encoded = list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), _tiles(pixels, kept)))
+        levels.append(_lengths(kept, encoded))
         streams += encoded
         pixels, kept = halve(pixels), halve_kept(kept)
     streams.append(bytes(imagecodecs.png_encode(pixels)))
-    index = {"size": list(size), "quality": config.quality, "levels": levels, "mip": len(streams[-1])}
+    index = {"size": list(size), "jpeg": config.model_dump(), "levels": levels, "mip": len(streams[-1])}
     journal.atomic_write(path, lambda file: _write(file, journal.canonical_json(index), streams))
 
 
@@ -141,51 +146,34 @@ def _lengths(kept: Kept, encoded: list[bytes]) -> list[int]:
 
 
 def _write(file: BinaryIO, index: bytes, streams: list[bytes]) -> None:
-    digest = hashlib.sha256()
-    for piece in (_HEAD.pack(_MAGIC, _VERSION, len(index)), index, *streams):
-        digest.update(piece)
+    checksum = 0
+    for piece in (_HEAD.pack(_MAGIC, VERSION, len(index)), index, *streams):
+        checksum = google_crc32c.extend(checksum, piece)
         file.write(piece)
-    file.write(digest.digest())
+    file.write(_CRC.pack(checksum))
 
 
 class BlockFile:
-    """A block file open for reading; a context manager. Reads by offset, so threads may share it.
+    """A block file, read whole and checked. Memory bound: the file, some 10 MB at 4096 x 4096 px.
 
     Args:
         path: The file.
 
     Raises:
-        OutputError: There is no such file, or it is not a whole block file of a version known here.
+        OutputError: There is no such file, or its bytes are not those that were written, or of another version.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._handle = os.open(path, os.O_RDONLY)
+            self._content = path.read_bytes()
         except OSError as error:
             raise self._damaged(error.strerror or str(error)) from error
+        self._check()
         try:
             self._read_index()
-        except BaseException:
-            self.close()
-            raise
-
-    @classmethod
-    def open(cls, path: Path) -> BlockFile:
-        """Open a block file; raises OutputError where there is none."""
-        return cls(path)
-
-    def __enter__(self) -> BlockFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; reading is over."""
-        os.close(self._handle)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged("its index cannot be read") from error
 
     @property
     def size(self) -> Size:
@@ -193,9 +181,9 @@ class BlockFile:
         return self._size
 
     @property
-    def quality(self) -> int:
-        """The quality its JPEG tiles were encoded with."""
-        return self._quality
+    def jpeg(self) -> JpegConfig:
+        """How its JPEG tiles were encoded."""
+        return self._jpeg
 
     def shape(self, level: int) -> tuple[int, int]:
         """(rows, cols) of the tile grid of a level, 0 to 3."""
@@ -207,59 +195,42 @@ class BlockFile:
         if not (0 <= row < rows and 0 <= col < cols):
             raise IndexError(f"tile ({row}, {col}) of level {level} in a grid of {rows} x {cols}")
         first = self._starts[level] + row * cols + col
-        return self._pread(self._offsets[first], self._offsets[first + 1])
+        return self._content[self._offsets[first] : self._offsets[first + 1]]
 
     @property
     def mip(self) -> Pixels:
         """The pixels of level 4, (ceil(h / 16), ceil(w / 16), 3) RGB, exact."""
-        png = self._pread(self._offsets[-2], self._offsets[-1])
+        png = self._content[self._offsets[-2] : self._offsets[-1]]
         return np.asarray(imagecodecs.png_decode(png), dtype=np.uint8)
 
-    def verify(self) -> None:
-        """Read the whole file and compare its checksum.
-
-        Raises:
-            OutputError: The bytes are not those that were written.
-        """
-        content = self._pread(0, self._offsets[-1] + _DIGEST_BYTES)
-        if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
+    def _check(self) -> None:
+        body, end = self._content[: -_CRC.size], self._content[-_CRC.size :]
+        if len(body) < _HEAD.size or body[: len(_MAGIC)] != _MAGIC:
+            raise self._damaged("it does not begin like a block file")
+        _, version, _ = _HEAD.unpack_from(body)
+        if version != VERSION:
+            raise self._damaged(f"it has format version {version}, and this software reads {VERSION}")
+        if (google_crc32c.value(body),) != _CRC.unpack(end):
             raise self._damaged("its checksum differs")
 
     def _read_index(self) -> None:
-        head = os.pread(self._handle, _HEAD.size, 0)
-        if len(head) < _HEAD.size or head[: len(_MAGIC)] != _MAGIC:
-            raise self._damaged("it does not begin like a block file")
-        _, version, length = _HEAD.unpack(head)
-        if version != _VERSION:
-            raise self._damaged(f"it has format version {version}, and this software reads {_VERSION}")
-        try:
-            self._take_index(json.loads(self._pread(_HEAD.size, _HEAD.size + length)), _HEAD.size + length)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._damaged("its index cannot be read") from error
-        if os.fstat(self._handle).st_size != self._offsets[-1] + _DIGEST_BYTES:
-            raise self._damaged("its length is not what its index says")
-
-    def _take_index(self, index: dict[str, Any], payload: int) -> None:
+        _, _, length = _HEAD.unpack_from(self._content)
+        payload = _HEAD.size + length
+        index = json.loads(self._content[_HEAD.size : payload])
         width, height = index["size"]
-        self._size, self._quality = Size(width, height), int(index["quality"])
-        self._shapes = [(rows, cols) for rows, cols in (level["shape"] for level in index["levels"])]
-        if self._shapes != _shapes(self._size):
+        self._size, self._jpeg = Size(width, height), JpegConfig.model_validate(index["jpeg"])
+        self._shapes = _shapes(self._size)
+        tables = index["levels"]
+        if [rows * cols for rows, cols in self._shapes] != [len(table) for table in tables]:
             raise ValueError("the grids do not fit the size")
-        tables = [level["lengths"] for level in index["levels"]]
-        if any(len(table) != rows * cols for table, (rows, cols) in zip(tables, self._shapes, strict=True)):
-            raise ValueError("a grid and its lengths differ")
         self._starts = list(accumulate(map(len, tables[:-1]), initial=0))
         lengths = [length for table in tables for length in table]
         self._offsets = list(accumulate([*lengths, index["mip"]], initial=payload))
-
-    def _pread(self, start: int, end: int) -> bytes:
-        content = os.pread(self._handle, end - start, start)
-        if len(content) != end - start:
-            raise self._damaged("it ends too early")
-        return content
+        if self._offsets[-1] + _CRC.size != len(self._content):
+            raise ValueError("the lengths do not add up")
 
     def _damaged(self, what: str) -> OutputError:
-        return OutputError(f"{self.path} is not a whole block file: {what}", "Delete it and run the same command again")
+        return OutputError(f"{self.path} is not a whole block file: {what}", "Run the same command again")
 
 
 def _shapes(size: Size) -> list[tuple[int, int]]:

@@ -7,9 +7,9 @@ OpenSlide and libvips walk the chain, Bio-Formats and QuPath the SubIFDs, tifffi
 coarsest first, so that every pointer is known when it is written; only the header is patched at the end. Otherwise the
 file is written front to back.
 
-Tiles are complete YCbCr 4:4:4 JPEG streams, copied as they are. Tag 530 (YCbCrSubSampling) is left out on purpose: its
-only right value, (1, 1), makes Bio-Formats show pink tissue (ome/bioformats#2811), and libtiff finds the value in the
-stream. A tile that is never put is glass; all of these share one stream.
+Tiles are complete YCbCr JPEG streams, copied as they are. Tag 530 (YCbCrSubSampling) is (2, 2) for 4:2:0, and left
+out on purpose for 4:4:4: its only right value, (1, 1), makes Bio-Formats show pink tissue (ome/bioformats#2811), and
+libtiff finds the value in the stream. A tile that is never put is glass; all of these share one stream.
 
 Memory: 12 bytes per tile, 3.6 MB for a slide of 150,000 x 100,000 px. Knows no slides, blocks or pixels.
 """
@@ -40,11 +40,13 @@ class PyramidTiff:
         file: An empty file, open for writing and seeking.
         sizes: Sizes of all levels, finest first.
         glass: JPEG stream of the tile that stands wherever no tile is put.
+        subsampling: Chroma subsampling of all tiles, 444 or 420.
     """
 
-    def __init__(self, file: BinaryIO, sizes: Sequence[Size], glass: bytes) -> None:
+    def __init__(self, file: BinaryIO, sizes: Sequence[Size], glass: bytes, subsampling: int = 444) -> None:
         self._file = file
         self._sizes = tuple(sizes)
+        self._chroma = [_shorts(530, 2, 2)] if subsampling == 420 else []
         self._end = 0
         self._append(_HEADER.pack(b"II", 43, 8, 0, 0))
         at = self._append(glass)
@@ -52,7 +54,7 @@ class PyramidTiff:
         self._lengths = [np.full(grid_shape(size), len(glass), "<u4") for size in self._sizes]
 
     def put(self, level: int, tile: TileIndex, jpeg: bytes) -> None:
-        """Append one tile of 256 x 256 px: a complete JPEG stream, YCbCr, 4:4:4."""
+        """Append one tile of 256 x 256 px: a complete JPEG stream, YCbCr."""
         self._offsets[level][tile] = self._append(jpeg)
         self._lengths[level][tile] = len(jpeg)
 
@@ -91,6 +93,7 @@ class PyramidTiff:
             _longs(323, TILE),
             _Field(324, _LONG8, self._offsets[level].tobytes()),
             _Field(325, _LONG, self._lengths[level].tobytes()),
+            *self._chroma,
         ]
 
     def _write_directory(self, fields: Sequence[_Field], following: int) -> int:

@@ -6,8 +6,9 @@
 A pixel of levels 0 to 3 was compressed once, when its block was made. Coarser levels are made from the lossless mips,
 so they too are compressed once.
 
-Memory bound: one block file's tile at a time, and of each level from 4 on two strips of 256 rows: 21 MB for a slide of
-150,000 px width. It rests on blocks coming in row-major order and on a block's mip being one tile high.
+Memory bound: one block file (some 10 MB, checked whole before a byte of it is copied), and of each level from 4 on two
+strips of 256 rows: 21 MB for a slide of 150,000 px width. It rests on blocks coming in row-major order and on a block's
+mip being one tile high.
 
 Knows neither stores nor generators, and of the TIFF only that tiles are put into it.
 """
@@ -101,7 +102,7 @@ def stitch_slide(task: StitchTask) -> dict[str, Any]:
 
 def _write_pyramid(task: StitchTask, file: BinaryIO) -> None:
     sizes = level_sizes(task.size)
-    tiff = PyramidTiff(file, sizes, encode_jpeg(_glass(task, TILE, TILE), task.jpeg.quality))
+    tiff = PyramidTiff(file, sizes, _encoded(task, _glass(task, TILE, TILE)), task.jpeg.subsampling)
     strips = _block_rows(task, tiff, min(LEVELS, len(sizes)))
     for level in range(LEVELS, len(sizes)):
         strips = _put_strips(task, tiff, level, strips if level == LEVELS else halved_strips(strips))
@@ -138,12 +139,11 @@ def _copy_block(task: StitchTask, tiff: PyramidTiff, levels: int, block: BlockIn
     path = task.blocks.get(block)
     if path is None:
         return _glass(task, ceil_div(region.height, _PX_PER_MIP_PX), ceil_div(region.width, _PX_PER_MIP_PX))
-    with BlockFile(path) as block_file:
-        _check_size(block_file, Size(region.width, region.height))
-        for level in range(levels):
-            _copy_level(block_file, tiff, level, block)
-        journal.failpoint("stitch-block")
-        return block_file.mip
+    block_file = _whole_block(path, Size(region.width, region.height), task.jpeg)
+    for level in range(levels):
+        _copy_level(block_file, tiff, level, block)
+    journal.failpoint("stitch-block")
+    return block_file.mip
 
 
 def _copy_level(block_file: BlockFile, tiff: PyramidTiff, level: int, block: BlockIndex) -> None:
@@ -155,13 +155,20 @@ def _copy_level(block_file: BlockFile, tiff: PyramidTiff, level: int, block: Blo
             tiff.put(level, TileIndex(block.row * side + row, block.col * side + col), jpeg)
 
 
-def _check_size(block_file: BlockFile, size: Size) -> None:
-    if block_file.size != size:
-        raise OutputError(
-            f"{block_file.path} should hold {size.width} x {size.height} px"
-            f" and holds {block_file.size.width} x {block_file.size.height}",
-            "Delete it and run the same command again",
-        )
+def _whole_block(path: Path, size: Size, jpeg: JpegConfig) -> BlockFile:
+    """A block's file, checked; one that is damaged or of another slide is removed, so that a rerun makes it anew."""
+    try:
+        block_file = BlockFile(path)
+        if (block_file.size, block_file.jpeg) != (size, jpeg):
+            raise OutputError(
+                f"{path} should hold {size.width} x {size.height} px ({jpeg})"
+                f" and holds {block_file.size.width} x {block_file.size.height} ({block_file.jpeg})",
+                "Run the same command again",
+            )
+    except OutputError:
+        path.unlink(missing_ok=True)
+        raise
+    return block_file
 
 
 def _put_strips(task: StitchTask, tiff: PyramidTiff, level: int, strips: Iterable[Pixels]) -> Iterator[Pixels]:
@@ -170,8 +177,12 @@ def _put_strips(task: StitchTask, tiff: PyramidTiff, level: int, strips: Iterabl
         for col in range(ceil_div(strip.shape[1], TILE)):
             pixels = strip[:, col * TILE : (col + 1) * TILE]
             if (pixels != task.white).any():
-                tiff.put(level, TileIndex(row, col), encode_jpeg(_padded(pixels), task.jpeg.quality))
+                tiff.put(level, TileIndex(row, col), _encoded(task, _padded(pixels)))
         yield strip
+
+
+def _encoded(task: StitchTask, tile: Pixels) -> bytes:
+    return encode_jpeg(tile, task.jpeg.quality, task.jpeg.subsampling)
 
 
 def _padded(pixels: Pixels) -> Pixels:
