@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real slides: set WSI_STAIN_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def identity() -> Iterator[None]:
+    """Every mode is the identity."""
+    from identity import identity_in_every_mode
+
+    with identity_in_every_mode():
+        yield

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from wsi_stain.artifact import load_artifact, save_artifact, statistics_of
 from wsi_stain.checkpoint import Checkpoint, Contract, save
@@ -312,7 +313,12 @@ def test_a_normalizer_is_loaded_once_for_a_checkpoint(checkpoint_path: Path) -> 
     assert one.white == WHITE
     assert load_normalizer(OutputConfig(mode="generator"), checkpoint_path) is one
     assert isinstance(load_normalizer(OutputConfig(), checkpoint_path, "cpu"), LutNormalizer)
-    assert isinstance(load_normalizer(OutputConfig(mode="identity"), checkpoint_path), IdentityNormalizer)
+
+
+def test_no_setting_leads_to_the_identity(identity: None, checkpoint_path: Path) -> None:
+    assert isinstance(load_normalizer(OutputConfig(mode="generator"), checkpoint_path), IdentityNormalizer)
+    with pytest.raises(ValidationError):
+        OutputConfig.model_validate({"mode": "identity"})
 
 
 def test_a_checkpoint_that_changed_is_refused(checkpoint_path: Path) -> None:
@@ -323,7 +329,6 @@ def test_a_checkpoint_that_changed_is_refused(checkpoint_path: Path) -> None:
 @pytest.mark.parametrize(("device", "mode"), [("cpu", "lut"), ("cuda", "generator"), ("cuda:1", "generator")])
 def test_auto_goes_by_the_device(device: str, mode: str) -> None:
     assert OutputConfig().resolved(device).mode == mode
-    assert OutputConfig(mode="identity").resolved(device).mode == "identity"
 
 
 def test_identity_gives_back_what_it_got(painting: Painting) -> None:

@@ -5,9 +5,10 @@ Knows no stores and writes no files; `inference` does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics
 from wsi_stain.table_output import LutNormalizer
 
-Mode = Literal["auto", "generator", "lut", "identity"]
+Mode = Literal["auto", "generator", "lut"]
+Rgb8: TypeAlias = tuple[int, int, int]
 
 
 class OutputConfig(Settings):
@@ -34,7 +36,7 @@ class OutputConfig(Settings):
 
     Attributes:
         mode: `generator`: as they are. `lut`: one colour table per slide, fitted to the generator, applied to every
-            pixel. `auto`: `generator` on a GPU, `lut` without. `identity`: the source's pixels, to test their way.
+            pixel. `auto`: `generator` on a GPU, `lut` without.
         core: Side of the square that one pass of the generator yields, px; a multiple of 256. Part of the fixed shape.
         precision: Of the generator; `auto` is bfloat16 where the device computes in it natively, else float32.
         lut_size: Entries along each side of the colour table.
@@ -68,7 +70,7 @@ class Normalizer(Protocol):
     def halo(self) -> int: ...
 
     @property
-    def white(self) -> tuple[int, int, int]: ...
+    def white(self) -> Rgb8: ...
 
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
         """What `apply` has to know about the slide. The same slide gives the same arrays."""
@@ -87,12 +89,18 @@ class Normalizer(Protocol):
         """
 
 
+Maker: TypeAlias = Callable[[Checkpoint, Rgb8, OutputConfig, str], Normalizer]
+
+
 class IdentityNormalizer:
-    """Changes nothing. For tests: what comes out must be what went in, in its place."""
+    """Changes nothing, for tests and benchmarks: what comes out must be what went in, in its place.
+
+    No setting leads to it. Who wants it puts a maker of it into `MAKERS`; then it passes through the doors of all.
+    """
 
     halo = 0
 
-    def __init__(self, white: tuple[int, int, int] = (255, 255, 255)) -> None:
+    def __init__(self, white: Rgb8 = (255, 255, 255)) -> None:
         self.white = white
 
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
@@ -102,6 +110,19 @@ class IdentityNormalizer:
     def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
         """A copy of the pixels."""
         return pixels.copy()
+
+
+def _generator(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
+    return GeneratorNormalizer(Recolourer(checkpoint, device, config.precision), white, config.core)
+
+
+def _lut(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
+    recolourer = Recolourer(checkpoint, device, config.precision)
+    return LutNormalizer(recolourer, white, config.lut_size, config.lut_tiles)
+
+
+MAKERS: dict[str, Maker] = {"generator": _generator, "lut": _lut}
+"""By mode, what makes a normalizer: of a checkpoint, the output's white, settings, and a device as torch names it."""
 
 
 def load_normalizer(
@@ -118,22 +139,16 @@ def load_normalizer(
     Raises:
         CheckpointError: The file is no checkpoint, or no longer the one that the run began with.
     """
-    return _loaded(config, checkpoint, device, digest or file_digest(checkpoint))
+    config = config.resolved(device)
+    return _loaded(MAKERS[config.mode], config, checkpoint, device, digest or file_digest(checkpoint))
 
 
 @cache
-def _loaded(config: OutputConfig, path: Path, device: str, digest: str) -> Normalizer:
+def _loaded(maker: Maker, config: OutputConfig, path: Path, device: str, digest: str) -> Normalizer:
     torch.set_num_threads(config.threads)
     checkpoint = load_checkpoint(path, digest)
     red, green, blue = (round(value) for value in checkpoint.contract.white)
-    white = red, green, blue
-    mode = config.resolved(device).mode
-    if mode == "identity":
-        return IdentityNormalizer(white)
-    recolourer = Recolourer(checkpoint, device, config.precision)
-    if mode == "lut":
-        return LutNormalizer(recolourer, white, config.lut_size, config.lut_tiles)
-    return GeneratorNormalizer(recolourer, white, config.core)
+    return maker(checkpoint, (red, green, blue), config, device)
 
 
 def load_checkpoint(path: Path, digest: str) -> Checkpoint:
