@@ -22,7 +22,8 @@ from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
 from wsi_stain.geometry import BlockIndex
 from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
-from wsi_stain.journal import fingerprint, lease, remove_partials, valid_receipt
+from wsi_stain.journal import fingerprint, remove_partials, valid_receipt
+from wsi_stain.lease import lease
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.report import SlideRow

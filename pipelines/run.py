@@ -20,7 +20,8 @@ from pipelines.train import trained
 from pipelines.workspace import Workspace, pyramid_names
 from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, open_executor
-from wsi_stain.journal import lease, remove_partials
+from wsi_stain.journal import remove_partials
+from wsi_stain.lease import lease
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling import LookTask, identify_slide

@@ -14,7 +14,7 @@ from pipelines.progress import Progress
 from wsi_stain.errors import WsiStainError
 from wsi_stain.executor import Executor, Flow, FlowResult, Task, drive, open_executor
 from wsi_stain.geometry import BlockIndex
-from wsi_stain.journal import lease
+from wsi_stain.lease import lease
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling import BlockTask, FinishTask, SurveyTask, TilingConfig, finish_slide, survey_slide, tile_block

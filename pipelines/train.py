@@ -13,7 +13,8 @@ from pipelines.config import RunConfig, device
 from pipelines.progress import Progress, tell
 from wsi_stain import __version__
 from wsi_stain.errors import StoreError
-from wsi_stain.journal import fingerprint, lease, remove_partials, valid_receipt, write_receipt
+from wsi_stain.journal import fingerprint, remove_partials, valid_receipt, write_receipt
+from wsi_stain.lease import lease
 from wsi_stain.store import StoredSlide, TileStore
 from wsi_stain.training import TrainingConfig, TrainingProgress, train
 

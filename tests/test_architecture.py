@@ -13,12 +13,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 GROUND = """
-wsi_stain wsi_stain.errors wsi_stain.geometry wsi_stain.journal wsi_stain.settings
+wsi_stain wsi_stain.errors wsi_stain.geometry wsi_stain.journal wsi_stain.lease wsi_stain.settings
 """
 PARTS = """
 wsi_stain.artifact wsi_stain.augment wsi_stain.baselines wsi_stain.blockfile wsi_stain.checkpoint
 wsi_stain.colour_table wsi_stain.executor wsi_stain.feather wsi_stain.generator_output wsi_stain.grid
-wsi_stain.metrics wsi_stain.ome_tiff wsi_stain.ome_xml wsi_stain.output wsi_stain.pix2pix
+wsi_stain.metrics wsi_stain.ome_tiff wsi_stain.ome_xml wsi_stain.ome_zarr wsi_stain.output wsi_stain.pix2pix
 wsi_stain.pix2pix.batchnorm wsi_stain.pix2pix.discriminator wsi_stain.pix2pix.generator
 wsi_stain.pix2pix.initialization wsi_stain.pix2pix.optimization wsi_stain.precision wsi_stain.reader
 wsi_stain.resampling wsi_stain.resolution wsi_stain.shard wsi_stain.slide wsi_stain.slide_file wsi_stain.slides

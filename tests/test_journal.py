@@ -1,4 +1,4 @@
-"""What makes work survive: kill -9 at a failpoint, taken leases, lost products."""
+"""What makes work survive: kill -9 at a failpoint, lost products."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_stain import journal
-from wsi_stain.errors import LeaseError, OutputError
-
-HOST = os.uname().nodename
+from wsi_stain.errors import OutputError
 
 
 def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.run(command, env={**os.environ, **environment}, text=True, capture_output=True, timeout=60)
-
-
-@contextmanager
-def running(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A process that has printed its first line; killed at the end."""
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def names(folder: Path) -> list[str]:
@@ -193,147 +173,6 @@ def test_a_receipt_may_stand_for_nothing_made(tmp_path: Path, product: Path) -> 
     assert journal.valid_receipt(tmp_path / "r.json", "key", product) is None
 
 
-# The lease
-
-HOLD = """
-    import sys, time
-    from pathlib import Path
-    from wsi_stain import journal
-    with journal.lease(Path(sys.argv[1])):
-        print("ready", flush=True)
-        time.sleep(60)
-"""
-
-
-def dead_pid() -> int:
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pass
-    return process.pid
-
-
-def plant(folder: Path, pid: int, host: str, age_s: float = 0.0) -> None:
-    """Leave another run's lease."""
-    path = folder / ".lease"
-    path.write_text(json.dumps({"token": "theirs", "pid": pid, "host": host}))
-    os.utime(path, (time.time() - age_s,) * 2)
-
-
-def test_a_lease_is_given_back(tmp_path: Path) -> None:
-    with journal.lease(tmp_path / "out") as check:
-        check()
-        assert names(tmp_path / "out") == [".lease"]
-    assert names(tmp_path / "out") == []
-
-
-def test_a_second_run_fails_fast(tmp_path: Path) -> None:
-    started = time.monotonic()
-    with running(HOLD, tmp_path) as process:
-        with pytest.raises(LeaseError, match=f"process {process.pid} on {HOST}"), journal.lease(tmp_path):
-            pass
-        assert names(tmp_path) == [".lease"]
-    assert time.monotonic() - started < 30
-
-
-def test_a_killed_run_leaves_a_lease_that_is_taken_over(tmp_path: Path) -> None:
-    with running(HOLD, tmp_path):
-        pass
-    assert names(tmp_path) == [".lease"]
-    with journal.lease(tmp_path) as check:
-        check()
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("pid", "host", "age_s"),
-    [
-        (dead_pid(), HOST, 0.0),
-        (os.getpid(), HOST, 2 * journal.LEASE_STALE_S),
-        (1, "another-host", 2 * journal.LEASE_STALE_S),
-    ],
-    ids=["dead here", "reused pid", "silent elsewhere"],
-)
-def test_a_dead_runs_lease_is_taken_over(tmp_path: Path, pid: int, host: str, age_s: float) -> None:
-    plant(tmp_path, pid, host, age_s)
-    with journal.lease(tmp_path) as check:
-        check()
-        assert names(tmp_path) == [".lease"]
-
-
-@pytest.mark.parametrize(
-    ("pid", "host"), [(os.getpid(), HOST), (dead_pid(), "another-host")], ids=["alive here", "unknown elsewhere"]
-)
-def test_a_living_runs_lease_stands(tmp_path: Path, pid: int, host: str) -> None:
-    plant(tmp_path, pid, host)
-    with pytest.raises(LeaseError, match="Another run holds"), journal.lease(tmp_path):
-        pass
-    assert journal.read_json(tmp_path / ".lease")["token"] == "theirs"
-
-
-def test_a_lost_lease_is_noticed_and_left_to_its_new_holder(tmp_path: Path) -> None:
-    with journal.lease(tmp_path) as check:
-        plant(tmp_path, os.getpid(), HOST)
-        with pytest.raises(LeaseError, match="taken by another run"):
-            check()
-    assert names(tmp_path) == [".lease"]
-
-
-def test_the_lease_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_HEARTBEAT_S", 0.01)
-    with journal.lease(tmp_path):
-        os.utime(tmp_path / ".lease", (0, 0))
-        deadline = time.monotonic() + 20
-        while (tmp_path / ".lease").stat().st_mtime < 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert (tmp_path / ".lease").stat().st_mtime > 1
-
-
-def test_a_late_heir_leaves_a_lease_that_another_heir_took_over(tmp_path: Path) -> None:
-    """Both heirs saw the dead run's lease; the slower one acts when the quicker one already holds its own."""
-    plant(tmp_path, dead_pid(), HOST)
-    seen = journal.read_json
-
-    def slow_read(path: Path) -> Any:
-        holder = seen(path)
-        if holder and holder["token"] == "theirs":
-            (tmp_path / ".lease").write_text(json.dumps({"token": "quicker", "pid": os.getpid(), "host": HOST}))
-        return holder
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "read_json", slow_read)
-        with pytest.raises(LeaseError), journal.lease(tmp_path):
-            pass
-    assert journal.read_json(tmp_path / ".lease")["token"] == "quicker"
-    assert names(tmp_path) == [".lease"]
-
-
-def test_of_many_heirs_one_inherits(tmp_path: Path) -> None:
-    heirs = 8
-    start, end = threading.Barrier(heirs, timeout=30), threading.Barrier(heirs, timeout=30)
-
-    def inherit(_: int) -> bool:
-        start.wait()
-        with ExitStack() as stack:
-            try:
-                check = stack.enter_context(journal.lease(tmp_path))
-            except LeaseError:
-                end.wait()
-                return False
-            end.wait()
-            check()
-            return True
-
-    plant(tmp_path, dead_pid(), HOST)
-    with ThreadPoolExecutor(heirs) as pool:
-        assert sum(pool.map(inherit, range(heirs))) == 1
-    assert names(tmp_path) == []
-
-
-def test_a_file_in_the_way_says_so(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be written"), journal.lease(tmp_path / "file"):
-        pass
-
-
 def test_partials_of_killed_writes_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name in (".a.tif.12-34.partial", "deep/.b.json.5-6.partial", "a.tif", "deep/x.partial", ".lease"):
@@ -341,3 +180,83 @@ def test_partials_of_killed_writes_are_removed_and_nothing_else(tmp_path: Path) 
     journal.remove_partials(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"a.tif", "deep/x.partial", ".lease"}
+
+
+def test_a_directory_on_its_way_out_is_a_partial_too(tmp_path: Path) -> None:
+    (tmp_path / ".x.zarr.ab.partial" / "0").mkdir(parents=True)
+    (tmp_path / ".x.zarr.ab.partial" / "0" / ".c.1.partial").touch()
+    journal.remove_partials(tmp_path)
+    assert names(tmp_path) == []
+
+
+# Products that are directories
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory that was made under its preliminary name."""
+    path = tmp_path / "product.partial"
+    (path / "b").mkdir(parents=True)
+    (path / "b" / "c").write_bytes(b"pixels")
+    (path / "a").write_bytes(b"more")
+    return path
+
+
+def commit(folder: Path, key: str = "key") -> dict[str, Any]:
+    product, receipt_path = folder.with_name("product"), folder.with_name("r.json")
+    return journal.commit_directory(folder, product, receipt_path, key, journal.files_below(folder), levels=3)
+
+
+def test_a_directory_gets_its_name_and_a_receipt_of_every_file(tmp_path: Path, folder: Path) -> None:
+    receipt = commit(folder)
+    assert names(tmp_path) == ["product", "r.json"]
+    files = receipt["product"]["files"]
+    assert {name: made["size"] for name, made in files.items()} == {"a": 4, "b/c": 6}
+    assert files["b/c"]["sha256"] == journal.file_digest(tmp_path / "product" / "b" / "c")
+    assert (receipt["product"]["name"], receipt["product"]["size"], receipt["levels"]) == ("product", 10, 3)
+    assert journal.valid_receipt(tmp_path / "r.json", "key", tmp_path / "product") == receipt
+
+
+@pytest.mark.parametrize("spoil", ["key", "cut", "gone", "all gone"])
+def test_a_directory_that_lost_something_is_not_valid(tmp_path: Path, folder: Path, spoil: str) -> None:
+    commit(folder)
+    if spoil == "cut":
+        (tmp_path / "product" / "b" / "c").write_bytes(b"pix")
+    elif spoil == "gone":
+        (tmp_path / "product" / "a").unlink()
+    elif spoil == "all gone":
+        journal.remove(tmp_path / "product")
+    key = "other" if spoil == "key" else "key"
+    assert journal.valid_receipt(tmp_path / "r.json", key, tmp_path / "product") is None
+
+
+@pytest.mark.parametrize("visit", [1, 2], ids=["before the receipt", "before the name"])
+def test_a_commit_that_was_killed_can_be_done_again(tmp_path: Path, folder: Path, visit: int) -> None:
+    code = """
+        import sys
+        from pathlib import Path
+        from wsi_stain import journal
+        here = Path(sys.argv[1])
+        files = journal.files_below(here / "product.partial")
+        journal.commit_directory(here / "product.partial", here / "product", here / "r.json", "key", files)
+    """
+    assert python(code, tmp_path, WSI_STAIN_FAILPOINT=f"before-rename:{visit}").returncode == -signal.SIGKILL
+    assert not (tmp_path / "product").exists()
+    assert journal.valid_receipt(tmp_path / "r.json", "key", tmp_path / "product") is None
+    commit(folder)
+    assert journal.valid_receipt(tmp_path / "r.json", "key", tmp_path / "product")
+
+
+def test_a_directory_never_takes_the_place_of_another(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "product").mkdir()
+    (tmp_path / "product" / "theirs").touch()
+    with pytest.raises(OutputError, match="product cannot be written"):
+        commit(folder)
+    assert names(tmp_path / "product") == ["theirs"]
+
+
+def test_removing_takes_files_directories_and_nothing(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (folder, tmp_path / "file", tmp_path / "nothing"):
+        journal.remove(path)
+    assert names(tmp_path) == []

@@ -1,29 +1,23 @@
-"""What makes work survive: atomic writes, receipts, fingerprints, the lease on an output directory, failpoints.
+"""What makes work survive: atomic writes, receipts, fingerprints, failpoints.
 
 Nothing half-written ever bears a final name: write to a temporary file beside it, fsync, rename, fsync the directory.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wsi_stain.errors import LeaseError, OutputError
-
-LEASE_STALE_S = 120.0
-"""A lease whose heartbeat is older than this, by the file server's clock, belongs to a dead run."""
-
-_HEARTBEAT_S = 10.0
+from wsi_stain.errors import OutputError
 
 
 def sync_directory(directory: Path) -> None:
@@ -68,10 +62,23 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
             partial.unlink()
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a directory all at once as far as readers can see; no harm where there is none."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    doomed = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    path.replace(doomed)
+    shutil.rmtree(doomed)
+
+
 def remove_partials(directory: Path) -> None:
     """Remove what writes that were killed have left below a directory; only for who holds its lease."""
-    for partial in directory.rglob(".*.partial"):
-        partial.unlink(missing_ok=True)
+    for partial in sorted(directory.rglob(".*.partial")):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -106,6 +113,26 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def described(path: Path) -> dict[str, Any]:
+    """What a receipt says of a file: its size in bytes, and its sha256."""
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def files_below(directory: Path) -> dict[str, dict[str, Any]]:
+    """What a receipt says of each file below a directory, by relative path with "/", in sorted order."""
+    paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    return {name: described(paths[name]) for name in sorted(paths)}
+
+
+def files_hold(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether files as `files_below` describes them are there, each with its size."""
+    return all(_has_size(directory / name, made["size"]) for name, made in files.items())
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
 def write_receipt(receipt_path: Path, key: str, product: Path | None, **details: Any) -> dict[str, Any]:
     """Record that a piece of work is done, after its product (if any) is on disk.
 
@@ -118,128 +145,65 @@ def write_receipt(receipt_path: Path, key: str, product: Path | None, **details:
     Returns:
         The receipt as written: key, product (name, size, sha256) and details.
     """
-    made = None
-    if product is not None:
-        made = {"name": product.name, "size": product.stat().st_size, "sha256": file_digest(product)}
+    made = None if product is None else {"name": product.name, **described(product)}
     receipt = {"key": key, "product": made, **details}
     write_json(receipt_path, receipt)
     return receipt
 
 
+def commit_directory(
+    partial: Path,
+    product: Path,
+    receipt_path: Path,
+    key: str,
+    files: Mapping[str, Mapping[str, Any]],
+    **details: Any,
+) -> dict[str, Any]:
+    """Give a finished directory its final name, where there is nothing yet.
+
+    Its receipt is written first: a run killed between the two finds the directory under its partial name and a receipt
+    without product, and finishes again. The other way round it would take the directory for a stranger's.
+
+    Args:
+        partial: The directory under its preliminary name, beside the final one.
+        product: The final name.
+        receipt_path: Where the receipt goes.
+        key: Fingerprint of everything the product depends on.
+        files: What `files_below` says of it.
+        details: Small JSON values that later steps need.
+
+    Returns:
+        The receipt as written: key, product (name, size, sha256 and files; the sha256 is the fingerprint of the files)
+        and details.
+
+    Raises:
+        OutputError: The directory cannot be renamed.
+    """
+    total = sum(made["size"] for made in files.values())
+    made = {"name": product.name, "size": total, "sha256": fingerprint(files), "files": files}
+    receipt = {"key": key, "product": made, **details}
+    for directory in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+        sync_directory(directory)
+    write_json(receipt_path, receipt)
+    failpoint("before-rename")
+    try:
+        partial.rename(product)
+    except OSError as error:
+        raise OutputError(f"{product} cannot be written: {error.strerror or error}", "Move what is there") from error
+    sync_directory(product.parent)
+    return receipt
+
+
 def valid_receipt(receipt_path: Path, key: str, product: Path | None) -> dict[str, Any] | None:
-    """The receipt if the work it stands for still holds: same key, and the product there with the recorded size."""
+    """The receipt if the work it stands for still holds: same key, and the product there with the recorded sizes."""
     receipt = read_json(receipt_path)
     if not isinstance(receipt, dict) or receipt.get("key") != key:
         return None
     made = receipt.get("product")
     if made is None or product is None:
         return receipt if made is None and product is None else None
-    return receipt if product.is_file() and product.stat().st_size == made["size"] else None
-
-
-@contextmanager
-def lease(directory: Path) -> Iterator[Callable[[], None]]:
-    """Hold a directory for one run; a second run fails fast, and a dead run's lease is taken over.
-
-    Yields:
-        A check to call before each commit: it raises LeaseError when the lease was lost.
-
-    Raises:
-        LeaseError: Another run holds the directory.
-        OutputError: The directory cannot be written.
-    """
-    path, token = directory / ".lease", secrets.token_hex(16)
-    _acquire(path, token)
-
-    def check() -> None:
-        if _token(path) != token:
-            raise LeaseError(
-                f"The lease on {directory} was taken by another run", "Let that run finish, then run again"
-            )
-
-    stop = threading.Event()
-    beat = threading.Thread(target=_heartbeat, args=(path, token, stop), name="lease", daemon=True)
-    beat.start()
-    try:
-        yield check
-    finally:
-        stop.set()
-        beat.join()
-        if _token(path) == token:
-            path.unlink(missing_ok=True)
-
-
-def _acquire(path: Path, token: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        claim = path.with_name(f".lease.{token}")
-        claim.write_text(json.dumps({"token": token, "pid": os.getpid(), "host": os.uname().nodename}))
-    except OSError as error:
-        raise OutputError(
-            f"{path.parent} cannot be written: {error.strerror or error}",
-            "Choose another --out, or mend its permissions",
-        ) from error
-    try:
-        os.link(claim, path)
-    except FileExistsError:
-        _take_over(path, claim)
-    finally:
-        claim.unlink(missing_ok=True)
-
-
-def _take_over(path: Path, claim: Path) -> None:
-    """Replace a lease whose owner is dead: known dead on this host, or silent for too long on another."""
-    holder = read_json(path) or {}
-    now, beat = claim.stat().st_mtime, path.stat().st_mtime if path.exists() else 0.0
-    here = holder.get("host") == os.uname().nodename
-    dead = (here and not _alive(holder.get("pid"))) or now - beat > LEASE_STALE_S
-    if not dead:
-        raise LeaseError(
-            f"Another run holds {path.parent} (process {holder.get('pid')} on {holder.get('host')})",
-            "Wait for it to end, or choose another --out",
-        )
-    _inherit(path, claim, holder.get("token"))
-
-
-def _inherit(path: Path, claim: Path, dead_token: Any) -> None:
-    """Replace a dead run's lease with a claim, unless another heir was quicker.
-
-    Heirs queue for a lock on the dead lease's file, which the kernel frees whatever happens. The first replaces the
-    file, the others then find another one at its place. At no moment is there none, which a newcomer could fill.
-    """
-    try:
-        with open(path, "r+b") as dead:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(dead, fcntl.LOCK_EX)
-            first = os.path.samestat(os.fstat(dead.fileno()), path.stat()) and _token(path) == dead_token
-            if first:
-                claim.replace(path)
-    except OSError:
-        first = False
-    if not first:
-        raise LeaseError(f"Another run took {path.parent} first", "Wait for it to end")
-
-
-def _alive(pid: Any) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, TypeError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _token(path: Path) -> str | None:
-    held = read_json(path)
-    return held.get("token") if isinstance(held, dict) else None
-
-
-def _heartbeat(path: Path, token: str, stop: threading.Event) -> None:
-    while not stop.wait(_HEARTBEAT_S):
-        if _token(path) != token:
-            return
-        os.utime(path)
+    holds = files_hold(product, made["files"]) if "files" in made else _has_size(product, made["size"])
+    return receipt if holds else None
 
 
 @cache
