@@ -30,7 +30,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -43,7 +43,7 @@ from pydantic import Field
 
 from wsi_stain import journal
 from wsi_stain.errors import OutputError
-from wsi_stain.geometry import BLOCK, TILE, Size, grid_shape, halved
+from wsi_stain.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, halved
 from wsi_stain.settings import Settings
 
 LEVELS = 4
@@ -119,24 +119,40 @@ def write_block(
     height, width, _ = pixels.shape
     size = Size(width, height)
     assert max(size) <= BLOCK and kept.shape == grid_shape(size), (size, kept.shape)
-    levels: list[list[int]] = []
+    tables: list[list[int]] = []
     streams: list[bytes] = []
-    for _level in range(LEVELS):
-        encoded = list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), _tiles(pixels, kept)))
-        levels.append(_lengths(kept, encoded))
+    levels = block_levels(pixels, kept)
+    for level_pixels, level_kept in islice(levels, LEVELS):
+        tiles = block_tiles(level_pixels, level_kept).values()
+        encoded = list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), tiles))
+        tables.append(_lengths(level_kept, encoded))
         streams += encoded
-        pixels, kept = halve(pixels), halve_kept(kept)
-    streams.append(bytes(imagecodecs.png_encode(pixels)))
-    index = {"size": list(size), "jpeg": config.model_dump(), "levels": levels, "mip": len(streams[-1])}
+    mip, _ = next(levels)
+    streams.append(bytes(imagecodecs.png_encode(mip)))
+    index = {"size": list(size), "jpeg": config.model_dump(), "levels": tables, "mip": len(streams[-1])}
     journal.atomic_write(path, lambda file: _write(file, journal.canonical_json(index), streams))
 
 
-def _tiles(pixels: Pixels, kept: Kept) -> Iterator[Pixels]:
-    """The kept tiles, row-major, each (256, 256, 3) contiguous, padded by replication."""
-    for row, col in np.argwhere(kept):
-        tile = pixels[row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE]
-        missing = [(0, TILE - tile.shape[0]), (0, TILE - tile.shape[1]), (0, 0)]
-        yield np.pad(tile, missing, mode="edge")
+def block_levels(pixels: Pixels, kept: Kept) -> Iterator[tuple[Pixels, Kept]]:
+    """Levels 0 to 4 of a block: each one's pixels, and which of its tiles are more than glass."""
+    yield pixels, kept
+    for _coarser in range(LEVELS):
+        pixels, kept = halve(pixels), halve_kept(kept)
+        yield pixels, kept
+
+
+def block_tiles(pixels: Pixels, kept: Kept) -> dict[TileIndex, Pixels]:
+    """The kept tiles of one level of a block, row-major, each (256, 256, 3): views, or padded by replication."""
+    places = (TileIndex(int(row), int(col)) for row, col in np.argwhere(kept))
+    return {place: padded(pixels[place.row * TILE :, place.col * TILE :][:TILE, :TILE]) for place in places}
+
+
+def padded(pixels: Pixels) -> Pixels:
+    """At most (256, 256, 3), as a whole tile: the last row and column replicated."""
+    height, width, _ = pixels.shape
+    if (height, width) == (TILE, TILE):
+        return pixels
+    return np.pad(pixels, ((0, TILE - height), (0, TILE - width), (0, 0)), mode="edge")
 
 
 def _lengths(kept: Kept, encoded: list[bytes]) -> list[int]:

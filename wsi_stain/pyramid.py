@@ -1,33 +1,35 @@
 """Stitching: block files in, one pyramid out.
 
-    block files, row by row --+-- JPEG tiles of levels 0 to 3, copied as bytes --> PyramidTiff
-                              '-- mips = level 4 --> its tiles, halve --> level 5 --> its tiles, halve ...
+    block files, row by row --+-- JPEG tiles of levels 0 to 3, copied as bytes --> sink
+                              '-- mips = level 4 --> sink, halve --> level 5 --> sink, halve ...
 
-A pixel of levels 0 to 3 was compressed once, when its block was made. Coarser levels are made from the lossless mips,
-so they too are compressed once.
+The sink is the hybrid OME-TIFF, or an OME-Zarr whose levels 0 to 3 the blocks have left themselves. In the TIFF a pixel
+of levels 0 to 3 was compressed once, when its block was made. Coarser levels are made from the lossless mips, so they
+too are compressed once.
 
 Memory bound: one block file (some 10 MB, checked whole before a byte of it is copied), and of each level from 4 on two
 strips of 256 rows: 21 MB for a slide of 150,000 px width. It rests on blocks coming in row-major order and on a block's
 mip being one tile high.
 
-Knows neither stores nor generators, and of the TIFF only that tiles are put into it.
+Knows neither stores nor generators, and of the formats only that blocks and strips are put into them.
 """
 
 from __future__ import annotations
 
+import base64
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain import journal
-from wsi_stain.blockfile import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve
+from wsi_stain.blockfile import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve, padded
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import (
     BLOCK,
@@ -44,15 +46,29 @@ from wsi_stain.geometry import (
 )
 from wsi_stain.ome_tiff import PyramidTiff
 from wsi_stain.ome_xml import ome_xml
+from wsi_stain.ome_zarr import Files, PyramidZarr, partial_directory
 
 _PX_PER_MIP_PX = 2**LEVELS
 
 Pixels = NDArray[np.uint8]
 
 
+Format = Literal["ome-tiff", "ome-zarr"]
+
+
+class Sink(Protocol):
+    """Where a pyramid goes."""
+
+    def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
+        """Levels 0 to 3 of a block, which come row by row; None where the block is all glass."""
+
+    def put_strip(self, level: int, row: int, strip: Pixels) -> None:
+        """One row of tiles, (<= 256, width, 3), of level 4 or a coarser one."""
+
+
 @dataclass(frozen=True)
 class StitchTask:
-    """One slide to assemble.
+    """One slide to assemble in one format.
 
     Attributes:
         slide_id: The slide's name in receipts; it does not go into the file.
@@ -62,11 +78,13 @@ class StitchTask:
         white: Colour of glass, R, G, B, 0 to 255.
         icc_profile: Profile of the pixels' colour space, or None.
         blocks: Block files by their place in the block grid; what is not listed is glass.
-        jpeg: Settings for glass and for the levels made here.
-        provenance: How the pixels were made; goes into the OME-XML, so no free text of the source.
+        jpeg: Settings for glass and for the levels made here, in a TIFF.
+        provenance: How the pixels were made; goes into the metadata, so no free text of the source.
         output: The pyramid's final name.
         receipt: Where the receipt goes.
         key: Fingerprint of everything that the pyramid depends on.
+        format: What to make.
+        shards: For OME-Zarr, the shards that the blocks have left, as their receipts describe them.
     """
 
     slide_id: str
@@ -81,6 +99,8 @@ class StitchTask:
     output: Path
     receipt: Path
     key: str
+    format: Format = "ome-tiff"
+    shards: Files = field(default_factory=dict)
 
 
 def stitch_slide(task: StitchTask) -> dict[str, Any]:
@@ -90,25 +110,105 @@ def stitch_slide(task: StitchTask) -> dict[str, Any]:
         The receipt; beside journal's keys it has slide_id and levels (their number).
 
     Raises:
-        OutputError: A block file is missing or damaged, or the pyramid cannot be written.
+        OutputError: A block file or a shard is missing or damaged, or the pyramid cannot be written.
     """
     done = journal.valid_receipt(task.receipt, task.key, task.output)
     if done is not None:
         return done
-    journal.atomic_write(task.output, partial(_write_pyramid, task))
-    levels = len(level_sizes(task.size))
-    return journal.write_receipt(task.receipt, task.key, task.output, slide_id=task.slide_id, levels=levels)
+    details = {"slide_id": task.slide_id, "levels": len(level_sizes(task.size))}
+    if task.format == "ome-zarr":
+        folder = partial_directory(task.output)
+        return journal.commit_directory(
+            folder, task.output, task.receipt, task.key, _write_zarr(task, folder), **details
+        )
+    journal.atomic_write(task.output, partial(_write_tiff, task))
+    return journal.write_receipt(task.receipt, task.key, task.output, **details)
 
 
-def _write_pyramid(task: StitchTask, file: BinaryIO) -> None:
+def _write_tiff(task: StitchTask, file: BinaryIO) -> None:
     sizes = level_sizes(task.size)
-    tiff = PyramidTiff(file, sizes, _encoded(task, _glass(task, TILE, TILE)), task.jpeg.subsampling)
-    strips = _block_rows(task, tiff, min(LEVELS, len(sizes)))
-    for level in range(LEVELS, len(sizes)):
-        strips = _put_strips(task, tiff, level, strips if level == LEVELS else halved_strips(strips))
-    deque(strips, maxlen=0)
+    tiff = PyramidTiff(file, sizes, _encoded(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
+    _walk(task, TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg))
     description = ome_xml(task.size, task.mpp, task.objective_power, task.provenance)
     tiff.finish(task.mpp, description, task.icc_profile)
+
+
+def _write_zarr(task: StitchTask, folder: Path) -> Files:
+    pyramid = PyramidZarr(folder, level_sizes(task.size), task.white)
+    _walk(task, pyramid)
+    attributes = {
+        "provenance": dict(task.provenance),
+        "objective_power": task.objective_power,
+        "icc_profile": base64.b64encode(task.icc_profile).decode() if task.icc_profile else None,
+    }
+    return pyramid.finish(task.mpp, attributes, task.shards)
+
+
+class TiffSink:
+    """Puts a pyramid into a TIFF.
+
+    Args:
+        tiff: The TIFF.
+        levels: How many levels to take from the blocks.
+        white: Colour of glass; a tile of nothing else is left to the TIFF's shared one.
+        jpeg: How tiles of coarser levels are encoded.
+    """
+
+    def __init__(self, tiff: PyramidTiff, levels: int, white: tuple[int, int, int], jpeg: JpegConfig) -> None:
+        self._tiff, self._levels, self._white, self._jpeg = tiff, levels, white, jpeg
+
+    def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
+        """Copy a block's tiles."""
+        for level in range(self._levels if content else 0):
+            assert content is not None
+            rows, cols = content.shape(level)
+            side = TILES_PER_BLOCK >> level
+            for row, col in product(range(rows), range(cols)):
+                jpeg = content.tile(level, row, col)
+                if jpeg:
+                    self._tiff.put(level, TileIndex(block.row * side + row, block.col * side + col), jpeg)
+
+    def put_strip(self, level: int, row: int, strip: Pixels) -> None:
+        """Encode a row of tiles."""
+        for col in range(ceil_div(strip.shape[1], TILE)):
+            pixels = strip[:, col * TILE : (col + 1) * TILE]
+            if (pixels != self._white).any():
+                self._tiff.put(level, TileIndex(row, col), _encoded(padded(pixels), self._jpeg))
+
+
+def _walk(task: StitchTask, sink: Sink) -> None:
+    """Put all levels of a slide into a sink."""
+    strips = _block_rows(task, sink)
+    for level in range(LEVELS, len(level_sizes(task.size))):
+        strips = _put_strips(sink, level, strips if level == LEVELS else halved_strips(strips))
+    deque(strips, maxlen=0)
+
+
+def _block_rows(task: StitchTask, sink: Sink) -> Iterator[Pixels]:
+    """Put each block; yields each block row's mips side by side, (<= 256, w, 3)."""
+    rows, cols = grid_shape(task.size, BLOCK)
+    for row in range(rows):
+        yield np.concatenate([_put_block(task, sink, BlockIndex(row, col)) for col in range(cols)], axis=1)
+
+
+def _put_block(task: StitchTask, sink: Sink, block: BlockIndex) -> Pixels:
+    """Put one block; returns its mip, the glass's colour where there is no such block."""
+    region = block_region(block, task.size)
+    path = task.blocks.get(block)
+    if path is None:
+        sink.put_block(block, None)
+        return _glass(task, ceil_div(region.height, _PX_PER_MIP_PX), ceil_div(region.width, _PX_PER_MIP_PX))
+    content = _whole_block(path, Size(region.width, region.height), task.jpeg)
+    sink.put_block(block, content)
+    journal.failpoint("stitch-block")
+    return content.mip
+
+
+def _put_strips(sink: Sink, level: int, strips: Iterable[Pixels]) -> Iterator[Pixels]:
+    """Put the strips of a level; hands each strip on."""
+    for row, strip in enumerate(strips):
+        sink.put_strip(level, row, strip)
+        yield strip
 
 
 def halved_strips(strips: Iterable[Pixels]) -> Iterator[Pixels]:
@@ -123,36 +223,6 @@ def halved_strips(strips: Iterable[Pixels]) -> Iterator[Pixels]:
             upper = None
     if upper is not None:
         yield upper
-
-
-def _block_rows(task: StitchTask, tiff: PyramidTiff, levels: int) -> Iterator[Pixels]:
-    """Copy the tiles of `levels` levels from each block; yields each block row's mips side by side, (<= 256, w, 3)."""
-    rows, cols = grid_shape(task.size, BLOCK)
-    for row in range(rows):
-        mips = [_copy_block(task, tiff, levels, BlockIndex(row, col)) for col in range(cols)]
-        yield np.concatenate(mips, axis=1)
-
-
-def _copy_block(task: StitchTask, tiff: PyramidTiff, levels: int, block: BlockIndex) -> Pixels:
-    """Copy one block's tiles; returns its mip, the glass's colour where there is no such block."""
-    region = block_region(block, task.size)
-    path = task.blocks.get(block)
-    if path is None:
-        return _glass(task, ceil_div(region.height, _PX_PER_MIP_PX), ceil_div(region.width, _PX_PER_MIP_PX))
-    block_file = _whole_block(path, Size(region.width, region.height), task.jpeg)
-    for level in range(levels):
-        _copy_level(block_file, tiff, level, block)
-    journal.failpoint("stitch-block")
-    return block_file.mip
-
-
-def _copy_level(block_file: BlockFile, tiff: PyramidTiff, level: int, block: BlockIndex) -> None:
-    rows, cols = block_file.shape(level)
-    side = TILES_PER_BLOCK >> level
-    for row, col in product(range(rows), range(cols)):
-        jpeg = block_file.tile(level, row, col)
-        if jpeg:
-            tiff.put(level, TileIndex(block.row * side + row, block.col * side + col), jpeg)
 
 
 def _whole_block(path: Path, size: Size, jpeg: JpegConfig) -> BlockFile:
@@ -171,23 +241,8 @@ def _whole_block(path: Path, size: Size, jpeg: JpegConfig) -> BlockFile:
     return block_file
 
 
-def _put_strips(task: StitchTask, tiff: PyramidTiff, level: int, strips: Iterable[Pixels]) -> Iterator[Pixels]:
-    """Encode the strips of a level and put their tiles; hands each strip on."""
-    for row, strip in enumerate(strips):
-        for col in range(ceil_div(strip.shape[1], TILE)):
-            pixels = strip[:, col * TILE : (col + 1) * TILE]
-            if (pixels != task.white).any():
-                tiff.put(level, TileIndex(row, col), _encoded(task, _padded(pixels)))
-        yield strip
-
-
-def _encoded(task: StitchTask, tile: Pixels) -> bytes:
-    return encode_jpeg(tile, task.jpeg.quality, task.jpeg.subsampling)
-
-
-def _padded(pixels: Pixels) -> Pixels:
-    height, width, _ = pixels.shape
-    return np.pad(pixels, ((0, TILE - height), (0, TILE - width), (0, 0)), mode="edge")
+def _encoded(tile: Pixels, jpeg: JpegConfig) -> bytes:
+    return encode_jpeg(tile, jpeg.quality, jpeg.subsampling)
 
 
 def _glass(task: StitchTask, height: int, width: int) -> Pixels:

@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.errors import StoreError
-from wsi_stain.geometry import BLOCK, TILE, TILES_PER_BLOCK, TileIndex
+from wsi_stain.geometry import TILE, TILES_PER_BLOCK, TileIndex
 
 CHUNK_SHAPE = (3, TILE, TILE)
-SHARD_SHAPE = (3, BLOCK, BLOCK)
 INDEX_BYTES = TILES_PER_BLOCK**2 * 16 + 4
 """Size of the index with its checksum, at the end of every shard."""
 
@@ -63,7 +62,12 @@ def decode(chunk: bytes, size: int) -> NDArray[np.uint8]:
     return values
 
 
-def write_shard(file: BinaryIO, tiles: Mapping[TileIndex, NDArray[np.uint8]], side: int = TILES_PER_BLOCK) -> None:
+def write_shard(
+    file: BinaryIO,
+    tiles: Mapping[TileIndex, NDArray[np.uint8]],
+    side: int = TILES_PER_BLOCK,
+    elsewhere: NDArray[np.uint8] | None = None,
+) -> None:
     """Write a shard.
 
     Args:
@@ -71,9 +75,14 @@ def write_shard(file: BinaryIO, tiles: Mapping[TileIndex, NDArray[np.uint8]], si
         tiles: RGB tiles, (256, 256, 3), by their place in the shard or in the slide's tile grid. They are written in
             the order of their places, so that equal tiles make equal bytes.
         side: Rows and columns of tiles in the shard.
+        elsewhere: The tile at every other place, stored once and first, which all of these share in the index; by
+            default the chunks there are absent.
     """
     index = np.full((side, side, 2), _ABSENT, "<u8")
     offset = 0
+    if elsewhere is not None:
+        offset = file.write(encode(elsewhere.transpose(2, 0, 1)))
+        index[:] = 0, offset
     for tile in sorted(tiles):
         chunk = encode(tiles[tile].transpose(2, 0, 1))
         index[tile.row % side, tile.col % side] = offset, len(chunk)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_stain import journal, shard
 from wsi_stain.errors import StoreError
-from wsi_stain.geometry import BlockIndex, Mpp, Size
+from wsi_stain.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC: dict[str, Any] = {"name": "crc32c"}
@@ -34,15 +34,21 @@ def read_attributes(folder: Path) -> dict[str, Any]:
     return attributes if isinstance(attributes, dict) else {}
 
 
-def image_attributes(name: str, mpp: Mpp) -> dict[str, Any]:
-    """OME-NGFF 0.5 metadata of an RGB image with one level, at path `0`, axes c, y, x."""
+def image_attributes(name: str, mpp: Mpp, levels: int = 1) -> dict[str, Any]:
+    """OME-NGFF 0.5 metadata of an RGB image, axes c, y, x, whose levels are halvings at the paths `0`, `1`, ...
+
+    Args:
+        name: The image's name.
+        mpp: Resolution of level 0, um per px.
+        levels: How many there are.
+    """
     window = {"start": 0, "end": 255, "min": 0, "max": 255}
     space = {"type": "space", "unit": "micrometer"}
-    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, mpp.y, mpp.x]}]}
     axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
+    datasets = [{"path": str(level), "coordinateTransformations": _placed(mpp, level)} for level in range(levels)]
     return {
         "version": "0.5",
-        "multiscales": [{"name": name, "axes": axes, "datasets": [level]}],
+        "multiscales": [{"name": name, "axes": axes, "datasets": datasets}],
         "omero": {
             "channels": [
                 {"label": label, "color": colour, "active": True, "window": window}
@@ -52,8 +58,23 @@ def image_attributes(name: str, mpp: Mpp) -> dict[str, Any]:
     }
 
 
-def write_image_metadata(folder: Path, size: Size) -> None:
-    """Write the metadata of a sparse (3, height, width) uint8 image in shards of tiles; absent tiles read 255."""
+def _placed(mpp: Mpp, level: int) -> list[dict[str, Any]]:
+    """Where the pixels of a level lie, um. NGFF places a pixel's centre: a halving moves the first by half a pixel."""
+    factor = 2**level
+    scale = {"type": "scale", "scale": [1.0, mpp.y * factor, mpp.x * factor]}
+    shift = (factor - 1) / 2
+    translation = {"type": "translation", "translation": [0.0, mpp.y * shift, mpp.x * shift]}
+    return [scale, translation] if level else [scale]
+
+
+def write_image_metadata(folder: Path, size: Size, side: int = TILES_PER_BLOCK) -> None:
+    """Write the metadata of a sparse (3, height, width) uint8 image in shards of tiles; absent tiles read 255.
+
+    Args:
+        folder: The array's folder.
+        size: Width and height, px.
+        side: Rows and columns of tiles in a shard.
+    """
     sharding = {
         "chunk_shape": shard.CHUNK_SHAPE,
         "codecs": [{"name": "bytes"}, *_ENCODED],
@@ -62,12 +83,12 @@ def write_image_metadata(folder: Path, size: Size) -> None:
     }
     codecs = [{"name": "sharding_indexed", "configuration": sharding}]
     shape = (3, size.height, size.width)
-    _write_array_metadata(folder, shape, shard.SHARD_SHAPE, "uint8", 255, codecs, ["c", "y", "x"])
+    _write_array_metadata(folder, shape, (3, side * TILE, side * TILE), "uint8", 255, codecs, ["c", "y", "x"])
 
 
-def shard_path(folder: Path, block: BlockIndex) -> Path:
-    """Where one shard of the image lies in a slide's folder."""
-    return folder / "0" / "c" / "0" / str(block.row) / str(block.col)
+def shard_path(folder: Path, block: BlockIndex, level: int = 0) -> Path:
+    """Where one shard of a level lies in an image's folder, by its place in the grid of shards."""
+    return folder / str(level) / "c" / "0" / str(block.row) / str(block.col)
 
 
 def write_array(folder: Path, values: NDArray[Any], names: list[str]) -> None:
