@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsi_stain.chunks import CodecName
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shape
 from wsi_stain.grid import TileGrid
 from wsi_stain.stain import slide_statistics
@@ -36,13 +37,14 @@ def store_slide(
     mpp: float = 0.25,
     icc_profile: str | None = None,
     measured: bool = True,
+    codec: CodecName = "lossless",
 ) -> StoredSlide:
     """Put a slide of at most one block into a store; by default all of it is tissue."""
     size = Size(pixels.shape[1], pixels.shape[0])
     shares = np.ones(grid_shape(size), np.float32) if tissue is None else tissue
     store = TileStore.create(root)
     writer, grid = store.writer(slide_id), TileGrid(size, shares, shares > 0)
-    writer.begin(size, pixels[::32, ::32].copy(), np.ones(pixels[::32, ::32].shape[:2], bool), grid)
+    writer.begin(size, pixels[::32, ::32].copy(), np.ones(pixels[::32, ::32].shape[:2], bool), grid, codec)
     tiles = {TileIndex(int(row), int(col)): _tile(pixels, int(row), int(col)) for row, col in np.argwhere(grid.kept)}
     receipts = [writer.write_shard(BlockIndex(0, 0), tiles)] if tiles else []
     stain = slide_statistics(pixels[::4, ::4].reshape(-1, 3), WHITE, "glass") if measured else None

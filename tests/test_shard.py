@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from wsi_stain.chunks import decode, encode
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import TileIndex
-from wsi_stain.shard import INDEX_BYTES, ShardFile, decode, encode, write_shard
+from wsi_stain.shard import INDEX_BYTES, ShardFile, write_shard
 
 PLACES = [TileIndex(0, 0), TileIndex(3, 15), TileIndex(15, 2)]
 
@@ -61,8 +62,8 @@ def test_any_flipped_bit_is_noticed(place: int, bit: int) -> None:
 def test_tiles_read_back(path: Path) -> None:
     with ShardFile(path) as file:
         index = file.read_index()
-        for place in PLACES:
-            assert np.array_equal(file.planes(place, index).transpose(1, 2, 0), tile(place.row))
+        for place, pixels in zip(PLACES, file.read_tiles(PLACES, index), strict=True):
+            assert np.array_equal(pixels, tile(place.row))
 
 
 def test_the_index_tells_chunks_apart_from_gaps(path: Path) -> None:
@@ -71,7 +72,7 @@ def test_the_index_tells_chunks_apart_from_gaps(path: Path) -> None:
         present = [TileIndex(*place) for place in np.argwhere(index[..., 0] != 2**64 - 1).tolist()]
         assert present == PLACES
         with pytest.raises(StoreError, match="lacks the tile at row 7, column 7"):
-            file.planes(TileIndex(7, 7), index)
+            list(file.read_tiles([TileIndex(7, 7)], index))
     used = sum(int(index[place][1]) for place in PLACES)
     assert used + INDEX_BYTES == path.stat().st_size
 

@@ -15,14 +15,19 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+import zarr.registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_store import painted, store_slide
 from numpy.typing import NDArray
 
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, grid_shape, tiles_of
 from wsi_stain.grid import TileGrid
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
+from wsi_stain.zarr_jpeg import ZarrJpeg
+
+zarr.registry.register_codec("imagecodecs_jpeg", ZarrJpeg)  # a fresh installation brings it as a plugin
 
 SIZE = Size(4500, 8300)
 """Two block columns and three block rows, the last ones partial; odd tiles at the edges."""
@@ -201,6 +206,55 @@ def test_any_size_makes_the_round_trip(
     assert isinstance(image, zarr.Array)
     assert np.array_equal(store["odd"].read(Region(0, 0, *size)), cut(truth, size))
     assert np.array_equal(np.asarray(image[:]).transpose(1, 2, 0), cut(truth, size))
+
+
+# Tiles as JPEG
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> StoredSlide:
+    return store_slide(tmp_path_factory.mktemp("jpeg"), "a", painted(PAINTED), TISSUE, codec="jpeg")
+
+
+PAINTED = Size(1500, 700)
+TISSUE = np.array([[1, 0, 1, 1, 0, 0.5], [0, 0, 0, 0, 1, 1], [0.1, 0, 1, 0, 0, 1]], np.float32)
+
+
+def test_jpeg_tiles_are_close_and_glass_is_exact(compressed: StoredSlide) -> None:
+    truth, pixels = painted(PAINTED), compressed.read(Region(0, 0, *PAINTED))
+    inside = (TISSUE > 0).repeat(TILE, 0).repeat(TILE, 1)[: PAINTED.height, : PAINTED.width]
+    assert np.all(pixels[~inside] == 255)
+    error = pixels[inside].astype(float) - truth[inside]
+    assert 10 * np.log10(255**2 / np.mean(error**2)) > 38
+    beyond = compressed.read(Region(PAINTED.width - 3, 0, 10, 300))
+    assert np.all(beyond[:, 3:] == 255), "beyond the slide nothing rings"
+
+
+def test_jpeg_tiles_are_small(compressed: StoredSlide, tmp_path: Path) -> None:
+    lossless = store_slide(tmp_path, "a", painted(PAINTED), TISSUE)
+    small, large = ((Path(str(slide.path)) / "0/c/0/0/0").stat().st_size for slide in (compressed, lossless))
+    assert small < large / 3
+
+
+def test_zarr_python_reads_the_jpeg_tiles(compressed: StoredSlide) -> None:
+    image = zarr.open_group(compressed.path, mode="r")["0"]
+    assert isinstance(image, zarr.Array)
+    assert np.array_equal(np.asarray(image[:]).transpose(1, 2, 0), compressed.read(Region(0, 0, *PAINTED)))
+
+
+def test_a_damaged_jpeg_tile_is_said(tmp_path: Path) -> None:
+    slide = store_slide(tmp_path, "a", painted(PAINTED), codec="jpeg")
+    flip(tmp_path / "a/0/c/0/0/0", 700)
+    with pytest.raises(StoreError, match="row 0, column 0: the checksum"):
+        slide.read_tile(TileIndex(0, 0))
+
+
+def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
+    slide = store_slide(tmp_path, "a", painted(PAINTED))
+    described = tmp_path / "a/0/zarr.json"
+    described.write_text(described.read_text().replace('"lz4"', '"zstd"'))
+    with pytest.raises(StoreError, match="no compression of tiles known here"):
+        slide.read_tile(TileIndex(0, 0))
 
 
 def test_equal_pixels_make_equal_bytes(tmp_path: Path, made: Made) -> None:

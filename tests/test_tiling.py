@@ -328,6 +328,17 @@ def test_a_slide_that_is_not_he_is_never_complete(tmp_path: Path) -> None:
     assert run.ids == []
 
 
+def test_another_codec_tiles_again_and_stays_close(tmp_path: Path) -> None:
+    run = Run(write(tmp_path / "a.tif", paint(SMALL)), tmp_path / "store")
+    lossless = run.whole().read(Region(0, 0, *SMALL))
+    again = replace(run, config=TilingConfig(codec="jpeg"))
+    assert again.survey()["redone_because"] == "the settings changed"
+    stored = again.whole()
+    error = stored.read(Region(0, 0, *SMALL)).astype(float) - lossless
+    assert stored.codec.name == "jpeg"
+    assert 0 < np.abs(error).mean() < 3
+
+
 def test_a_slide_without_a_resolution_is_refused(tmp_path: Path) -> None:
     run = Run(write(tmp_path / "a.tif", paint(Size(700, 500)), mpp=None), tmp_path / "store")
     with pytest.raises(MppError, match="mpp"):

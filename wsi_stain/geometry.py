@@ -94,6 +94,11 @@ def block_region(block: BlockIndex, size: Size) -> Region:
     return Region(x, y, min(BLOCK, size.width - x), min(BLOCK, size.height - y))
 
 
+def block_of(tile: TileIndex) -> BlockIndex:
+    """The block that a tile is in."""
+    return BlockIndex(tile.row // TILES_PER_BLOCK, tile.col // TILES_PER_BLOCK)
+
+
 def tiles_of(block: BlockIndex, shape: tuple[int, int]) -> Iterator[TileIndex]:
     """The tiles of a block that exist in a tile grid of `shape` (rows, cols), in row-major order."""
     rows, cols = shape

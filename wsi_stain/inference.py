@@ -20,6 +20,7 @@ from wsi_stain.errors import StainError
 from wsi_stain.feather import Kept, Pixels, fade_into, with_ring
 from wsi_stain.geometry import TILES_PER_BLOCK, BlockIndex, block_region
 from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.place import Place
 from wsi_stain.reader import BlockReader
 from wsi_stain.store import TileStore
 
@@ -29,7 +30,7 @@ class PrepareTask:
     """Learn what a normalizer has to know about one slide.
 
     Attributes:
-        store: The tile store's directory.
+        store: The tile store.
         slide_id: The slide's name in it.
         checkpoint: The checkpoint's file.
         digest: SHA-256 of that file, as the run knows it.
@@ -40,7 +41,7 @@ class PrepareTask:
         key: Fingerprint of everything that the arrays depend on.
     """
 
-    store: Path
+    store: Place
     slide_id: str
     checkpoint: Path
     digest: str
@@ -56,7 +57,7 @@ class NormalizeTask:
     """Normalize one block of one slide.
 
     Attributes:
-        store: The tile store's directory.
+        store: The tile store.
         slide_id: The slide's name in it.
         block: Place in the block grid.
         checkpoint: The checkpoint's file.
@@ -70,7 +71,7 @@ class NormalizeTask:
         key: Fingerprint of everything that the block depends on.
     """
 
-    store: Path
+    store: Place
     slide_id: str
     block: BlockIndex
     checkpoint: Path

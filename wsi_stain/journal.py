@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from wsi_stain.errors import OutputError
+from wsi_stain.place import Place
 
 
 def sync_directory(directory: Path) -> None:
@@ -94,7 +95,7 @@ def write_json(path: Path, value: Any) -> None:
     )
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """The value in a JSON file, or None where there is no such file or it is not JSON."""
     try:
         return json.loads(path.read_bytes())

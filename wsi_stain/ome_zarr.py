@@ -137,6 +137,6 @@ def _write(
     folder: Path, level: int, place: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], white: Sequence[int]
 ) -> Path:
     glass = np.full((TILE, TILE, 3), white, np.uint8)
-    path = zarr_files.shard_path(folder, place, level)
+    path = folder / zarr_files.shard_key(place, level)
     journal.atomic_write(path, partial(write_shard, tiles=tiles, side=_side(level), elsewhere=glass))
     return path

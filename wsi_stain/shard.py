@@ -2,64 +2,30 @@
 
 A shard is the encoded chunks, one after the other, and at the end an index: for each chunk of the shard, in row-major
 order, its (offset, size) as little-endian uint64, both 2^64-1 where the chunk is absent; then the CRC-32C of the index
-(Zarr v3 codecs `sharding_indexed`, `bytes`, `blosc`, `crc32c`, version 1.0). A chunk is one tile, planar (3, 256, 256),
-compressed, and its own CRC-32C: LZ4 alone would turn a flipped bit into other pixels without a word.
+(Zarr v3 codecs `sharding_indexed`, `bytes`, `crc32c`, version 1.0). A chunk is one tile (see `chunks`).
 """
 
 from __future__ import annotations
 
-import math
-import os
-import struct
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO
 
-import google_crc32c
-import numcodecs.blosc
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.chunks import CODECS, TileCodec, with_checksum, without_checksum
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import TILE, TILES_PER_BLOCK, TileIndex
+from wsi_stain.place import Place, open_file
 
 CHUNK_SHAPE = (3, TILE, TILE)
 INDEX_BYTES = TILES_PER_BLOCK**2 * 16 + 4
 """Size of the index with its checksum, at the end of every shard."""
 
-BLOSC: dict[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "typesize": 1, "blocksize": 0}
-"""Lossless and fast: about 0.9 GB/s in and 1.3 GB/s out on one core, dense 40x tissue at 0.85 of its size."""
-
-_ABSENT = 2**64 - 1
 REMEDY = "Remove the slide's folder from the tile store and run the same command again"
 """What helps against every damage in a store."""
 
-# Blosc's own threads share global state, which forks and threads of ours would meet. Without them it frees the GIL.
-numcodecs.blosc.use_threads = False
-
-
-def encode(values: NDArray[Any]) -> bytes:
-    """Compress an array's bytes in C order, and append their checksum."""
-    flat = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
-    packed = numcodecs.blosc.compress(flat, BLOSC["cname"].encode(), BLOSC["clevel"], numcodecs.blosc.BITSHUFFLE)
-    return _with_checksum(bytes(packed))
-
-
-def decode(chunk: bytes, size: int) -> NDArray[np.uint8]:
-    """Decompress a chunk that must hold exactly `size` bytes; 1-D.
-
-    Raises:
-        ValueError: The chunk is damaged.
-    """
-    packed = _without_checksum(chunk)
-    if len(packed) < 16 or struct.unpack_from("<I4xI", packed, 4) != (size, len(packed)):
-        raise ValueError("the header of a chunk does not fit its size")
-    values = np.empty(size, np.uint8)
-    try:
-        numcodecs.blosc.decompress(packed, values)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    return values
+_ABSENT = 2**64 - 1
 
 
 def write_shard(
@@ -67,6 +33,7 @@ def write_shard(
     tiles: Mapping[TileIndex, NDArray[np.uint8]],
     side: int = TILES_PER_BLOCK,
     elsewhere: NDArray[np.uint8] | None = None,
+    codec: TileCodec = CODECS["lossless"],
 ) -> None:
     """Write a shard.
 
@@ -77,38 +44,43 @@ def write_shard(
         side: Rows and columns of tiles in the shard.
         elsewhere: The tile at every other place, stored once and first, which all of these share in the index; by
             default the chunks there are absent.
+        codec: How they are compressed.
     """
     index = np.full((side, side, 2), _ABSENT, "<u8")
     offset = 0
     if elsewhere is not None:
-        offset = file.write(encode(elsewhere.transpose(2, 0, 1)))
+        offset = file.write(codec.encode(elsewhere))
         index[:] = 0, offset
     for tile in sorted(tiles):
-        chunk = encode(tiles[tile].transpose(2, 0, 1))
+        chunk = codec.encode(tiles[tile])
         index[tile.row % side, tile.col % side] = offset, len(chunk)
         offset += file.write(chunk)
-    file.write(_with_checksum(index.tobytes()))
+    file.write(with_checksum(index.tobytes()))
 
 
 class ShardFile:
     """An open shard, a context manager. Reads at positions only, so that threads may share it.
 
+    Args:
+        path: The shard.
+        codec: How its tiles are compressed.
+
     Raises:
         StoreError: The file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Place, codec: TileCodec = CODECS["lossless"]) -> None:
+        self.path, self.codec = path, codec
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            self._file = open_file(path)
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}", REMEDY) from error
+            raise self._unreadable(error) from error
 
     def __enter__(self) -> ShardFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        self._file.close()
 
     def read_index(self) -> NDArray[np.uint64]:
         """The shard's index.
@@ -117,44 +89,46 @@ class ShardFile:
             (16, 16, 2): offset and size of each chunk, bytes.
 
         Raises:
-            StoreError: The index is damaged, or points outside the chunks.
+            StoreError: The shard is missing, or its index is damaged or points outside the chunks.
         """
-        room = max(os.fstat(self._file).st_size - INDEX_BYTES, 0)
         try:
-            index = _without_checksum(os.pread(self._file, INDEX_BYTES, room))
-            slots = np.frombuffer(index, "<u8").reshape(TILES_PER_BLOCK, TILES_PER_BLOCK, 2)
+            end, size = self._file.read_end(INDEX_BYTES)
+            slots = np.frombuffer(without_checksum(end), "<u8").reshape(TILES_PER_BLOCK, TILES_PER_BLOCK, 2)
+        except OSError as error:
+            raise self._unreadable(error) from error
         except ValueError as error:
             raise StoreError(f"{self.path} is damaged in its index: {error}", REMEDY) from error
+        room = np.uint64(size - INDEX_BYTES)
         offsets, sizes = slots[slots[..., 0] != _ABSENT].T
-        if np.any(offsets > room) or np.any(sizes > np.uint64(room) - offsets):
+        if np.any(offsets > room) or np.any(sizes > room - offsets):
             raise StoreError(f"{self.path} is damaged in its index: it points beyond the chunks", REMEDY)
         return slots
 
-    def planes(self, tile: TileIndex, index: NDArray[np.uint64]) -> NDArray[np.uint8]:
-        """Pixels of one tile, planar (3, 256, 256).
+    def read_tiles(self, tiles: Sequence[TileIndex], index: NDArray[np.uint64]) -> Iterator[NDArray[np.uint8]]:
+        """RGB of each tile in turn, (256, 256, 3), perhaps a transposed view.
+
+        Args:
+            tiles: By their place in the shard or in the slide's tile grid.
+            index: The shard's.
 
         Raises:
-            StoreError: The tile is absent or damaged.
+            StoreError: A tile is absent or damaged.
         """
-        offset, size = (int(value) for value in index[_slot(tile)])
+        chunks = self._file.read_ranges([self._range(tile, index) for tile in tiles])
+        for tile in tiles:
+            try:
+                yield self.codec.decode(next(chunks))
+            except OSError as error:
+                raise self._unreadable(error) from error
+            except ValueError as error:
+                where = f"the tile at row {tile.row}, column {tile.col}"
+                raise StoreError(f"{self.path} is damaged at {where}: {error}", REMEDY) from error
+
+    def _range(self, tile: TileIndex, index: NDArray[np.uint64]) -> tuple[int, int]:
+        offset, size = index[tile.row % TILES_PER_BLOCK, tile.col % TILES_PER_BLOCK].tolist()
         if offset == _ABSENT:
             raise StoreError(f"{self.path} lacks the tile at row {tile.row}, column {tile.col}", REMEDY)
-        try:
-            return decode(os.pread(self._file, size, offset), math.prod(CHUNK_SHAPE)).reshape(CHUNK_SHAPE)
-        except ValueError as error:
-            where = f"the tile at row {tile.row}, column {tile.col}"
-            raise StoreError(f"{self.path} is damaged at {where}: {error}", REMEDY) from error
+        return offset, size
 
-
-def _with_checksum(content: bytes) -> bytes:
-    return content + struct.pack("<I", google_crc32c.value(content))
-
-
-def _without_checksum(content: bytes) -> bytes:
-    if struct.pack("<I", google_crc32c.value(content[:-4])) != content[-4:]:
-        raise ValueError("the checksum is wrong")
-    return content[:-4]
-
-
-def _slot(tile: TileIndex) -> tuple[int, int]:
-    return tile.row % TILES_PER_BLOCK, tile.col % TILES_PER_BLOCK
+    def _unreadable(self, error: OSError) -> StoreError:
+        return StoreError(f"{self.path} cannot be read: {error.strerror}", REMEDY)

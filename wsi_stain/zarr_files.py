@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain import journal, shard
+from wsi_stain.chunks import BLOSC, CODECS, CRC, TileCodec, decode, encode
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size
+from wsi_stain.place import Place
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
-_CRC: dict[str, Any] = {"name": "crc32c"}
-_ENCODED: list[dict[str, Any]] = [{"name": "blosc", "configuration": shard.BLOSC}, _CRC]
-"""What `shard.encode` does."""
 
 
 def write_group(folder: Path, attributes: dict[str, Any]) -> None:
@@ -27,7 +26,7 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     journal.write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
-def read_attributes(folder: Path) -> dict[str, Any]:
+def read_attributes(folder: Place) -> dict[str, Any]:
     """Attributes of a zarr group; empty where there is none."""
     metadata = journal.read_json(folder / "zarr.json")
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
@@ -67,18 +66,21 @@ def _placed(mpp: Mpp, level: int) -> list[dict[str, Any]]:
     return [scale, translation] if level else [scale]
 
 
-def write_image_metadata(folder: Path, size: Size, side: int = TILES_PER_BLOCK) -> None:
+def write_image_metadata(
+    folder: Path, size: Size, side: int = TILES_PER_BLOCK, codec: TileCodec = CODECS["lossless"]
+) -> None:
     """Write the metadata of a sparse (3, height, width) uint8 image in shards of tiles; absent tiles read 255.
 
     Args:
         folder: The array's folder.
         size: Width and height, px.
         side: Rows and columns of tiles in a shard.
+        codec: How the tiles are compressed.
     """
     sharding = {
         "chunk_shape": shard.CHUNK_SHAPE,
-        "codecs": [{"name": "bytes"}, *_ENCODED],
-        "index_codecs": [_LITTLE, _CRC],
+        "codecs": codec.zarr,
+        "index_codecs": [_LITTLE, CRC],
         "index_location": "end",
     }
     codecs = [{"name": "sharding_indexed", "configuration": sharding}]
@@ -86,19 +88,33 @@ def write_image_metadata(folder: Path, size: Size, side: int = TILES_PER_BLOCK) 
     _write_array_metadata(folder, shape, (3, side * TILE, side * TILE), "uint8", 255, codecs, ["c", "y", "x"])
 
 
-def shard_path(folder: Path, block: BlockIndex, level: int = 0) -> Path:
-    """Where one shard of a level lies in an image's folder, by its place in the grid of shards."""
-    return folder / str(level) / "c" / "0" / str(block.row) / str(block.col)
+def read_image_codec(folder: Place) -> TileCodec:
+    """How the tiles of an image are compressed that `write_image_metadata` described.
+
+    Raises:
+        StoreError: The metadata is missing or damaged, or speaks of another compression.
+    """
+    metadata = journal.read_json(folder / "zarr.json")
+    try:
+        described = metadata["codecs"][0]["configuration"]["codecs"]
+        return next(codec for codec in CODECS.values() if codec.zarr == described)
+    except (TypeError, KeyError, IndexError, StopIteration) as error:
+        raise StoreError(f"{folder} describes no compression of tiles known here", shard.REMEDY) from error
+
+
+def shard_key(block: BlockIndex, level: int = 0) -> str:
+    """Where one shard of a level lies below an image's folder, by its place in the grid of shards."""
+    return f"{level}/c/0/{block.row}/{block.col}"
 
 
 def write_array(folder: Path, values: NDArray[Any], names: list[str]) -> None:
     """Write a small array of bool, uint8, int16 or float32 as one chunk, whose axes are called `names`."""
     fill: Any = False if values.dtype == bool else 0
-    journal.atomic_write(folder.joinpath("c", *["0"] * values.ndim), shard.encode(values))
-    _write_array_metadata(folder, values.shape, values.shape, values.dtype.name, fill, [_LITTLE, *_ENCODED], names)
+    journal.atomic_write(folder.joinpath("c", *["0"] * values.ndim), encode(values))
+    _write_array_metadata(folder, values.shape, values.shape, values.dtype.name, fill, [_LITTLE, BLOSC, CRC], names)
 
 
-def read_array(folder: Path, dtype: str | None = None) -> NDArray[Any]:
+def read_array(folder: Place, dtype: str | None = None) -> NDArray[Any]:
     """Read a small array that `write_array` wrote, of a certain dtype or of any; the result is read-only.
 
     Raises:
@@ -110,8 +126,8 @@ def read_array(folder: Path, dtype: str | None = None) -> NDArray[Any]:
         if dtype and found != dtype:
             raise ValueError(f"expected {dtype}, found {found}")
         shape = tuple(int(side) for side in metadata["shape"])
-        chunk = folder.joinpath("c", *["0"] * len(shape)).read_bytes()
-        flat = shard.decode(chunk, math.prod(shape) * found.itemsize)
+        chunk = (folder / "/".join(["c", *["0"] * len(shape)])).read_bytes()
+        flat = decode(chunk, math.prod(shape) * found.itemsize)
     except (TypeError, KeyError, ValueError, OSError) as error:
         raise StoreError(f"{folder} is missing or damaged: {error}", shard.REMEDY) from error
     values: NDArray[Any] = flat.view(found).reshape(shape)

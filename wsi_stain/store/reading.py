@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain import shard, zarr_files
-from wsi_stain.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Region, Size, TileIndex, ceil_div
+from wsi_stain import zarr_files
+from wsi_stain.chunks import TileCodec
+from wsi_stain.errors import StoreError
+from wsi_stain.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, block_of, ceil_div, grid_shape
 from wsi_stain.grid import TileGrid
+from wsi_stain.place import Place
+from wsi_stain.shard import REMEDY, ShardFile
 from wsi_stain.store.record import SlideRecord, complete_record
 
 _INDICES_HELD = 1024
@@ -30,12 +35,12 @@ class StoredSlide:
         StoreError: No record was given, and the slide has no completion mark.
     """
 
-    def __init__(self, path: Path, record: SlideRecord | None = None) -> None:
+    def __init__(self, path: Place, record: SlideRecord | None = None) -> None:
         self.path = path
         self.record = record or complete_record(path)
         self._index = lru_cache(_INDICES_HELD)(self._read_index)
 
-    def __reduce__(self) -> tuple[type[StoredSlide], tuple[Path, SlideRecord]]:
+    def __reduce__(self) -> tuple[type[StoredSlide], tuple[Place, SlideRecord]]:
         return StoredSlide, (self.path, self.record)
 
     @property
@@ -47,6 +52,11 @@ class StoredSlide:
     def mpp(self) -> Mpp:
         """Resolution of the working frame, um per px."""
         return self.record.mpp
+
+    @cached_property
+    def codec(self) -> TileCodec:
+        """How the tiles are compressed."""
+        return zarr_files.read_image_codec(self.path / "0")
 
     @cached_property
     def kept(self) -> NDArray[np.bool_]:
@@ -72,6 +82,13 @@ class StoredSlide:
         """(h, w): where tissue was found on the thumbnail."""
         return zarr_files.read_array(self.path / "mask", "bool")
 
+    def check(self) -> None:
+        """Read what is needed before any tile; StoreError where it is missing, damaged or does not fit."""
+        _ = self.codec
+        shapes = {self.kept.shape, self.tissue.shape}
+        if shapes != {grid_shape(self.size)}:
+            raise StoreError(f"{self.path} has maps of {shapes}, expected {grid_shape(self.size)} tiles", REMEDY)
+
     def read(self, region: Region) -> NDArray[np.uint8]:
         """RGB pixels, (height, width, 3); 255 in tiles that are not kept and outside the slide.
 
@@ -79,11 +96,9 @@ class StoredSlide:
             StoreError: A shard or a chunk is missing or damaged.
         """
         pixels = np.full((region.height, region.width, 3), 255, np.uint8)
-        for block, tiles in self._kept_tiles(region).items():
-            index = self._index(block)
-            with shard.ShardFile(zarr_files.shard_path(self.path, block)) as file:
-                for tile in tiles:
-                    _paste(file.planes(tile, index), tile, pixels, region, self.size)
+        tiles = self._kept_tiles(region)
+        for tile, source in zip(tiles, self._decoded(tiles), strict=True):
+            _paste(source, tile, pixels, region, self.size)
         return pixels
 
     def read_tile(self, tile: TileIndex) -> NDArray[np.uint8]:
@@ -95,27 +110,38 @@ class StoredSlide:
         """The slide's tile grid."""
         return TileGrid(self.size, self.tissue, self.kept)
 
-    def _kept_tiles(self, region: Region) -> dict[BlockIndex, list[TileIndex]]:
-        """The kept tiles that a region touches, by the shard they are in."""
+    def _kept_tiles(self, region: Region) -> list[TileIndex]:
+        """The kept tiles that a region touches, shard by shard."""
         rows = slice(max(region.y // TILE, 0), max(ceil_div(region.y + region.height, TILE), 0))
         cols = slice(max(region.x // TILE, 0), max(ceil_div(region.x + region.width, TILE), 0))
-        tiles: dict[BlockIndex, list[TileIndex]] = {}
-        for row, col in np.argwhere(self.kept[rows, cols]) + np.array([rows.start, cols.start]):
-            block = BlockIndex(int(row) // TILES_PER_BLOCK, int(col) // TILES_PER_BLOCK)
-            tiles.setdefault(block, []).append(TileIndex(int(row), int(col)))
-        return tiles
+        places = np.argwhere(self.kept[rows, cols]) + np.array([rows.start, cols.start])
+        return sorted((TileIndex(row, col) for row, col in places.tolist()), key=_by_block)
+
+    def _decoded(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
+        """RGB of each tile in turn, all of them kept; neighbours in one shard are read together."""
+        for block, group in groupby(tiles, block_of):
+            index = self._index(block)
+            with ShardFile(self.path / zarr_files.shard_key(block), self.codec) as file:
+                yield from file.read_tiles(list(group), index)
 
     def _read_index(self, block: BlockIndex) -> NDArray[np.uint64]:
-        with shard.ShardFile(zarr_files.shard_path(self.path, block)) as file:
+        with ShardFile(self.path / zarr_files.shard_key(block), self.codec) as file:
             return file.read_index()
 
 
-def _paste(planes: NDArray[np.uint8], tile: TileIndex, pixels: NDArray[np.uint8], region: Region, size: Size) -> None:
-    """Copy the part of a tile (planar) that lies within both the region and the slide."""
+def _by_block(tile: TileIndex) -> tuple[BlockIndex, TileIndex]:
+    return block_of(tile), tile
+
+
+def _paste(source: NDArray[np.uint8], tile: TileIndex, pixels: NDArray[np.uint8], region: Region, size: Size) -> None:
+    """Copy the part of a tile, (256, 256, 3), that lies within both the region and the slide."""
     x, y = tile.col * TILE, tile.row * TILE
     left, right = max(x, region.x), min(x + TILE, region.x + region.width, size.width)
     top, bottom = max(y, region.y), min(y + TILE, region.y + region.height, size.height)
     target = pixels[top - region.y : bottom - region.y, left - region.x : right - region.x]
-    source = planes[:, top - y : bottom - y, left - x : right - x]
-    for channel in range(3):  # one plane at a time is six times as fast as one transposed copy
-        target[..., channel] = source[channel]
+    part = source[top - y : bottom - y, left - x : right - x]
+    if part.strides[-1] == 1:
+        target[:] = part
+    else:  # planes: one at a time is six times as fast as one transposed copy
+        for channel in range(3):
+            target[..., channel] = part[..., channel]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import ValidationError, field_validator
@@ -10,11 +10,15 @@ from pydantic import ValidationError, field_validator
 from wsi_stain import journal, shard, zarr_files
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import Mpp, Size
+from wsi_stain.place import Place
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainConfig, StainStatistics
 
 FORMAT = 1
 """Version of the store's layout and of its bytes."""
+
+MARK = "wsi_stain"
+"""The attribute that is the completion mark."""
 
 
 class SlideRecord(Settings):
@@ -75,7 +79,12 @@ class SlideRecord(Settings):
         return journal.fingerprint([self.fingerprint, self.settings_key, FORMAT])
 
 
-def complete_record(folder: Path) -> SlideRecord:
+def is_complete(folder: Place) -> bool:
+    """Whether a slide has its completion mark."""
+    return MARK in zarr_files.read_attributes(folder)
+
+
+def complete_record(folder: Place) -> SlideRecord:
     """The record of a complete slide; StoreError where there is no such slide, or its record is damaged."""
     record = read_record(folder)
     if record is None:
@@ -83,9 +92,9 @@ def complete_record(folder: Path) -> SlideRecord:
     return record
 
 
-def read_record(folder: Path) -> SlideRecord | None:
+def read_record(folder: Place) -> SlideRecord | None:
     """The record in a slide's completion mark, None without a mark; StoreError where it is damaged."""
-    mark = zarr_files.read_attributes(folder).get("wsi_stain")
+    mark = zarr_files.read_attributes(folder).get(MARK)
     if mark is None:
         return None
     try:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain import journal, shard, zarr_files
+from wsi_stain.chunks import CODECS, CodecName
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import BlockIndex, Size, TileIndex
 from wsi_stain.grid import TileGrid
 from wsi_stain.store.reading import StoredSlide
-from wsi_stain.store.record import SlideRecord, read_record
+from wsi_stain.store.record import MARK, SlideRecord, read_record
 
 _RECEIPTS = ".receipts"
 
@@ -26,7 +27,14 @@ class SlideWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, size: Size, thumbnail: NDArray[np.uint8], mask: NDArray[np.bool_], grid: TileGrid) -> None:
+    def begin(
+        self,
+        size: Size,
+        thumbnail: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        grid: TileGrid,
+        codec: CodecName = "lossless",
+    ) -> None:
         """Write everything but the tiles and the mark, into an empty folder.
 
         Args:
@@ -34,6 +42,7 @@ class SlideWriter:
             thumbnail: RGB of the whole frame, (h, w, 3).
             mask: (h, w), true on tissue.
             grid: Which tiles exist, and how much tissue is in each.
+            codec: How the tiles are compressed.
         """
         self.remove()
         zarr_files.write_group(self.path, {})
@@ -42,7 +51,7 @@ class SlideWriter:
         zarr_files.write_array(self.path / "maps" / "tissue", grid.tissue, ["row", "col"])
         zarr_files.write_array(self.path / "thumbnail", thumbnail, ["y", "x", "c"])
         zarr_files.write_array(self.path / "mask", mask, ["y", "x"])
-        zarr_files.write_image_metadata(self.path / "0", size)
+        zarr_files.write_image_metadata(self.path / "0", size, codec=CODECS[codec])
 
     def write_map(self, name: str, values: NDArray[Any]) -> None:
         """Write a map, (rows, cols): one value a tile, of bool, uint8, int16 or float32."""
@@ -85,15 +94,15 @@ class SlideWriter:
         Returns:
             The receipt: key, product (name, size, sha256), block, tiles, and the details.
         """
-        path = zarr_files.shard_path(self.path, block)
-        journal.atomic_write(path, lambda file: shard.write_shard(file, tiles))
+        path, codec = self.path / zarr_files.shard_key(block), zarr_files.read_image_codec(self.path / "0")
+        journal.atomic_write(path, lambda file: shard.write_shard(file, tiles, codec=codec))
         receipt_path = self.receipt_path(_shard_name(block))
         return journal.write_receipt(receipt_path, key, path, block=list(block), tiles=len(tiles), **details)
 
     def valid_shard(self, block: BlockIndex, key: str) -> dict[str, Any] | None:
         """The receipt of a block's shard, if it is there and was made with this key."""
         receipt_path = self.receipt_path(_shard_name(block))
-        return journal.valid_receipt(receipt_path, key, zarr_files.shard_path(self.path, block))
+        return journal.valid_receipt(receipt_path, key, self.path / zarr_files.shard_key(block))
 
     def complete(self, record: SlideRecord, receipts: Iterable[Mapping[str, Any]]) -> None:
         """Write the completion mark: from now on the slide exists for readers.
@@ -115,12 +124,12 @@ class SlideWriter:
 
     def relabel(self, record: SlideRecord) -> None:
         """Replace the record of a complete slide by one that differs in nothing that pixels depend on."""
-        self._mark(record, zarr_files.read_attributes(self.path)["wsi_stain"]["shards"])
+        self._mark(record, zarr_files.read_attributes(self.path)[MARK]["shards"])
 
     def _mark(self, record: SlideRecord, shards: dict[str, Any]) -> None:
         mark = {"record": record.model_dump(mode="json"), "shards": shards}
         ome = zarr_files.image_attributes(record.slide_id, record.mpp)
-        zarr_files.write_group(self.path, {"ome": ome, "wsi_stain": mark})
+        zarr_files.write_group(self.path, {"ome": ome, MARK: mark})
 
     def tidy(self) -> None:
         """Remove what only the making of the slide needed."""
