@@ -15,6 +15,7 @@ from rich.console import Console
 
 from wsi_stain import __version__
 from wsi_stain.errors import WsiStainError
+from wsi_stain.place import as_place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,8 @@ def _absolute(value: Any) -> Any:
         return [_absolute(item) for item in value]
     return value.absolute() if isinstance(value, Path) else value
 
+
+_STORE = "a directory, or s3://bucket/prefix"
 
 Slides = Annotated[
     list[Path],
@@ -62,6 +65,12 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler, tcp://host:port.")
 ]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        "--codec", help="How tiles are stored: lossless, or jpeg (a seventh of the size). [default: lossless]"
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (slides, tiles, bytes, time) and stop.")]
 
 
@@ -72,10 +81,11 @@ def _overrides(
     workers: int | None = None,
     scheduler: str | None = None,
     keep_tiles: bool | None = None,
+    codec: str | None = None,
 ) -> dict[str, Any]:
     """Command-line options as the nested sections of a configuration."""
     return {
-        "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}},
+        "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}, "codec": codec},
         "output": {"mode": output},
         "executor": {"workers": workers, "scheduler": scheduler},
         "keep_tiles": keep_tiles,
@@ -109,6 +119,7 @@ def run(
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
     output: Output = None,
+    codec: Codec = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the slides' tiles in OUT/work.")] = False,
@@ -118,7 +129,7 @@ def run(
     from pipelines import run as pipeline
     from pipelines.config import chosen_config
 
-    overrides = _overrides(mpp, slide_mpp, output, workers, scheduler, keep_tiles or None)
+    overrides = _overrides(mpp, slide_mpp, output, workers, scheduler, keep_tiles or None, codec)
     request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
@@ -132,6 +143,7 @@ def tile(
     config: Config = None,
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
+    codec: Codec = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     dry_run: DryRun = False,
@@ -140,14 +152,14 @@ def tile(
     from pipelines import tile as pipeline
     from pipelines.config import chosen_config
 
-    overrides = _overrides(mpp, slide_mpp, workers=workers, scheduler=scheduler)
+    overrides = _overrides(mpp, slide_mpp, workers=workers, scheduler=scheduler, codec=codec)
     request = pipeline.Request(slides, store, chosen_config(config, overrides))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
 @app.command()
 def train(
-    store: Annotated[Path, typer.Argument(callback=_absolute, help="Tile store of the reference laboratory's slides.")],
+    store: Annotated[str, typer.Argument(help=f"Tile store of the reference laboratory's slides: {_STORE}.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", callback=_absolute, help="Directory for checkpoint, metrics and panels.")
     ],
@@ -158,13 +170,13 @@ def train(
     from pipelines import train as pipeline
     from pipelines.config import chosen_config
 
-    request = pipeline.Request(store, out, chosen_config(config, {}, _say))
+    request = pipeline.Request(_absolute(as_place(store)), out, chosen_config(config, {}, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
 @app.command()
 def normalize(
-    store: Annotated[Path, typer.Argument(callback=_absolute, help="Tile store of the slides to normalize.")],
+    store: Annotated[str, typer.Argument(help=f"Tile store of the slides to normalize: {_STORE}.")],
     checkpoint: Annotated[
         Path, typer.Option(callback=_absolute, help="Checkpoint (safetensors) made by train or run.")
     ],
@@ -180,7 +192,7 @@ def normalize(
     from pipelines.config import chosen_config
 
     overrides = _overrides(output=output, workers=workers, scheduler=scheduler)
-    request = pipeline.Request(store, checkpoint, out, chosen_config(config, overrides, _say))
+    request = pipeline.Request(_absolute(as_place(store)), checkpoint, out, chosen_config(config, overrides, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 

@@ -14,7 +14,7 @@ from pipelines.config import RunConfig, device
 from pipelines.model import Model
 from pipelines.progress import Progress, tell
 from pipelines.results import failed_row, finish, finished_row, save_row, saved_row
-from pipelines.train import complete_slides
+from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, pyramid_names
 from wsi_stain import __version__, blockfile
 from wsi_stain.errors import LeaseError
@@ -25,6 +25,7 @@ from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, pre
 from wsi_stain.journal import fingerprint, remove_partials, valid_receipt
 from wsi_stain.lease import lease
 from wsi_stain.output import OutputConfig
+from wsi_stain.place import Place
 from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.report import SlideRow
 from wsi_stain.slides import SlideSource
@@ -35,7 +36,7 @@ from wsi_stain.store import StoredSlide
 class Request:
     """What `wsi-stain normalize` was asked for."""
 
-    store: Path
+    store: Place
     checkpoint: Path
     out: Path
     config: RunConfig
@@ -90,23 +91,26 @@ class Normalization:
             path.unlink(missing_ok=True)
 
 
-def plan(request: Request) -> list[StoredSlide]:
-    """The slides that would be normalized.
+def plan(request: Request) -> Stored:
+    """The slides that would be normalized, and those that are damaged.
 
     Raises:
         StoreError: There is no store, or no complete slide in it.
         CheckpointError: The checkpoint is none, or is damaged.
     """
     Model.load(request.checkpoint)
-    return complete_slides(request.store)
+    return stored_slides(request.store)
 
 
 def show_plan(request: Request, console: Console) -> int:
-    """Print what would be normalized."""
-    for slide in plan(request):
+    """Print what would be normalized; 3 when some slide cannot be."""
+    found = plan(request)
+    for slide in found.slides:
         where = f"{slide.size.width} x {slide.size.height} px at {slide.mpp.mean:.4g} um/px"
         tell(console, f"{slide.record.slide_id}: {int(slide.kept.sum())} tiles, {where}")
-    return 0
+    for slide_id, error in found.damaged.items():
+        tell(console, f"{slide_id}: {error}")
+    return 3 if found.damaged else 0
 
 
 def run(request: Request, console: Console) -> int:
@@ -115,16 +119,16 @@ def run(request: Request, console: Console) -> int:
     Returns:
         0, or 3 when some slides failed.
     """
-    model, workspace, slides = Model.load(request.checkpoint), Workspace(request.out), plan(request)
-    sources = [_source(slide) for slide in slides]
+    model, workspace, found = Model.load(request.checkpoint), Workspace(request.out), plan(request)
+    sources = [_source(slide) for slide in found.slides]
     with lease(request.out) as check, Progress(console) as progress, open_executor(request.config.executor) as executor:
         remove_partials(request.out)
         shared = Normalization(workspace, model, request.config, pyramid_names(sources), check)
         flows = {
             source.slide_id: normalize_flow(slide, source, shared, time.monotonic())
-            for slide, source in zip(slides, sources, strict=True)
+            for slide, source in zip(found.slides, sources, strict=True)
         }
-        rows = collected(executor, flows, sources, progress)
+        rows = collected(executor, flows, sources, progress) + _damaged_rows(found, progress)
         check()
         return finish(workspace, rows, request.config, model, console)
 
@@ -246,7 +250,17 @@ def _stitch_task(
     )
 
 
+def _damaged_rows(found: Stored, progress: Progress) -> list[SlideRow]:
+    """Rows of the slides of which nothing is known but their names, and that they are damaged."""
+    rows = []
+    for slide_id, error in found.damaged.items():
+        progress.say(f"{slide_id}: failed: {error}")
+        source = SlideSource(path=Path(slide_id), slide_id=slide_id, relative=slide_id)
+        rows.append(failed_row(source, error, seconds=0))
+    return rows
+
+
 def _source(slide: StoredSlide) -> SlideSource:
     """A stored slide as its list entry: enough to name its row and its pyramid."""
     record = slide.record
-    return SlideSource(path=slide.path, slide_id=record.slide_id, relative=record.relative)
+    return SlideSource(path=Path(record.relative), slide_id=record.slide_id, relative=record.relative)

@@ -11,11 +11,13 @@ from rich.console import Console
 
 from pipelines.config import RunConfig, device
 from pipelines.progress import Progress, tell
+from pipelines.stored import Stored, stored_slides
 from wsi_stain import __version__
 from wsi_stain.errors import StoreError
 from wsi_stain.journal import fingerprint, remove_partials, valid_receipt, write_receipt
 from wsi_stain.lease import lease
-from wsi_stain.store import StoredSlide, TileStore
+from wsi_stain.place import Place
+from wsi_stain.store import StoredSlide
 from wsi_stain.training import TrainingConfig, TrainingProgress, train
 
 
@@ -23,50 +25,52 @@ from wsi_stain.training import TrainingConfig, TrainingProgress, train
 class Request:
     """What `wsi-stain train` was asked for."""
 
-    store: Path
+    store: Place
     out: Path
     config: RunConfig
 
 
-def plan(request: Request) -> list[StoredSlide]:
-    """The slides that would be trained on.
+def plan(request: Request) -> Stored:
+    """The slides that would be trained on, and those left out because they are damaged.
 
     Raises:
-        StoreError: There is no store, or no complete slide in it.
+        StoreError: There is no store, or no slide in it to train on.
     """
-    slides = [slide for slide in complete_slides(request.store) if slide.record.split != "test"]
+    found = stored_slides(request.store)
+    slides = [slide for slide in found.slides if slide.record.split != "test"]
     if not slides:
-        raise StoreError(f"All slides of {request.store} are set aside for testing", "Tile slides of another split")
-    return slides
-
-
-def complete_slides(path: Path) -> list[StoredSlide]:
-    """All complete slides of a tile store; StoreError where there is none."""
-    store = TileStore(path)
-    slides = [store[slide_id] for slide_id in store.slide_ids()]
-    if not slides:
-        raise StoreError(f"{path} holds no complete slide", "Tile slides into it first: wsi-stain tile")
-    return slides
+        told = [f"{slide_id} is damaged: {error}" for slide_id, error in found.damaged.items()]
+        raise StoreError(
+            f"No slide of {request.store} is there to train on", "; ".join(told) or "Tile slides of another split"
+        )
+    return Stored(slides, found.damaged)
 
 
 def show_plan(request: Request, console: Console) -> int:
     """Print what training would do."""
-    training = request.config.training
-    for slide in plan(request):
+    training, found = request.config.training, plan(request)
+    for slide in found.slides:
         tiles = int((slide.tissue >= training.min_tissue).sum())
         tell(console, f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px")
+    _tell_damaged(found, console)
     tell(console, f"{training.images} images, {training.epochs} epochs, on {device()}")
     return 0
 
 
 def run(request: Request, console: Console) -> int:
     """Train, unless the same training was done there before."""
-    slides = plan(request)
+    found = plan(request)
+    _tell_damaged(found, console)
     with lease(request.out), Progress(console) as progress:
         remove_partials(request.out)
-        checkpoint = trained(slides, request.config.training, request.out, progress)
+        checkpoint = trained(found.slides, request.config.training, request.out, progress)
     tell(console, f"checkpoint: {checkpoint}")
     return 0
+
+
+def _tell_damaged(found: Stored, console: Console) -> None:
+    for slide_id, error in found.damaged.items():
+        tell(console, f"{slide_id}: left out: {error}")
 
 
 def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, progress: Progress) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
+from s3_server import s3_endpoint, upload
 from skimage.color import rgb2lab
 
 from pipelines import cli
@@ -174,6 +175,37 @@ def test_normalize_again_keeps_everything_and_another_checkpoint_leaves_nothing_
     assert (again.code, pyramid.stat().st_mtime_ns) == (0, written)
     assert wsi_stain(*command, "--output", "generator").code == 0
     assert pyramid.stat().st_mtime_ns > written
+
+
+def test_a_damaged_slide_of_a_store_is_a_failed_row_and_no_more(
+    finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+) -> None:
+    store, checkpoint = tmp_path / "store", finished / "training" / "checkpoint.safetensors"
+    shutil.copytree(finished / "work" / "reference.zarr", store)
+    (good,) = TileStore(store).slide_ids()
+    shutil.copytree(store / good, store / "damaged")  # its record is of another slide
+    ended = wsi_stain("normalize", store, "--checkpoint", checkpoint, "-o", tmp_path / "out", "-c", tiny, "-j", 0)
+    assert ended.code == 3
+    found = {row["slide"]: row for row in rows(tmp_path / "out").values()}
+    assert sorted(row["status"] for row in found.values()) == ["done", "failed"]
+    assert "The record of the slide" in found["damaged"]["reason"]
+    for command in (("train", store), ("normalize", store, "--checkpoint", checkpoint)):
+        planned = wsi_stain(*command, "-o", tmp_path / "t", "-c", tiny, "--dry-run")
+        assert planned.code == (0 if command[0] == "train" else 3)
+        assert "damaged: " in planned.out
+        assert good in planned.out
+
+
+def test_a_store_on_s3_normalizes_as_on_disk(finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path) -> None:
+    store, checkpoint = finished / "work" / "reference.zarr", finished / "training" / "checkpoint.safetensors"
+    with s3_endpoint():
+        for name, place in (("disk", str(store)), ("s3", upload(store, "tiles"))):
+            ended = wsi_stain(
+                "normalize", place, "--checkpoint", checkpoint, "-o", tmp_path / name, "-c", tiny, "-j", 0
+            )
+            assert ended.code == 0
+        assert "to learn from" in wsi_stain("train", place, "-o", tmp_path / "t", "-c", tiny, "--dry-run").out
+    assert digests(tmp_path / "s3" / "slides") == digests(tmp_path / "disk" / "slides") != {}
 
 
 def test_names_that_look_like_markup_are_names(cohort: Cohort, wsi_stain: Run, tmp_path: Path) -> None:
