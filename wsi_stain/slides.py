@@ -69,7 +69,7 @@ def find_slides(sources: Sequence[Path]) -> list[SlideSource]:
     found: dict[Path, dict[str, Any]] = {}
     for source in sources:
         for row in _slides_of(Path(source)):
-            found.setdefault(row["path"].resolve(), {**row, "relative": _text(row["relative"])})
+            found.setdefault(row["path"].resolve(), {**row, "relative": as_text(row["relative"])})
     rows = _distinct([found[key] for key in sorted(found)])
     if not rows:
         raise ConfigError("No slides found: no source was given", "Name a slide, a directory or a slide list")
@@ -224,7 +224,7 @@ def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return named
 
 
-def _text(name: str) -> str:
+def as_text(name: str) -> str:
     """A file name as text that can be written anywhere; bytes that are not UTF-8 become question marks."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 

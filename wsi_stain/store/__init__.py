@@ -6,6 +6,7 @@
         maps/kept, tissue  (rows, cols) bool: which tiles exist; float32: share of tissue in each tile
         maps/NAME          (rows, cols) any other fact of each tile: its quality, its label
         thumbnail, mask    (h, w, 3) uint8 and (h, w) bool: what the tissue decision was made on
+        tables/NAME        (bytes,) uint8: CSV in UTF-8, of what is no map, such as where each patch of an import lies
         .receipts/         one file a shard, while the slide is being made
 
 The attribute `wsi_stain` is the completion mark: written last, atomically, and folding all shards' checksums. A slide

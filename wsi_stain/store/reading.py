@@ -72,6 +72,10 @@ class StoredSlide:
         """A map of the slide, (rows, cols): one value a tile; StoreError where there is none of that name."""
         return zarr_files.read_array(self.path / "maps" / name)
 
+    def table(self, name: str) -> str:
+        """A table of the slide, as CSV; StoreError where there is none of that name."""
+        return zarr_files.read_array(self.path / "tables" / name, "uint8").tobytes().decode("utf-8", "surrogateescape")
+
     @cached_property
     def thumbnail(self) -> NDArray[np.uint8]:
         """RGB of the whole frame, (h, w, 3)."""

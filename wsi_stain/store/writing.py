@@ -44,14 +44,33 @@ class SlideWriter:
             grid: Which tiles exist, and how much tissue is in each.
             codec: How the tiles are compressed.
         """
+        self.clear(size, codec)
+        self.write_tissue(thumbnail, mask, grid)
+
+    def clear(self, size: Size, codec: CodecName = "lossless") -> None:
+        """Make an empty folder, of a slide whose tissue is known only once its tiles are written.
+
+        Args:
+            size: Working frame, px.
+            codec: How the tiles are compressed.
+        """
         self.remove()
         zarr_files.write_group(self.path, {})
         zarr_files.write_group(self.path / "maps", {})
+        zarr_files.write_image_metadata(self.path / "0", size, codec=CODECS[codec])
+
+    def write_tissue(self, thumbnail: NDArray[np.uint8], mask: NDArray[np.bool_], grid: TileGrid) -> None:
+        """Write what the tissue decision was made on, and what follows from it; arguments as for `begin`."""
         zarr_files.write_array(self.path / "maps" / "kept", grid.kept, ["row", "col"])
         zarr_files.write_array(self.path / "maps" / "tissue", grid.tissue, ["row", "col"])
         zarr_files.write_array(self.path / "thumbnail", thumbnail, ["y", "x", "c"])
         zarr_files.write_array(self.path / "mask", mask, ["y", "x"])
-        zarr_files.write_image_metadata(self.path / "0", size, codec=CODECS[codec])
+
+    def write_table(self, name: str, text: str) -> None:
+        """Write a table, as CSV, of what is no map; file names in it may hold bytes that are not UTF-8."""
+        zarr_files.write_group(self.path / "tables", {})
+        in_bytes = np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+        zarr_files.write_array(self.path / "tables" / name, in_bytes, ["byte"])
 
     def write_map(self, name: str, values: NDArray[Any]) -> None:
         """Write a map, (rows, cols): one value a tile, of bool, uint8, int16 or float32."""
