@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import Ended, Run
 from hypothesis import settings
 
 # A busy machine is no failure: examples may take as long as they need.
@@ -35,3 +37,19 @@ def identity() -> Iterator[None]:
 
     with identity_in_every_mode():
         yield
+
+
+@pytest.fixture
+def wsi_stain(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process."""
+    from pipelines import cli  # torch stays out of tests that run no command
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["wsi-stain", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return run

@@ -9,17 +9,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import openslide
 import pytest
+from commands import Run
 from s3_server import s3_endpoint, upload
 from skimage.color import rgb2lab
 
-from pipelines import cli
 from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore
 from wsi_stain.synthetic import LABORATORIES, Cohort, stain_tissue, write_cohort, write_slide
@@ -41,33 +39,6 @@ training:
   settling_images: 16
   panels: 2
 """
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def wsi_stain(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line in this process."""
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["wsi-stain", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
