@@ -24,6 +24,11 @@ app = typer.Typer(
     help="Re-stain whole-slide images in the style of a reference laboratory with Pix2Pix.",
 )
 
+patches = typer.Typer(
+    no_args_is_help=True, help="Bring data sets of patches into a Zarr store, as `tile` brings slides."
+)
+app.add_typer(patches, name="import")
+
 
 def _absolute(value: Any) -> Any:
     """Paths as every worker on every machine understands them."""
@@ -42,6 +47,13 @@ Out = Annotated[
     Path,
     typer.Option("--out", "-o", callback=_absolute, help="Output directory. Run the same command again to resume."),
 ]
+Store = Annotated[
+    Path, typer.Option("--store", "-s", callback=_absolute, help="Tile store to write (a Zarr directory).")
+]
+PatchDirectory = Annotated[
+    Path, typer.Argument(callback=_absolute, exists=True, file_okay=False, help="Directory of the data set.")
+]
+PatchMpp = Annotated[float, typer.Option("--mpp", help="Resolution of the patches, um per px: the files do not say.")]
 Config = Annotated[
     str | None,
     typer.Option(
@@ -137,9 +149,7 @@ def run(
 @app.command()
 def tile(
     slides: Slides,
-    store: Annotated[
-        Path, typer.Option("--store", "-s", callback=_absolute, help="Tile store to write (a Zarr directory).")
-    ],
+    store: Store,
     config: Config = None,
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
@@ -204,6 +214,69 @@ def inspect(slides: Slides, mpp: MppOption = None, slide_mpp: SlideMpp = None, w
 
     request = pipeline.Request(slides, chosen_config(None, _overrides(mpp, slide_mpp, workers=workers)))
     raise typer.Exit(pipeline.run(request, _console()))
+
+
+@patches.command()
+def idc(
+    directory: PatchDirectory,
+    store: Store,
+    mpp: PatchMpp,
+    config: Config = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Kaggle breast-histopathology-images: 50 px patches, laid back at their coordinates, a slide a patient."""
+    from pipelines import import_patches as pipeline
+    from pipelines.config import chosen_config
+
+    chosen = chosen_config(config, _overrides(workers=workers, scheduler=scheduler))
+    request = pipeline.idc(directory, store, mpp, chosen)
+    raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
+
+
+@patches.command()
+def pcam(
+    files: Annotated[list[Path], typer.Argument(callback=_absolute, help="Files camelyonpatch_level_2_split_*_x.h5.")],
+    store: Store,
+    meta: Annotated[
+        Path | None, typer.Option(callback=_absolute, help="Metadata of one file. [default: _meta.csv beside it]")
+    ] = None,
+    mpp: Annotated[float | None, typer.Option(help="Resolution, um per px. [default: 0.972, as published]")] = None,
+    config: Config = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    dry_run: DryRun = False,
+) -> None:
+    """PatchCamelyon in HDF5: 96 px patches, side by side, a slide for each one that the metadata names."""
+    from pipelines import import_patches as pipeline
+    from pipelines.config import chosen_config
+
+    chosen = chosen_config(config, _overrides(workers=workers, scheduler=scheduler))
+    request = pipeline.pcam(files, meta, store, mpp, chosen)
+    raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
+
+
+@patches.command()
+def images(
+    directory: PatchDirectory,
+    store: Store,
+    mpp: PatchMpp,
+    labels: Annotated[
+        bool, typer.Option(help="A patch's folder is its label, the folder above its slide; else it is its slide.")
+    ] = True,
+    config: Config = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Folders of PNG, JPEG or TIFF patches, side by side, labels from the folders' names."""
+    from pipelines import import_patches as pipeline
+    from pipelines.config import chosen_config
+
+    chosen = chosen_config(config, _overrides(workers=workers, scheduler=scheduler))
+    request = pipeline.images(directory, store, mpp, labels, chosen)
+    raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
 @app.command()

@@ -60,7 +60,7 @@ def print_plan(looks: Sequence[Look], console: Console) -> int:
     usable = sum(look.facts is not None for look in looks)
     tell(
         console,
-        f"{usable} of {len(looks)} slides, {tiles} tiles, at most {_size(tiles * _TILE_BYTES)} of them on disk, "
+        f"{usable} of {len(looks)} slides, {tiles} tiles, at most {size_text(tiles * _TILE_BYTES)} of them on disk, "
         f"about {_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
     )
     return code
@@ -120,12 +120,13 @@ def _cells(facts: dict[str, Any]) -> list[str]:
         facts["vendor"],
         f"{facts['tissue']:.0%}",
         str(facts["tiles"]),
-        _size(facts["tiles"] * _TILE_BYTES),
+        size_text(facts["tiles"] * _TILE_BYTES),
         _duration(facts["tiles"] * _SECONDS_PER_TILE),
     ]
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

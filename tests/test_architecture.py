@@ -28,13 +28,15 @@ wsi_stain.synthetic_scanner wsi_stain.synthetic_slide wsi_stain.synthetic_tissue
 wsi_stain.tissue wsi_stain.zarr_files wsi_stain.zarr_jpeg
 """
 STAGES = """
-wsi_stain.dataset wsi_stain.inference wsi_stain.looks wsi_stain.pyramid wsi_stain.report wsi_stain.stain_sample
-wsi_stain.tiling wsi_stain.training wsi_stain.training_log
+wsi_stain.dataset wsi_stain.imports wsi_stain.imports.idc wsi_stain.imports.images wsi_stain.imports.importing
+wsi_stain.imports.mosaic wsi_stain.imports.patches wsi_stain.imports.pcam wsi_stain.imports.pictures wsi_stain.inference
+wsi_stain.looks wsi_stain.pyramid wsi_stain.report wsi_stain.stain_sample wsi_stain.tiling wsi_stain.training
+wsi_stain.training_log
 """
 RUNS = """
-pipelines pipelines.config pipelines.demo pipelines.doctor pipelines.inspect pipelines.model pipelines.normalize
-pipelines.plans pipelines.progress pipelines.results pipelines.run pipelines.stored pipelines.tile pipelines.train
-pipelines.workspace
+pipelines pipelines.config pipelines.demo pipelines.doctor pipelines.import_patches pipelines.inspect
+pipelines.model pipelines.normalize pipelines.plans pipelines.progress pipelines.results pipelines.run
+pipelines.stored pipelines.tile pipelines.train pipelines.workspace
 """
 FLOORS = [GROUND, PARTS, STAGES, RUNS, "pipelines.cli"]
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
@@ -107,7 +109,9 @@ def test_networks_know_neither_slides_nor_files(module: str) -> None:
     }
 
 
-@pytest.mark.parametrize("module", ["wsi_stain.tiling", "wsi_stain.executor", "pipelines.doctor"])
+@pytest.mark.parametrize(
+    "module", ["wsi_stain.tiling", "wsi_stain.imports.importing", "wsi_stain.executor", "pipelines.doctor"]
+)
 def test_workers_that_tile_never_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

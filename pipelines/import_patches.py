@@ -1,0 +1,181 @@
+"""The `import` commands: data sets of patches into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.config import RunConfig
+from pipelines.plans import size_text
+from pipelines.progress import Progress, printable, tell
+from pipelines.tile import told
+from wsi_stain.errors import ConfigError, SlideError
+from wsi_stain.executor import Executor, Flow, FlowResult, Receipt, Task, drive, open_executor
+from wsi_stain.geometry import TILE, Size, grid_shape
+from wsi_stain.imports.idc import find_patients
+from wsi_stain.imports.images import find_folders
+from wsi_stain.imports.importing import ImportTask, import_slide, look_at_patches
+from wsi_stain.imports.patches import PatchSource
+from wsi_stain.imports.pcam import MPP as PCAM_MPP
+from wsi_stain.imports.pcam import find_splits
+from wsi_stain.lease import lease
+from wsi_stain.resolution import MPP_RANGE
+from wsi_stain.slides import slide_id
+from wsi_stain.store import TileStore
+
+_FINE = 0.4
+"""um per px; IDC patches are coarser than the 40x scans (about 0.25) they were made from."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an import was asked for.
+
+    Attributes:
+        sources: The slides.
+        store: The tile store's directory.
+        config: How tissue is found and stain measured, and where the work runs.
+        mpp: Resolution of the patches, um per px.
+        mpp_origin: Who says so.
+        notes: What the user should know beforehand.
+        faults: What cannot be imported at all.
+    """
+
+    sources: Sequence[PatchSource]
+    store: Path
+    config: RunConfig
+    mpp: float
+    mpp_origin: str = "--mpp"
+    notes: Sequence[str] = ()
+    faults: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        low, high = MPP_RANGE
+        if not low <= self.mpp <= high:
+            raise ConfigError(
+                f"--mpp is {self.mpp:g}, expected {low} to {high} um per pixel", "Give the patches' resolution"
+            )
+
+
+def idc(directory: Path, store: Path, mpp: float, config: RunConfig) -> Request:
+    """Import Kaggle's breast-histopathology-images."""
+    patients, others = find_patients(directory)
+    notes = [f"{name}: passed over, no patient: it has neither a folder 0 nor a folder 1" for name in others]
+    if mpp < _FINE:
+        notes.append(f"warning: --mpp {mpp:g} is finer than these patches are: expected about 0.5 um/px or coarser")
+    return Request(patients, store, config, mpp, notes=notes)
+
+
+def pcam(files: Sequence[Path], meta: Path | None, store: Path, mpp: float | None, config: RunConfig) -> Request:
+    """Import PatchCamelyon."""
+    slides, faults = find_splits(files, meta)
+    if mpp is not None:
+        return Request(slides, store, config, mpp, faults=faults)
+    return Request(slides, store, config, PCAM_MPP, "as published for PCam", faults=faults)
+
+
+def images(directory: Path, store: Path, mpp: float, labelled: bool, config: RunConfig) -> Request:
+    """Import folders of picture files."""
+    return Request(find_folders(directory, labelled), store, config, mpp)
+
+
+def show_plan(request: Request, console: Console) -> int:
+    """Print what an import would do; nothing is written.
+
+    Returns:
+        0, or 3 when some patches or slides cannot be imported.
+    """
+    with Progress(console) as progress, open_executor(request.config.executor) as executor:
+        results = _driven(executor, request, progress, look_at_patches, "look")
+    table = Table()
+    for heading in ("slide", "patches", "refused", "labels", "size, px", "bytes, at most"):
+        table.add_column(heading, overflow="fold")
+    for result in sorted(results, key=lambda result: result.key):
+        table.add_row(escape(printable(result.key)), *(_cells(result.value) if result.value else ["cannot be used"]))
+    console.print(table)
+    return _exit_code(request, results)
+
+
+def run(request: Request, console: Console) -> int:
+    """Import all slides; one that stands in the store already is left as it is.
+
+    Returns:
+        0, or 3 when some patches or slides could not be imported.
+
+    Raises:
+        SlideError: No slide could be imported.
+    """
+    with lease(request.store), Progress(console) as progress, open_executor(request.config.executor) as executor:
+        TileStore.create(request.store)
+        results = _driven(executor, request, progress, import_slide, "import")
+    done = [result.value for result in results if result.value]
+    if not done:
+        raise SlideError(f"None of the {len(results)} slides could be imported", "See the reasons above")
+    tell(
+        console,
+        f"{len(done)} of {len(results)} slides imported into {request.store}: {_sum(done, 'patches')} patches, "
+        f"{_sum(done, 'refused')} refused, {_sum(done, 'tiles')} tiles",
+    )
+    return _exit_code(request, results)
+
+
+def _driven(
+    executor: Executor, request: Request, progress: Progress, function: Callable[[ImportTask], Receipt], stage: str
+) -> list[FlowResult]:
+    """Work on slides side by side; what is odd is told as it comes, and leaves the others alone."""
+    for line in (*request.notes, *request.faults):
+        progress.say(line)
+    tissue, stain = request.config.tiling.tissue, request.config.tiling.stain
+    flows = {}
+    for source in request.sources:
+        task = ImportTask(source, request.store, request.mpp, request.mpp_origin, tissue, stain)
+        flows[slide_id(source.relative)] = _flow(Task(function, task, stage))
+    results = []
+    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
+        results.append(result)
+        _tell_result(result, progress)
+    return results
+
+
+def _flow(task: Task) -> Flow:
+    (receipt,) = yield [task]
+    return receipt
+
+
+def _tell_result(result: FlowResult, progress: Progress) -> None:
+    if result.error is not None:
+        progress.say(f"{result.key}: {told(result.error)}")
+        return
+    receipt = result.value
+    if receipt.get("replaced"):
+        progress.say(f"{result.key}: replaced a slide made of other patches or with other settings")
+    for remark in receipt["remarks"]:
+        progress.say(f"{result.key}: {remark}")
+    if more := receipt["remarked"] - len(receipt["remarks"]):
+        progress.say(f"{result.key}: and {more} more like these, all in the slide's table of patches")
+
+
+def _exit_code(request: Request, results: Sequence[FlowResult]) -> int:
+    whole = all(result.value and not result.value["refused"] for result in results)
+    return 0 if whole and not request.faults else 3
+
+
+def _sum(receipts: Sequence[Receipt], name: str) -> int:
+    return sum(receipt[name] for receipt in receipts)
+
+
+def _cells(receipt: Receipt) -> list[str]:
+    labels = [f"{label}: {count}" for label, count in receipt["labels"].items()]
+    rows, cols = grid_shape(Size(*receipt["size"]))
+    return [
+        str(receipt["patches"]),
+        str(receipt["refused"]),
+        escape(printable(", ".join(labels))),
+        " x ".join(map(str, receipt["size"])),
+        size_text(rows * cols * TILE * TILE * 3),
+    ]
