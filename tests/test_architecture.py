@@ -18,8 +18,8 @@ wsi_stain wsi_stain.errors wsi_stain.geometry wsi_stain.journal wsi_stain.lease 
 PARTS = """
 wsi_stain.artifact wsi_stain.augment wsi_stain.baselines wsi_stain.blockfile wsi_stain.checkpoint
 wsi_stain.chunks wsi_stain.colour_table wsi_stain.executor wsi_stain.feather wsi_stain.generator_output wsi_stain.grid
-wsi_stain.metrics wsi_stain.ome_tiff wsi_stain.ome_xml wsi_stain.ome_zarr wsi_stain.output wsi_stain.pix2pix
-wsi_stain.pix2pix.batchnorm wsi_stain.pix2pix.discriminator wsi_stain.pix2pix.generator
+wsi_stain.jpeg_tiles wsi_stain.metrics wsi_stain.ome_tiff wsi_stain.ome_xml wsi_stain.ome_zarr wsi_stain.output
+wsi_stain.pix2pix wsi_stain.pix2pix.batchnorm wsi_stain.pix2pix.discriminator wsi_stain.pix2pix.generator
 wsi_stain.pix2pix.initialization wsi_stain.pix2pix.optimization wsi_stain.precision wsi_stain.reader
 wsi_stain.resampling wsi_stain.resolution wsi_stain.shard wsi_stain.slide wsi_stain.slide_file wsi_stain.slides
 wsi_stain.stain wsi_stain.stain_vectors wsi_stain.store wsi_stain.store.reading wsi_stain.store.record

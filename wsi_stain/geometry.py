@@ -88,6 +88,20 @@ def grid_shape(size: Size, side: int = TILE) -> tuple[int, int]:
     return ceil_div(size.height, side), ceil_div(size.width, side)
 
 
+def cut_on_grid(region: Region, piece: Size) -> Iterator[Region]:
+    """The parts of a region (x, y >= 0) between the lines of a grid of `piece` px from (0, 0), row by row."""
+    right, bottom = region.x + region.width, region.y + region.height
+    y = region.y
+    while y < bottom:
+        next_y = min(bottom, y - y % piece.height + piece.height)
+        x = region.x
+        while x < right:
+            next_x = min(right, x - x % piece.width + piece.width)
+            yield Region(x, y, next_x - x, next_y - y)
+            x = next_x
+        y = next_y
+
+
 def block_region(block: BlockIndex, size: Size) -> Region:
     """The part of the slide that a block covers, cut at the slide's far edge."""
     x, y = block.col * BLOCK, block.row * BLOCK

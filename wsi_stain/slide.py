@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_stain.errors import SlideError
-from wsi_stain.geometry import Mpp, Region, Size
+from wsi_stain.geometry import Mpp, Region, Size, cut_on_grid
 from wsi_stain.resampling import area_average, bicubic, source_span
 from wsi_stain.resolution import MPP_RANGE, objective_power, resolve
 from wsi_stain.settings import Settings
-from wsi_stain.slide_file import Level, SlideFile, cut_on_grid
+from wsi_stain.slide_file import Level, SlideFile
 
 __all__ = ["Slide", "SlideConfig", "area_average"]
 

@@ -1,10 +1,11 @@
-"""One slide file behind OpenSlide: its levels, and RGB pixels of any level. Knows no working frame and no mpp.
+"""One slide file: its levels, and RGB pixels of any level. Knows no working frame and no mpp.
 
-OpenSlide places a level by `x_l0 / downsample` and blends neighbouring pixels when that is fractional. Levels whose
-downsample is not whole are therefore read in whole cells of a fixed grid: what a pixel shows depends on its place
-alone, never on the region asked for. Level 0 and whole downsamples are exact anywhere.
+Plain JPEG tiles are read from the file directly (`jpeg_tiles`), exact at any level; all else by OpenSlide. It places
+a level by `x_l0 / downsample` and blends neighbouring pixels when that is fractional. Levels whose downsample is not
+whole are therefore read in whole cells of a fixed grid: what a pixel shows depends on its place alone, never on the
+region asked for. Level 0 and whole downsamples are exact anywhere.
 
-Memory bound: beside the pixels returned, one piece of `_PIECE` pixels in RGBA.
+Memory bound: beside the pixels returned, one piece of `_PIECE` pixels in RGBA, and 24 MiB of JPEG tiles.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from glob import escape
 from pathlib import Path
@@ -25,7 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from wsi_stain.errors import SlideError
-from wsi_stain.geometry import Region, Size
+from wsi_stain.geometry import Region, Size, cut_on_grid
+from wsi_stain.jpeg_tiles import JpegTiles
 
 _PIECE = Size(4096, 512)
 _CELL = Size(512, 512)
@@ -73,7 +75,8 @@ class SlideFile:
             self.levels = _levels(path, self._handle.level_dimensions, self._handle.level_downsamples)
             self.background = _background(self.properties)
             self.icc_profile = _icc_profile(self._handle)
-            self._convert = _to_srgb(path, self.icc_profile) if to_srgb else None
+            self._to_srgb = _to_srgb(path, self.icc_profile) if to_srgb else None
+            self._tiles = JpegTiles(path, self.properties, [level.size for level in self.levels])
         except BaseException:
             self._handle.close()
             raise
@@ -91,6 +94,7 @@ class SlideFile:
     def close(self) -> None:
         """Release the file."""
         self._handle.close()
+        self._tiles.close()
 
     def read(self, level: int, region_level: Region) -> NDArray[np.uint8]:
         """RGB pixels of a level, (height, width, 3), alpha composited on the background.
@@ -104,17 +108,25 @@ class SlideFile:
         """
         x, y, width, height = region_level
         out = np.empty((height, width, 3), np.uint8)
+        for part in self._tiles.paste(level, region_level, out):
+            self._compose(level, part, out[part.y - y :, part.x - x :][: part.height, : part.width])
+        if self._to_srgb is not None:
+            _convert(out, self._to_srgb)
+        return out
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identity of the content: {"size": bytes, "sha256": of evenly spaced pieces of all files}; see `_digest`."""
+        return _digest(_companions(self.path))
+
+    def _compose(self, level: int, region_level: Region, out: NDArray[np.uint8]) -> None:
+        """Fill `out` (height, width, 3) by OpenSlide."""
+        x, y = region_level.x, region_level.y
         exact = self.levels[level].downsample.is_integer()
         for piece in cut_on_grid(region_level, _PIECE if exact else _CELL):
             part = piece if exact else _whole_cell(piece, self.levels[level].size)
             pixels = self._decode(level, part)
             cut = pixels[piece.y - part.y :, piece.x - part.x :][: piece.height, : piece.width]
             out[piece.y - y :, piece.x - x :][: piece.height, : piece.width] = cut
-        return out
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Identity of the content: {"size": bytes, "sha256": of evenly spaced pieces of all files}; see `_digest`."""
-        return _digest(_companions(self.path))
 
     def _decode(self, level: int, region_level: Region) -> NDArray[np.uint8]:
         downsample = self.levels[level].downsample
@@ -140,10 +152,7 @@ class SlideFile:
     def _rgb(self, image: Image.Image) -> NDArray[np.uint8]:
         if image.getchannel("A").getextrema() != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, (*self.background, 255)), image)
-        rgb = image.convert("RGB")
-        if self._convert is not None:
-            ImageCms.applyTransform(rgb, self._convert, inPlace=True)
-        return np.asarray(rgb)
+        return np.asarray(image.convert("RGB"))
 
 
 def srgb_profile() -> bytes:
@@ -219,18 +228,13 @@ def _to_srgb(path: Path, icc_profile: bytes | None) -> ImageCms.ImageCmsTransfor
         raise SlideError(f"{path} has an unusable ICC profile: {error}", "Set icc to keep for this slide") from error
 
 
-def cut_on_grid(region: Region, piece: Size) -> Iterator[Region]:
-    """The parts of a region (x, y >= 0) between the lines of a grid of `piece` px from (0, 0), row by row."""
-    right, bottom = region.x + region.width, region.y + region.height
-    y = region.y
-    while y < bottom:
-        next_y = min(bottom, y - y % piece.height + piece.height)
-        x = region.x
-        while x < right:
-            next_x = min(right, x - x % piece.width + piece.width)
-            yield Region(x, y, next_x - x, next_y - y)
-            x = next_x
-        y = next_y
+def _convert(pixels: NDArray[np.uint8], transform: ImageCms.ImageCmsTransform) -> None:
+    """Convert RGB (height, width, 3) in place, piece by piece."""
+    for piece in cut_on_grid(Region(0, 0, pixels.shape[1], pixels.shape[0]), _PIECE):
+        part = pixels[piece.y :, piece.x :][: piece.height, : piece.width]
+        image = Image.fromarray(np.ascontiguousarray(part))
+        ImageCms.applyTransform(image, transform, inPlace=True)
+        part[:] = np.asarray(image)
 
 
 def _whole_cell(part: Region, size_level: Size) -> Region:
