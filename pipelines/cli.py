@@ -1,6 +1,6 @@
 """The command `wsi-stain`: help texts, and one call each into a pipeline.
 
-Exit codes: 0 all good, 1 the run could not go on, 2 wrong usage, 3 some slides failed.
+Exit codes: 0 all good, 1 the run could not go on, 2 wrong usage, 3 some slides failed, 130 stopped by a signal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from wsi_stain import __version__
-from wsi_stain.errors import WsiStainError
+from wsi_stain.errors import InterruptedTrainingError, WsiStainError
 from wsi_stain.place import as_place
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ SlideMpp = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option("--output", help="What becomes of generated pixels: generator, lut, or auto. [default: auto]"),
+    typer.Option("--output", help="What becomes of generated pixels: generator, guard, lut, or auto. [default: auto]"),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", "-j", min=0, help="Worker processes; 0 for none. [default: one a core]")
@@ -169,18 +169,22 @@ def tile(
 
 @app.command()
 def train(
-    store: Annotated[str, typer.Argument(help=f"Tile store of the reference laboratory's slides: {_STORE}.")],
+    stores: Annotated[
+        list[str],
+        typer.Argument(metavar="STORE...", help=f"Tile stores of the reference laboratory's slides: {_STORE}."),
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", callback=_absolute, help="Directory for checkpoint, metrics and panels.")
     ],
     config: Config = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train Pix2Pix on a tile store."""
+    """Train Pix2Pix on tile stores. With several GPUs: torchrun --nproc-per-node N -m pipelines.cli train ..."""
     from pipelines import train as pipeline
     from pipelines.config import chosen_config
 
-    request = pipeline.Request(_absolute(as_place(store)), out, chosen_config(config, {}, _say))
+    places = [_absolute(as_place(store)) for store in stores]
+    request = pipeline.Request(places, out, chosen_config(config, {}, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
@@ -322,7 +326,7 @@ def main() -> None:
         Console(stderr=True).print(f"error: {error.problem}", style="bold red", highlight=False, markup=False)
         if error.remedy:
             Console(stderr=True).print(f"remedy: {error.remedy}", highlight=False, markup=False)
-        sys.exit(1)
+        sys.exit(130 if isinstance(error, InterruptedTrainingError) else 1)
 
 
 if __name__ == "__main__":

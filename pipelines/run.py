@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, device
 from pipelines.model import Model
 from pipelines.normalize import Normalization, collected, normalize_flow
 from pipelines.plans import Look, look_at, print_plan
@@ -144,7 +144,7 @@ def _model(
             ) from result.error
     store = TileStore(workspace.reference)
     slides = [store[source.slide_id] for source in references]
-    return Model.load(trained(slides, request.config.training, workspace.training, progress))
+    return Model.load(trained(slides, request.config.training, workspace.training, progress, device()))
 
 
 def _jobs(

@@ -1,31 +1,35 @@
-"""The `train` command: Pix2Pix on a tile store."""
+"""The `train` command: Pix2Pix on tile stores; alone, or under torchrun on several GPUs."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
 from pipelines.config import RunConfig, device
 from pipelines.progress import Progress, tell
 from pipelines.stored import Stored, stored_slides
-from wsi_stain import __version__
+from wsi_stain import __version__, replicas
 from wsi_stain.errors import StoreError
 from wsi_stain.journal import fingerprint, remove_partials, valid_receipt, write_receipt
 from wsi_stain.lease import lease
 from wsi_stain.place import Place
 from wsi_stain.store import StoredSlide
-from wsi_stain.training import TrainingConfig, TrainingProgress, train
+from wsi_stain.training import CHECKPOINT_NAME, STATE_NAME, TrainingConfig, TrainingProgress, train
 
 
 @dataclass(frozen=True)
 class Request:
     """What `wsi-stain train` was asked for."""
 
-    store: Place
+    stores: Sequence[Place]
     out: Path
     config: RunConfig
 
@@ -34,16 +38,16 @@ def plan(request: Request) -> Stored:
     """The slides that would be trained on, and those left out because they are damaged.
 
     Raises:
-        StoreError: There is no store, or no slide in it to train on.
+        StoreError: There is no store, or no slide in any to train on.
     """
-    found = stored_slides(request.store)
-    slides = [slide for slide in found.slides if slide.record.split != "test"]
+    stored = [stored_slides(store) for store in request.stores]
+    damaged = {slide_id: error for each in stored for slide_id, error in each.damaged.items()}
+    slides = [slide for each in stored for slide in each.slides if slide.record.split != "test"]
     if not slides:
-        told = [f"{slide_id} is damaged: {error}" for slide_id, error in found.damaged.items()]
-        raise StoreError(
-            f"No slide of {request.store} is there to train on", "; ".join(told) or "Tile slides of another split"
-        )
-    return Stored(slides, found.damaged)
+        told = [f"{slide_id} is damaged: {error}" for slide_id, error in damaged.items()]
+        where = ", ".join(str(store) for store in request.stores)
+        raise StoreError(f"No slide of {where} is there to train on", "; ".join(told) or "Tile slides of another split")
+    return Stored(slides, damaged)
 
 
 def show_plan(request: Request, console: Console) -> int:
@@ -53,17 +57,25 @@ def show_plan(request: Request, console: Console) -> int:
         tiles = int((slide.tissue >= training.min_tissue).sum())
         tell(console, f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px")
     _tell_damaged(found, console)
-    tell(console, f"{training.images} images, {training.epochs} epochs, on {device()}")
+    tell(console, f"{training.images} images an epoch, {training.epochs} epochs, on {device()}")
     return 0
 
 
 def run(request: Request, console: Console) -> int:
-    """Train, unless the same training was done there before."""
-    found = plan(request)
-    _tell_damaged(found, console)
-    with lease(request.out), Progress(console) as progress:
-        remove_partials(request.out)
-        checkpoint = trained(found.slides, request.config.training, request.out, progress)
+    """Train, unless the same training was done there before; under torchrun the first process shows and writes."""
+    found, chosen = plan(request), replicas.own_device(device())
+    if chosen.startswith("cuda:"):
+        import torch
+
+        torch.cuda.set_device(chosen)
+    with replicas.joined(chosen):
+        chief = replicas.rank() == 0
+        console.quiet = not chief
+        _tell_damaged(found, console)
+        with lease(request.out) if chief else nullcontext(), Progress(console) as progress:
+            if chief:
+                remove_partials(request.out)
+            checkpoint = trained(found.slides, request.config.training, request.out, progress, chosen)
     tell(console, f"checkpoint: {checkpoint}")
     return 0
 
@@ -73,7 +85,7 @@ def _tell_damaged(found: Stored, console: Console) -> None:
         tell(console, f"{slide_id}: left out: {error}")
 
 
-def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, progress: Progress) -> Path:
+def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, progress: Progress, device: str) -> Path:
     """The checkpoint trained on these slides with this configuration; trained now unless it is there.
 
     Args:
@@ -81,27 +93,65 @@ def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, pr
         config: How to train.
         out: Directory for checkpoint, metrics and panels.
         progress: Where steps are shown.
+        device: Where to compute, as torch names it.
 
     Returns:
         The checkpoint's path.
+
+    Raises:
+        InterruptedTrainingError: SIGINT or SIGTERM came; the same call goes on from there.
     """
-    checkpoint, receipt = out / "checkpoint.safetensors", out / ".training.json"
+    checkpoint, receipt = out / CHECKPOINT_NAME, out / ".training.json"
     parts = {"slides": [slide.record.key for slide in slides], "config": config.model_dump(mode="json")}
     key = fingerprint({**parts, "version": __version__})
-    if valid_receipt(receipt, key, checkpoint):
+    standing = valid_receipt(receipt, key, checkpoint)
+    replicas.wait_for_all()  # nobody may change what another still looks at
+    if standing:
         progress.say(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
         return checkpoint
-    receipt.unlink(missing_ok=True)  # from here on it would vouch for a checkpoint that it did not see
-    shutil.rmtree(out / "panels", ignore_errors=True)
-    expected = False
+    chief = replicas.rank() == 0
+    if chief:
+        receipt.unlink(missing_ok=True)  # from here on it would vouch for a checkpoint that it did not see
+        if not (out / STATE_NAME).exists():
+            shutil.rmtree(out / "panels", ignore_errors=True)
+    replicas.wait_for_all()
+    with stop_on_signals() as should_stop:
+        train(config, slides, out, _shown_by(progress), device, should_stop)
+    if chief:
+        write_receipt(receipt, key, checkpoint)
+    return checkpoint
+
+
+def _shown_by(progress: Progress) -> Callable[[TrainingProgress], None]:
+    """What shows each step: the first one tells how many there are, and how many an earlier try did."""
+    done = 0
 
     def on_progress(now: TrainingProgress) -> None:
-        nonlocal expected
-        if not expected:
+        nonlocal done
+        if not done:
             progress.expect("train", now.steps)
-            expected = True
-        progress.advance("train", note="  ".join(f"{name} {value:.3g}" for name, value in now.losses.items()))
+        note = "  ".join(f"{name} {value:.3g}" for name, value in now.losses.items())
+        progress.advance("train", now.step - done, note=note)
+        done = now.step
 
-    train(config, slides, out, on_progress, device())
-    write_receipt(receipt, key, checkpoint)
-    return checkpoint
+    return on_progress
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """While it is open, SIGINT and SIGTERM only make a wish to stop; a second one ends the process at once."""
+    wished = False
+
+    def wish(number: int, frame: FrameType | None) -> None:
+        nonlocal wished
+        if wished:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        wished = True
+
+    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: wished
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,30 +13,105 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 GROUND = """
-wsi_stain wsi_stain.errors wsi_stain.geometry wsi_stain.journal wsi_stain.lease wsi_stain.place wsi_stain.settings
+wsi_stain
+wsi_stain.errors
+wsi_stain.geometry
+wsi_stain.journal
+wsi_stain.lease
+wsi_stain.place
+wsi_stain.replicas
+wsi_stain.settings
 """
 PARTS = """
-wsi_stain.artifact wsi_stain.augment wsi_stain.baselines wsi_stain.blockfile wsi_stain.checkpoint
-wsi_stain.chunks wsi_stain.colour_table wsi_stain.executor wsi_stain.feather wsi_stain.generator_output wsi_stain.grid
-wsi_stain.jpeg_tiles wsi_stain.metrics wsi_stain.ome_tiff wsi_stain.ome_xml wsi_stain.ome_zarr wsi_stain.output
-wsi_stain.pix2pix wsi_stain.pix2pix.batchnorm wsi_stain.pix2pix.discriminator wsi_stain.pix2pix.generator
-wsi_stain.pix2pix.initialization wsi_stain.pix2pix.optimization wsi_stain.precision wsi_stain.reader
-wsi_stain.resampling wsi_stain.resolution wsi_stain.shard wsi_stain.slide wsi_stain.slide_file wsi_stain.slides
-wsi_stain.stain wsi_stain.stain_vectors wsi_stain.store wsi_stain.store.reading wsi_stain.store.record
-wsi_stain.store.tile_store wsi_stain.store.writing wsi_stain.synthetic wsi_stain.synthetic_canvas
-wsi_stain.synthetic_scanner wsi_stain.synthetic_slide wsi_stain.synthetic_tissue wsi_stain.table_output
-wsi_stain.tissue wsi_stain.zarr_files wsi_stain.zarr_jpeg
+wsi_stain.artifact
+wsi_stain.augment
+wsi_stain.baselines
+wsi_stain.blockfile
+wsi_stain.checkpoint
+wsi_stain.chunks
+wsi_stain.colour_table
+wsi_stain.executor
+wsi_stain.feather
+wsi_stain.generator_output
+wsi_stain.grid
+wsi_stain.guided
+wsi_stain.jpeg_tiles
+wsi_stain.metrics
+wsi_stain.ome_tiff
+wsi_stain.ome_xml
+wsi_stain.ome_zarr
+wsi_stain.output
+wsi_stain.pix2pix
+wsi_stain.pix2pix.batchnorm
+wsi_stain.pix2pix.discriminator
+wsi_stain.pix2pix.generator
+wsi_stain.pix2pix.initialization
+wsi_stain.pix2pix.optimization
+wsi_stain.precision
+wsi_stain.reader
+wsi_stain.resampling
+wsi_stain.resolution
+wsi_stain.shard
+wsi_stain.slide
+wsi_stain.slide_file
+wsi_stain.slides
+wsi_stain.stain
+wsi_stain.stain_vectors
+wsi_stain.store
+wsi_stain.store.reading
+wsi_stain.store.record
+wsi_stain.store.tile_store
+wsi_stain.store.writing
+wsi_stain.synthetic
+wsi_stain.synthetic_canvas
+wsi_stain.synthetic_scanner
+wsi_stain.synthetic_slide
+wsi_stain.synthetic_tissue
+wsi_stain.table_output
+wsi_stain.tissue
+wsi_stain.zarr_files
+wsi_stain.zarr_jpeg
 """
 STAGES = """
-wsi_stain.dataset wsi_stain.imports wsi_stain.imports.idc wsi_stain.imports.images wsi_stain.imports.importing
-wsi_stain.imports.mosaic wsi_stain.imports.patches wsi_stain.imports.pcam wsi_stain.imports.pictures wsi_stain.inference
-wsi_stain.looks wsi_stain.pyramid wsi_stain.report wsi_stain.stain_sample wsi_stain.tiling wsi_stain.training
+wsi_stain.dataset
+wsi_stain.imports
+wsi_stain.imports.idc
+wsi_stain.imports.images
+wsi_stain.imports.importing
+wsi_stain.imports.mosaic
+wsi_stain.imports.patches
+wsi_stain.imports.pcam
+wsi_stain.imports.pictures
+wsi_stain.inference
+wsi_stain.looks
+wsi_stain.pyramid
+wsi_stain.report
+wsi_stain.stain_sample
+wsi_stain.tiling
+wsi_stain.training
+wsi_stain.training_config
+wsi_stain.training_data
 wsi_stain.training_log
+wsi_stain.training_state
+wsi_stain.yardsticks
 """
 RUNS = """
-pipelines pipelines.config pipelines.demo pipelines.doctor pipelines.import_patches pipelines.inspect
-pipelines.model pipelines.normalize pipelines.plans pipelines.progress pipelines.results pipelines.run
-pipelines.stored pipelines.tile pipelines.train pipelines.workspace
+pipelines
+pipelines.config
+pipelines.demo
+pipelines.doctor
+pipelines.import_patches
+pipelines.inspect
+pipelines.model
+pipelines.normalize
+pipelines.plans
+pipelines.progress
+pipelines.results
+pipelines.run
+pipelines.stored
+pipelines.tile
+pipelines.train
+pipelines.workspace
 """
 FLOORS = [GROUND, PARTS, STAGES, RUNS, "pipelines.cli"]
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
@@ -105,6 +180,7 @@ def test_networks_know_neither_slides_nor_files(module: str) -> None:
     known = own_imports(f"wsi_stain.{module}")
     assert {name for name in known if not name.startswith("wsi_stain.pix2pix")} <= {
         "wsi_stain.errors",
+        "wsi_stain.replicas",
         "wsi_stain.settings",
     }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_stain import WHITE, he_pixels
 
-from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, lab_moments
+from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments
 from wsi_stain.errors import NoTissueError
 from wsi_stain.geometry import TILE, Mpp, Region, Size
 from wsi_stain.metrics import ciede2000
@@ -51,10 +51,12 @@ def source() -> np.ndarray:
     return image(vectors=OTHER_VECTORS, gains=(0.7, 1.3), white=OTHER_WHITE)
 
 
-@pytest.mark.parametrize("method", ["Reinhard", "Macenko"])
+@pytest.mark.parametrize("method", ["Reinhard", "Macenko", "Vahadane"])
 def test_the_source_comes_much_closer_to_the_truth(method: str, source: np.ndarray, target: np.ndarray) -> None:
     if method == "Reinhard":
         normalizer = ReinhardNormalizer(*lab_moments(target, WHITE))
+    elif method == "Vahadane":
+        normalizer = VahadaneNormalizer(target.reshape(-1, 3), slide_statistics(target.reshape(-1, 3), WHITE, "glass"))
     else:
         normalizer = MacenkoNormalizer(slide_statistics(target.reshape(-1, 3)[::4], WHITE, "glass"))
     slide = PixelSlide(source)
@@ -71,16 +73,19 @@ def test_the_reference_itself_hardly_changes(target: np.ndarray) -> None:
     for normalizer, most in (
         (ReinhardNormalizer(*lab_moments(target, WHITE)), 1.0),
         (MacenkoNormalizer(statistics), 2.0),
+        (VahadaneNormalizer(target.reshape(-1, 3), statistics), 2.0),
     ):
         result = normalizer.apply(target, slide.kept, normalizer.prepare(slide, statistics))
         assert ciede2000(result, target) < most
 
 
-@pytest.mark.parametrize("method", ["Reinhard", "Macenko"])
+@pytest.mark.parametrize("method", ["Reinhard", "Macenko", "Vahadane"])
 def test_tiles_that_are_not_needed_are_white(method: str, source: np.ndarray) -> None:
     statistics = slide_statistics(source.reshape(-1, 3)[::4], OTHER_WHITE, "glass")
     if method == "Reinhard":
         normalizer = ReinhardNormalizer(*lab_moments(source, OTHER_WHITE), white=(250, 228, 233))
+    elif method == "Vahadane":
+        normalizer = VahadaneNormalizer(source.reshape(-1, 3), statistics, white=(250, 228, 233))
     else:
         normalizer = MacenkoNormalizer(statistics)
     slide = PixelSlide(source)

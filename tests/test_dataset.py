@@ -90,6 +90,29 @@ def test_many_slides_are_split_by_slide(slides: list[StoredSlide]) -> None:
     assert not held & kept
 
 
+def relabelled(slide: StoredSlide, **labels: str) -> StoredSlide:
+    return StoredSlide(slide.path, slide.record.model_copy(update=labels))
+
+
+def test_slides_of_one_patient_stay_together(slides: list[StoredSlide]) -> None:
+    owned = [relabelled(slide, patient="a" if index < 2 else str(index)) for index, slide in enumerate(slides)]
+    for share in (0.2, 0.5, 0.9):
+        split = split_tiles(tissue_tiles(owned, 0.5), owned, share)
+        held, kept = {ref.slide for ref in split.held_out}, {ref.slide for ref in split.training}
+        assert held
+        assert kept
+        assert not held & kept
+        assert ({0, 1} & held) in (set(), {0, 1})
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_what_a_slide_list_sets_aside_is_held_out(slides: list[StoredSlide], share: float) -> None:
+    listed = [relabelled(slide, split="val" if index == 2 else "train") for index, slide in enumerate(slides)]
+    split = split_tiles(tissue_tiles(listed, 0.5), listed, share)
+    assert {ref.slide for ref in split.held_out} == {2}
+    assert {ref.slide for ref in split.training} == {0, 1, 3}
+
+
 def test_too_little_tissue_holds_nothing_out(slide: StoredSlide) -> None:
     tiles = [TileRef(0, TileIndex(1, 3)), TileRef(0, TileIndex(1, 4))]
     assert split_tiles(tiles, [slide], 0.3) == (tiles, [])
@@ -106,17 +129,26 @@ def test_thinning_is_scattered_and_nested(slide: StoredSlide) -> None:
 
 @pytest.mark.parametrize(("tiles", "count", "crop"), [(7, 30, 96), (50, 20, 256)])
 def test_samples_use_every_tile_equally_often(tiles: int, count: int, crop: int) -> None:
-    samples = draw_samples(np.random.default_rng(1), tiles, count, crop)
+    samples = draw_samples(np.random.default_rng(1), [range(tiles)], count, crop)
     times = np.bincount([sample.tile for sample in samples], minlength=tiles)
     assert len(samples) == count
     assert times.max() - times.min() <= 1
     assert max(max(sample.row, sample.col) for sample in samples) <= TILE - crop
 
 
+def test_slides_count_equally_whatever_their_size() -> None:
+    samples = draw_samples(np.random.default_rng(3), [range(100), [100, 101], range(102, 110)], 61, 96)
+    times = np.bincount([sample.tile for sample in samples], minlength=110)
+    of_slides = [times[:100].sum(), times[100:102].sum(), times[102:].sum()]
+    assert sorted(of_slides) == [20, 20, 21]
+    assert times[:100].max() == 1
+    assert times[100:102].min() >= 10
+
+
 @pytest.mark.parametrize("cache", [0, 100], ids=["read when needed", "held"])
 def test_batches_hold_the_crops_in_order(slide: StoredSlide, cache: int) -> None:
     tiles = tissue_tiles([slide], 0.5)
-    samples = draw_samples(np.random.default_rng(2), len(tiles), 21, 96)
+    samples = draw_samples(np.random.default_rng(2), [range(len(tiles))], 21, 96)
     batches = list(load_batches(TilePixels([slide], tiles, cache), samples, 4, 96))
     assert [len(batch.samples) for batch in batches] == [4, 4, 4, 4, 4, 1]
     assert [sample for batch in batches for sample in batch.samples] == samples

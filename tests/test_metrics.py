@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from wsi_stain.metrics import ciede2000, ciede2000_map, lab_wasserstein, psnr, ssim
+from wsi_stain.metrics import ciede2000, ciede2000_map, lab_wasserstein, psnr, ssim, texture
 
 
 @pytest.fixture
@@ -60,3 +61,21 @@ def test_wasserstein_is_blind_to_place_and_measures_a_shift() -> None:
     lightness, green_red, blue_yellow = lab_wasserstein(gray + np.uint8(20), gray)
     assert lightness > 5
     assert abs(green_red) < 0.1 and abs(blue_yellow) < 0.1
+
+
+def test_texture_is_one_for_equal_images_and_falls_with_blur(image: np.ndarray) -> None:
+    assert texture(image, image) == pytest.approx((1, 1, 1, 1))
+    blurred = gaussian_filter(image.astype(np.float32), (1.5, 1.5, 0)).astype(np.uint8)
+    low, *_, high = texture(blurred, image)
+    assert high < 0.2
+    assert high < low
+
+
+def test_texture_puts_a_grating_into_its_octave() -> None:
+    """A period of six pixels lies between 1/8 and 1/4 of a cycle a px; half the contrast is a quarter of the power."""
+    wave = np.sin(2 * np.pi * np.arange(96) / 6)[None, :, None] * np.ones((96, 1, 3))
+    noise = np.random.default_rng(0).normal(0, 4, (96, 96, 3))
+    strong, weak = (np.uint8(np.clip(128 + size * wave + noise, 0, 255)) for size in (80, 40))
+    ratios = texture(weak, strong)
+    assert ratios[2] == pytest.approx(0.25, abs=0.03)
+    assert ratios[0] == pytest.approx(1, abs=0.1)

@@ -89,3 +89,28 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change() -> None:
     with pytest.raises(NotFiniteError, match="nan"):
         pix2pix.step(x, y * float("nan"))
     assert all(torch.equal(a, b) for a, b in zip(before, pix2pix.generator.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_state_restores_every_bit(ema: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    first, (x, y) = Pix2Pix(SMALL, recipe(ema=ema, dtype=dtype)), pair()
+    for _ in range(3):
+        first.step(x, y)
+    second = Pix2Pix(SMALL, recipe(ema=ema, dtype=dtype))
+    second.restore({name: tensor.clone() for name, tensor in first.state().items()})
+    assert second.lr == first.lr
+    assert [second.step(x, y) for _ in range(3)] == [first.step(x, y) for _ in range(3)]
+    assert all(torch.equal(a, b) for a, b in zip(first.state().values(), second.state().values(), strict=True))
+
+
+def test_clipping_bounds_the_gradient() -> None:
+    torch.manual_seed(0)
+    pix2pix, (x, y) = Pix2Pix(SMALL, recipe(clip=1e-3)), pair()
+    pix2pix.step(x, y)
+    norms = [
+        torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]).norm()
+        for network in (pix2pix.generator, pix2pix.discriminator)
+    ]
+    assert max(norms) <= 1.001e-3

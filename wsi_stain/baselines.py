@@ -16,7 +16,7 @@ from wsi_stain.errors import NoTissueError
 from wsi_stain.geometry import TILE, Region
 from wsi_stain.reader import BlockReader
 from wsi_stain.stain import Rgb, StainStatistics, od_table
-from wsi_stain.stain_vectors import unmixing
+from wsi_stain.stain_vectors import RUIFROK, unmixing
 from wsi_stain.table_output import choose_tiles
 
 Pixels = NDArray[np.uint8]
@@ -24,7 +24,12 @@ Pixels = NDArray[np.uint8]
 MEAN, SPREAD = "lab_mean", "lab_std"
 """Entries of Reinhard's artifact: (3,) float64 each, CIELAB of the slide's stained pixels."""
 
+VECTORS, AMOUNTS = "vectors", "amounts"
+"""Entries of Vahadane's artifact: (2, 3) unit OD vectors, (2,) amounts."""
+
 _TILES = 100
+_SPARSE_PIXELS = 10_000
+_SPARSITY = 0.1
 _STAINED_OD = 0.15
 
 
@@ -106,6 +111,65 @@ class MacenkoNormalizer:
             od = np.stack([table[pixels[place][..., c], c] for c in range(3)], axis=-1)
             result[place] = _to_8bit(white * np.exp(-np.maximum(od @ unmix, 0) @ mix) - 1)
         return result
+
+
+class VahadaneNormalizer:
+    """Like Macenko's, with stain vectors from sparse non-negative dictionaries and amounts from their 99th percentiles.
+
+    After Vahadane et al. (2016), Structure-preserving color normalization and sparse stain separation for histological
+    images, IEEE Trans. Med. Imaging 35, 1962-1971, equations 7 and 9; the dictionary is scikit-learn's.
+
+    Args:
+        reference_pixels: (N, 3) RGB of the reference's tissue.
+        reference: Stain of the reference, for its white.
+        white: What tiles that are not needed become, RGB.
+    """
+
+    halo = 0
+
+    def __init__(
+        self, reference_pixels: Pixels, reference: StainStatistics, white: tuple[int, int, int] = (255, 255, 255)
+    ) -> None:
+        self._reference_white = np.asarray(reference.white, np.float32) + 1
+        self._vectors, self._amounts = _sparse_stains(reference_pixels, reference.white)
+        self.white = white
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """Find the slide's own vectors and amounts on a spread of its tissue tiles."""
+        tiles = choose_tiles(slide, _TILES)
+        pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]
+        vectors, amounts = _sparse_stains(np.concatenate(pixels).reshape(-1, 3), statistics.white)
+        return {STATISTICS: packed(statistics), VECTORS: vectors, AMOUNTS: amounts}
+
+    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+        """Normalize the tiles needed, (h, w, 3); the rest is white."""
+        table = od_table(statistics_of(artifact).white)
+        unmix = np.linalg.pinv(artifact[VECTORS]) * (self._amounts / artifact[AMOUNTS])
+        result = _blank(pixels, self.white)
+        for place in _needed(needed):
+            od = np.stack([table[pixels[place][..., c], c] for c in range(3)], axis=-1)
+            mixed = np.maximum(od @ unmix, 0) @ self._vectors
+            result[place] = _to_8bit(self._reference_white * np.exp(-mixed) - 1)
+        return result
+
+
+def _sparse_stains(pixels: Pixels, white: Rgb) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unit OD vectors of hematoxylin and eosin, (2, 3), and the 99th percentile of each one's amount, (2,)."""
+    from sklearn.decomposition import DictionaryLearning
+
+    table = od_table(white)
+    od = np.stack([table[pixels[:, c], c] for c in range(3)], axis=-1)
+    od = od[od.mean(axis=1) > _STAINED_OD]
+    sample = od[np.linspace(0, len(od) - 1, min(len(od), _SPARSE_PIXELS)).astype(np.intp)].astype(np.float64)
+    learner = DictionaryLearning(
+        2, alpha=_SPARSITY, fit_algorithm="cd", transform_algorithm="lasso_cd", positive_code=True, positive_dict=True,
+        max_iter=100, dict_init=np.asarray(RUIFROK), code_init=sample @ np.linalg.pinv(np.asarray(RUIFROK)),
+        random_state=0,
+    )  # fmt: skip
+    vectors = learner.fit(sample).components_
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors[np.argsort(-vectors[:, 0])]  # hematoxylin absorbs more red
+    return vectors, np.percentile(np.maximum(od @ np.linalg.pinv(vectors), 0), 99, axis=0)
 
 
 def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:

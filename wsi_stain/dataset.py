@@ -28,6 +28,9 @@ from wsi_stain.store import StoredSlide
 MPP_SPREAD = 0.15
 """Largest relative difference of resolution among slides that train together."""
 
+_VALIDATION = ("val", "valid", "validation")
+"""What a slide list may call the part that scores are taken on."""
+
 _GUARD_TILES = 1
 _AHEAD = 4
 _THREADS = 4
@@ -130,22 +133,35 @@ def _rich_tiles(slide: StoredSlide, min_tissue: float) -> list[TileIndex]:
 def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:
     """Hold some tiles out.
 
+    Slides that a slide list sets aside for validation are held out, and no others. Where it names none, whole patients
+    are (a slide whose patient is unknown counts as one), or with fewer than three patients a region of each slide.
+
     Args:
         tiles: Of `tissue_tiles`.
         slides: The slides.
-        share: Share of the slides, or with fewer than three slides of each one's tiles, to hold out; 0 to 1.
+        share: Share of the patients, or with fewer than three of each slide's tiles, to hold out; 0 to 1.
     """
+    if set_aside := {index for index, slide in enumerate(slides) if slide.record.split in _VALIDATION}:
+        return _parted(tiles, set_aside)
     if not share:
         return Split(list(tiles), [])
-    if len(slides) >= 3:
-        return _split_by_slide(tiles, slides, share)
+    if len({_patient(slide) for slide in slides}) >= 3:
+        return _split_by_patient(tiles, slides, share)
     parts = [_split_region([ref for ref in tiles if ref.slide == index], share) for index in range(len(slides))]
     return Split([ref for part in parts for ref in part.training], [ref for part in parts for ref in part.held_out])
 
 
-def _split_by_slide(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:
-    with_tiles = sorted({ref.slide for ref in tiles}, key=lambda index: _hash(slides[index].record.slide_id))
-    held = set(with_tiles[: min(ceil_div(round(100 * share * len(with_tiles)), 100), len(with_tiles) - 1)])
+def _patient(slide: StoredSlide) -> str:
+    return slide.record.patient or slide.record.slide_id
+
+
+def _split_by_patient(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:
+    patients = sorted({_patient(slides[ref.slide]) for ref in tiles}, key=_hash)
+    held = set(patients[: min(ceil_div(round(100 * share * len(patients)), 100), len(patients) - 1)])
+    return _parted(tiles, {index for index, slide in enumerate(slides) if _patient(slide) in held})
+
+
+def _parted(tiles: Sequence[TileRef], held: set[int]) -> Split:
     return Split([ref for ref in tiles if ref.slide not in held], [ref for ref in tiles if ref.slide in held])
 
 
@@ -201,22 +217,29 @@ class TilePixels:
         return self.slides[ref.slide].read_tile(ref.tile)
 
 
-def draw_samples(rng: np.random.Generator, tiles: int, count: int, crop: int) -> list[Sample]:
-    """One epoch's samples: every tile equally often, each time another crop, orientation and look.
+def draw_samples(rng: np.random.Generator, by_slide: Sequence[Sequence[int]], count: int, crop: int) -> list[Sample]:
+    """One epoch's samples: every slide equally often, and of a slide every tile; each time another crop, turn and look.
 
     Args:
         rng: Source of chance.
-        tiles: Number of tiles.
+        by_slide: Indices of each slide's training tiles.
         count: Number of samples.
         crop: Side of a crop, px, at most a tile's.
     """
-    order = np.concatenate([rng.permutation(tiles) for _ in range(ceil_div(count, tiles))])[:count]
+    share = ceil_div(count, len(by_slide))
+    turns_of_slides = [_repeated(rng, tiles, share) for tiles in by_slide]
+    order = rng.permutation(np.stack(turns_of_slides, axis=1).reshape(-1)[:count])
     corners = rng.integers(0, TILE - crop + 1, (count, 2))
     turns, looks = rng.integers(0, 8, count), rng.random(count)
     return [
         Sample(int(tile), int(corner[0]), int(corner[1]), int(turn), float(look))
         for tile, corner, turn, look in zip(order, corners, turns, looks, strict=True)
     ]
+
+
+def _repeated(rng: np.random.Generator, tiles: Sequence[int], count: int) -> NDArray[np.int64]:
+    """Tiles in random order, all of them again and again, (count,)."""
+    return np.concatenate([rng.permutation(np.asarray(tiles)) for _ in range(ceil_div(count, len(tiles)))])[:count]
 
 
 def load_batches(source: TilePixels, samples: Sequence[Sample], size: int, crop: int) -> Iterator[Batch]:

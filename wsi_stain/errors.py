@@ -9,6 +9,7 @@
     ├── StoreError          a tile store that is damaged, incomplete or foreign
     ├── CheckpointError     a checkpoint that is damaged or does not fit
     ├── TrainingError       training cannot go on
+    │   └── InterruptedTrainingError   it was asked to stop, and can be taken up again
     └── OutputError         an output that cannot be written or does not hold
         └── LeaseError      another run owns the output directory
 
@@ -65,6 +66,10 @@ class CheckpointError(WsiStainError):
 
 class TrainingError(WsiStainError):
     """Training cannot go on."""
+
+
+class InterruptedTrainingError(TrainingError):
+    """Training was asked to stop; its state is saved."""
 
 
 class OutputError(WsiStainError):

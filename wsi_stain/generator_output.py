@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from wsi_stain import guided
 from wsi_stain.artifact import STATISTICS, Artifact, packed, statistics_of
 from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import CheckpointError
@@ -32,6 +33,8 @@ from wsi_stain.stain import StainStatistics, apply_template
 Pixels = NDArray[np.uint8]
 
 _GLASS = 255
+_EVEN = 100.0
+"""Variance of a window, in squared grey levels, that still counts as even; the scanner's noise has about 10."""
 
 
 class Recolourer:
@@ -97,8 +100,7 @@ class Recolourer:
 
     def recolour_rounded(self, window: Pixels, statistics: StainStatistics) -> Pixels:
         """Like `recolour`, as (h, w, 3) uint8 in the memory of the host."""
-        inner = self.recolour(window, statistics)
-        return np.asarray(inner.add_(0.5).clamp_(0, 255).to(torch.uint8).cpu())
+        return to_pixels(self.recolour(window, statistics))
 
 
 class GeneratorNormalizer:
@@ -133,8 +135,12 @@ class GeneratorNormalizer:
         for top, left in self._cores(needed):
             inner = result[top : top + self._core, left : left + self._core]
             window = self._window(pixels, top, left)
-            inner[:] = self._recolourer.recolour_rounded(window, statistics)[: inner.shape[0], : inner.shape[1]]
+            inner[:] = self._made(window, statistics)[: inner.shape[0], : inner.shape[1]]
         return result
+
+    def _made(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+        """The core of a window, (core, core, 3)."""
+        return self._recolourer.recolour_rounded(window, statistics)
 
     def _cores(self, needed: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
         """(top, left), px, of the cores over at least one needed tile."""
@@ -154,6 +160,36 @@ class GeneratorNormalizer:
         window = np.full((side, side, 3), _GLASS, np.uint8)
         window[: found.shape[0], : found.shape[1]] = found
         return window
+
+
+class GuardNormalizer(GeneratorNormalizer):
+    """The source with the smooth part of the generator's change: colour moves, detail stays the source's.
+
+    Args:
+        recolourer: The generator.
+        white: The background where nothing is generated, RGB.
+        core: Side of the square that one pass yields, px; rounded up to the generator's step.
+        radius: Half the side of the windows in which the change is taken for smooth, px; see `guided`.
+    """
+
+    def __init__(self, recolourer: Recolourer, white: tuple[int, int, int], core: int, radius: int) -> None:
+        super().__init__(recolourer, white, core)
+        self._radius = _rounded_up(radius, guided.STEP)
+        self._margin = _rounded_up(guided.reach(self._radius), max(32, recolourer.step))
+        self.halo = recolourer.halo + self._margin
+
+    def _made(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+        generated_HWC = self._recolourer.recolour(window, statistics)
+        halo, margin = self._recolourer.halo, self._margin
+        source_HWC = torch.from_numpy(np.array(window[halo:-halo, halo:-halo])).to(generated_HWC)
+        source_BCHW, changed_BCHW = (image.permute(2, 0, 1)[None] for image in (source_HWC, generated_HWC))
+        kept_CHW = guided.guided(source_BCHW, changed_BCHW, self._radius, _EVEN)[0, :, margin:-margin, margin:-margin]
+        return to_pixels(kept_CHW.permute(1, 2, 0))
+
+
+def to_pixels(image_HWC: Tensor) -> Pixels:
+    """Float values, 0 to 255, as (H, W, 3) uint8 in the memory of the host."""
+    return np.ascontiguousarray((image_HWC + 0.5).clamp_(0, 255).to(torch.uint8).cpu().numpy())
 
 
 def folded(generator: Generator) -> Generator:

@@ -67,6 +67,23 @@ class Look:
         return made.movedim(-1, 0)
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """A tile that is never trained on.
+
+    Attributes:
+        pixels: RGB as the slide has them, (256, 256, 3), uint8; also the target.
+        pool: Pixels of its slide, (N, 3), to measure on.
+        own: The slide as it is.
+        foreign: The slide as another laboratory shows it.
+    """
+
+    pixels: Tensor
+    pool: NDArray[np.uint8]
+    own: Look
+    foreign: Look
+
+
 def pixel_pool(tiles: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> NDArray[np.uint8]:
     """About 50,000 pixels, (N, 3), scattered over up to 64 of the tiles."""
     chosen = rng.permutation(len(tiles))[:_POOL_TILES]

@@ -18,16 +18,16 @@ from pydantic import Field
 from wsi_stain.artifact import Artifact
 from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import CheckpointError
-from wsi_stain.generator_output import GeneratorNormalizer, Pixels, Recolourer
+from wsi_stain.generator_output import GeneratorNormalizer, GuardNormalizer, Pixels, Recolourer
 from wsi_stain.geometry import TILE
 from wsi_stain.journal import file_digest
-from wsi_stain.precision import Precision, compute_dtype
+from wsi_stain.precision import Precision, settled
 from wsi_stain.reader import BlockReader
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics
 from wsi_stain.table_output import LutNormalizer
 
-Mode = Literal["auto", "generator", "lut"]
+Mode = Literal["auto", "generator", "guard", "lut"]
 Rgb8: TypeAlias = tuple[int, int, int]
 
 
@@ -35,10 +35,11 @@ class OutputConfig(Settings):
     """What becomes of the generated pixels.
 
     Attributes:
-        mode: `generator`: as they are. `lut`: one colour table per slide, fitted to the generator, applied to every
-            pixel. `auto`: `generator` on a GPU, `lut` without.
+        mode: `generator`: as they are. `guard`: the source with the smooth part of the change. `lut`: one colour table
+            per slide, fitted to the generator, applied to every pixel. `auto`: `generator` on a GPU, `lut` without.
         core: Side of the square that one pass of the generator yields, px; a multiple of 256. Part of the fixed shape.
         precision: Of the generator; `auto` is bfloat16 where the device computes in it natively, else float32.
+        guard_um: Half the side of the windows within which `guard` takes the change for smooth, um.
         lut_size: Entries along each side of the colour table.
         lut_tiles: Tissue tiles of a slide that the table is fitted to and checked on.
         threads: CPU threads of one worker process. The executor starts one process per core.
@@ -47,15 +48,16 @@ class OutputConfig(Settings):
     mode: Mode = "auto"
     core: int = Field(default=1024, ge=TILE, le=4096, multiple_of=TILE)
     precision: Precision = "auto"
+    guard_um: float = Field(default=8.0, ge=1, le=64)
     lut_size: int = Field(default=17, ge=5, le=65)
     lut_tiles: int = Field(default=100, ge=10, le=1000)
     threads: int = Field(default=1, ge=1, le=256)
 
     def resolved(self, device: str) -> OutputConfig:
         """The same settings with each `auto` replaced by what the device gets: workers must not decide one by one."""
-        native = compute_dtype(self.precision, torch.device(device)) == torch.bfloat16
+        precision = settled(self.precision, torch.device(device))
         mode = self.mode if self.mode != "auto" else "generator" if device.startswith("cuda") else "lut"
-        return self.model_copy(update={"mode": mode, "precision": "bfloat16" if native else "float32"})
+        return self.model_copy(update={"mode": mode, "precision": precision})
 
 
 class Normalizer(Protocol):
@@ -121,7 +123,12 @@ def _lut(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str)
     return LutNormalizer(recolourer, white, config.lut_size, config.lut_tiles)
 
 
-MAKERS: dict[str, Maker] = {"generator": _generator, "lut": _lut}
+def _guard(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
+    radius = max(1, round(config.guard_um / checkpoint.contract.mpp))
+    return GuardNormalizer(Recolourer(checkpoint, device, config.precision), white, config.core, radius)
+
+
+MAKERS: dict[str, Maker] = {"generator": _generator, "guard": _guard, "lut": _lut}
 """By mode, what makes a normalizer: of a checkpoint, the output's white, settings, and a device as torch names it."""
 
 

@@ -6,14 +6,22 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """What convolutions compute in: as asked for, or by `auto` bfloat16 where the device computes in it natively."""
+    return _DTYPES[settled(precision, device)]
+
+
+def settled(precision: Precision, device: torch.device) -> Precision:
+    """A precision with `auto` replaced by what the device gets."""
     if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+        return precision
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if native else "float32"

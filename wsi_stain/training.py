@@ -1,130 +1,42 @@
 """Training: Pix2Pix on tiles of the store, from template to the slide's own colours; the result is a checkpoint.
 
-    tiles -> crops, turned -> look of a random laboratory -> template with that look's statistics -> x
-                           -> as they are --------------------------------------------------------> y
-
-The same seed, settings, slides and number of threads give the same checkpoint on a CPU.
+The same seed, settings, slides and number of threads give the same checkpoint on a CPU, whether the training ran
+through or was interrupted and taken up again. Under torchrun several processes train one generator together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
-from torch import Tensor
 
-from wsi_stain import __version__, checkpoint
+from wsi_stain import __version__, checkpoint, replicas
 from wsi_stain.checkpoint import Contract
-from wsi_stain.dataset import (
-    Batch,
-    Sample,
-    TilePixels,
-    TileRef,
-    check_resolution,
-    draw_samples,
-    load_batches,
-    split_tiles,
-    thinned,
-    tissue_tiles,
-)
-from wsi_stain.errors import TrainingError
-from wsi_stain.geometry import TILE, ceil_div
+from wsi_stain.dataset import Batch, check_resolution
+from wsi_stain.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.journal import fingerprint
-from wsi_stain.looks import Look, draw_looks, own_look, pixel_pool
 from wsi_stain.pix2pix.batchnorm import settle
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.optimization import NotFiniteError, Pix2Pix, Recipe
-from wsi_stain.precision import Precision, compute_dtype
-from wsi_stain.settings import Settings
-from wsi_stain.stain import StainStatistics, Template
+from wsi_stain.precision import compute_dtype
+from wsi_stain.stain import Template
 from wsi_stain.store import StoredSlide
-from wsi_stain.training_log import HeldOut, MetricsFile, score, write_panel
+from wsi_stain.training_config import TrainingConfig as TrainingConfig
+from wsi_stain.training_data import TrainingData, stain_of
+from wsi_stain.training_log import Board, panel, score, write_film, write_metrics, write_panel
+from wsi_stain.training_state import Course, load_state, save_state
+from wsi_stain.yardsticks import yardsticks
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
+LAST_NAME = "last.safetensors"
+STATE_NAME = "state.safetensors"
 
-_SETTLING_BATCH = 32
-_SCORED_LOOKS = 8
-_POOL_TILES = 64
 _SQUARE = 1.15
-
-
-class TrainingConfig(Settings):
-    """How a generator is trained.
-
-    Attributes:
-        template: The generator's input: `gray` (luminance) or `he` (hematoxylin and eosin).
-        generator: The generator's architecture.
-        ndf: Channels of the discriminator's first layer; 64 as published.
-        images: Images in an epoch; tiles are used again, cropped and turned otherwise, when there are fewer.
-        epochs: Epochs.
-        batch: Images in a batch.
-        crop: Side of the training images, px; a multiple of 2**downs, at most 256.
-        lr: Adam's learning rate.
-        betas: Adam's betas.
-        constant_share: Share of the steps at the full learning rate; from there it falls linearly to 0.
-        lambda_l1: Weight of the L1 term beside the adversarial one.
-        gan: The adversarial loss: `bce` as published, or `lsgan`.
-        ema: Decay of the moving average of the generator's weights, for each step; 0 keeps the weights as they are.
-        augment: Whether tiles are shown as other laboratories would; `false` is the published recipe.
-        laboratories: Laboratories to draw, over all slides; each is measured once, as a foreign slide is.
-        strength: How far they lie from the reference; 1 is about as far as real ones do.
-        clean_share: Share of the images that stay as the slide has them.
-        precision: `auto` takes bfloat16 where the device computes in it natively.
-        seed: Seed of everything drawn.
-        min_tissue: Least share of tissue in a training tile, 0 to 1.
-        max_tiles: Most tiles to train on; more are thinned out evenly.
-        cache_tiles: Most tiles to hold in memory, 192 KiB each; with more, tiles are read when needed.
-        validation_share: Share of the slides (or, with fewer than three, of their area) that is held out.
-        validation_tiles: Most held-out tiles to score.
-        settling_images: Images on which BatchNorm statistics are estimated for inference.
-        panels: Held-out tiles shown in each epoch's panel; 0 draws none.
-    """
-
-    template: Literal["gray", "he"] = "gray"
-    generator: GeneratorConfig = GeneratorConfig()
-    ndf: int = Field(default=64, ge=1, le=1024)
-    images: int = Field(default=20_000, ge=1)
-    epochs: int = Field(default=6, ge=1)
-    batch: int = Field(default=16, ge=1)
-    crop: int = Field(default=TILE, ge=32, le=TILE)
-    lr: float = Field(default=2e-4, gt=0)
-    betas: tuple[float, float] = (0.5, 0.999)
-    constant_share: float = Field(default=0.5, ge=0, le=1)
-    lambda_l1: float = Field(default=100.0, ge=0)
-    gan: Literal["bce", "lsgan"] = "bce"
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    augment: bool = True
-    laboratories: int = Field(default=32, ge=1)
-    strength: float = Field(default=1.0, ge=0)
-    clean_share: float = Field(default=0.1, ge=0, le=1)
-    precision: Precision = "auto"
-    seed: int = Field(default=0, ge=0)
-    min_tissue: float = Field(default=0.5, ge=0, le=1)
-    max_tiles: int = Field(default=20_000, ge=1)
-    cache_tiles: int = Field(default=4000, ge=0)
-    validation_share: float = Field(default=0.1, ge=0, lt=1)
-    validation_tiles: int = Field(default=24, ge=1)
-    settling_images: int = Field(default=256, ge=1)
-    panels: int = Field(default=4, ge=0)
-
-    @model_validator(mode="after")
-    def _shapes_agree(self) -> TrainingConfig:
-        channels = 1 if self.template == "gray" else 2
-        if self.generator.in_channels != channels:
-            raise ValueError(f"generator.in_channels must be {channels} for template {self.template}")
-        if self.crop % 2**self.generator.downs:
-            raise ValueError(f"crop must be a multiple of 2**generator.downs, {2**self.generator.downs}")
-        return self
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
-        return ceil_div(self.images, self.batch)
+_BOARD_EVERY = 10
+_JUDGED_BY = "perturbed_ciede2000"
 
 
 @dataclass(frozen=True)
@@ -155,27 +67,37 @@ def train(
     out: Path,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     device: str = "cpu",
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train a generator to bring any slide to the look of these.
+    """Train a generator to bring any slide to the look of these; where it was interrupted, it goes on.
 
     Args:
         config: How.
         slides: The reference's slides; the first one's stain is what templates are brought to.
-        out: Directory that gets checkpoint.safetensors, metrics.csv and panels/epoch_*.png.
+        out: Directory that gets checkpoint.safetensors (the epoch with the best score on perturbed held-out tiles),
+            last.safetensors (the last epoch), metrics.csv, panels/epoch_*.png, panels/epochs.gif, and while the
+            training goes on state.safetensors.
         on_progress: Called after each step.
         device: Where to compute, as torch names it.
+        should_stop: Asked after each step; when true, the state is saved and the training stops.
 
     Returns:
         The checkpoint's path.
 
     Raises:
         TrainingError: The slides do not fit together or have too little tissue, or a loss is no longer finite.
+        InterruptedTrainingError: `should_stop` said so.
+        OutputError: A file cannot be written; the last state that was written stays.
     """
     chosen = torch.device(device)
     with torch.random.fork_rng([chosen] if chosen.type == "cuda" else []):
         torch.manual_seed(config.seed)
         contract = _contract(config, slides)
-        return _Training(config, slides, chosen, contract).run(out, on_progress)
+        training = _Training(config, slides, chosen, contract, out)
+        try:
+            return training.run(on_progress, should_stop)
+        finally:
+            training.board.close()
 
 
 def _contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Contract:
@@ -195,7 +117,7 @@ def _contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Contract
         )
     return Contract(
         generator=config.generator,
-        template=Template(kind=config.template, reference=_stain(first)),
+        template=Template(kind=config.template, reference=stain_of(first)),
         mpp=first.mpp.mean,
         icc_profile=first.record.icc_profile,
         icc_policy=first.record.icc_policy,
@@ -204,134 +126,136 @@ def _contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Contract
     )
 
 
-def _stain(slide: StoredSlide) -> StainStatistics:
-    if slide.record.stain is None:
-        raise TrainingError(
-            f"The stain of {slide.record.slide_id} was not measured, so no template can be made",
-            "Tile the slide again, or leave it out",
-        )
-    return slide.record.stain
-
-
 class _Training:
-    """The state of one training: tiles, looks, networks."""
+    """The state of one training: data, networks, course."""
 
     def __init__(
-        self, config: TrainingConfig, slides: Sequence[StoredSlide], device: torch.device, contract: Contract
+        self,
+        config: TrainingConfig,
+        slides: Sequence[StoredSlide],
+        device: torch.device,
+        contract: Contract,
+        out: Path,
     ) -> None:
-        self.config, self.slides, self.device, self.contract = config, slides, device, contract
-        self.rng = np.random.default_rng(config.seed)
-        tiles = tissue_tiles(slides, config.min_tissue)
-        split = split_tiles(tiles, slides, config.validation_share)
-        self.source = TilePixels(slides, thinned(split.training, slides, config.max_tiles), config.cache_tiles)
-        self.looks, scored = self._draw_looks(tiles)
-        self.held_out = self._hold_out(split.held_out, scored)
-        self.shown = (self.held_out or self._hold_out(self.source.tiles, scored))[: config.panels]
-        self.pix2pix = Pix2Pix(config.generator, self._recipe())
+        self.config, self.contract, self.out = config, contract, out
+        self.key = fingerprint([contract.training_fingerprint, __version__, replicas.count()])
+        self.data = TrainingData(config, slides, device, contract.template)
+        self.pix2pix = Pix2Pix(config.generator, _recipe(config, device))
+        self.course = self._taken_up()
+        chief = replicas.rank() == 0
+        self.beside = yardsticks(self.data.held_out, contract.template.reference) if chief else {}
+        self.board = Board(out / "tensorboard" if config.tensorboard and chief else None, self.pix2pix.steps_done)
 
-    def run(self, out: Path, on_progress: Callable[[TrainingProgress], None] | None) -> Path:
-        metrics, per_epoch = MetricsFile(out / "metrics.csv"), self.config.steps_per_epoch
-        for epoch in range(1, self.config.epochs + 1):
-            lr, losses = self.pix2pix.lr, []
-            for number, batch in enumerate(self._batches(self.config.images, self.config.batch), 1):
-                losses.append(self._step(batch))
+    def run(self, on_progress: Callable[[TrainingProgress], None] | None, should_stop: Callable[[], bool]) -> Path:
+        while self.course.epoch <= self.config.epochs and not self._exhausted():
+            for batch in self.data.batches(self.course.epoch, self.course.step):
+                losses = self._step(batch)
                 if on_progress:
-                    done = (epoch - 1) * per_epoch + number
-                    on_progress(TrainingProgress(done, self.config.epochs * per_epoch, epoch, losses[-1]))
-            means = {name: float(np.mean([each[name] for each in losses])) for name in losses[0]}
-            generator = self._settled(self.config.settling_images)
-            scores = score(generator, self.held_out, self.contract.template, self.pix2pix.autocast())
-            metrics.add(epoch, epoch * per_epoch, {"lr": lr, **means, **scores})
-            if self.shown:
-                panel = out / "panels" / f"epoch_{epoch:03d}.png"
-                write_panel(panel, generator, self.shown, self.contract.template, self.pix2pix.autocast())
-        checkpoint.save(out / CHECKPOINT_NAME, generator, self.contract)
-        return out / CHECKPOINT_NAME
+                    on_progress(TrainingProgress(self.pix2pix.steps_done, self._steps, self.course.epoch, losses))
+                if replicas.agreed(should_stop()):
+                    self._stop()
+            if replicas.rank() == 0:
+                self._end_epoch()
+            self._next_epoch()
+        if replicas.rank() == 0:
+            write_film(self.out / "panels")
+            (self.out / STATE_NAME).unlink(missing_ok=True)
+        return self.out / CHECKPOINT_NAME
 
-    def _recipe(self) -> Recipe:
-        config = self.config
-        return Recipe(
-            steps=config.epochs * config.steps_per_epoch,
-            lr=config.lr,
-            betas=config.betas,
-            constant_share=config.constant_share,
-            lambda_l1=config.lambda_l1,
-            gan=config.gan,
-            ndf=config.ndf,
-            ema=config.ema,
-            device=self.device,
-            dtype=compute_dtype(config.precision, self.device),
-        )
+    @property
+    def _steps(self) -> int:
+        return self.config.epochs * self.config.steps_per_epoch
 
-    def _draw_looks(self, tiles: Sequence[TileRef]) -> tuple[list[list[Look]], list[list[Look]]]:
-        """Looks of each slide: to train with (none when not augmenting), and others to score with."""
-        count = max(4, ceil_div(self.config.laboratories, len(self.slides))) if self.config.augment else 0
-        training: list[list[Look]] = []
-        scored: list[list[Look]] = []
-        for index, slide in enumerate(self.slides):
-            own = _stain(slide)
-            some = thinned([ref for ref in tiles if ref.slide == index], self.slides, _POOL_TILES)
-            pool = pixel_pool([slide.read_tile(ref.tile) for ref in some], self.rng) if some else None
-            for looks, wanted in ((training, count), (scored, _SCORED_LOOKS)):
-                drawn: list[Look] = []
-                if pool is not None and wanted:
-                    measured = slide.record.stain_config
-                    drawn = draw_looks(pool, own, wanted, self.config.strength, self.rng, measured)
-                    if not drawn:
-                        raise TrainingError(
-                            f"No simulated laboratory leaves {slide.record.slide_id} a stain that can be measured",
-                            "Lower training.strength, or set training.augment to false",
-                        )
-                looks.append(drawn or [own_look(own)])
-        return training, scored
+    def _taken_up(self) -> Course:
+        found = load_state(self.out / STATE_NAME, self.key)
+        if found is None:
+            return Course()
+        course, tensors = found
+        self.pix2pix.restore(tensors)
+        return course
 
-    def _hold_out(self, tiles: Sequence[TileRef], scored: Sequence[Sequence[Look]]) -> list[HeldOut]:
-        some = thinned(tiles, self.slides, self.config.validation_tiles)
-        return [
-            HeldOut(
-                torch.from_numpy(self.slides[ref.slide].read_tile(ref.tile)).to(self.device),
-                own_look(_stain(self.slides[ref.slide])),
-                scored[ref.slide][number % len(scored[ref.slide])],
-            )
-            for number, ref in enumerate(some)
-        ]
-
-    def _batches(self, images: int, size: int) -> Iterator[Batch]:
-        samples = draw_samples(self.rng, len(self.source), images, self.config.crop)
-        return load_batches(self.source, samples, size, self.config.crop)
-
-    def _pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Templates and targets, (B, C, H, W), in [-1, 1]."""
-        pixels = batch.pixels.to(self.device, non_blocking=True)
-        looks = (self._look(sample) for sample in batch.samples)
-        x_BCHW = torch.stack(
-            [look.template(rgb, self.contract.template) for look, rgb in zip(looks, pixels, strict=True)]
-        )
-        y_BCHW = pixels.movedim(-1, 1).float() / 127.5 - 1
-        return x_BCHW.contiguous(memory_format=torch.channels_last), y_BCHW
-
-    def _look(self, sample: Sample) -> Look:
-        slide = self.source.tiles[sample.tile].slide
-        looks, clean = self.looks[slide], self.config.clean_share
-        if sample.look < clean:
-            return own_look(_stain(self.slides[slide]))
-        return looks[min(int((sample.look - clean) / (1 - clean) * len(looks)), len(looks) - 1)]
+    def _exhausted(self) -> bool:
+        return 0 < self.config.patience <= self.course.stale
 
     def _step(self, batch: Batch) -> dict[str, float]:
-        x_BCHW, y_BCHW = self._pair(batch)
+        torch.manual_seed(self._chance())
+        x_BCHW, y_BCHW = self.data.pair(batch)
         try:
-            return self.pix2pix.step(x_BCHW, y_BCHW)
+            losses = self.pix2pix.step(x_BCHW, y_BCHW)
         except NotFiniteError as error:
+            kept = "" if self.course.epoch == 1 else f"; {self.out / LAST_NAME} has the epoch before"
             raise TrainingError(
-                f"Training cannot go on: {error}, on tiles {self._named(batch)}",
+                f"Training cannot go on: {error}, on tiles {self.data.named(batch)}{kept}",
                 "Lower training.lr, or set training.precision to float32",
             ) from error
+        sums = {name: self.course.sums.get(name, 0.0) + value for name, value in losses.items()}
+        self.course = self.course.model_copy(update={"step": self.course.step + 1, "sums": sums})
+        if self.pix2pix.steps_done % _BOARD_EVERY == 0:
+            self.board.scalars(self.pix2pix.steps_done, losses)
+        return losses
 
-    def _named(self, batch: Batch) -> str:
-        refs = [self.source.tiles[sample.tile] for sample in batch.samples]
-        return ", ".join(f"{self.slides[ref.slide].record.slide_id} ({ref.tile.row}, {ref.tile.col})" for ref in refs)
+    def _chance(self) -> int:
+        """Seed of what a step draws: dropout."""
+        source = np.random.SeedSequence([self.config.seed, self.pix2pix.steps_done, replicas.rank()])
+        return int(source.generate_state(1, np.uint64)[0])
 
-    def _settled(self, images: int) -> Generator:
-        batches = self._batches(images, max(self.config.batch, _SETTLING_BATCH))
-        inputs = (self._pair(batch)[0] for batch in batches)
+    def _stop(self) -> None:
+        if replicas.rank() == 0:
+            save_state(self.out / STATE_NAME, self.key, self.course, self.pix2pix.state())
+            checkpoint.save(self.out / LAST_NAME, self._settled(), self.contract)
+            write_film(self.out / "panels")
+        replicas.wait_for_all()
+        raise InterruptedTrainingError(
+            f"Training was stopped after {self.pix2pix.steps_done} of {self._steps} steps",
+            "Run the same command again to go on from there",
+        )
+
+    def _end_epoch(self) -> None:
+        """Score the epoch, show it, keep its generator."""
+        course, step, autocast = self.course, self.pix2pix.steps_done, self.pix2pix.autocast()
+        losses = {name: total / course.step for name, total in course.sums.items()}
+        generator = self._settled()
+        scores = score(generator, self.data.held_out, self.contract.template, autocast)
+        values = {"lr": self.pix2pix.lr, **losses, **scores, **self.beside}
+        shown = {name: f"{value:.6g}" for name, value in values.items()}
+        rows = [*course.rows, {"epoch": str(course.epoch), "step": str(step), **shown}]
+        write_metrics(self.out / "metrics.csv", rows)
+        self.board.scalars(step, values)
+        if self.data.shown:
+            picture = panel(generator, self.data.shown, self.contract.template, autocast)
+            write_panel(self.out / "panels" / f"epoch_{course.epoch:03d}.png", picture)
+            self.board.picture(step, picture)
+        checkpoint.save(self.out / LAST_NAME, generator, self.contract)
+        found = scores.get(_JUDGED_BY)
+        better = found is None or course.best is None or found < course.best
+        if better:
+            checkpoint.save(self.out / CHECKPOINT_NAME, generator, self.contract)
+        best, stale = (found, 0) if better else (course.best, course.stale + 1)
+        self.course = course.model_copy(update={"rows": rows, "best": best, "stale": stale})
+
+    def _next_epoch(self) -> None:
+        self.course = self.course.model_copy(update={"epoch": self.course.epoch + 1, "step": 0, "sums": {}})
+        if replicas.rank() == 0:
+            save_state(self.out / STATE_NAME, self.key, self.course, self.pix2pix.state())
+        replicas.wait_for_all()
+
+    def _settled(self) -> Generator:
+        inputs = self.data.settling_inputs(self.course.epoch)
         return settle(self.pix2pix.result, inputs, self.pix2pix.autocast())
+
+
+def _recipe(config: TrainingConfig, device: torch.device) -> Recipe:
+    return Recipe(
+        steps=config.epochs * config.steps_per_epoch,
+        lr=config.lr,
+        betas=config.betas,
+        constant_share=config.constant_share,
+        lambda_l1=config.lambda_l1,
+        gan=config.gan,
+        ndf=config.ndf,
+        ema=config.ema,
+        clip=config.clip,
+        compile=config.compile,
+        device=device,
+        dtype=compute_dtype(config.precision, device),
+    )

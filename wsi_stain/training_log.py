@@ -1,12 +1,12 @@
-"""What a training leaves to look at: scores on held-out tiles, epoch by epoch, and panels of pictures."""
+"""What a training leaves to look at: a table of epochs, panels, a film of them, and TensorBoard if asked for."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,30 +15,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from wsi_stain.errors import ConfigError
 from wsi_stain.journal import atomic_write
-from wsi_stain.looks import Look
-from wsi_stain.metrics import ciede2000, psnr, ssim
+from wsi_stain.looks import HeldOut
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain import Template
+from wsi_stain.yardsticks import mean_scores
 
-_Pixels = NDArray[np.uint8]
-_SCORES: dict[str, Callable[[_Pixels, _Pixels], float]] = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
 _CHUNK = 8
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """A tile that is never trained on.
-
-    Attributes:
-        pixels: RGB as the slide has them, (256, 256, 3), uint8; also the target.
-        own: The slide as it is.
-        foreign: The slide as another laboratory shows it.
-    """
-
-    pixels: Tensor
-    own: Look
-    foreign: Look
+_FILM_WIDTH = 640
+_FRAME_MS = 600
 
 
 def to_rgb(y_BCHW: Tensor) -> NDArray[np.uint8]:
@@ -63,28 +49,21 @@ def score(
     """Mean scores against the slide's own pixels.
 
     Returns:
-        For `clean` (the slide's own look), `perturbed` (another laboratory's) and `untouched` (the latter without the
-        generator): PSNR in dB, SSIM of luminance, CIEDE2000. Empty where there are no tiles.
+        For `clean` (the slide's own look) and `perturbed` (another laboratory's): PSNR in dB, SSIM of luminance,
+        CIEDE2000. Empty where there are no tiles.
     """
     if not tiles:
         return {}
-    rows: dict[str, Iterable[_Pixels]] = {
-        "clean": generated(generator, [tile.own.template(tile.pixels, template) for tile in tiles], autocast),
-        "perturbed": generated(generator, [tile.foreign.template(tile.pixels, template) for tile in tiles], autocast),
-        "untouched": [tile.foreign.show(tile.pixels).cpu().numpy() for tile in tiles],
-    }
     targets = [tile.pixels.cpu().numpy() for tile in tiles]
-    return {
-        f"{row}_{name}": float(np.mean([measure(a, b) for a, b in zip(images, targets, strict=True)]))
-        for row, images in rows.items()
-        for name, measure in _SCORES.items()
-    }
+    clean = generated(generator, [tile.own.template(tile.pixels, template) for tile in tiles], autocast)
+    perturbed = generated(generator, [tile.foreign.template(tile.pixels, template) for tile in tiles], autocast)
+    return mean_scores("clean", list(clean), targets) | mean_scores("perturbed", list(perturbed), targets)
 
 
-def write_panel(
-    path: Path, generator: Generator, tiles: Sequence[HeldOut], template: Template, autocast: torch.autocast
-) -> None:
-    """Draw one row a tile, as another laboratory shows it: template (hematoxylin, if two stains), generated, target."""
+def panel(
+    generator: Generator, tiles: Sequence[HeldOut], template: Template, autocast: torch.autocast
+) -> NDArray[np.uint8]:
+    """One row a tile, as another laboratory shows it: template (hematoxylin, if two stains), generated, target."""
     templates = [tile.foreign.template(tile.pixels, template) for tile in tiles]
     pictures = generated(generator, templates, autocast)
     cells: list[Tensor] = []
@@ -92,27 +71,71 @@ def write_panel(
         gray = ((1 - made[0]) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         cells += [gray.expand(3, -1, -1), torch.from_numpy(picture).movedim(-1, 0), tile.pixels.cpu().movedim(-1, 0)]
     grid = make_grid(cells, nrow=3, padding=4, pad_value=255)
-    atomic_write(path, lambda file: Image.fromarray(grid.movedim(0, -1).numpy()).save(file, "PNG"))
+    whole: NDArray[np.uint8] = grid.movedim(0, -1).numpy()
+    return whole
 
 
-@dataclass
-class MetricsFile:
-    """The table of epochs, rewritten whole each time so that it is never torn.
+def write_panel(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write a panel, (h, w, 3), as PNG."""
+    atomic_write(path, lambda file: Image.fromarray(picture).save(file, "PNG"))
 
-    Attributes:
-        path: Where it goes.
-        rows: Epochs so far.
+
+def write_film(folder: Path) -> None:
+    """Put the panels of all epochs, `epoch_*.png`, one after the other into `epochs.gif`."""
+    frames = []
+    for path in sorted(folder.glob("epoch_*.png")):
+        with Image.open(path) as picture:
+            width = min(picture.width, _FILM_WIDTH)
+            frames.append(picture.convert("RGB").resize((width, round(picture.height * width / picture.width))))
+    if frames:
+        options = {"save_all": True, "append_images": frames[1:], "duration": _FRAME_MS, "loop": 0}
+        atomic_write(folder / "epochs.gif", lambda file: frames[0].save(file, "GIF", **options))
+
+
+def write_metrics(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write the table of epochs, whole, so that it is never torn."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue().encode())
+
+
+class Board:
+    """Scalars and panels for TensorBoard, or nothing.
+
+    Args:
+        folder: Where event files go; None writes none.
+        step: Where a training is taken up; what an earlier try said of later steps is dropped.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
     """
 
-    path: Path
-    rows: list[dict[str, str]] = field(default_factory=list)
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self._writer: Any = None
+        if folder is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                "training.tensorboard is set and TensorBoard is not installed", "pip install 'wsi-stain[tensorboard]'"
+            ) from error
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
-    def add(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
-        """Add one epoch and write the file."""
-        shown = {name: f"{value:.6g}" for name, value in values.items()}
-        self.rows.append({"epoch": str(epoch), "step": str(step), **shown})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        atomic_write(self.path, text.getvalue().encode())
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add values by name at a step."""
+        if self._writer:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, pixels: NDArray[np.uint8]) -> None:
+        """Add a panel, (h, w, 3), at a step."""
+        if self._writer:
+            self._writer.add_image("template | generated | target", pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer:
+            self._writer.close()

@@ -1,0 +1,348 @@
+"""How near the truth each way to normalize comes: trained on one part of a slide, tested on the rest as others see it.
+
+    python benchmarks/quality.py STORE SLIDE_ID WORKDIR [--config small] [--variant NAME:key=value,... ...]
+
+Tiles of STORE's slide beyond 60 % of its longer side (behind a guard band) are never trained on. They are shown as 16
+simulated laboratories would have them, and normalized back; the original is the truth, pixel for pixel.
+
+    same family   eight draws of the training's own augmentation, with seeds that training never sees
+    other family  eight scanners of a family that training may not use: 3x3 colour matrix, tone curve of each channel,
+                  sharpening, white balance, other stain gains and vectors
+
+Rows: `untouched`; Reinhard, Macenko and Vahadane at slide level; `paired oracle`, the best 3-D table fitted to the
+truth itself; and each trained variant as generator, guard and lut. Columns: mean CIEDE2000 and its worst decile of
+tiles, in each family; SSIM of luminance; texture, the output's share of the truth's power in the highest octave (1 is
+right);
+the share of the gap from untouched to the oracle that is closed; and `composition`: CIEDE2000 between what the
+statistics of a nuclei-rich and of a stroma-rich half of the tiles make of the same pixels.
+
+A variant is a name and changes to the training section, for example `gray:template=gray,generator.in_channels=1`. A
+trained variant in WORKDIR is kept. The table goes to WORKDIR/quality.csv as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from pipelines.config import load_config
+from wsi_stain.augment import draw_perturbation, perturb
+from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments
+from wsi_stain.colour_table import ColourPairs, apply_table, fit_table
+from wsi_stain.geometry import TILE, Region, TileIndex
+from wsi_stain.metrics import ciede2000_map, ssim, texture
+from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.stain import StainStatistics, od_table
+from wsi_stain.stain_sample import measure_stain
+from wsi_stain.stain_vectors import unmixing
+from wsi_stain.store import StoredSlide, TileStore
+from wsi_stain.synthetic_scanner import Scanner, rescan
+from wsi_stain.training import train
+
+Pixels = NDArray[np.uint8]
+
+_TRAIN_SHARE = 0.6
+_GUARD_TILES = 3
+_BLOCK = 4
+_BLOCKS = 10
+_EACH_FAMILY = 8
+_FIRST_SEED = 77_000
+_MEASURED = 4
+"""Colours are compared on every fourth row and column: the same verdict for a sixteenth of the time."""
+
+MODES = ("generator", "guard", "lut")
+
+
+class Part:
+    """Some tiles of a stored slide, shown in some way; a BlockReader, and all that stain is measured on.
+
+    Args:
+        stored: The slide.
+        tiles: (rows, cols), which tiles count.
+        show: What the laboratory makes of pixels, (h, w, 3) to the same.
+    """
+
+    def __init__(self, stored: StoredSlide, tiles: NDArray[np.bool_], show: Callable[[Pixels], Pixels]) -> None:
+        self._stored, self._show = stored, show
+        self.size, self.mpp, self.record, self.mask = stored.size, stored.mpp, stored.record, stored.mask
+        self.kept = stored.kept & tiles
+        self.tissue = np.where(tiles, stored.tissue, 0).astype(np.float32)
+
+    @cached_property
+    def thumbnail(self) -> Pixels:
+        return self._show(self._stored.thumbnail)
+
+    def read(self, region: Region) -> Pixels:
+        pixels = self._stored.read(region)
+        return np.where((pixels == 255).all(axis=2, keepdims=True), np.uint8(255), self._show(pixels))
+
+    def read_tile(self, tile: TileIndex) -> Pixels:
+        return self.read(square(tile, 1))
+
+
+def square(tile: TileIndex, side: int) -> Region:
+    return Region(tile.col * TILE, tile.row * TILE, side * TILE, side * TILE)
+
+
+def parts(stored: StoredSlide) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tiles to train on and tiles to test on, (rows, cols) each, along the slide's longer side."""
+    rows, cols = stored.kept.shape
+    place, count = (np.arange(cols)[None, :], cols) if cols > rows else (np.arange(rows)[:, None], rows)
+    cut = int(count * _TRAIN_SHARE)
+    cut -= cut % _BLOCK
+    everywhere = np.ones_like(stored.kept)
+    return everywhere & (place < cut - _GUARD_TILES), everywhere & (place >= cut)
+
+
+def untouched(pixels: Pixels) -> Pixels:
+    return pixels
+
+
+def as_augmented(pixels: Pixels, seed: int, stain: StainStatistics) -> Pixels:
+    drawn = draw_perturbation(np.random.default_rng(seed))
+    return np.rint(perturb(pixels, drawn, stain)).astype(np.uint8)
+
+
+def as_other_scanner(pixels: Pixels, seed: int) -> Pixels:
+    rng = np.random.default_rng(seed)
+    matrix = np.eye(3) + rng.uniform(-0.06, 0.06, (3, 3))
+    scanner = Scanner(
+        name=str(seed),
+        hematoxylin_gain=float(np.exp(rng.uniform(-0.4, 0.4))),
+        eosin_gain=float(np.exp(rng.uniform(-0.4, 0.4))),
+        hematoxylin_turn=tuple(rng.uniform(-0.08, 0.08, 3)),
+        eosin_turn=tuple(rng.uniform(-0.08, 0.08, 3)),
+        matrix=tuple(tuple(row) for row in matrix / matrix.sum(axis=1, keepdims=True)),
+        balance=tuple(rng.uniform(0.92, 1.0, 3)),
+        gamma=float(np.exp(rng.uniform(-0.12, 0.12))),
+        contrast=tuple(rng.uniform(0, 0.15, 3)),
+    )
+    seen = rescan(pixels, scanner).astype(np.float32)
+    sharper = seen + rng.uniform(0, 0.6) * (seen - gaussian_filter(seen, (1.0, 1.0, 0)))
+    return np.clip(np.rint(sharper), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One simulated laboratory."""
+
+    family: str
+    seed: int
+
+    def show(self, stain: StainStatistics) -> Callable[[Pixels], Pixels]:
+        if self.family == "same":
+            return partial(as_augmented, seed=self.seed, stain=stain)
+        return partial(as_other_scanner, seed=self.seed)
+
+
+CASES = [Case(family, _FIRST_SEED + number) for family in ("same", "other") for number in range(_EACH_FAMILY)]
+
+
+def test_blocks(stored: StoredSlide) -> list[TileIndex]:
+    """First tiles of blocks of 4 x 4 tiles that are mostly tissue, chosen by their places alone."""
+    _, test = parts(stored)
+    share = np.where(test & stored.kept, stored.tissue, 0)
+    rows, cols = (count // _BLOCK * _BLOCK for count in share.shape)
+    means = share[:rows, :cols].reshape(rows // _BLOCK, _BLOCK, cols // _BLOCK, _BLOCK).mean(axis=(1, 3))
+    rich = [TileIndex(int(row) * _BLOCK, int(col) * _BLOCK) for row, col in np.argwhere(means > 0.7)]
+    return sorted(rich, key=lambda tile: hashlib.sha256(repr(tile).encode()).digest())[:_BLOCKS]
+
+
+def applied(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
+    source = slide.read(square(block, _BLOCK).grown(normalizer.halo))
+    return normalizer.apply(source, np.ones((_BLOCK, _BLOCK), bool), artifact)
+
+
+def normalizers(stored: StoredSlide, checkpoints: Mapping[str, Path]) -> Iterator[tuple[str, Normalizer]]:
+    """Every method, with the training part as its reference."""
+    train_tiles, _ = parts(stored)
+    reference = Part(stored, train_tiles, untouched)
+    stain = measure_stain(reference, stored.record.stain_config)  # type: ignore[arg-type]
+    rich = [TileIndex(int(r), int(c)) for r, c in np.argwhere(reference.tissue >= 0.5)]
+    pool = np.concatenate(
+        [reference.read_tile(tile).reshape(-1, 3)[::16] for tile in rich[:: max(1, len(rich) // 200)]]
+    )
+    yield "Reinhard", ReinhardNormalizer(*lab_moments(pool, stain.white))
+    yield "Macenko", MacenkoNormalizer(stain)
+    yield "Vahadane", VahadaneNormalizer(pool, stain)
+    for name, path in checkpoints.items():
+        for mode in MODES:
+            yield f"{name} / {mode}", load_normalizer(OutputConfig(mode=mode), path)  # type: ignore[arg-type]
+
+
+def oracle(slide: Part, truth: Part, blocks: Sequence[TileIndex], stain: StainStatistics, white: Any) -> list[Pixels]:
+    """The best table from what the laboratory shows to the truth, fitted on the very pixels it is judged on."""
+    shown = [slide.read(square(block, _BLOCK)) for block in blocks]
+    pairs = ColourPairs()
+    for block, pixels in zip(blocks, shown, strict=True):
+        pairs.add(pixels.reshape(-1, 3), truth.read(square(block, _BLOCK)).reshape(-1, 3))
+    table = fit_table(pairs, stain.white, white, 33)
+    return [apply_table(table, pixels) for pixels in shown]
+
+
+def tile_scores(made: Pixels, truth: Pixels) -> list[tuple[float, float, float]]:
+    """CIEDE2000, SSIM and texture of each tile of a block."""
+    scores = []
+    for row in range(_BLOCK):
+        for col in range(_BLOCK):
+            place = slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
+            a, b = made[place], truth[place]
+            every = slice(None, None, _MEASURED)
+            scores.append(
+                (float(ciede2000_map(a[every, every], b[every, every]).mean()), ssim(a, b), texture(a, b)[-1])
+            )
+    return scores
+
+
+def judged(case: Case, store: Path, slide_id: str, checkpoints: Mapping[str, Path]) -> dict[str, list[Any]]:
+    """Scores of each tile, by method, for one laboratory; a process of its own."""
+    torch.set_num_threads(1)
+    stored = TileStore(store)[slide_id]
+    _, test = parts(stored)
+    assert stored.record.stain is not None
+    truth, blocks = Part(stored, test, untouched), test_blocks(stored)
+    slide = Part(stored, test, case.show(stored.record.stain))
+    stain = measure_stain(slide, stored.record.stain_config)  # type: ignore[arg-type]
+    targets = [truth.read(square(block, _BLOCK)) for block in blocks]
+    made = {"untouched": [slide.read(square(block, _BLOCK)) for block in blocks]}
+    made["paired oracle"] = oracle(slide, truth, blocks, stain, stored.record.stain.white)
+    for name, normalizer in normalizers(stored, checkpoints):
+        artifact = normalizer.prepare(slide, stain)
+        made[name] = [applied(normalizer, slide, block, artifact) for block in blocks]
+    return {
+        name: [score for a, b in zip(images, targets, strict=True) for score in tile_scores(a, b)]
+        for name, images in made.items()
+    }
+
+
+def composition(store: Path, slide_id: str, checkpoints: Mapping[str, Path]) -> dict[str, float]:
+    """Mean CIEDE2000 between the outputs for statistics of two halves of the tiles: rich in nuclei, rich in stroma."""
+    torch.set_num_threads(1)
+    stored = TileStore(store)[slide_id]
+    _, test = parts(stored)
+    assert stored.record.stain is not None
+    show = CASES[0].show(stored.record.stain)
+    halves = [Part(stored, half, show) for half in nuclear_halves(stored, test)]
+    stains = [measure_stain(half, stored.record.stain_config) for half in halves]  # type: ignore[arg-type]
+    whole, blocks = Part(stored, test, show), test_blocks(stored)[:4]
+    found = {}
+    for name, normalizer in normalizers(stored, checkpoints):
+        artifacts = [normalizer.prepare(half, stain) for half, stain in zip(halves, stains, strict=True)]
+        pairs = [[applied(normalizer, whole, block, artifact) for artifact in artifacts] for block in blocks]
+        every = slice(None, None, _MEASURED)
+        found[name] = float(np.mean([ciede2000_map(a[every, every], b[every, every]).mean() for a, b in pairs]))
+    return found
+
+
+def nuclear_halves(stored: StoredSlide, test: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """The test tiles in two halves by their mean hematoxylin."""
+    stain = stored.record.stain
+    assert stain is not None
+    tiles = [TileIndex(int(r), int(c)) for r, c in np.argwhere(test & (stored.tissue >= 0.5))]
+    table, unmix = od_table(stain.white), unmixing(stain.vectors)
+
+    def amount(tile: TileIndex) -> float:
+        pixels = stored.read_tile(tile)[::8, ::8]
+        od = np.stack([table[pixels[..., c], c] for c in range(3)], axis=-1)
+        return float((od @ unmix)[..., 0].mean())
+
+    ranked = sorted(tiles, key=amount)
+    halves = []
+    for some in (ranked[len(ranked) // 2 :], ranked[: len(ranked) // 2]):
+        half = np.zeros_like(test)
+        half[tuple(np.asarray(some).T)] = True
+        halves.append(half)
+    return halves
+
+
+def trained(stored: StoredSlide, config: str, changes: str, out: Path) -> Path:
+    """A variant's checkpoint; trained on the training part unless it is there."""
+    if (out / "checkpoint.safetensors").exists():
+        return out / "checkpoint.safetensors"
+    train_tiles, _ = parts(stored)
+    part = Part(stored, train_tiles, untouched)
+    stain = measure_stain(part, stored.record.stain_config)  # type: ignore[arg-type]
+    record = stored.record.model_copy(update={"stain": stain})
+    slide = StoredSlide(stored.path, record)
+    slide.__dict__.update(tissue=part.tissue, kept=part.kept)
+    settings = load_config(config, {"training": overrides(changes)}).training
+    started = time.monotonic()
+    path = train(settings, [slide], out)
+    print(f"{out.name}: trained in {time.monotonic() - started:.0f} s", flush=True)
+    return path
+
+
+def overrides(changes: str) -> dict[str, Any]:
+    """`a.b=1,c=x` as nested dictionaries."""
+    found: dict[str, Any] = {}
+    for change in filter(None, changes.split(",")):
+        key, value = change.split("=", 1)
+        *sections, last = key.split(".")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = yaml.safe_load(value)
+    return found
+
+
+def row(name: str, scores: Sequence[Mapping[str, list[Any]]], composed: Mapping[str, float]) -> dict[str, Any]:
+    """One method's line of the table."""
+    cells: dict[str, Any] = {"method": name}
+    every = np.array([score[name] for score in scores])
+    for family in ("same", "other"):
+        chosen = np.array([case.family == family for case in CASES])
+        errors = np.sort(every[chosen][..., 0].reshape(-1))
+        cells[f"{family}: CIEDE2000"] = float(errors.mean())
+        cells[f"{family}: worst decile"] = float(errors[-len(errors) // 10 :].mean())
+    cells["SSIM"], cells["texture"] = float(every[..., 1].mean()), float(np.median(every[..., 2]))
+    bounds = [np.array([score[end] for score in scores])[..., 0].mean() for end in ("untouched", "paired oracle")]
+    cells["gap closed"] = float((bounds[0] - every[..., 0].mean()) / (bounds[0] - bounds[1]))
+    cells["composition"] = composed.get(name, float("nan"))
+    return cells
+
+
+def main() -> None:
+    """Train what is missing, judge everything, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("slide_id")
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("--config", default="small")
+    parser.add_argument("--variant", action="append", default=[])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the training")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    stored = TileStore(asked.store)[asked.slide_id]
+    named = [variant.partition(":")[::2] for variant in asked.variant or [f"{asked.config}:"]]
+    checkpoints = {name: trained(stored, asked.config, changes, asked.workdir / name) for name, changes in named}
+    arguments = (asked.store, asked.slide_id, checkpoints)
+    with ProcessPoolExecutor(asked.workers) as pool:
+        composed = pool.submit(composition, *arguments)
+        scores = list(pool.map(judged, CASES, *([argument] * len(CASES) for argument in arguments)))
+        rows = [row(name, scores, composed.result()) for name in scores[0]]
+    with open(asked.workdir / "quality.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for cells in [dict.fromkeys(rows[0]), *rows]:
+        values = [f"{value:.3f}" if isinstance(value, float) else value or key for key, value in cells.items()]
+        print(f"{values[0]:26}" + "".join(f"{value:>20}" for value in values[1:]))
+
+
+if __name__ == "__main__":
+    main()

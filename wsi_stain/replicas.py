@@ -1,0 +1,83 @@
+"""The processes that train one generator together, as torchrun starts them; alone, everything here does nothing.
+
+Each replica computes on its share of every batch; gradients are averaged, so that all keep the same weights. The first
+one, the chief, writes the files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+
+_PATIENCE = timedelta(hours=1)
+"""How long a replica waits for the others, who may be scoring."""
+
+
+def rank() -> int:
+    """Number of this replica, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def count() -> int:
+    """How many replicas train together; 1 alone."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def started_together() -> bool:
+    """Whether torchrun started this process among several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def own_device(device: str) -> str:
+    """The device of this replica: with several GPUs in a machine, its own."""
+    if device == "cuda" and started_together():
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Join the replicas that torchrun started, and leave them at the end; alone, nothing happens."""
+    if not started_together():
+        yield
+        return
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors of one type, in place, by their means over all replicas."""
+    if count() == 1:
+        return
+    parts = list(tensors)
+    flat = torch.cat([part.reshape(-1) for part in parts]) / count()
+    distributed.all_reduce(flat)
+    for part, mean in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
+        part.copy_(mean.view(part.shape))
+
+
+def agreed(wish: bool) -> bool:
+    """Whether any replica wishes so."""
+    if count() == 1:
+        return wish
+    wishes = torch.tensor([float(wish)], device=_meeting_place())
+    distributed.all_reduce(wishes)
+    return bool(wishes.item())
+
+
+def wait_for_all() -> None:
+    """Go on when all replicas have come here."""
+    if count() > 1:
+        distributed.barrier()
+
+
+def _meeting_place() -> str:
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
