@@ -123,6 +123,7 @@ def run(request: Request, console: Console) -> int:
     sources = [_source(slide) for slide in found.slides]
     with lease(request.out) as check, Progress(console) as progress, open_executor(request.config.executor) as executor:
         remove_partials(request.out)
+        workspace.mark()
         shared = Normalization(workspace, model, request.config, pyramid_names(sources), check)
         flows = {
             source.slide_id: normalize_flow(slide, source, shared, time.monotonic())

@@ -22,7 +22,7 @@ from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, open_executor
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
-from wsi_stain.slides import SlideSource, find_slides
+from wsi_stain.slides import SlideSource, find_slides, with_details
 from wsi_stain.store import TileStore
 from wsi_stain.tiling import LookTask, identify_slide
 
@@ -62,7 +62,8 @@ def plan(request: Request) -> list[Look]:
         ConfigError: There are no slides, or neither a reference nor a checkpoint.
     """
     _check(request)
-    return look_at(_sources(request), request.config.tiling, request.config.executor)
+    sources, _ = slides_and_references(request)
+    return look_at(sources, request.config.tiling, request.config.executor)
 
 
 def show_plan(request: Request, console: Console) -> int:
@@ -77,14 +78,15 @@ def run(request: Request, console: Console) -> int:
         0, or 3 when some slides failed.
     """
     _check(request)
-    sources, references = _sources(request), find_slides(request.references) if request.references else []
+    sources, references = slides_and_references(request)
     workspace, config = Workspace(request.out), request.config
     with lease(request.out) as check, Progress(console) as progress, open_executor(config.executor) as executor:
         remove_partials(request.out)
+        workspace.mark()
         model = _model(request, references, workspace, executor, progress)
         shared = Normalization(workspace, model, config, pyramid_names(sources), check)
         TileStore.create(workspace.tiles)
-        jobs = _jobs(sources, references if request.checkpoint is None else [], workspace, config.keep_tiles)
+        jobs = _jobs(sources, references, workspace, config.keep_tiles)
         flows = {job.source.slide_id: slide_flow(job, shared) for job in jobs}
         rows = collected(executor, flows, sources, progress)
         check()
@@ -114,13 +116,24 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
     return row
 
 
-def _sources(request: Request) -> list[SlideSource]:
-    """The slides, without the pyramids that an earlier run may have left among them."""
+def slides_and_references(request: Request) -> tuple[list[SlideSource], list[SlideSource]]:
+    """The slides to do and the references to train on; what either list says of a slide holds in both.
+
+    Raises:
+        ConfigError: There are no slides, or no references to learn from, or the lists contradict each other.
+    """
     out = request.out.resolve()
-    sources = [source for source in find_slides(request.slides) if not source.path.resolve().is_relative_to(out)]
-    if not sources:
+    # Pyramids that an earlier run left among the slides are no slides.
+    found = [source for source in find_slides(request.slides) if not source.path.resolve().is_relative_to(out)]
+    if not found:
         raise ConfigError(f"All slides lie within the output directory {out}", "Choose another --out")
-    return sources
+    if request.checkpoint is not None:
+        return found, []
+    references = with_details(find_slides(request.references), found)
+    learnt_from = [reference for reference in references if reference.split != "test"]
+    if not learnt_from:
+        raise ConfigError("All references are of the split 'test', set aside for testing", "Name another --reference")
+    return with_details(found, references), learnt_from
 
 
 def _check(request: Request) -> None:

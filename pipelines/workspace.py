@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from wsi_stain.journal import atomic_write
+from wsi_stain.slide_search import OUTPUT_MARK
 from wsi_stain.slides import SlideSource
 
 
@@ -36,6 +38,11 @@ class Workspace:
     def training(self) -> Path:
         """Where training leaves its checkpoint, metrics and panels."""
         return self.out / "training"
+
+    def mark(self) -> None:
+        """Mark the directory as a run's output, so that no search for slides enters it."""
+        if not (self.out / OUTPUT_MARK).exists():
+            atomic_write(self.out / OUTPUT_MARK, b"Output of wsi-stain: not searched for slides.\n")
 
     def slide(self, slide_id: str) -> Path:
         """A slide's own corner for artifact, blocks, thumbnails and receipts."""

@@ -30,6 +30,7 @@ wsi_stain.blockfile
 wsi_stain.checkpoint
 wsi_stain.chunks
 wsi_stain.colour_table
+wsi_stain.dicom
 wsi_stain.executor
 wsi_stain.feather
 wsi_stain.generator_output
@@ -54,6 +55,8 @@ wsi_stain.resolution
 wsi_stain.shard
 wsi_stain.slide
 wsi_stain.slide_file
+wsi_stain.slide_list
+wsi_stain.slide_search
 wsi_stain.slides
 wsi_stain.stain
 wsi_stain.stain_vectors

@@ -25,6 +25,7 @@ import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from wsi_stain.dicom import files_of_slide
 from wsi_stain.errors import SlideError
 from wsi_stain.geometry import Region, Size, cut_on_grid
 from wsi_stain.jpeg_tiles import JpegTiles
@@ -246,11 +247,11 @@ def _companions(path: Path) -> list[Path]:
     """All files that a slide consists of, the given one first."""
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
-        others = path.with_suffix("").glob("*")
-    elif suffix in {".dcm", ".vms", ".vmu"}:
-        others = path.parent.glob("*.dcm" if suffix == ".dcm" else f"{escape(path.stem)}*")
+        others = list(path.with_suffix("").glob("*"))
+    elif suffix in {".vms", ".vmu"}:
+        others = list(path.parent.glob(f"{escape(path.stem)}*"))
     else:
-        return [path]
+        others = files_of_slide(path)
     return [path, *sorted(other for other in others if other != path and other.is_file())]
 
 

@@ -1,4 +1,4 @@
-"""Which slides a run works on: files, directories and slide lists become `SlideSource` records. Opens no slide.
+"""Which slides a run works on: files, directories, globs and slide lists become `SlideSource` records. Opens no slide.
 
 A slide is named by its path relative to the directory or list it came from. From that name its id is made, so
 `a/x.svs` and `b/x.svs` never meet, and the same directory gives the same ids on every machine.
@@ -6,13 +6,12 @@ A slide is named by its path relative to the directory or list it came from. Fro
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,14 +20,9 @@ from pydantic import Field
 from wsi_stain.errors import ConfigError
 from wsi_stain.resolution import MPP_RANGE
 from wsi_stain.settings import Settings
+from wsi_stain.slide_list import DETAILS, read_list
+from wsi_stain.slide_search import READABLE, SlideSearch
 
-SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi",
-)  # fmt: skip
-"""What a slide's file name ends in, lower case."""
-
-_DICOM = ".dcm"
-_COLUMNS = ("slide", "mpp", "group", "patient", "site", "split", "label")
 _MAX_ID = 120
 
 
@@ -59,21 +53,36 @@ class SlideSource(Settings):
 
 
 def find_slides(sources: Sequence[Path]) -> list[SlideSource]:
-    """All slides of files, directories (nested) and slide lists (CSV), each once, sorted by relative path.
+    """All slides of files, directories (nested), globs and slide lists (CSV), each once, sorted by relative path.
 
-    A file given by name counts as a slide whatever its suffix. Whether a slide opens is not looked at.
+    A file given by name counts as a slide whatever its suffix. Whether a slide opens is not looked at. Where two
+    sources give the same slide, it keeps its first name and all that either says of it.
 
     Raises:
-        ConfigError: A source does not exist or holds no slide, or a slide list is wrong.
+        ConfigError: A source does not exist or holds no slide, or slide lists are wrong or contradict each other.
     """
-    found: dict[Path, dict[str, Any]] = {}
+    search, found = SlideSearch(), dict[Path, dict[str, Any]]()
     for source in sources:
-        for row in _slides_of(Path(source)):
-            found.setdefault(row["path"].resolve(), {**row, "relative": as_text(row["relative"])})
+        for row in _slides_of(Path(source), search):
+            row["relative"] = as_text(row["relative"])
+            known = found.setdefault(row["path"].resolve(), row)
+            known.update(_details(known, row))
     rows = _distinct([found[key] for key in sorted(found)])
     if not rows:
         raise ConfigError("No slides found: no source was given", "Name a slide, a directory or a slide list")
     return sorted((SlideSource(**row) for row in rows), key=lambda slide: slide.relative)
+
+
+def with_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) -> list[SlideSource]:
+    """Slides under their own names, with what others, which may be the same files, say of them as well.
+
+    Raises:
+        ConfigError: They contradict each other.
+    """
+    known = {other.path.resolve(): other.model_dump() for other in others}
+    return [
+        slide.model_copy(update=_details(slide.model_dump(), known.get(slide.path.resolve(), {}))) for slide in slides
+    ]
 
 
 def slide_id(relative: str) -> str:
@@ -89,114 +98,47 @@ def slide_id(relative: str) -> str:
     return f"{safe.lstrip('._-')[:_MAX_ID] or 'slide'}-{_short_hash(relative.encode())}"
 
 
-def _slides_of(source: Path) -> list[dict[str, Any]]:
-    if not source.exists():
-        raise ConfigError(f"No slides found: {source} does not exist", "Check the path")
-    if source.is_dir():
-        rows = [{"path": path, "relative": relative} for path, relative in _walk(source)]
-    elif source.suffix.lower() == ".csv":
-        rows = list(_read_list(source))
-    else:
-        rows = [{"path": source, "relative": source.name}]
+def _slides_of(source: Path, search: SlideSearch) -> list[dict[str, Any]]:
+    is_list = source.suffix.lower() == ".csv" and source.is_file()
+    rows = list(_listed(source, search)) if is_list else [found._asdict() for found in search.slides(source)]
     if not rows:
-        looked_for = "its rows" if source.is_file() else f"files ending in {' '.join(SUFFIXES)}, in it and below"
-        raise ConfigError(f"No slides found in {source}, looked for {looked_for}", "Check the path")
+        raise ConfigError(f"No slides found: {_why_none(source, is_list)}", "Check the path")
     return rows
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, str]]:
-    """Slides below a directory with their relative paths; links are followed, each real directory visited once."""
-    visited: set[str] = set()
-    for place, directories, files in os.walk(root, followlinks=True):
-        directory, real = Path(place), os.path.realpath(place)
-        slides = [name for name in sorted(files) if _is_slide_name(name)]
-        companions = {Path(name).stem for name in slides if name.lower().endswith(".mrxs")}
-        directories[:] = sorted(name for name in directories if _is_visited_name(name) and name not in companions)
-        if real in visited:
-            directories[:] = []
-            continue
-        visited.add(real)
-        for name in slides:
-            if not name.lower().endswith(_DICOM):
-                yield directory / name, (directory / name).relative_to(root).as_posix()
-        if dicom := _dicom_slide(directory):
-            yield dicom, _dicom_name(directory, root)
+def _why_none(source: Path, is_list: bool) -> str:
+    names = f"ends in {' '.join(READABLE)}, results of wsi-stain left out"
+    if is_list:
+        return f"{source} has no rows"
+    if source.exists():
+        return f"no file in {source} or below {names}"
+    return f"nothing that {source} stands for {names}" if has_magic(str(source)) else f"{source} does not exist"
 
 
-def _is_slide_name(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
-def _is_visited_name(name: str) -> bool:
-    return not name.startswith(".") and not name.lower().endswith(".zarr")
-
-
-def _dicom_slide(directory: Path) -> Path | None:
-    """The file that stands for the slide whose DICOM files lie in a directory: the largest, the finest level's."""
-    files = sorted(path for path in directory.iterdir() if _is_slide_name(path.name) and path.suffix.lower() == _DICOM)
-    return max(files, key=lambda path: path.stat().st_size, default=None)
-
-
-def _dicom_name(directory: Path, root: Path) -> str:
-    inside = directory.relative_to(root).as_posix()
-    return f"{directory.resolve().name if inside == '.' else inside}{_DICOM}"
-
-
-def _read_list(source: Path) -> Iterator[dict[str, Any]]:
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source} cannot be read as a slide list: {error}", "Save it as CSV in UTF-8") from error
-    header = text.partition("\n")[0]
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=";" if ";" in header and "," not in header else ","
-    )
-    _check_columns(source, [name.strip() for name in reader.fieldnames or ()])
+def _listed(source: Path, search: SlideSearch) -> Iterator[dict[str, Any]]:
+    """The slides of a list, named as it names them, relative to it; a directory stands for the one slide in it."""
     seen: set[str] = set()
-    for cells in reader:
-        place = f"{source}, row {reader.line_num}"
-        row = _row(place, source.parent, cells)
-        if row["relative"] in seen:
-            raise ConfigError(f"{place}: {row['relative']} is listed twice", "Keep one row a slide")
-        seen.add(row["relative"])
-        yield row
+    for place, row in read_list(source):
+        path = source.parent / row.pop("slide")
+        relative, found = _inside(path, source.parent), search.slides(path)
+        if (normal := os.path.normpath(path)) in seen:
+            raise ConfigError(f"{place}: {relative} is listed twice", "Keep one row a slide")
+        if len(found) > 1:
+            raise ConfigError(f"{place}: {path} holds {len(found)} slides", "Name the file of each, a row a slide")
+        seen.add(normal)
+        if path.is_dir() and found:
+            relative += PurePosixPath(found[0].relative).suffix
+        yield {**row, "path": found[0].path if found else path, "relative": relative}
 
 
-def _check_columns(source: Path, columns: Sequence[str]) -> None:
-    unknown = [name for name in columns if name not in _COLUMNS]
-    repeated = [name for name, count in Counter(columns).items() if count > 1]
-    known = f"Known columns: {', '.join(_COLUMNS)}"
-    if unknown or repeated:
-        raise ConfigError(f"{source} has unknown or repeated columns: {', '.join(unknown or repeated)}", known)
-    if "slide" not in columns:
-        raise ConfigError(f"{source} has no column 'slide'", known)
-
-
-def _row(place: str, directory: Path, cells: Mapping[str | None, Any]) -> dict[str, Any]:
-    if None in cells or None in cells.values():
-        raise ConfigError(f"{place} does not have as many cells as the header", "Mend the row")
-    row: dict[str, Any] = {str(name).strip(): text.strip() or None for name, text in cells.items()}
-    slide = row.pop("slide")
-    if slide is None:
-        raise ConfigError(f"{place} names no slide", "Fill the column 'slide'")
-    path = directory / slide
-    relative = _inside(path, directory)
-    if path.is_dir():
-        path, relative = _dicom_slide(path) or path, f"{relative}{_DICOM}"
-    return {**row, "mpp": _mpp(place, row.get("mpp")), "path": path, "relative": relative}
-
-
-def _mpp(place: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    low, high = MPP_RANGE
-    try:
-        mpp = float(text)
-    except ValueError:
-        mpp = 0.0
-    if not low <= mpp <= high:
-        raise ConfigError(f"{place}: mpp is {text!r}, expected {low} to {high} um per pixel", "Mend or empty the cell")
-    return mpp
+def _details(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What two rows say of the same slide, together."""
+    for name in DETAILS:
+        said = [row[name] for row in (one, other) if row.get(name) is not None]
+        if len(said) == 2 and said[0] != said[1]:
+            contradiction = f"{name} {said[0]} in one place and {name} {said[1]} in another"
+            raise ConfigError(f"{one['path']} has {contradiction}", "Make the slide lists agree")
+    return {name: one.get(name) if one.get(name) is not None else other.get(name) for name in DETAILS}
 
 
 def _inside(path: Path, directory: Path) -> str:

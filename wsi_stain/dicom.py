@@ -1,0 +1,79 @@
+"""DICOM slides: one series, many files side by side. Reads each file's header up to its series, never pixels.
+
+OpenSlide opens any one file of a series and finds the others in the same directory by their SeriesInstanceUID; so a
+slide is what shares a directory and a series, whatever the files are called and whatever else lies among them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+_WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+"""SOP class of a VL Whole Slide Microscopy Image (DICOM PS3.4, B.5)."""
+
+_SOP_CLASS, _SERIES = 0x0008_0016, 0x0020_000E
+_UID = re.compile(r"[0-9.]{1,64}")
+_PREAMBLE, _MAGIC = 128, b"DICM"
+
+
+class Header(NamedTuple):
+    """What tells one DICOM file's slide from another's: its SeriesInstanceUID, and whether it is of a slide at all."""
+
+    series: str
+    is_whole_slide: bool
+
+
+def is_dicom_name(name: str) -> bool:
+    """Whether a file's name claims that it is DICOM."""
+    return name.lower().endswith(".dcm")
+
+
+def may_be_dicom(name: str) -> bool:
+    """Whether a file of this name is worth a look.
+
+    Archives leave `.dcm` out: they write `IM000001`, or a UID, which ends in a dot and digits.
+    """
+    return is_dicom_name(name) or re.fullmatch(r"|\.\d+", Path(name).suffix) is not None
+
+
+def read_header(path: Path) -> Header | None:
+    """The header of a file; None for a file that is not DICOM, or cannot be read as such."""
+    if not may_be_dicom(path.name):
+        return None
+    try:
+        with path.open("rb") as file:
+            return _parsed(file) if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC else None
+    except OSError:
+        return None
+
+
+def series_in(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """The whole-slide files among some, by SeriesInstanceUID, both sorted; all else is left out."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(files):
+        header = read_header(path)
+        if header is not None and header.is_whole_slide:
+            found[header.series].append(path)
+    return dict(sorted(found.items()))
+
+
+def files_of_slide(path: Path) -> list[Path]:
+    """All files of the slide that a file belongs to, sorted; the file alone where it is no whole-slide DICOM."""
+    header = read_header(path)
+    return series_in(path.parent.iterdir()).get(header.series, [path]) if header else [path]
+
+
+def _parsed(file: BinaryIO) -> Header | None:
+    from pydicom.filereader import read_partial
+
+    file.seek(0)
+    try:
+        values = read_partial(file, lambda tag, _, __: tag > _SERIES, specific_tags=[_SOP_CLASS, _SERIES])
+        series = str(values.get("SeriesInstanceUID"))
+        return Header(series, values.get("SOPClassUID") == _WHOLE_SLIDE) if _UID.fullmatch(series) else None
+    except Exception:  # a damaged header may fail anywhere within the library
+        return None
