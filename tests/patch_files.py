@@ -91,6 +91,12 @@ def whole(slide: StoredSlide) -> Rgb8:
     return slide.read(Region(0, 0, *slide.size))
 
 
+def glass(slide: StoredSlide) -> NDArray[np.uint8]:
+    """What a slide's tiles show where no patch lies: the colour of its own glass."""
+    assert slide.record.stain is not None
+    return np.rint(slide.record.stain.white).astype(np.uint8)
+
+
 def table(slide: StoredSlide) -> dict[str, Patch]:
     """A slide's patches by name."""
     return {patch.name: patch for patch in from_csv(slide.table(TABLE))}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from patch_files import idc_patient, imported, refusals, save, table, tissue, whole
+from patch_files import glass, idc_patient, imported, refusals, save, table, tissue, whole
 
 from wsi_stain.errors import ConfigError
 from wsi_stain.geometry import BLOCK, Region, Size
@@ -32,6 +32,7 @@ def patient(idc: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stored
 def test_idc_patches_lie_at_their_coordinates(patient: tuple[StoredSlide, dict[str, Any]]) -> None:
     slide, receipt = patient
     expected = np.full((1024, 1280, 3), 255, np.uint8)
+    expected[256:, 512:] = glass(slide)
     expected[301:801, 551:1251] = tissue()
     assert slide.size == Size(1280, 1024)
     np.testing.assert_array_equal(whole(slide), expected)
@@ -123,7 +124,7 @@ def test_unreadable_and_too_large_patches_leave_glass_behind(tmp_path: Path) -> 
     assert found[f"1/{large.name}"] == "60 x 64 px, expected 50 x 50"
     assert found[f"1/{empty.name}"] == "is no picture that can be read"
     expected = tissue().copy()
-    expected[100:150, :150] = 255
+    expected[100:150, :150] = glass(slide)
     np.testing.assert_array_equal(slide.read(Region(1, 1, 700, 500)), expected)
 
 

@@ -20,7 +20,7 @@ from patch_files import idc_patient, imported, save, task, tissue
 from PIL import Image
 
 from wsi_stain.errors import SlideError, StainError
-from wsi_stain.geometry import BLOCK, TILE, BlockIndex, Region, Size
+from wsi_stain.geometry import BLOCK, TILE, BlockIndex, Region, Size, TileIndex
 from wsi_stain.imports.idc import IdcPatient
 from wsi_stain.imports.importing import import_slide, look_at_patches
 from wsi_stain.imports.mosaic import Mosaic, label_maps
@@ -93,10 +93,11 @@ class OnePatch:
 
 
 @pytest.mark.parametrize("factor", [1, 2, 8, 256])
-def test_a_thumbnail_shows_what_patches_show_and_nothing_of_the_fill(factor: int) -> None:
-    mosaic = Mosaic(Size(768, 256), factor)
+def test_a_thumbnail_shows_what_patches_show_and_nothing_around_them(factor: int) -> None:
+    mosaic = Mosaic(Size(768, 256), factor, glass=(240, 230, 250))
     tiles = mosaic.lay(BlockIndex(0, 0), OnePatch().listing().patches, OnePatch())
     assert list(tiles) == [(0, 0), (0, 1)], "one column of the patch lies on the second tile"
+    np.testing.assert_array_equal(tiles[TileIndex(0, 1)][0, 0], (240, 230, 250))
     assert mosaic.kept.tolist() == [[True, True, False]]
     covered = np.zeros((256 // factor, 768 // factor), bool)
     covered[3 // factor : 52 // factor + 1, 207 // factor : 256 // factor + 1] = True

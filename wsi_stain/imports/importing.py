@@ -1,7 +1,8 @@
 """Patches become a slide of the store: laid in their places, tissue and stain measured on the whole. One task a slide.
 
-A tile exists where a patch lies on it, tissue or not, so that every patch can be read back; where no patch lies is
-glass. The frame is a whole number of tiles. Never imports torch.
+A tile exists where a patch lies on it, tissue or not, so that every patch can be read back. The rest of such a tile has
+the colour of the patches' own glass: white there would teach a generator two colours of glass. The frame is a whole
+number of tiles. Never imports torch.
 
 Memory bound: that of the mosaic and of the listing.
 """
@@ -13,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_stain import journal
 from wsi_stain.errors import SlideError, StoreError
-from wsi_stain.geometry import BLOCK, TILE, BlockIndex, Mpp, Size
+from wsi_stain.geometry import BLOCK, TILE, BlockIndex, Mpp, Size, ceil_div
 from wsi_stain.grid import TileGrid, tile_grid
 from wsi_stain.imports.mosaic import Mosaic, label_maps
-from wsi_stain.imports.patches import SHOWN, TABLE, Listing, Patch, PatchSource, frame, from_csv, to_csv
+from wsi_stain.imports.patches import SHOWN, TABLE, Listing, Patch, PatchSource, frame, from_csv, shelves, to_csv
 from wsi_stain.slides import slide_id
-from wsi_stain.stain import StainConfig
+from wsi_stain.stain import StainConfig, white_point
 from wsi_stain.stain_sample import measure_stain
 from wsi_stain.store import SlideRecord, SlideWriter, TileStore
 from wsi_stain.tissue import TissueConfig, tissue_mask
@@ -30,6 +34,9 @@ VERSION = 1
 
 _THUMBNAIL = (1024, 8192)
 """Least length of a thumbnail's longer side where the slide has as many px, and most."""
+
+_GLASS_PIXELS = 2**20
+"""About how many pixels of patches are read beforehand, for the colour of glass."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def _import(
 ) -> tuple[SlideRecord, list[Patch]]:
     """Write the whole slide; its record with the stain, and its patches as they were laid."""
     writer.clear(record.size)
-    mosaic = Mosaic(record.size, _thumbnail_factor(record.size, task.mpp, task.tissue))
+    mosaic = Mosaic(record.size, _thumbnail_factor(record.size, task.mpp, task.tissue), _glass(task, patches))
     receipts = []
     for block, touching in sorted(_by_block(patches).items()):
         tiles = mosaic.lay(block, touching, task.source)
@@ -152,6 +159,27 @@ def _import(
     record = record.model_copy(update={"stain": measure_stain(writer.reading(record), task.stain)})
     writer.complete(record, receipts)
     return record, laid
+
+
+def _glass(task: ImportTask, patches: Sequence[Patch]) -> tuple[int, int, int]:
+    """The colour of glass on a sample of patches laid side by side, R, G, B; as that of the whole slide is found."""
+    places = [patch for patch in patches if patch.region]
+    sample = places[:: max(1, ceil_div(sum(_area(patch) for patch in places), _GLASS_PIXELS))]
+    spots = shelves([Size(*patch.region[2:]) for patch in sample if patch.region])
+    moved = [patch._replace(region=spot) for patch, spot in zip(sample, spots, strict=True)]
+    mosaic = Mosaic(frame(moved), _thumbnail_factor(frame(moved), task.mpp, task.tissue))
+    for block, touching in _by_block(moved).items():
+        mosaic.lay(block, touching, task.source)
+    if not mosaic.covered.any():
+        return 255, 255, 255
+    white, _ = white_point(mosaic.thumbnail, _tissue(task, mosaic))
+    red, green, blue = (round(value) for value in white)
+    return red, green, blue
+
+
+def _area(patch: Patch) -> int:
+    """Of a patch's place, square px."""
+    return patch.region.width * patch.region.height if patch.region else 0
 
 
 def _by_block(patches: Sequence[Patch]) -> dict[BlockIndex, list[Patch]]:
@@ -177,16 +205,17 @@ def _thumbnail_factor(size: Size, mpp: float, tissue: TissueConfig) -> int:
 
 
 def _write_maps(writer: SlideWriter, task: ImportTask, mosaic: Mosaic, laid: Sequence[Patch]) -> None:
-    mpp = task.mpp * mosaic.factor
-    mask = tissue_mask(mosaic.thumbnail, mpp, _for_patches(task.tissue, task.mpp, laid)) & mosaic.covered
+    mask = _tissue(task, mosaic)
     tissue = tile_grid(mosaic.size, mask).tissue
     writer.write_tissue(mosaic.thumbnail, mask, TileGrid(mosaic.size, tissue, mosaic.kept))
     for label, share in label_maps(laid, mosaic.kept.shape).items():
         writer.write_map(f"label-{slide_id(label)}", share)
 
 
-def _for_patches(config: TissueConfig, mpp: float, laid: Sequence[Patch]) -> TissueConfig:
-    """Tissue settings for patches that may be strangers: a lone patch of tissue is no dust, one of glass no hole."""
-    quarter = min(patch.region.width * patch.region.height for patch in laid if patch.region) * mpp**2 / 4
-    limits = {"min_tissue_um2": config.min_tissue_um2, "max_hole_um2": config.max_hole_um2}
-    return config.model_copy(update={name: min(limit, quarter) for name, limit in limits.items()})
+def _tissue(task: ImportTask, mosaic: Mosaic) -> NDArray[np.bool_]:
+    """Where there is tissue. Neighbours may be strangers: a lone patch of tissue is no dust, one of glass no hole."""
+    quarter = min(_area(patch) for patch in mosaic.laid.values() if patch.region) * task.mpp**2 / 4
+    limits = {"min_tissue_um2": task.tissue.min_tissue_um2, "max_hole_um2": task.tissue.max_hole_um2}
+    config = task.tissue.model_copy(update={name: min(limit, quarter) for name, limit in limits.items()})
+    mask: NDArray[np.bool_] = tissue_mask(mosaic.thumbnail, task.mpp * mosaic.factor, config) & mosaic.covered
+    return mask

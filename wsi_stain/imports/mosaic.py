@@ -21,14 +21,15 @@ class Mosaic:
     Attributes:
         size: The frame, px.
         factor: Sides of a tile over those of its thumbnail; divides a tile.
+        glass: R, G, B of what tiles show where no patch lies.
         thumbnail: (h, w, 3): means of what patches show, 255 where there is none.
         covered: (h, w): where there is some of a patch.
         kept: (rows, cols): which tiles have some of a patch.
         laid: By name, each patch whose pixels were asked for: as it lies, or refused.
     """
 
-    def __init__(self, size: Size, factor: int) -> None:
-        self.size, self.factor = size, factor
+    def __init__(self, size: Size, factor: int, glass: tuple[int, int, int] = (255, 255, 255)) -> None:
+        self.size, self.factor, self.glass = size, factor, glass
         self.thumbnail = np.full((size.height // factor, size.width // factor, 3), 255, np.uint8)
         self.covered = np.zeros(self.thumbnail.shape[:2], bool)
         self.kept = np.zeros(grid_shape(size), bool)
@@ -39,7 +40,7 @@ class Mosaic:
     ) -> dict[TileIndex, NDArray[np.uint8]]:
         """Lay patches on a block; its tiles, (256, 256, 3), by place in the slide's tile grid."""
         area = block_region(block, self.size)
-        pixels = np.full((area.height, area.width, 3), 255, np.uint8)
+        pixels = np.full((area.height, area.width, 3), self.glass, np.uint8)
         covered = np.zeros((area.height, area.width), bool)
         for patch, found in source.read(patches):
             placed = self.laid[patch.name] = _placed(patch, found)
@@ -54,10 +55,9 @@ class Mosaic:
         return {TileIndex(row + int(r), col + int(c)): tiles[r, c] for r, c in np.argwhere(kept)}
 
     def _shrink(self, pixels: NDArray[np.uint8], covered: NDArray[np.bool_], area: Region) -> None:
-        """Put a block into the thumbnail; only what patches cover counts, since means with the fill look like glass."""
+        """Put a block into the thumbnail; only what patches cover counts, since means with glass look like glass."""
         count = _sums(covered.view(np.uint8), self.factor)[..., None]
-        fill = 255 * (self.factor**2 - count)
-        total = _sums(pixels, self.factor) - fill
+        total = _sums(pixels, self.factor) - np.asarray(self.glass) * (self.factor**2 - count)
         means = np.where(count > 0, np.rint(total / np.maximum(count, 1)), 255)
         y, x = area.y // self.factor, area.x // self.factor
         place = np.s_[y : y + count.shape[0], x : x + count.shape[1]]
