@@ -1,0 +1,40 @@
+"""A checkpoint that never trained, for tests of everything around the generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from wsi_stain.checkpoint import Contract, save
+from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.stain import StainStatistics, Template
+
+WHITE = (245, 243, 246)
+"""Its reference's white, so the glass of what it makes."""
+
+STATISTICS = StainStatistics(
+    white=(240.0, 238.0, 241.0),
+    white_origin="glass",
+    vectors=((0.65, 0.70, 0.29), (0.20, 0.90, 0.38)),
+    h_nuclei=1.2,
+    h_stroma=0.3,
+    e_nuclei=0.4,
+    e_stroma=0.6,
+    lum_nuclei=1.1,
+    lum_stroma=0.5,
+    pixels=10_000,
+)
+
+
+def untrained(path: Path) -> Path:
+    """Write a checkpoint for 0.5 um/px whose weights are as they were drawn."""
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig(downs=5, ngf=4)).eval()
+    reference = STATISTICS.model_copy(update={"white": tuple(map(float, WHITE))})
+    template = Template(kind="gray", reference=reference)
+    contract = Contract(
+        generator=generator.config, template=template, mpp=0.5, training_fingerprint="0" * 64, version="0"
+    )
+    save(path, generator, contract)
+    return path
