@@ -18,8 +18,9 @@ from pipelines.progress import tell
 from pipelines.workspace import Workspace
 from wsi_stain import __version__
 from wsi_stain.errors import NoTissueError, WsiStainError
+from wsi_stain.html import thumbnail_jpeg
 from wsi_stain.journal import read_json, write_json
-from wsi_stain.report import SlideRow, after_thumbnail, thumbnail_jpeg, write_report, write_sheet, write_summary
+from wsi_stain.report import SlideRow, after_thumbnail, write_report, write_sheet, write_summary
 from wsi_stain.slides import SlideSource
 from wsi_stain.store import StoredSlide
 

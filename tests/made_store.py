@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import zarr.registry
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -13,6 +14,9 @@ from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shap
 from wsi_stain.grid import TileGrid
 from wsi_stain.stain import slide_statistics
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
+from wsi_stain.zarr_jpeg import ZarrJpeg
+
+zarr.registry.register_codec("imagecodecs_jpeg", ZarrJpeg)  # a fresh installation brings it as a plugin
 
 WHITE = (242.0, 240.0, 243.0)
 _STAINS = np.asarray([(0.65, 0.70, 0.29), (0.15, 0.93, 0.33)])

@@ -36,6 +36,7 @@ wsi_stain.feather
 wsi_stain.generator_output
 wsi_stain.grid
 wsi_stain.guided
+wsi_stain.html
 wsi_stain.jpeg_tiles
 wsi_stain.metrics
 wsi_stain.ome_tiff
@@ -61,6 +62,7 @@ wsi_stain.slides
 wsi_stain.stain
 wsi_stain.stain_vectors
 wsi_stain.store
+wsi_stain.store.cards
 wsi_stain.store.reading
 wsi_stain.store.record
 wsi_stain.store.tile_store
@@ -131,9 +133,15 @@ MODULES = {
 
 
 def imports(module: str) -> set[str]:
-    """Absolute names of everything a module imports, inside functions too; `from a import b` gives a and a.b."""
+    """Absolute names of everything a module imports, inside functions too; `from a import b` gives a and a.b.
+
+    What the package's front door names for type checkers does not count: it imports a part when that is asked for.
+    """
     found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    if module == "wsi_stain":
+        tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -189,8 +197,8 @@ def test_networks_know_neither_slides_nor_files(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["wsi_stain.tiling", "wsi_stain.imports.importing", "wsi_stain.executor", "pipelines.doctor"]
+    "module", ["wsi_stain.tiling", "wsi_stain.imports.importing", "wsi_stain.executor", "pipelines.doctor", "wsi_stain"]
 )
 def test_workers_that_tile_never_import_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, {module} as m; [getattr(m, name) for name in dir(m)]; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

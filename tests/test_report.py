@@ -21,8 +21,9 @@ from PIL import Image
 from wsi_stain.blockfile import encode_jpeg
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import Mpp, Size, level_sizes
+from wsi_stain.html import thumbnail_jpeg
 from wsi_stain.ome_tiff import PyramidTiff
-from wsi_stain.report import SlideRow, after_thumbnail, thumbnail_jpeg, write_report, write_sheet, write_summary
+from wsi_stain.report import SlideRow, after_thumbnail, write_report, write_sheet, write_summary
 from wsi_stain.stain import StainStatistics
 
 STAIN = StainStatistics(

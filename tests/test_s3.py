@@ -58,7 +58,9 @@ def test_every_read_is_that_of_the_local_store(local: TileStore, url: str) -> No
             assert np.array_equal(getattr(there, name), getattr(here, name))
         for region in (Region(0, 0, *here.size), Region(-20, 130, 600, 90), Region(255, 255, 2, 2)):
             assert np.array_equal(there.read(region), here.read(region))
-        assert np.array_equal(there.read_tile(TileIndex(0, 1)), here.read_tile(TileIndex(0, 1)))
+        assert there.maps() == here.maps() == ["kept", "tissue"]
+        tiles = [TileIndex(0, 1), TileIndex(4, 5), *here.tile_indices(), TileIndex(9, 9)]
+        assert np.array_equal(there.read_tiles(tiles), here.read_tiles(tiles))
 
 
 def mean_of(slide: StoredSlide) -> float:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
-import zarr.registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_store import painted, store_slide
@@ -25,9 +24,6 @@ from wsi_stain.errors import StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, grid_shape, tiles_of
 from wsi_stain.grid import TileGrid
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
-from wsi_stain.zarr_jpeg import ZarrJpeg
-
-zarr.registry.register_codec("imagecodecs_jpeg", ZarrJpeg)  # a fresh installation brings it as a plugin
 
 SIZE = Size(4500, 8300)
 """Two block columns and three block rows, the last ones partial; odd tiles at the edges."""

@@ -1,7 +1,42 @@
-"""wsi-stain: re-stain whole-slide images in the style of a reference laboratory with Pix2Pix."""
+"""wsi-stain: re-stain whole-slide images in the style of a reference laboratory with Pix2Pix.
 
+The parts that a notebook wants first can be had from here: `wsi_stain.TileStore("tiles.zarr")`. Each is imported when
+it is first asked for, so that `import wsi_stain` stays quick and torch is loaded only by what needs it.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_stain.errors import WsiStainError as WsiStainError
+    from wsi_stain.geometry import Mpp as Mpp
+    from wsi_stain.geometry import Region as Region
+    from wsi_stain.geometry import Size as Size
+    from wsi_stain.geometry import TileIndex as TileIndex
+    from wsi_stain.slide import Slide as Slide
+    from wsi_stain.slide import SlideConfig as SlideConfig
+    from wsi_stain.slides import find_slides as find_slides
+    from wsi_stain.store import StoredSlide as StoredSlide
+    from wsi_stain.store import TileStore as TileStore
 
 __version__ = version("wsi-stain")
 
-__all__ = ["__version__"]
+_HOMES = {
+    "errors": ["WsiStainError"],
+    "geometry": ["Mpp", "Region", "Size", "TileIndex"],
+    "slide": ["Slide", "SlideConfig"],
+    "slides": ["find_slides"],
+    "store": ["StoredSlide", "TileStore"],
+}
+_HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BeforeValidator, Field
 
-from wsi_stain import journal
+from wsi_stain import html, journal
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import Mpp, Size
 from wsi_stain.settings import Settings
@@ -33,14 +33,12 @@ from wsi_stain.stain import StainStatistics
 
 Status = Literal["done", "done-with-holes", "empty", "failed", "skipped"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _NEEDS_ATTENTION = ("failed", "done-with-holes", "empty")
 _COLUMNS = (
     *("slide", "status", "reason", "remedy", "tiles", "seconds"),
     *("slide_id", "output", "width", "height", "mpp_x", "mpp_y", "mpp_origin"),
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-_JPEG_QUALITY = 85
 
 
 def _printable(text: Any) -> Any:
@@ -156,24 +154,13 @@ def _counts(rows: Sequence[SlideRow]) -> dict[str, int]:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"data_uri": _data_uri, "duration": _duration, "pretty": _pretty, "href": _href}
+    environment = html.environment()
+    environment.filters |= {"duration": _duration, "pretty": _pretty, "href": _href}
     for name in ("style", "script"):
-        source = (_TEMPLATES / f"report.{'css' if name == 'style' else 'js'}").read_text(encoding="utf-8")
+        source = (html.TEMPLATES / f"report.{'css' if name == 'style' else 'js'}").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
         environment.globals |= {name: Markup(source), f"{name}_hash": f"sha256-{digest}"}  # noqa: S704 our own file
     return environment
-
-
-def _data_uri(picture: bytes) -> str:
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def _duration(seconds: float) -> str:
@@ -193,11 +180,6 @@ def _href(output: str) -> str:
     return "../" + quote(output)
 
 
-def thumbnail_jpeg(pixels: NDArray[np.uint8], longest: int = 1024) -> bytes:
-    """Pixels, (h, w, 3) RGB, as a JPEG whose longer side is at most `longest` px."""
-    return _as_jpeg(Image.fromarray(np.ascontiguousarray(pixels)), longest)
-
-
 def after_thumbnail(path: Path, longest: int = 1024) -> bytes:
     """A finished pyramid as a JPEG whose longer side is at most `longest` px.
 
@@ -206,7 +188,7 @@ def after_thumbnail(path: Path, longest: int = 1024) -> bytes:
     """
     try:
         with openslide.OpenSlide(path) as slide:
-            return _as_jpeg(slide.get_thumbnail((longest, longest)), longest)
+            return html.thumbnail_jpeg(slide.get_thumbnail((longest, longest)), longest)
     except openslide.OpenSlideError as error:
         raise OutputError(f"{path} cannot be read back: {error}", "Delete it and run the same command again") from error
 
@@ -225,7 +207,7 @@ def write_sheet(path: Path, rows: Sequence[SlideRow], height: int = 320, most: i
         return
     columns = [_pair(before, after, height) for before, after in pairs]
     sheet = io.BytesIO()
-    Image.fromarray(np.hstack(columns)).save(sheet, "JPEG", quality=_JPEG_QUALITY)
+    Image.fromarray(np.hstack(columns)).save(sheet, "JPEG", quality=html.JPEG_QUALITY)
     journal.atomic_write(path, sheet.getvalue())
 
 
@@ -234,10 +216,3 @@ def _pair(before: bytes, after: bytes, height: int) -> NDArray[np.uint8]:
     pictures = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in (before, after)]
     size = (max(1, round(pictures[0].width * height / pictures[0].height)), height)
     return np.vstack([np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) for picture in pictures])
-
-
-def _as_jpeg(picture: Image.Image, longest: int) -> bytes:
-    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=_JPEG_QUALITY)
-    return file.getvalue()

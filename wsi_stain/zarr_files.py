@@ -122,6 +122,8 @@ def read_array(folder: Place, dtype: str | None = None) -> NDArray[Any]:
     """
     metadata = journal.read_json(folder / "zarr.json")
     try:
+        if not isinstance(metadata, dict):
+            raise ValueError("zarr.json describes no array")
         found = np.dtype(metadata["data_type"])
         if dtype and found != dtype:
             raise ValueError(f"expected {dtype}, found {found}")

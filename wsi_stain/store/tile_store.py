@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,16 +10,22 @@ from wsi_stain import __version__, zarr_files
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import TILE
 from wsi_stain.place import Place, S3Path, as_place, folders
+from wsi_stain.store.cards import Row, bad_row, good_row, store_card
 from wsi_stain.store.reading import StoredSlide
 from wsi_stain.store.record import FORMAT, is_complete
 from wsi_stain.store.writing import SlideWriter
 
 _REMEDY = "Check the path, or choose another directory: `wsi-stain tile` makes a tile store"
 _THREADS = 16
+_SHOWN = 20
+"""Slides that a notebook shows of a store: each costs a few reads."""
 
 
 class TileStore:
     """A tile store: read from a directory or from `s3://bucket/prefix`, written to a directory.
+
+    It acts like a read-only dictionary of its complete slides: `len(store)`, `"id" in store`, `store["id"]`,
+    `for slide_id in store`. Whether a slide is complete is looked up each time, so that a store may grow meanwhile.
 
     Args:
         path: The directory, or the URL.
@@ -52,6 +59,22 @@ class TileStore:
             complete = threads.map(lambda name: is_complete(self.path / name), found)
             return [name for name, there in zip(found, complete, strict=True) if there]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.slide_ids())
+
+    def __len__(self) -> int:
+        return len(self.slide_ids())
+
+    def __contains__(self, slide_id: object) -> bool:
+        return isinstance(slide_id, str) and _is_name(slide_id) and is_complete(self.path / slide_id)
+
+    def __repr__(self) -> str:
+        return f"<TileStore {self.path}>"
+
+    def _repr_html_(self) -> str:
+        slide_ids = self.slide_ids()
+        return store_card(str(self.path), [self._row(slide_id) for slide_id in slide_ids[:_SHOWN]], len(slide_ids))
+
     def __getitem__(self, slide_id: str) -> StoredSlide:
         """A complete slide; StoreError where there is none of that name."""
         return StoredSlide(self._folder(slide_id))
@@ -67,10 +90,21 @@ class TileStore:
         """Remove a slide from the store, if it is there."""
         self.writer(slide_id).remove()
 
+    def _row(self, slide_id: str) -> Row:
+        try:
+            slide = self[slide_id]
+            return good_row(slide_id, slide.facts(), slide.thumbnail)
+        except StoreError as error:
+            return bad_row(slide_id, error.problem)
+
     def _folder(self, slide_id: str) -> Place:
-        if not slide_id or slide_id.startswith(".") or Path(slide_id).name != slide_id:
+        if not _is_name(slide_id):
             raise StoreError(f"{slide_id!r} is no name of a slide in a tile store", "Use a name without slashes")
         return self.path / slide_id
+
+
+def _is_name(slide_id: str) -> bool:
+    return bool(slide_id) and not slide_id.startswith(".") and Path(slide_id).name == slide_id
 
 
 def _is_free(path: Path) -> bool:
