@@ -58,5 +58,5 @@ def test_training_on_damaged_slides_only_says_why(store: Path, tmp_path: Path) -
     for name in ("a", "b"):
         shutil.rmtree(store / name / "maps")
     with pytest.raises(StoreError, match="is there to train on") as caught:
-        plan(Request(store, tmp_path / "out", load_config("small")))
+        plan(Request([store], tmp_path / "out", load_config("small")))
     assert "maps/kept is missing" in caught.value.remedy

@@ -1,0 +1,57 @@
+"""Every Python example of the README and of docs/ runs, block after block as a reader would paste them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_store import painted, store_slide
+from patch_files import idc_patient, imported
+from patch_files import tissue as tissue_pixels
+from s3_server import s3_endpoint, upload
+
+from wsi_stain.geometry import Size
+from wsi_stain.imports.idc import IdcPatient
+
+ROOT = Path(__file__).parent.parent
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def examples(document: Path) -> list[str]:
+    """The document's Python blocks, each on its own lines, so that an error names the right one."""
+    text = document.read_text(encoding="utf-8")
+    return ["\n" * text[: found.start(1)].count("\n") + found[1] for found in _BLOCK.finditer(text)]
+
+
+DOCUMENTS = [document for document in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))] if examples(document)]
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A working directory with the stores that the examples speak of, the first of them on S3 too."""
+    tissue = np.ones((3, 6), np.float32)
+    tissue[0] = (0, 0.2, 0.4, 0.6, 0.8, 1)
+    for name in ("a", "b"):
+        store_slide(tmp_path / "tiles.zarr", name, painted(Size(1500, 700)), tissue)
+    store_slide(tmp_path / "compressed.zarr", "a", painted(Size(600, 400)), codec="jpeg")
+    idc_patient(tmp_path / "idc", "10253", tissue_pixels())
+    imported(IdcPatient(tmp_path / "idc" / "10253"), tmp_path / "patches.zarr")
+    monkeypatch.chdir(tmp_path)
+    with s3_endpoint():
+        upload(tmp_path / "tiles.zarr", "tiles.zarr")
+        yield
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[document.name for document in DOCUMENTS])
+def test_every_example_runs(document: Path) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in examples(document):
+        exec(compile(block, document, "exec"), names)
+
+
+def test_the_store_has_examples() -> None:
+    assert len(examples(ROOT / "docs" / "tile-store.md")) >= 10
