@@ -50,6 +50,7 @@ wsi_stain.pix2pix.generator
 wsi_stain.pix2pix.initialization
 wsi_stain.pix2pix.optimization
 wsi_stain.precision
+wsi_stain.quality
 wsi_stain.reader
 wsi_stain.resampling
 wsi_stain.resolution

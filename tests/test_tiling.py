@@ -23,6 +23,7 @@ from scipy import ndimage
 from wsi_stain import tiling
 from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex
+from wsi_stain.quality import QUALITIES, tile_quality
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import StoredSlide, TileStore
@@ -140,6 +141,19 @@ def test_what_is_not_kept_is_glass(done: Run) -> None:
     assert stored.tissue[~stored.kept].max() == 0
 
 
+def test_every_tile_has_its_quality(done: Run) -> None:
+    stored = done.stored
+    for name in QUALITIES:
+        found = stored.map(name)
+        assert found.dtype == np.float32
+        assert np.array_equal(np.isnan(found), ~stored.kept)
+    row, col = (int(index) for index in np.argwhere(stored.tissue == 1)[-1])
+    alone = tile_quality(stored.read_tile(TileIndex(row, col)), stored.mpp.mean)
+    assert alone == {name: pytest.approx(stored.map(name)[row, col]) for name in QUALITIES}
+    assert stored.map("pen")[stored.kept].max() < 0.01
+    assert stored.map("blur")[stored.tissue > 0.9].min() > 5 * stored.map("blur")[stored.tissue == 0][0]
+
+
 def test_the_record_says_what_the_slide_is(done: Run) -> None:
     record = done.stored.record
     assert (record.slide_id, record.relative, record.size) == ("odd.tif", "odd.tif", SIZE)
@@ -229,9 +243,9 @@ def tile_in_process(run: Run, failpoint: str) -> int:
     return subprocess.run([sys.executable, "-c", TILE_ALL, argument], env=environment, timeout=120).returncode
 
 
-@pytest.mark.parametrize("visit", [1, 2, 13, 14, 15, 18])
+@pytest.mark.parametrize("visit", [1, 2, 13, 14, 15, 18, 22])
 def test_a_run_killed_anywhere_resumes_to_the_same_bytes(run: Run, done: Run, visit: int) -> None:
-    """Visits 1 to 13 lie in the survey, then shards and receipts, 18 is the mark."""
+    """Visits 1 to 13 lie in the survey, then shards and receipts, then the quality maps; 22 is the mark."""
     assert tile_in_process(run, f"before-rename:{visit}") == -signal.SIGKILL
     if (run.store / "zarr.json").exists():
         assert run.ids == []
@@ -240,9 +254,9 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bytes(run: Run, done: Run, vi
 
 
 def test_the_killed_visits_are_all_there_are(run: Run) -> None:
-    assert tile_in_process(run, "before-rename:18") == -signal.SIGKILL
+    assert tile_in_process(run, "before-rename:22") == -signal.SIGKILL
     run = replace(run, store=run.store.with_name("another"))
-    assert tile_in_process(run, "before-rename:19") == 0
+    assert tile_in_process(run, "before-rename:23") == 0
 
 
 @pytest.mark.parametrize("stop", ["survey", "blocks", "finish"])

@@ -2,7 +2,7 @@
 
     survey_slide   thumbnail, tissue, grid  ->  the slide's folder with everything but tiles
     tile_block     4096 px of the slide     ->  one shard and its receipt
-    finish_slide   a sample of the tiles    ->  stain statistics, completion mark
+    finish_slide   a sample of the tiles    ->  stain statistics, quality maps, completion mark
 
 Each function takes one frozen record, returns a small receipt, and returns at once where its work already stands for
 the same key: the fingerprint of the source, of these settings, and of the store's format.
@@ -28,6 +28,7 @@ from wsi_stain.chunks import CodecName
 from wsi_stain.errors import NoTissueError, SlideError, StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex, tiles_of
 from wsi_stain.grid import TileGrid, tile_grid
+from wsi_stain.quality import block_quality, quality_maps
 from wsi_stain.settings import Settings
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource
@@ -194,7 +195,7 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
     """Write the shard of one block.
 
     Returns:
-        The shard's receipt: key, product (name, size, sha256), block, tiles.
+        The shard's receipt: key, product (name, size, sha256), block, tiles, quality (of each tile, in their order).
 
     Raises:
         SlideError: Pixels cannot be read.
@@ -208,7 +209,8 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
         return standing
     with _opened(task.source, task.config) as slide:
         tiles = dict(_read_tiles(slide, writer.kept(), task.block))
-    return writer.write_shard(task.block, tiles, task.key)
+        quality = block_quality(tiles, slide.size, slide.mpp)
+    return writer.write_shard(task.block, tiles, task.key, quality=quality)
 
 
 def finish_slide(task: FinishTask) -> dict[str, Any]:
@@ -390,6 +392,8 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
             f"{task.source.relative}: {len(blocks) - len(receipts)} of {len(blocks)} shards are missing",
             "Run the same command again",
         )
+    for name, values in quality_maps(stored.kept, receipts).items():
+        writer.write_map(name, values)
     record = record.model_copy(update={"stain": measure_stain(stored, task.config.stain)})
     writer.complete(record, receipts)
     return record

@@ -87,9 +87,8 @@ def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
     Returns:
         (...), true on ink.
     """
-    od = _OD_OF_VALUE[pixels]
-    red, green, blue = od[..., 0], od[..., 1], od[..., 2]
-    least, most = od.min(axis=-1), od.max(axis=-1)
+    red, green, blue = (_OD_OF_VALUE.take(pixels[..., channel]) for channel in range(3))
+    least, most = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     blue_ink = (most > 0.3) & (red > 1.25 * green)
     green_ink = (most > 0.3) & (red > 1.1 * green) & (blue > 0.85 * green)
     red_ink = (green > 1.6) & (blue > 0.78 * green) & (red < 0.45 * green)
