@@ -66,6 +66,7 @@ class Slide:
         size_l0: Size of level 0, px.
         mpp_l0: Resolution of level 0, um per px.
         mpp_origin: Who says so: '--slide-mpp', 'openslide' or 'tiff tags'.
+        remarks: Doubts about the resolution, a sentence each.
         objective_power: As the file states it, or None.
         vendor: OpenSlide's name for the format.
         level_count: Levels in the file.
@@ -89,7 +90,7 @@ class Slide:
 
     def _describe(self) -> None:
         properties = self._file.properties
-        self.mpp_l0, self.mpp_origin = resolve(self.path, properties, self.config.slide_mpp)
+        self.mpp_l0, self.mpp_origin, self.remarks = resolve(self.path, properties, self.config.slide_mpp)
         self.objective_power = objective_power(properties)
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.level_count = len(self._file.levels)
