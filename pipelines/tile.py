@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from pipelines.config import RunConfig
+from pipelines.opening import told, unusable
 from pipelines.plans import Look, look_at, print_plan
-from pipelines.progress import Progress
-from wsi_stain.errors import WsiStainError
+from pipelines.progress import Progress, tell
+from wsi_stain.errors import NoTissueError
 from wsi_stain.executor import Executor, Flow, FlowResult, Task, drive, open_executor
 from wsi_stain.geometry import BlockIndex
 from wsi_stain.lease import lease
@@ -48,25 +49,24 @@ def run(request: Request, console: Console) -> int:
     sources = find_slides(request.slides)
     with lease(request.store), Progress(console) as progress, open_executor(request.config.executor) as executor:
         TileStore.create(request.store)
-        failed = [
-            result
+        errors = [
+            result.error
             for result in tile_all(executor, sources, request.store, request.config.tiling, progress)
             if result.error is not None
         ]
-    console.print(
-        f"{len(sources) - len(failed)} of {len(sources)} slides tiled into {request.store}",
-        highlight=False,
-        markup=False,
-    )
-    return 3 if failed else 0
+    empty = sum(isinstance(error, NoTissueError) for error in errors)
+    counts = f"{len(sources) - len(errors)} of {len(sources)} slides tiled into {request.store}"
+    tell(console, f"{counts}, {empty} without tissue, {len(errors) - empty} failed")
+    return 3 if len(errors) > empty else 0
 
 
 def tile_all(
     executor: Executor, sources: Sequence[SlideSource], store: Path, config: TilingConfig, progress: Progress
 ) -> list[FlowResult]:
     """Tile slides side by side; each failure is told and leaves the others alone."""
-    flows = {source.slide_id: tile_flow(source, store, config) for source in sources}
-    results = []
+    refused = unusable(executor, sources, config, progress)
+    results = [FlowResult(slide_id, None, error, 0.0) for slide_id, error in refused.items()]
+    flows = {s.slide_id: tile_flow(s, store, config, progress.say) for s in sources if s.slide_id not in refused}
     for result in drive(executor, flows, progress.on_tasks, progress.on_done):
         results.append(result)
         if result.error is not None:
@@ -74,20 +74,23 @@ def tile_all(
     return results
 
 
-def tile_flow(source: SlideSource, store: Path, config: TilingConfig) -> Flow:
+def tile_flow(source: SlideSource, store: Path, config: TilingConfig, say: Callable[[str], None]) -> Flow:
     """Tile one slide; nothing to do where its tiles stand.
+
+    Args:
+        source: The slide.
+        store: The tile store's directory.
+        config: How it is tiled.
+        say: Told why a slide that was tiled before is tiled again.
 
     Returns:
         The survey's receipt.
     """
     (survey,) = yield [Task(survey_slide, SurveyTask(source, store, config), "survey")]
     key, blocks = survey["key"], [BlockIndex(*block) for block in survey["blocks"]]
+    if survey["redone_because"] is not None:
+        say(f"{source.relative}: tiled again, because {survey['redone_because']}")
     if not survey["complete"]:
         yield [Task(tile_block, BlockTask(source, store, config, block, key), "tile") for block in blocks]
     yield [Task(finish_slide, FinishTask(source, store, config, key), "measure")]
     return survey
-
-
-def told(error: Exception) -> str:
-    """An error in one line: ours speak for themselves, others carry their type."""
-    return str(error) if isinstance(error, WsiStainError) else f"{type(error).__name__}: {error}"

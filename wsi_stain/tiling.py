@@ -125,6 +125,19 @@ class FinishTask:
     key: str
 
 
+def open_slide(task: LookTask) -> dict[str, Any]:
+    """Open a slide and decide its resolution: what can be known of it without looking at its pixels.
+
+    Returns:
+        The receipt: remarks (doubts about its resolution, a sentence each).
+
+    Raises:
+        SlideError: The slide cannot be used.
+    """
+    with _opened(task.source, task.config) as slide:
+        return {"remarks": list(slide.remarks)}
+
+
 def identify_slide(task: LookTask) -> dict[str, Any]:
     """Tell which tiles a slide would have, without looking at its pixels.
 
@@ -143,7 +156,8 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
 
     Returns:
         The receipt: size_l0, size ([width, height], px), mpp_l0, mpp ([x, y], um per px), levels, mpp_origin,
-        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, blocks (their number).
+        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, blocks (their number), remarks (as of
+        `open_slide`).
 
     Raises:
         SlideError: The slide cannot be used.
@@ -163,6 +177,7 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
             "tissue": float(mask.mean()),
             "tiles": int(grid.kept.sum()),
             "blocks": len(grid.blocks()),
+            "remarks": list(slide.remarks),
         }
 
 
