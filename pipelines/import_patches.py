@@ -12,8 +12,7 @@ from rich.table import Table
 
 from pipelines.config import RunConfig
 from pipelines.plans import size_text
-from pipelines.progress import Progress, printable, tell
-from pipelines.tile import told
+from pipelines.progress import Progress, printable, tell, told
 from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, FlowResult, Receipt, Task, drive, open_executor
 from wsi_stain.geometry import TILE, Size, grid_shape

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.progress import Progress
-from wsi_stain.errors import WsiStainError
+from pipelines.progress import Progress, told
 from wsi_stain.executor import Executor, Flow, Task, drive
 from wsi_stain.slides import SlideSource
 from wsi_stain.tiling import LookTask, TilingConfig, open_slide
@@ -33,11 +32,6 @@ def unusable(
         for remark in [told(result.error)] if result.error else result.value["remarks"]:
             progress.say(f"{names[result.key]}: {remark}")
     return errors
-
-
-def told(error: Exception) -> str:
-    """An error in one line: ours speak for themselves, others carry their type."""
-    return str(error) if isinstance(error, WsiStainError) else f"{type(error).__name__}: {error}"
 
 
 def _flow(source: SlideSource, config: TilingConfig) -> Flow:

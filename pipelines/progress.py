@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from wsi_stain.errors import WsiStainError
 from wsi_stain.executor import Task
 
 _PLAIN_EVERY_S = 10.0
@@ -25,6 +26,11 @@ def printable(text: str) -> str:
 def tell(console: Console, text: str) -> None:
     """Print a line as it is: nothing in a name is markup."""
     console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def told(error: Exception) -> str:
+    """An error in one line: ours speak for themselves, others carry their type."""
+    return str(error) if isinstance(error, WsiStainError) else f"{type(error).__name__}: {error}"
 
 
 class Progress(AbstractContextManager["Progress"]):

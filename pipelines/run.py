@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from rich.console import Console
 from pipelines.config import RunConfig, device
 from pipelines.model import Model
 from pipelines.normalize import Normalization, collected, normalize_flow
+from pipelines.opening import unusable
 from pipelines.plans import Look, look_at, print_plan
 from pipelines.progress import Progress
-from pipelines.results import finish
+from pipelines.results import failed_row, finish
 from pipelines.tile import tile_all, tile_flow
 from pipelines.train import trained
 from pipelines.workspace import Workspace, pyramid_names
@@ -22,6 +23,7 @@ from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, open_executor
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
+from wsi_stain.report import SlideRow
 from wsi_stain.slides import SlideSource, find_slides, with_details
 from wsi_stain.store import TileStore
 from wsi_stain.tiling import LookTask, identify_slide
@@ -83,18 +85,35 @@ def run(request: Request, console: Console) -> int:
     with lease(request.out) as check, Progress(console) as progress, open_executor(config.executor) as executor:
         remove_partials(request.out)
         workspace.mark()
+        jobs = _jobs(sources, references, workspace, config.keep_tiles)
+        tiled_here = [job.source for job in jobs if job.store == workspace.tiles]
+        refused = unusable(executor, tiled_here, config.tiling, progress)
         model = _model(request, references, workspace, executor, progress)
         shared = Normalization(workspace, model, config, pyramid_names(sources), check)
         TileStore.create(workspace.tiles)
-        jobs = _jobs(sources, references, workspace, config.keep_tiles)
-        flows = {job.source.slide_id: slide_flow(job, shared) for job in jobs}
-        rows = collected(executor, flows, sources, progress)
+        rows = _rows(executor, jobs, refused, shared, progress)
         check()
         return finish(workspace, rows, config, model, console, trained_here=request.checkpoint is None)
 
 
-def slide_flow(job: Job, shared: Normalization) -> Flow:
+def _rows(
+    executor: Executor, jobs: Sequence[Job], refused: Mapping[str, Exception], shared: Normalization, progress: Progress
+) -> list[SlideRow]:
+    """Do the slides that open, and give each slide its row, in their order."""
+    usable = [job for job in jobs if job.source.slide_id not in refused]
+    flows = {job.source.slide_id: slide_flow(job, shared, progress.say) for job in usable}
+    done = {row.slide_id: row for row in collected(executor, flows, [job.source for job in usable], progress)}
+    sources = [job.source for job in jobs]
+    return [done.get(source.slide_id) or failed_row(source, refused[source.slide_id], 0.0) for source in sources]
+
+
+def slide_flow(job: Job, shared: Normalization, say: Callable[[str], None]) -> Flow:
     """Take one slide from its file to its pyramid; what was done before under the same key is kept.
+
+    Args:
+        job: The slide.
+        shared: What all slides of the run share.
+        say: Told why a slide that was done before is done again.
 
     Returns:
         The slide's row.
@@ -105,11 +124,12 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
         (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
         row = shared.standing(slide_id, shared.key(known["key"]))
         if row is None:
+            say(f"{job.source.relative}: made again, because the slide, a setting or the checkpoint changed")
             shared.forget(slide_id)
     else:
         row = None
     if row is None:
-        yield from tile_flow(job.tiled_as, job.store, tiling)
+        yield from tile_flow(job.tiled_as, job.store, tiling, say)
         row = yield from normalize_flow(store[job.tiled_as.slide_id], job.source, shared, started)
     if not job.keep_tiles:
         store.drop_tiles(job.tiled_as.slide_id)

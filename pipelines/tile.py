@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.config import RunConfig
-from pipelines.opening import told, unusable
+from pipelines.opening import unusable
 from pipelines.plans import Look, look_at, print_plan
-from pipelines.progress import Progress, tell
+from pipelines.progress import Progress, tell, told
 from wsi_stain.errors import NoTissueError
 from wsi_stain.executor import Executor, Flow, FlowResult, Task, drive, open_executor
 from wsi_stain.geometry import BlockIndex

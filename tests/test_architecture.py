@@ -110,6 +110,7 @@ pipelines.import_patches
 pipelines.inspect
 pipelines.model
 pipelines.normalize
+pipelines.opening
 pipelines.plans
 pipelines.progress
 pipelines.results

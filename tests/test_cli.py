@@ -127,7 +127,7 @@ def test_run_again_keeps_everything(finished: Path, cohort: Cohort, tiny: Path, 
     before = {path: path.stat().st_mtime_ns for path in (out / "slides").rglob("*.tif")}
     ended = wsi_stain("run", cohort.slides, "-r", cohort.reference, "-o", out, "-c", tiny, "-j", 0)
     assert ended.code == 3
-    assert "training: kept" in ended.out
+    assert ended.out.index("broken.svs") < ended.out.index("training: kept"), "told before any work"
     assert before == {path: path.stat().st_mtime_ns for path in (out / "slides").rglob("*.tif")}
     assert {name: row["status"] for name, row in rows(out).items()} == {
         name: row["status"] for name, row in rows(finished).items()
@@ -326,6 +326,8 @@ def test_a_slide_without_mpp_names_the_flag_and_the_flag_helps(
     assert wsi_stain(*common, "-o", tmp_path / "out").code == 3
     assert "--slide-mpp" in rows(tmp_path / "out")["plain.tif"]["remedy"]
     assert wsi_stain(*common, "-o", tmp_path / "out", "--slide-mpp", 0.25).code == 0
+    again = wsi_stain(*common, "-o", tmp_path / "out", "--slide-mpp", 0.25, "--output", "generator")
+    assert (again.code, "plain.tif: made again" in again.out) == (0, True)
 
 
 def test_a_slide_without_tissue_is_empty_not_failed(finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path) -> None:
