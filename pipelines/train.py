@@ -17,6 +17,7 @@ from pipelines.config import RunConfig, device
 from pipelines.progress import Progress, tell
 from pipelines.stored import Stored, stored_slides
 from wsi_stain import __version__, replicas
+from wsi_stain.dataset import good_tiles
 from wsi_stain.errors import StoreError
 from wsi_stain.journal import fingerprint, remove_partials, valid_receipt, write_receipt
 from wsi_stain.lease import lease
@@ -54,7 +55,7 @@ def show_plan(request: Request, console: Console) -> int:
     """Print what training would do."""
     training, found = request.config.training, plan(request)
     for slide in found.slides:
-        tiles = int((slide.tissue >= training.min_tissue).sum())
+        tiles = len(good_tiles(slide, training.min_tissue, training.max_pen, training.min_blur))
         tell(console, f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px")
     _tell_damaged(found, console)
     tell(console, f"{training.images} images an epoch, {training.epochs} epochs, on {device()}")

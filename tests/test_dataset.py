@@ -21,7 +21,7 @@ from wsi_stain.dataset import (
 )
 from wsi_stain.errors import TrainingError
 from wsi_stain.geometry import TILE, Size, TileIndex, grid_shape
-from wsi_stain.store import StoredSlide
+from wsi_stain.store import StoredSlide, TileStore
 
 SIZE = Size(2700, 1100)  # 5 x 11 tiles; the last row and column are cut
 ROWS, COLS = grid_shape(SIZE)
@@ -46,6 +46,21 @@ def test_only_whole_tiles_with_enough_tissue(slide: StoredSlide) -> None:
     assert found == {
         TileIndex(row, col) for row in range(1, 4) for col in range(10) if (row, col) not in {(1, 0), (1, 1)}
     }
+
+
+def test_inked_and_blurred_tiles_are_left_out_where_that_is_known(tmp_path: Path) -> None:
+    slide = store_slide(tmp_path, "marked", painted(Size(600, 800)))
+    everything = {ref.tile for ref in tissue_tiles([slide], 0.5, max_pen=0.1, min_blur=50)}
+    assert everything == {TileIndex(row, col) for row in range(3) for col in range(2)}
+    writer = TileStore(tmp_path).writer("marked")
+    pen, blur = np.zeros((4, 3), np.float32), np.full((4, 3), 200, np.float32)
+    pen[0, 0], pen[0, 1], blur[2, 1] = 0.11, 0.1, 49
+    writer.write_map("pen", pen)
+    writer.write_map("blur", blur)
+    assert {ref.tile for ref in tissue_tiles([slide], 0.5, max_pen=0.1, min_blur=50)} == everything - {(0, 0), (2, 1)}
+    assert {ref.tile for ref in tissue_tiles([slide], 0.5)} == everything
+    with pytest.raises(TrainingError, match="blur of at least 300"):
+        tissue_tiles([slide], 0.5, min_blur=300)
 
 
 def test_nothing_to_train_on_is_refused(slide: StoredSlide) -> None:

@@ -102,32 +102,45 @@ def check_resolution(slides: Sequence[StoredSlide]) -> None:
         )
 
 
-def tissue_tiles(slides: Sequence[StoredSlide], min_tissue: float) -> list[TileRef]:
-    """All whole tiles with enough tissue, slide by slide in row-major order.
+def tissue_tiles(
+    slides: Sequence[StoredSlide], min_tissue: float, max_pen: float = 1.0, min_blur: float = 0.0
+) -> list[TileRef]:
+    """All whole tiles with enough tissue that are clean and sharp enough, slide by slide in row-major order.
 
     Args:
         slides: The slides.
         min_tissue: Least share of tissue, 0 to 1.
+        max_pen: Largest share of ink, 0 to 1.
+        min_blur: Least variance of the Laplacian (see `quality`).
 
     Raises:
         TrainingError: There is none.
     """
-    found = [TileRef(index, tile) for index, slide in enumerate(slides) for tile in _rich_tiles(slide, min_tissue)]
+    found = [
+        TileRef(index, tile)
+        for index, slide in enumerate(slides)
+        for tile in good_tiles(slide, min_tissue, max_pen, min_blur)
+    ]
     if not found:
         best = max((float(slide.tissue.max(initial=0)) for slide in slides), default=0.0)
         raise TrainingError(
-            f"No tile to train on: none of the {len(slides)} slides has a tile with at least {min_tissue:.0%} tissue "
-            f"(the best has {best:.0%})",
-            "Lower training.min_tissue, or give a reference slide with more tissue",
+            f"No tile to train on: none of the {len(slides)} slides has a tile with at least {min_tissue:.0%} tissue, "
+            f"at most {max_pen:.0%} ink and a blur of at least {min_blur:g} (the best has {best:.0%} tissue)",
+            "Loosen training.min_tissue, max_pen or min_blur, or give a reference slide with more tissue",
         )
     return found
 
 
-def _rich_tiles(slide: StoredSlide, min_tissue: float) -> list[TileIndex]:
-    whole = np.zeros_like(slide.kept)
-    whole[: slide.size.height // TILE, : slide.size.width // TILE] = True
-    rows, cols = np.nonzero(slide.kept & whole & (slide.tissue >= min_tissue))
-    return [TileIndex(int(row), int(col)) for row, col in zip(rows, cols, strict=True)]
+def good_tiles(slide: StoredSlide, min_tissue: float, max_pen: float, min_blur: float) -> list[TileIndex]:
+    """The tiles of one slide that `tissue_tiles` takes; a map that its store lacks (as imports do) limits nothing."""
+    good = slide.kept & (slide.tissue >= min_tissue)
+    good[slide.size.height // TILE :], good[:, slide.size.width // TILE :] = False, False
+    measured = slide.maps()
+    if "pen" in measured:
+        good &= slide.map("pen") <= max_pen
+    if "blur" in measured:
+        good &= slide.map("blur") >= min_blur
+    return [TileIndex(int(row), int(col)) for row, col in np.argwhere(good)]
 
 
 def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:

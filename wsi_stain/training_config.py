@@ -38,6 +38,8 @@ class TrainingConfig(Settings):
         compile: Let torch.compile make the networks faster; the first steps take minutes.
         seed: Seed of everything drawn.
         min_tissue: Least share of tissue in a training tile, 0 to 1.
+        max_pen: Largest share of ink in a training tile, 0 to 1.
+        min_blur: Least variance of the Laplacian of a training tile, squared grey levels; 0 takes blurred ones too.
         max_tiles: Most tiles to train on; more are thinned out evenly.
         cache_tiles: Most tiles to hold in memory, 192 KiB each; with more, tiles are read when needed.
         validation_share: Share of the slides (or, with fewer than three, of their area) that is held out.
@@ -70,6 +72,8 @@ class TrainingConfig(Settings):
     compile: bool = False
     seed: int = Field(default=0, ge=0)
     min_tissue: float = Field(default=0.5, ge=0, le=1)
+    max_pen: float = Field(default=0.1, ge=0, le=1)
+    min_blur: float = Field(default=0.0, ge=0)
     max_tiles: int = Field(default=20_000, ge=1)
     cache_tiles: int = Field(default=4000, ge=0)
     validation_share: float = Field(default=0.1, ge=0, lt=1)

@@ -69,7 +69,7 @@ class TrainingData:
                 f"A batch of {config.batch} images cannot be shared evenly by {replicas.count()} processes",
                 "Set training.batch to a multiple of their number",
             )
-        tiles = tissue_tiles(slides, config.min_tissue)
+        tiles = tissue_tiles(slides, config.min_tissue, config.max_pen, config.min_blur)
         split = split_tiles(tiles, slides, config.validation_share)
         self.source = TilePixels(slides, thinned(split.training, slides, config.max_tiles), config.cache_tiles)
         rng = self._rng(_LOOKS, 0)
