@@ -15,6 +15,7 @@ from rich.console import Console
 from pipelines.config import RunConfig, device
 from pipelines.model import Model
 from pipelines.progress import tell
+from pipelines.tile import told_holes
 from pipelines.workspace import Workspace
 from wsi_stain import __version__
 from wsi_stain.errors import NoTissueError, WsiStainError
@@ -44,11 +45,14 @@ def failed_row(source: SlideSource, error: Exception, seconds: float) -> SlideRo
 
 def finished_row(slide: StoredSlide, source: SlideSource, out: Path, output: PurePosixPath, seconds: float) -> SlideRow:
     """The row of a slide whose pyramid stands at `out` / `output`."""
+    tiles, holes = int(slide.kept.sum()), slide.record.holes
     return SlideRow(
         slide=source.relative,
         slide_id=source.slide_id,
-        status="done",
-        tiles=int(slide.kept.sum()),
+        status="done-with-holes" if holes else "done",
+        reason=told_holes(holes, tiles) if holes else "",
+        remedy="Copy the slide again from its source and run the same command" if holes else "",
+        tiles=tiles,
         seconds=round(seconds, 1),
         output=str(output),
         size=slide.size,

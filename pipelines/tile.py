@@ -71,6 +71,8 @@ def tile_all(
         results.append(result)
         if result.error is not None:
             progress.say(f"{result.key}: {told(result.error)}")
+        elif result.value["holes"]:
+            progress.say(f"{result.key}: {told_holes(result.value['holes'], result.value['tiles'])}")
     return results
 
 
@@ -84,7 +86,7 @@ def tile_flow(source: SlideSource, store: Path, config: TilingConfig, say: Calla
         say: Told why a slide that was tiled before is tiled again.
 
     Returns:
-        The survey's receipt.
+        The last receipt: key, slide_id, tiles, holes, stain.
     """
     (survey,) = yield [Task(survey_slide, SurveyTask(source, store, config), "survey")]
     key, blocks = survey["key"], [BlockIndex(*block) for block in survey["blocks"]]
@@ -92,5 +94,10 @@ def tile_flow(source: SlideSource, store: Path, config: TilingConfig, say: Calla
         say(f"{source.relative}: tiled again, because {survey['redone_because']}")
     if not survey["complete"]:
         yield [Task(tile_block, BlockTask(source, store, config, block, key), "tile") for block in blocks]
-    yield [Task(finish_slide, FinishTask(source, store, config, key), "measure")]
-    return survey
+    (finish,) = yield [Task(finish_slide, FinishTask(source, store, config, key), "measure")]
+    return finish
+
+
+def told_holes(holes: int, tiles: int) -> str:
+    """In one line, that some of a slide's tiles are damaged in its file."""
+    return f"{holes} of {tiles} tiles cannot be read and show a coarser level"

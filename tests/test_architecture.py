@@ -26,6 +26,7 @@ PARTS = """
 wsi_stain.artifact
 wsi_stain.augment
 wsi_stain.baselines
+wsi_stain.block_tiles
 wsi_stain.blockfile
 wsi_stain.checkpoint
 wsi_stain.chunks
@@ -42,6 +43,7 @@ wsi_stain.metrics
 wsi_stain.ome_tiff
 wsi_stain.ome_xml
 wsi_stain.ome_zarr
+wsi_stain.openslide_handle
 wsi_stain.output
 wsi_stain.pix2pix
 wsi_stain.pix2pix.batchnorm

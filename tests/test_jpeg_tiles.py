@@ -26,8 +26,8 @@ WIDTH, HEIGHT = 333, 217
 
 
 def tiles_of(path: Path) -> JpegTiles:
-    with openslide.OpenSlide(path) as handle:
-        return JpegTiles(path, dict(handle.properties), [Size(*size) for size in handle.level_dimensions])
+    with SlideFile(path) as file:
+        return JpegTiles(path, file.properties["openslide.vendor"], [(level.size, level.tile) for level in file.levels])
 
 
 def by_openslide(path: Path, level: int, region: Region) -> NDArray[np.uint8]:
@@ -240,9 +240,7 @@ def test_what_is_unusual_is_left(tmp_path: Path, make: Any) -> None:
 
 def test_other_vendors_are_left(tmp_path: Path) -> None:
     path = write_jpeg_slide(tmp_path / "a.tif", [noise(256, 192)], Jpeg())
-    with openslide.OpenSlide(path) as handle:
-        properties = dict(handle.properties) | {"openslide.vendor": "ventana"}
-    tiles = JpegTiles(path, properties, [Size(256, 192)])
+    tiles = JpegTiles(path, "ventana", [(Size(256, 192), Size(64, 64))])
     region = Region(3, 4, 10, 10)
     assert tiles.paste(0, region, np.zeros((10, 10, 3), np.uint8)) == [region]
     tiles.close()

@@ -1,11 +1,17 @@
-"""The command `tile`: what it says and how it ends, slide by slide."""
+"""The command `tile`: what it says and how it ends, slide by slide; and whatever stops it, a rerun mends."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from commands import Run
+from slide_files import Jpeg, write_jpeg_slide
+from slide_files import write_slide as write_lossless
+from tiled_slides import SIZE, SMALL, contents, paint
 
 from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore
@@ -50,3 +56,36 @@ def test_why_a_slide_is_done_again_is_told(slides: Path, wsi_stain: Run, tmp_pat
 def test_doubts_about_a_resolution_are_told(slides: Path, wsi_stain: Run, tmp_path: Path) -> None:
     command = ("tile", slides / "a.tif", "-s", tmp_path / "tiles.zarr", "-c", "small", "-j", 0)
     assert "a.tif: 0.5 um/px was given" in wsi_stain(*command, "--slide-mpp", 0.5).out
+
+
+def tile(slides: Path, store: Path, workers: int = 0, failpoint: str = "") -> int:
+    command = [sys.executable, "-m", "pipelines.cli", "tile", str(slides), "--store", str(store), "-j", str(workers)]
+    environment = {**os.environ, "WSI_STAIN_FAILPOINT": failpoint}
+    return subprocess.run(command, env=environment, check=False, timeout=300).returncode
+
+
+def test_killed_while_tiling_and_run_again_by_two_workers_gives_the_same_bytes(tmp_path: Path) -> None:
+    """One slide of two blocks as JPEG, one of one block without loss; the kill comes after the first shard."""
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    write_jpeg_slide(slides / "a.svs", [paint(SIZE)], Jpeg((240, 240), aperio=True), mpp=0.5)
+    write_lossless(slides / "b.tif", [paint(SMALL, seed=1)], mpp=0.5)
+    assert tile(slides, tmp_path / "undisturbed") == 0
+    assert tile(slides, tmp_path / "store", failpoint="before-rename:17") == -9
+    assert TileStore(tmp_path / "store").slide_ids() == []
+    assert len(list((tmp_path / "store").rglob("shard-*.json"))) == 1
+    assert tile(slides, tmp_path / "store", workers=2) == 0
+    assert contents(tmp_path / "store") == contents(tmp_path / "undisturbed")
+
+
+def test_holes_are_told_and_too_many_are_a_failure(wsi_stain: Run, tmp_path: Path) -> None:
+    jpeg, spoilt = Jpeg((240, 240), aperio=True), {(0, 10): b"no JPEG"}
+    slide = write_jpeg_slide(tmp_path / "a.svs", [paint(SMALL)], jpeg, mpp=0.5, spoilt=spoilt)
+    config = tmp_path / "c.yaml"
+    config.write_text("tiling: {max_holes: 0.5}")
+    ended = wsi_stain("tile", slide, "--store", tmp_path / "store", "-j", 0, "-c", config)
+    assert ended.code == 0
+    assert "a.svs: 4 of" in ended.out + ended.err and "cannot be read and show a coarser level" in ended.out + ended.err
+    ended = wsi_stain("tile", slide, "--store", tmp_path / "strict", "-j", 0)
+    assert ended.code == 3
+    assert "expected at most 5.0%" in ended.out + ended.err and "tiling.max_holes" in ended.out + ended.err

@@ -7,100 +7,34 @@ import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from scipy import ndimage
+from tiled_slides import GLASS, SIZE, SMALL, Run, contents, paint, write
 
-from wsi_stain import tiling
+from wsi_stain import block_tiles, tiling
 from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex
 from wsi_stain.quality import QUALITIES, tile_quality
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource, find_slides
-from wsi_stain.store import StoredSlide, TileStore
+from wsi_stain.store import StoredSlide
 from wsi_stain.tiling import (
     BlockTask,
-    FinishTask,
     LookTask,
-    SurveyTask,
     TilingConfig,
-    finish_slide,
     identify_slide,
     look_at_slide,
-    survey_slide,
     tile_block,
 )
 from wsi_stain.tissue import TissueConfig
 
-SIZE = Size(4703, 901)
-"""Two blocks, and odd tiles at both far edges."""
-SMALL = Size(1503, 905)
 DATA = Path(os.environ.get("WSI_STAIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
-GLASS = (240, 238, 242)
-
-
-@cache
-def paint(size: Size, seed: int = 0) -> NDArray[np.uint8]:
-    """H&E on glass: two pieces of tissue, one in each block, with eosin stroma and hematoxylin nuclei."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: size.height, : size.width]
-    pieces = ((x - 900) / 500) ** 2 + ((y - 400) / 350) ** 2 < 1
-    pieces |= ((x - 4450) / 180) ** 2 + ((y - 600) / 180) ** 2 < 1
-    nuclei = ndimage.gaussian_filter(rng.random(x.shape), 3) > 0.52
-    h = np.where(nuclei, 1.1, 0.15) * pieces
-    e = np.where(nuclei, 0.25, 0.6) * pieces
-    od = h[..., None] * (0.65, 0.70, 0.29) + e[..., None] * (0.12, 0.92, 0.35)
-    noise = rng.normal(0, 2, od.shape)
-    return (np.asarray(GLASS) * np.exp(-od) + noise).clip(0, 255).astype(np.uint8)
-
-
-def write(path: Path, pixels: NDArray[np.uint8], mpp: float | None = 0.5) -> SlideSource:
-    """Write a tiled, lossless TIFF that OpenSlide opens."""
-    resolution: dict[str, Any] = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
-    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", compression="zlib", metadata=None, **resolution)
-    return SlideSource(path=path, slide_id=path.name, relative=path.name)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One slide, and where it goes."""
-
-    source: SlideSource
-    store: Path
-    config: TilingConfig = field(default_factory=TilingConfig)
-
-    def survey(self) -> dict[str, Any]:
-        return survey_slide(SurveyTask(self.source, self.store, self.config))
-
-    def blocks(self, survey: dict[str, Any]) -> list[dict[str, Any]]:
-        places = [BlockIndex(*block) for block in survey["blocks"]]
-        return [tile_block(BlockTask(self.source, self.store, self.config, place, survey["key"])) for place in places]
-
-    def finish(self, survey: dict[str, Any]) -> dict[str, Any]:
-        return finish_slide(FinishTask(self.source, self.store, self.config, survey["key"]))
-
-    def whole(self) -> StoredSlide:
-        survey = self.survey()
-        self.blocks(survey)
-        self.finish(survey)
-        return self.stored
-
-    @property
-    def stored(self) -> StoredSlide:
-        return TileStore(self.store)[self.source.slide_id]
-
-    @property
-    def ids(self) -> list[str]:
-        return TileStore(self.store).slide_ids()
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +52,6 @@ def done(source: SlideSource, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def run(source: SlideSource, tmp_path: Path) -> Run:
     return Run(source, tmp_path / "store")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # What is written
@@ -383,7 +313,7 @@ def test_a_slide_that_lacks_a_block_is_never_complete(run: Run) -> None:
 @given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 9))))
 def test_runs_are_cut_where_tiles_are_missing(places: set[tuple[int, int]]) -> None:
     tiles = sorted(map(TileIndex._make, places))
-    runs = list(tiling._runs(tiles))
+    runs = list(block_tiles._runs(tiles))
     assert [tile for run in runs for tile in run] == tiles
     for run in runs:
         assert run == [TileIndex(run[0].row, run[0].col + step) for step in range(len(run))]

@@ -4,6 +4,7 @@
     ├── ConfigError         a configuration or a command line that makes no sense
     ├── SlideError          a slide that cannot be used
     │   ├── MppError        no resolution, or an absurd one
+    │   ├── UnreadableError a place whose pixels cannot be decoded
     │   ├── NoTissueError   nothing to normalize
     │   └── StainError      not H&E, or too little of it to measure
     ├── StoreError          a tile store that is damaged, incomplete or foreign
@@ -46,6 +47,10 @@ class SlideError(WsiStainError):
 
 class MppError(SlideError):
     """A slide without a resolution, or with an absurd one."""
+
+
+class UnreadableError(SlideError):
+    """A place on a slide whose pixels cannot be decoded, though the slide opens."""
 
 
 class NoTissueError(SlideError):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -66,12 +66,12 @@ class JpegTiles:
 
     Args:
         path: The slide's file.
-        properties: OpenSlide's properties of it.
-        sizes: Sizes of OpenSlide's levels, px.
+        vendor: OpenSlide's name for its format.
+        levels: Of each of OpenSlide's levels its size and that of its tiles, px.
     """
 
-    def __init__(self, path: Path, properties: Mapping[str, str], sizes: Sequence[Size]) -> None:
-        self._levels = _directories(path, properties, sizes)
+    def __init__(self, path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> None:
+        self._levels = _directories(path, vendor, levels)
         tiles = [level.tile for level in self._levels if level is not None]
         largest = max((tile.width * tile.height * 3 for tile in tiles), default=_HELD_BYTES)
         self._tile = lru_cache(_HELD_BYTES // largest)(self._decode)
@@ -149,23 +149,17 @@ def _header(page: Any) -> bytes:
     return marker + (page.jpegtables or _SOI)[2:].removesuffix(b"\xff\xd9")
 
 
-def _directories(path: Path, properties: Mapping[str, str], sizes: Sequence[Size]) -> list[_Directory | None]:
+def _directories(path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> list[_Directory | None]:
     """Each level's directory; None where OpenSlide must read the level."""
-    nothing: list[_Directory | None] = [None] * len(sizes)
-    if simplejpeg is None or properties.get("openslide.vendor") not in _VENDORS:
+    nothing: list[_Directory | None] = [None] * len(levels)
+    if simplejpeg is None or vendor not in _VENDORS:
         return nothing
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in islice(tiff.pages, _MAX_DIRECTORIES) if page.is_tiled]
-            return [_directory(pages, size, _stated_tile(properties, number)) for number, size in enumerate(sizes)]
+            return [_directory(pages, size, tile) for size, tile in levels]
     except Exception:  # whatever a parser says of a strange file: OpenSlide has opened it
         return nothing
-
-
-def _stated_tile(properties: Mapping[str, str], number: int) -> Size:
-    """The size of a level's tiles as OpenSlide tells it."""
-    width, height = (int(properties.get(f"openslide.level[{number}].tile-{side}", 0)) for side in ("width", "height"))
-    return Size(width, height)
 
 
 def _directory(pages: Sequence[Any], size: Size, tile: Size) -> _Directory | None:
@@ -187,5 +181,5 @@ def _is_plain(page: Any, tile: Size) -> bool:
     """Whether a directory holds interleaved RGB or YCbCr of 8 bits as JPEG, in tiles of this size and not too large."""
     coding = (page.compression, page.planarconfig, page.samplesperpixel, page.bitspersample, page.imagedepth)
     known = coding == (_JPEG, 1, 3, 8, 1) and page.photometric in _TRANSFORMS
-    fits = Size(page.tilewidth, page.tilelength) == tile and 0 < tile.width * tile.height <= _MAX_TILE_PIXELS
+    fits = Size(page.tilewidth, page.tilelength) == tile and tile.width * tile.height <= _MAX_TILE_PIXELS
     return bool(known and fits)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from wsi_stain.errors import SlideError
+from wsi_stain.errors import SlideError, UnreadableError
 from wsi_stain.geometry import Mpp, Region, Size, cut_on_grid
+from wsi_stain.openslide_handle import DAMAGED
 from wsi_stain.resampling import area_average, bicubic, source_span
 from wsi_stain.resolution import MPP_RANGE, objective_power, resolve
 from wsi_stain.settings import Settings
@@ -29,6 +30,7 @@ _NATIVE_TOLERANCE = Fraction(1, 100)
 _LEVEL_TOLERANCE = Fraction(1, 1000)
 _PIECE_LEVEL = Size(4096, 2048)
 _MAX_READ_PIXELS = 2**29
+_MOST_MENDED = 0.5
 
 
 class SlideConfig(Settings):
@@ -149,6 +151,23 @@ class Slide:
         Raises:
             SlideError: The pixels cannot be decoded, or the region is beyond any memory.
         """
+        return self._read(region, None)
+
+    def read_mended(self, region: Region) -> tuple[NDArray[np.uint8], bool]:
+        """As `read`, of a slide that may be damaged here and there.
+
+        Returns:
+            The pixels, and whether some of them could not be decoded: these are shown as the next coarser level has
+            them, enlarged at their place, or as background where that cannot be decoded either.
+
+        Raises:
+            UnreadableError: Far too much cannot be decoded.
+            SlideError: The file can no longer be opened, or the region is beyond any memory.
+        """
+        mended: list[Region] = []
+        return self._read(region, mended), bool(mended)
+
+    def _read(self, region: Region, mended: list[Region] | None) -> NDArray[np.uint8]:
         self._refuse_huge(region.width * region.height)
         out = np.full((region.height, region.width, 3), 255, np.uint8)
         left, top = max(region.x, 0), max(region.y, 0)
@@ -156,7 +175,7 @@ class Slide:
         if left < right and top < bottom:
             inside = Region(left, top, right - left, bottom - top)
             target = out[top - region.y : bottom - region.y, left - region.x : right - region.x]
-            self._read_grid(self._frame, inside, target)
+            self._read_grid(self._frame, inside, target, mended)
         return out
 
     def thumbnail(self, mpp: float) -> NDArray[np.uint8]:
@@ -164,6 +183,9 @@ class Slide:
 
         Args:
             mpp: Wanted resolution, um per px. The true one along an axis is mpp * size / thumbnail size.
+
+        Raises:
+            UnreadableError: Most of it cannot be decoded; less than that is mended as in `read_mended`.
         """
         shape = [
             max(1, min(length, round(length * own / mpp))) for length, own in zip(self.size, self.mpp, strict=True)
@@ -175,8 +197,11 @@ class Slide:
             self._frame.step_x * Fraction(self.size.width, size.width),
             self._frame.step_y * Fraction(self.size.height, size.height),
         )
-        out = np.empty((size.height, size.width, 3), np.uint8)
-        self._read_grid(grid, Region(0, 0, *size), out)
+        out, mended = np.empty((size.height, size.width, 3), np.uint8), list[Region]()
+        self._read_grid(grid, Region(0, 0, *size), out, mended)
+        level = self._file.levels[self._level_for(grid)]
+        if sum(part.width * part.height for part in mended) > _MOST_MENDED * level.size.width * level.size.height:
+            raise UnreadableError(f"Most of {self.path} cannot be read", DAMAGED)
         return out
 
     def fingerprint(self) -> dict[str, Any]:
@@ -211,10 +236,10 @@ class Slide:
                 "Read it in smaller regions, or at a coarser mpp",
             )
 
-    def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8]) -> None:
+    def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8], mended: list[Region] | None) -> None:
         """Fill `out` (height, width, 3) with a region within a grid, piece by piece, so that memory stays flat."""
         if grid.step_x == grid.step_y == 1:
-            out[:] = self._file.read(0, region)
+            out[:] = self._file.read(0, region, mended)
             return
         number = self._level_for(grid)
         level = self._file.levels[number]
@@ -222,9 +247,11 @@ class Slide:
         piece_size = Size(max(1, floor(_PIECE_LEVEL.width / step_x)), max(1, floor(_PIECE_LEVEL.height / step_y)))
         for piece in cut_on_grid(region, piece_size):
             target = out[piece.y - region.y :, piece.x - region.x :][: piece.height, : piece.width]
-            target[:] = self._sample(number, step_x, step_y, piece)
+            target[:] = self._sample(number, step_x, step_y, piece, mended)
 
-    def _sample(self, number: int, step_x: Fraction, step_y: Fraction, piece: Region) -> NDArray[np.uint8]:
+    def _sample(
+        self, number: int, step_x: Fraction, step_y: Fraction, piece: Region, mended: list[Region] | None
+    ) -> NDArray[np.uint8]:
         """Pixels (height, width, 3) of a piece of a grid whose steps are in pixels of level `number`."""
         size_level = self._file.levels[number].size
         finer = _is_finer(step_x, step_y)
@@ -232,7 +259,7 @@ class Slide:
         first_x, first_y = piece.x * step_x, piece.y * step_y
         left, right = source_span(first_x, step_x, piece.width, margin, size_level.width)
         top, bottom = source_span(first_y, step_y, piece.height, margin, size_level.height)
-        pixels = self._file.read(number, Region(left, top, right - left, bottom - top))
+        pixels = self._file.read(number, Region(left, top, right - left, bottom - top), mended)
         return sample(pixels, first_x - left, first_y - top, step_x, step_y, piece.width, piece.height)
 
     def _level_for(self, grid: _Grid) -> int:

@@ -5,6 +5,8 @@ a level by `x_l0 / downsample` and blends neighbouring pixels when that is fract
 whole are therefore read in whole cells of a fixed grid: what a pixel shows depends on its place alone, never on the
 region asked for. Level 0 and whole downsamples are exact anywhere.
 
+What cannot be decoded is an error, or on request mended: shown as the next coarser level has it, enlarged at its place.
+
 Memory bound: beside the pixels returned, one piece of `_PIECE` pixels in RGBA, and 24 MiB of JPEG tiles.
 """
 
@@ -21,24 +23,24 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from wsi_stain.dicom import files_of_slide
-from wsi_stain.errors import SlideError
+from wsi_stain.errors import SlideError, UnreadableError
 from wsi_stain.geometry import Region, Size, cut_on_grid
 from wsi_stain.jpeg_tiles import JpegTiles
+from wsi_stain.openslide_handle import DAMAGED, OpenSlideHandle
+from wsi_stain.resampling import bicubic, source_span
 
 _PIECE = Size(4096, 512)
 _CELL = Size(512, 512)
 _MAX_SIDE = 2**21
 _MAX_LEVELS = 64
+_UNKNOWN_TILE = Size(256, 256)
+_MOST_MENDED = 1000
 _DIGEST_PIECES = 64
 _DIGEST_PIECE_BYTES = 65_536
-
-_UNSUPPORTED = "Check that the copy is complete, or convert it to a pyramidal TIFF that OpenSlide reads"
-_DAMAGED = "The file is probably damaged or incomplete: copy it again from its source"
 
 
 class Level(NamedTuple):
@@ -49,16 +51,18 @@ class Level(NamedTuple):
         scale_x: Level-0 pixels per pixel of this level along x.
         scale_y: Likewise along y.
         downsample: OpenSlide's own figure, by which its `read_region` places this level.
+        tile: The file's own tiles, as OpenSlide states them; 256 px where it does not.
     """
 
     size: Size
     scale_x: Fraction
     scale_y: Fraction
     downsample: float
+    tile: Size
 
 
 class SlideFile:
-    """An open slide. A handle is dead after its first error, so it is reopened once before giving up.
+    """An open slide.
 
     Args:
         path: The file; for formats of many files the one that OpenSlide opens.
@@ -70,14 +74,15 @@ class SlideFile:
 
     def __init__(self, path: Path, to_srgb: bool = False) -> None:
         self.path = path
-        self._handle = _open(path)
+        self._handle = OpenSlideHandle(path)
         try:
-            self.properties: dict[str, str] = dict(self._handle.properties)
-            self.levels = _levels(path, self._handle.level_dimensions, self._handle.level_downsamples)
-            self.background = _background(self.properties)
-            self.icc_profile = _icc_profile(self._handle)
+            self.properties = self._handle.properties
+            self.levels = _levels(self._handle)
+            self.background = self._handle.background
+            self.icc_profile = self._handle.icc_profile
             self._to_srgb = _to_srgb(path, self.icc_profile) if to_srgb else None
-            self._tiles = JpegTiles(path, self.properties, [level.size for level in self.levels])
+            vendor = self.properties.get("openslide.vendor", "")
+            self._tiles = JpegTiles(path, vendor, [(level.size, level.tile) for level in self.levels])
         except BaseException:
             self._handle.close()
             raise
@@ -97,20 +102,20 @@ class SlideFile:
         self._handle.close()
         self._tiles.close()
 
-    def read(self, level: int, region_level: Region) -> NDArray[np.uint8]:
+    def read(self, level: int, region_level: Region, mended: list[Region] | None = None) -> NDArray[np.uint8]:
         """RGB pixels of a level, (height, width, 3), alpha composited on the background.
 
         Args:
             level: Its number, 0 the finest.
             region_level: Within the level, in its own pixels.
+            mended: Parts that cannot be decoded are added here, in pixels of the level, and shown as the next coarser
+                level has them; where that cannot be decoded either, as background. Without it they are an error.
 
         Raises:
-            SlideError: The region could not be decoded, not even by a fresh handle.
+            UnreadableError: A part could not be decoded, not even by a fresh handle; or far too many.
+            SlideError: The file can no longer be opened.
         """
-        x, y, width, height = region_level
-        out = np.empty((height, width, 3), np.uint8)
-        for part in self._tiles.paste(level, region_level, out):
-            self._compose(level, part, out[part.y - y :, part.x - x :][: part.height, : part.width])
+        out = self._read(level, region_level, mended)
         if self._to_srgb is not None:
             _convert(out, self._to_srgb)
         return out
@@ -119,41 +124,51 @@ class SlideFile:
         """Identity of the content: {"size": bytes, "sha256": of evenly spaced pieces of all files}; see `_digest`."""
         return _digest(_companions(self.path))
 
-    def _compose(self, level: int, region_level: Region, out: NDArray[np.uint8]) -> None:
-        """Fill `out` (height, width, 3) by OpenSlide."""
-        x, y = region_level.x, region_level.y
+    def _read(self, level: int, region_level: Region, mended: list[Region] | None) -> NDArray[np.uint8]:
+        """As `read`, in the file's own colour space."""
+        out = np.empty((region_level.height, region_level.width, 3), np.uint8)
         exact = self.levels[level].downsample.is_integer()
-        for piece in cut_on_grid(region_level, _PIECE if exact else _CELL):
-            part = piece if exact else _whole_cell(piece, self.levels[level].size)
-            pixels = self._decode(level, part)
-            cut = pixels[piece.y - part.y :, piece.x - part.x :][: piece.height, : piece.width]
-            out[piece.y - y :, piece.x - x :][: piece.height, : piece.width] = cut
+        for part in self._tiles.paste(level, region_level, out):
+            for piece in cut_on_grid(part, _PIECE if exact else _CELL):
+                self._fill(level, piece, _window(out, region_level, piece), mended)
+        return out
 
-    def _decode(self, level: int, region_level: Region) -> NDArray[np.uint8]:
-        downsample = self.levels[level].downsample
-        location_l0 = round(region_level.x * downsample), round(region_level.y * downsample)
-        size = region_level.width, region_level.height
+    def _fill(self, level: int, piece: Region, out: NDArray[np.uint8], mended: list[Region] | None) -> None:
+        """Fill `out` (height, width, 3) with a piece by OpenSlide; if need be tile by tile, so as to lose no more."""
         try:
-            image = self._handle.read_region(location_l0, level, size)
-        except openslide.OpenSlideError:
-            image = self._decode_afresh(location_l0, level, size)
-        return self._rgb(image)
+            out[:] = self._decode(level, piece, complete=mended is not None)
+        except UnreadableError:
+            if mended is None or len(mended) >= _MOST_MENDED:
+                raise
+            tiles = list(cut_on_grid(piece, self.levels[level].tile))
+            if len(tiles) == 1:
+                mended.append(piece)
+                out[:] = self._stand_in(level, piece)
+                return
+            for tile in tiles:
+                self._fill(level, tile, _window(out, piece, tile), mended)
 
-    def _decode_afresh(self, location_l0: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
-        self._handle.close()
+    def _decode(self, level: int, piece: Region, complete: bool) -> NDArray[np.uint8]:
+        """A piece that lies within one cell of the grid, where the level has a fractional downsample."""
+        own = self.levels[level]
+        part = piece if own.downsample.is_integer() else _whole_cell(piece, own.size)
+        location_l0 = round(part.x * own.downsample), round(part.y * own.downsample)
+        pixels = self._handle.read(location_l0, level, Size(part.width, part.height), complete)
+        return _window(pixels, part, piece)
+
+    def _stand_in(self, level: int, part: Region) -> NDArray[np.uint8] | tuple[int, int, int]:
+        """What the next coarser level shows at the place of a part, (height, width, 3); the background without one."""
+        if level + 1 == len(self.levels):
+            return self.background
+        own, coarser = self.levels[level], self.levels[level + 1]
+        step_x, step_y = own.scale_x / coarser.scale_x, own.scale_y / coarser.scale_y
+        left, right = source_span(part.x * step_x, step_x, part.width, 2, coarser.size.width)
+        top, bottom = source_span(part.y * step_y, step_y, part.height, 2, coarser.size.height)
         try:
-            self._handle = openslide.OpenSlide(self.path)
-            image: Image.Image = self._handle.read_region(location_l0, level, size)
-        except openslide.OpenSlideError as error:
-            raise SlideError(
-                f"{self.path} cannot be read at level {level}, level-0 position {location_l0}: {error}", _DAMAGED
-            ) from error
-        return image
-
-    def _rgb(self, image: Image.Image) -> NDArray[np.uint8]:
-        if image.getchannel("A").getextrema() != (255, 255):
-            image = Image.alpha_composite(Image.new("RGBA", image.size, (*self.background, 255)), image)
-        return np.asarray(image.convert("RGB"))
+            pixels = self._read(level + 1, Region(left, top, right - left, bottom - top), None)
+        except UnreadableError:
+            return self.background
+        return bicubic(pixels, part.x * step_x - left, part.y * step_y - top, step_x, step_y, part.width, part.height)
 
 
 def srgb_profile() -> bytes:
@@ -163,33 +178,26 @@ def srgb_profile() -> bytes:
     return bytes(profile)
 
 
-def _open(path: Path) -> openslide.OpenSlide:
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise SlideError(
-            f"{path} cannot be opened: {error.strerror or error}", "Check the path and its permissions"
-        ) from error
-    try:
-        return openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        raise SlideError(f"{path} is not a slide in a format that OpenSlide supports", _UNSUPPORTED) from error
-    except openslide.OpenSlideError as error:
-        raise SlideError(f"{path} cannot be opened as a slide: {error}", _UNSUPPORTED) from error
-
-
-def _levels(path: Path, sizes: Sequence[tuple[int, int]], downsamples: Sequence[float]) -> tuple[Level, ...]:
+def _levels(handle: OpenSlideHandle) -> tuple[Level, ...]:
+    sizes = handle.sizes
     if len(sizes) > _MAX_LEVELS or any(not 1 <= side <= _MAX_SIDE for size in sizes for side in size):
         raise SlideError(
-            f"{path} states levels of {list(sizes)[:4]} px, expected sides of 1 to {_MAX_SIDE}"
-            f" and at most {_MAX_LEVELS} levels",
-            _DAMAGED,
+            f"{handle.path} states {len(sizes)} levels of {[tuple(size) for size in sizes[:4]]} px, expected sides of 1"
+            f" to {_MAX_SIDE} and at most {_MAX_LEVELS} levels",
+            DAMAGED,
         )
     width_l0, height_l0 = sizes[0]
     return tuple(
-        Level(Size(width, height), _scale(width_l0, width), _scale(height_l0, height), float(downsample))
-        for (width, height), downsample in zip(sizes, downsamples, strict=True)
+        Level(size, _scale(width_l0, size.width), _scale(height_l0, size.height), downsample, _tile(handle, number))
+        for number, (size, downsample) in enumerate(zip(sizes, handle.downsamples, strict=True))
     )
+
+
+def _tile(handle: OpenSlideHandle, number: int) -> Size:
+    """The size of a level's tiles as OpenSlide states it."""
+    name = f"openslide.level[{number}].tile"
+    width, height = (int(handle.properties.get(f"{name}-{side}", 0)) for side in ("width", "height"))
+    return Size(width, height) if width > 0 and height > 0 else _UNKNOWN_TILE
 
 
 def _scale(length_l0: int, length: int) -> Fraction:
@@ -200,23 +208,6 @@ def _scale(length_l0: int, length: int) -> Fraction:
     """
     factor = round(length_l0 / length)
     return Fraction(factor) if abs(length * factor - length_l0) < factor else Fraction(length_l0, length)
-
-
-def _background(properties: dict[str, str]) -> tuple[int, int, int]:
-    text = properties.get("openslide.background-color", "FFFFFF")
-    try:
-        red, green, blue = bytes.fromhex(text)
-    except ValueError:
-        return 255, 255, 255
-    return red, green, blue
-
-
-def _icc_profile(handle: openslide.OpenSlide) -> bytes | None:
-    try:
-        profile = handle.color_profile
-    except ImageCms.PyCMSError:
-        return None
-    return None if profile is None else bytes(profile.tobytes())
 
 
 def _to_srgb(path: Path, icc_profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
@@ -231,11 +222,17 @@ def _to_srgb(path: Path, icc_profile: bytes | None) -> ImageCms.ImageCmsTransfor
 
 def _convert(pixels: NDArray[np.uint8], transform: ImageCms.ImageCmsTransform) -> None:
     """Convert RGB (height, width, 3) in place, piece by piece."""
-    for piece in cut_on_grid(Region(0, 0, pixels.shape[1], pixels.shape[0]), _PIECE):
-        part = pixels[piece.y :, piece.x :][: piece.height, : piece.width]
+    frame = Region(0, 0, pixels.shape[1], pixels.shape[0])
+    for piece in cut_on_grid(frame, _PIECE):
+        part = _window(pixels, frame, piece)
         image = Image.fromarray(np.ascontiguousarray(part))
         ImageCms.applyTransform(image, transform, inPlace=True)
         part[:] = np.asarray(image)
+
+
+def _window(pixels: NDArray[np.uint8], frame: Region, part: Region) -> NDArray[np.uint8]:
+    """A part of a region's pixels (height, width, 3), as a view."""
+    return pixels[part.y - frame.y :, part.x - frame.x :][: part.height, : part.width]
 
 
 def _whole_cell(part: Region, size_level: Size) -> Region:

@@ -7,14 +7,14 @@
 Each function takes one frozen record, returns a small receipt, and returns at once where its work already stands for
 the same key: the fingerprint of the source, of these settings, and of the store's format.
 
-Memory bound: a block task holds its kept tiles (at most 50 MB) and one row of them.
+Memory bound: a block task holds its kept tiles (at most 50 MB) and what reading one row of them takes.
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_stain import journal
+from wsi_stain.block_tiles import read_tiles
 from wsi_stain.chunks import CodecName
-from wsi_stain.errors import NoTissueError, SlideError, StoreError
-from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex, tiles_of
+from wsi_stain.errors import NoTissueError, SlideError, StoreError, UnreadableError
+from wsi_stain.geometry import BlockIndex, Region, Size, TileIndex
 from wsi_stain.grid import TileGrid, tile_grid
 from wsi_stain.quality import block_quality, quality_maps
 from wsi_stain.settings import Settings
@@ -46,19 +47,22 @@ VERSION = 2
 
 
 class TilingConfig(Settings):
-    """How slides become tiles. Everything here affects pixels.
+    """How slides become tiles. Everything here affects pixels, but for `max_holes`.
 
     Attributes:
         slide: How slides are read.
         tissue: What counts as tissue.
         stain: How a slide's stain is measured.
         codec: How tiles are compressed: `lossless`, or `jpeg` (quality 95, about a seventh of the size).
+        max_holes: Share of a slide's tiles that may be unreadable in the file: those are shown as its next coarser
+            level has them, and listed. With more of them the slide fails.
     """
 
     slide: SlideConfig = Field(default_factory=SlideConfig)
     tissue: TissueConfig = Field(default_factory=TissueConfig)
     stain: StainConfig = Field(default_factory=StainConfig)
     codec: CodecName = "lossless"
+    max_holes: float = Field(default=0.05, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -210,10 +214,11 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
     """Write the shard of one block.
 
     Returns:
-        The shard's receipt: key, product (name, size, sha256), block, tiles, quality (of each tile, in their order).
+        The shard's receipt: key, product (name, size, sha256), block, tiles, quality (of each tile, in their order),
+        holes ([[row, col], ...] of the tiles that cannot be read and are shown as a coarser level has them).
 
     Raises:
-        SlideError: Pixels cannot be read.
+        SlideError: The slide can no longer be read at all.
         OutputError: The shard cannot be written.
     """
     writer = TileStore(task.store).writer(task.source.slide_id)
@@ -223,18 +228,19 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
     if standing is not None:
         return standing
     with _opened(task.source, task.config) as slide:
-        tiles = dict(_read_tiles(slide, writer.kept(), task.block))
+        tiles, holes = read_tiles(slide, writer.kept(), task.block)
         quality = block_quality(tiles, slide.size, slide.mpp)
-    return writer.write_shard(task.block, tiles, task.key, quality=quality)
+    return writer.write_shard(task.block, tiles, task.key, quality=quality, holes=[list(hole) for hole in holes])
 
 
 def finish_slide(task: FinishTask) -> dict[str, Any]:
     """Measure the slide's stain on a sample of its tiles, and mark the slide as complete.
 
     Returns:
-        The receipt: key, slide_id, tiles, stain (StainStatistics as JSON).
+        The receipt: key, slide_id, tiles, holes (number of tiles that cannot be read), stain (StainStatistics as JSON).
 
     Raises:
+        UnreadableError: There are too many holes.
         StainError: The slide is not H&E.
         SlideError: The source changed while it was tiled.
         StoreError: A shard is missing.
@@ -246,7 +252,8 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
     else:
         record = _complete(writer, task)
     stain = record.stain.model_dump(mode="json") if record.stain else None
-    return {"key": task.key, "slide_id": record.slide_id, "tiles": int(writer.kept().sum()), "stain": stain}
+    tiles = int(writer.kept().sum())
+    return {"key": task.key, "slide_id": record.slide_id, "tiles": tiles, "holes": record.holes, "stain": stain}
 
 
 def _opened(source: SlideSource, config: TilingConfig) -> Slide:
@@ -265,7 +272,7 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
     return SlideRecord(
         slide_id=source.slide_id,
         fingerprint=slide.fingerprint(),
-        settings_key=journal.fingerprint([VERSION, _effective(source, config).model_dump(mode="json")]),
+        settings_key=_settings_key(_effective(source, config)),
         size=slide.size,
         mpp=slide.mpp,
         mpp_origin=slide.mpp_origin if source.mpp is None else "slide list",
@@ -277,6 +284,10 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
         icc_profile=None if profile is None else base64.b64encode(profile).decode(),
         **_labels(source),
     )
+
+
+def _settings_key(config: TilingConfig) -> str:
+    return journal.fingerprint([VERSION, config.model_dump(mode="json", exclude={"max_holes"})])
 
 
 def _labels(source: SlideSource) -> dict[str, Any]:
@@ -356,31 +367,6 @@ def _why_again(writer: SlideWriter, record: SlideRecord) -> str | None:
     return "the settings changed" if before.get("settings_key") != record.settings_key else "the store's format changed"
 
 
-# Blocks
-
-
-def _read_tiles(
-    slide: Slide, kept: NDArray[np.bool_], block: BlockIndex
-) -> Iterator[tuple[TileIndex, NDArray[np.uint8]]]:
-    """The kept tiles of a block, read in runs along rows: one read of a run decodes each of its JPEG tiles once."""
-    for run in _runs([tile for tile in tiles_of(block, kept.shape) if kept[tile]]):
-        pixels = slide.read(Region(run[0].col * TILE, run[0].row * TILE, len(run) * TILE, TILE))
-        for place, tile in enumerate(run):
-            yield tile, pixels[:, place * TILE : (place + 1) * TILE]
-
-
-def _runs(tiles: list[TileIndex]) -> Iterator[list[TileIndex]]:
-    """Cut tiles in row-major order into runs of neighbours in one row."""
-    run: list[TileIndex] = []
-    for tile in tiles:
-        if run and tile != (run[-1].row, run[-1].col + 1):
-            yield run
-            run = []
-        run.append(tile)
-    if run:
-        yield run
-
-
 # The end
 
 
@@ -409,9 +395,32 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
         )
     for name, values in quality_maps(stored.kept, receipts).items():
         writer.write_map(name, values)
-    record = record.model_copy(update={"stain": measure_stain(stored, task.config.stain)})
+    holes = _write_holes(writer, task, receipts)
+    record = record.model_copy(update={"holes": holes, "stain": measure_stain(stored, task.config.stain)})
     writer.complete(record, receipts)
     return record
+
+
+def _write_holes(writer: SlideWriter, task: FinishTask, receipts: Sequence[dict[str, Any]]) -> int:
+    """Write the map of holes if there are any, and return their number; too many fail the slide."""
+    kept = writer.kept()
+    holes = np.zeros(kept.shape, bool)
+    for receipt in receipts:
+        for hole in receipt["holes"]:
+            holes[TileIndex(*hole)] = True
+    count, tiles = int(holes.sum()), int(kept.sum())
+    if count > task.config.max_holes * tiles:
+        for receipt in receipts:
+            if receipt["holes"]:  # a fault of the network may be over when the command is run again
+                writer.forget_shard(BlockIndex(*receipt["block"]))
+        raise UnreadableError(
+            f"{count} of {tiles} tiles of {task.source.relative} cannot be read,"
+            f" expected at most {task.config.max_holes:.1%}",
+            "Copy the slide again from its source, or raise tiling.max_holes",
+        )
+    if count:
+        writer.write_map("holes", holes)
+    return count
 
 
 def _relabelled(writer: SlideWriter, source: SlideSource) -> SlideRecord:

@@ -43,6 +43,7 @@ class SlideRecord(Settings):
         site: Where the slide was made.
         split: Which part of a study the slide belongs to.
         label: The slide's label.
+        holes: How many tiles could not be read from the source and show a coarser level; `maps/holes` lists them.
         stain: Stain of the slide; None where it was not measured.
     """
 
@@ -64,6 +65,7 @@ class SlideRecord(Settings):
     site: str | None = None
     split: str | None = None
     label: str | None = None
+    holes: int = 0
     stain: StainStatistics | None = None
 
     @field_validator("relative")

@@ -123,6 +123,10 @@ class SlideWriter:
         receipt_path = self.receipt_path(_shard_name(block))
         return journal.valid_receipt(receipt_path, key, self.path / zarr_files.shard_key(block))
 
+    def forget_shard(self, block: BlockIndex) -> None:
+        """Remove a block's receipt, so that its shard is made again."""
+        self.receipt_path(_shard_name(block)).unlink(missing_ok=True)
+
     def complete(self, record: SlideRecord, receipts: Iterable[Mapping[str, Any]]) -> None:
         """Write the completion mark: from now on the slide exists for readers.
 
