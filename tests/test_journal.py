@@ -247,12 +247,11 @@ def test_a_commit_that_was_killed_can_be_done_again(tmp_path: Path, folder: Path
     assert journal.valid_receipt(tmp_path / "r.json", "key", tmp_path / "product")
 
 
-def test_a_directory_never_takes_the_place_of_another(tmp_path: Path, folder: Path) -> None:
+def test_a_directory_takes_the_place_of_what_was_there(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "product").mkdir()
-    (tmp_path / "product" / "theirs").touch()
-    with pytest.raises(OutputError, match="product cannot be written"):
-        commit(folder)
-    assert names(tmp_path / "product") == ["theirs"]
+    (tmp_path / "product" / "old").touch()
+    commit(folder)
+    assert names(tmp_path / "product") == ["a", "b"]
 
 
 def test_removing_takes_files_directories_and_nothing(tmp_path: Path, folder: Path) -> None:

@@ -23,7 +23,7 @@ from wsi_stain import journal
 from wsi_stain.blockfile import JpegConfig, halve, write_block
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import BLOCK, BlockIndex, Mpp, Size, block_region, grid_shape, level_sizes
-from wsi_stain.ome_zarr import partial_directory, write_block_shards
+from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.pyramid import StitchTask, stitch_slide
 
 Pixels = NDArray[np.uint8]
@@ -52,7 +52,7 @@ def make_task(directory: Path, pixels: Pixels, missing: frozenset[BlockIndex] = 
         blocks[index] = directory / "blocks" / f"{index.row}-{index.col}"
         write_block(blocks[index], block, kept, JpegConfig())
         levels = len(level_sizes(size))
-        shards |= write_block_shards(partial_directory(output), index, block, kept, WHITE, levels)
+        shards |= write_block_shards(journal.partial_directory(output), index, block, kept, WHITE, levels)
     return StitchTask(
         slide_id="patient",
         size=size,
@@ -157,13 +157,13 @@ def test_glass_costs_next_to_nothing(tmp_path: Path) -> None:
 
 def test_the_receipt_knows_every_file_and_no_stranger_stays(tmp_path: Path) -> None:
     task = make_task(tmp_path, noise(Size(1300, 700)))
-    stray = partial_directory(task.output) / "0" / "c" / "0" / "7" / "7"
+    stray = journal.partial_directory(task.output) / "0" / "c" / "0" / "7" / "7"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"of an attempt with another size")
     receipt = stitch_slide(task)
     assert journal.files_below(task.output) == receipt["product"]["files"]
     assert "0/c/0/7/7" not in receipt["product"]["files"]
-    assert not partial_directory(task.output).exists()
+    assert not journal.partial_directory(task.output).exists()
 
 
 def cut(path: Path) -> None:
@@ -177,7 +177,7 @@ def zero(path: Path) -> None:
 @pytest.mark.parametrize("damage", [Path.unlink, cut, zero], ids=["missing", "truncated", "zeroed"])
 def test_a_damaged_shard_leaves_no_output_and_is_made_again(tmp_path: Path, damage: Any) -> None:
     task = make_task(tmp_path, noise(Size(1300, 700)))
-    shard = partial_directory(task.output) / "1" / "c" / "0" / "0" / "0"
+    shard = journal.partial_directory(task.output) / "1" / "c" / "0" / "0" / "0"
     damage(shard)
     with pytest.raises(OutputError, match="Run the same command again"):
         stitch_slide(task)

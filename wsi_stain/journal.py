@@ -152,6 +152,11 @@ def write_receipt(receipt_path: Path, key: str, product: Path | None, **details:
     return receipt
 
 
+def partial_directory(product: Path) -> Path:
+    """Where a product that is a directory is made until it is whole; a rerun finds there what a killed run left."""
+    return product.with_name(f"{product.name}.partial")
+
+
 def commit_directory(
     partial: Path,
     product: Path,
@@ -160,10 +165,10 @@ def commit_directory(
     files: Mapping[str, Mapping[str, Any]],
     **details: Any,
 ) -> dict[str, Any]:
-    """Give a finished directory its final name, where there is nothing yet.
+    """Give a finished directory its final name, in place of what may be there.
 
     Its receipt is written first: a run killed between the two finds the directory under its partial name and a receipt
-    without product, and finishes again. The other way round it would take the directory for a stranger's.
+    without product, and finishes again. The other way round it would have to make the directory again.
 
     Args:
         partial: The directory under its preliminary name, beside the final one.
@@ -183,15 +188,19 @@ def commit_directory(
     total = sum(made["size"] for made in files.values())
     made = {"name": product.name, "size": total, "sha256": fingerprint(files), "files": files}
     receipt = {"key": key, "product": made, **details}
-    for directory in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
-        sync_directory(directory)
-    write_json(receipt_path, receipt)
-    failpoint("before-rename")
     try:
+        remove(product)
+        for directory in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+            sync_directory(directory)
+        write_json(receipt_path, receipt)
+        failpoint("before-rename")
         partial.rename(product)
+        sync_directory(product.parent)
     except OSError as error:
-        raise OutputError(f"{product} cannot be written: {error.strerror or error}", "Move what is there") from error
-    sync_directory(product.parent)
+        raise OutputError(
+            f"{product} cannot be written: {error.strerror or error}",
+            "Check the free space and the permissions there",
+        ) from error
     return receipt
 
 

@@ -30,11 +30,6 @@ Files = Mapping[str, Mapping[str, Any]]
 """Files by their path within the directory, as `journal.files_below` describes them."""
 
 
-def partial_directory(product: Path) -> Path:
-    """Where an OME-Zarr is made until it is whole."""
-    return product.with_name(f"{product.name}.partial")
-
-
 def write_block_shards(
     folder: Path, block: BlockIndex, pixels: Pixels, kept: Kept, white: Sequence[int], levels: int
 ) -> dict[str, dict[str, Any]]:

@@ -46,7 +46,7 @@ from wsi_stain.geometry import (
 )
 from wsi_stain.ome_tiff import PyramidTiff
 from wsi_stain.ome_xml import ome_xml
-from wsi_stain.ome_zarr import Files, PyramidZarr, partial_directory
+from wsi_stain.ome_zarr import Files, PyramidZarr
 
 _PX_PER_MIP_PX = 2**LEVELS
 
@@ -107,7 +107,8 @@ def stitch_slide(task: StitchTask) -> dict[str, Any]:
     """Assemble a slide's pyramid, unless its valid receipt says that this is done.
 
     Returns:
-        The receipt; beside journal's keys it has slide_id and levels (their number).
+        The receipt; beside journal's keys it has slide_id, levels (their number), mpp [x, y], objective_power and
+        provenance.
 
     Raises:
         OutputError: A block file or a shard is missing or damaged, or the pyramid cannot be written.
@@ -115,9 +116,15 @@ def stitch_slide(task: StitchTask) -> dict[str, Any]:
     done = journal.valid_receipt(task.receipt, task.key, task.output)
     if done is not None:
         return done
-    details = {"slide_id": task.slide_id, "levels": len(level_sizes(task.size))}
+    details = {
+        "slide_id": task.slide_id,
+        "levels": len(level_sizes(task.size)),
+        "mpp": list(task.mpp),
+        "objective_power": task.objective_power,
+        "provenance": dict(task.provenance),
+    }
     if task.format == "ome-zarr":
-        folder = partial_directory(task.output)
+        folder = journal.partial_directory(task.output)
         return journal.commit_directory(
             folder, task.output, task.receipt, task.key, _write_zarr(task, folder), **details
         )

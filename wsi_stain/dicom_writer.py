@@ -1,0 +1,153 @@
+"""The DICOM rendering of a finished pyramid: a directory of VL Whole Slide Microscopy files, one a level.
+
+Tiles are copied from the hybrid OME-TIFF by wsidicomizer (the extra `dicom`), so that no pixel is compressed again.
+Nothing is known of the patient, the specimen or the time, and nothing is made up: fields that may be empty are empty,
+and where DICOM insists on a moment it is 1970-01-01. UIDs derive from the task's key. Equal tasks give equal bytes.
+
+Memory bound: the offsets of the TIFF's tiles, and a few tiles.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_stain import journal
+from wsi_stain.errors import ConfigError, OutputError
+from wsi_stain.geometry import Mpp
+from wsi_stain.slide_file import srgb_profile
+
+_MOST_BASIC_OFFSET = 2**32 - 1
+"""The basic table has 32 bits for an offset within a file; larger files need the extended one."""
+
+_LONGEST_TEXT = 1024
+_NO_TIME = {"ContentDate": b"19700101", "ContentTime": b"000000.000000"}
+
+
+@dataclass(frozen=True)
+class DicomTask:
+    """One pyramid to render.
+
+    Attributes:
+        slide_id: The slide's name in receipts; it does not go into the files.
+        pyramid: The hybrid OME-TIFF.
+        mpp: Resolution of level 0, um per px.
+        objective_power: Nominal magnification, or None when it is not known.
+        icc_profile: Profile of the pixels' colour space; DICOM wants one, and None makes it sRGB.
+        provenance: How the pixels were made; goes into the derivation description, so no free text of the source.
+        output: The directory's final name.
+        receipt: Where the receipt goes.
+        key: Fingerprint of everything that the pyramid depends on.
+    """
+
+    slide_id: str
+    pyramid: Path
+    mpp: Mpp
+    objective_power: float | None
+    icc_profile: bytes | None
+    provenance: Mapping[str, str]
+    output: Path
+    receipt: Path
+    key: str
+
+
+def require_dicom() -> None:
+    """Check that DICOM can be written here.
+
+    Raises:
+        ConfigError: wsidicomizer is missing.
+    """
+    try:
+        import wsidicomizer  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"DICOM cannot be written: {error}", "Install the extra: pip install 'wsi-stain[dicom]'"
+        ) from error
+
+
+def write_dicom(task: DicomTask) -> dict[str, Any]:
+    """Render a pyramid as DICOM, unless the valid receipt says that this is done.
+
+    Returns:
+        The receipt; beside journal's keys it has slide_id and levels (their number).
+
+    Raises:
+        ConfigError: wsidicomizer is missing.
+        OutputError: The files cannot be written.
+    """
+    done = journal.valid_receipt(task.receipt, task.key, task.output)
+    if done is not None:
+        return done
+    require_dicom()
+    folder = journal.partial_directory(task.output)
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        paths = _save(task, folder)
+        for path in paths:
+            _forget_time(path)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}", "Check the free space and the permissions there"
+        ) from error
+    details = {"slide_id": task.slide_id, "levels": len(paths)}
+    return journal.commit_directory(folder, task.output, task.receipt, task.key, journal.files_below(folder), **details)
+
+
+def _save(task: DicomTask, folder: Path) -> list[Path]:
+    """Write one file a level; returns their paths."""
+    from pydicom.uid import generate_uid
+    from wsidicomizer import WsiDicomizer
+
+    from wsi_stain.dicom_source import source_of
+
+    numbers = itertools.count()  # one thread asks for them, always in the same order
+
+    def uid() -> Any:
+        return generate_uid(entropy_srcs=[task.key, str(next(numbers))])
+
+    source = source_of(task.mpp, task.icc_profile or srgb_profile(), task.objective_power)
+    large = task.pyramid.stat().st_size > _MOST_BASIC_OFFSET
+    with WsiDicomizer.open(task.pyramid, preferred_source=source, uid_generator=uid) as slide:
+        for level in slide.pyramids[0]:
+            for instance in level.instances.values():
+                _describe(instance.dataset, task)
+        saved: Iterable[Any] = slide.save(
+            folder,
+            uid_generator=uid,
+            workers=1,
+            offset_table="eot" if large else "bot",
+            include_labels=False,
+            include_overviews=False,
+            include_thumbnails=False,
+        )
+        return [Path(path) for path in saved]
+
+
+def _describe(dataset: Any, task: DicomTask) -> None:
+    """Say in one level's dataset that its pixels are derived, and how."""
+    image_type = ["DERIVED", *dataset.ImageType[1:]]
+    dataset.ImageType = image_type
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    shared.WholeSlideMicroscopyImageFrameTypeSequence[0].FrameType = image_type
+    made = "; ".join(f"{name}={value}" for name, value in sorted(task.provenance.items()))
+    dataset.DerivationDescription = f"Stain normalized. {made}"[:_LONGEST_TEXT]
+
+
+def _forget_time(path: Path) -> None:
+    """Put the same time into every file in place of the moment of writing, and make the file durable."""
+    from pydicom import dcmread
+
+    dataset = dcmread(path, stop_before_pixels=True)
+    with open(path, "r+b") as file:
+        for name, value in _NO_TIME.items():
+            element = dataset.get_item(name)
+            file.seek(element.value_tell)
+            file.write(value.ljust(element.length))
+        file.flush()
+        os.fsync(file.fileno())
