@@ -71,6 +71,14 @@ Output = Annotated[
     str | None,
     typer.Option("--output", help="What becomes of generated pixels: generator, guard, lut, or auto. [default: auto]"),
 ]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="What to make of each slide: ome-tiff, ome-zarr (lossless), or dicom; repeatable. [default: ome-tiff]",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", "-j", min=0, help="Worker processes; 0 for none. [default: one a core]")
 ]
@@ -90,6 +98,7 @@ def _overrides(
     mpp: float | None = None,
     slide_mpp: float | None = None,
     output: str | None = None,
+    formats: list[str] | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     keep_tiles: bool | None = None,
@@ -99,6 +108,7 @@ def _overrides(
     return {
         "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}, "codec": codec},
         "output": {"mode": output},
+        "formats": formats or None,
         "executor": {"workers": workers, "scheduler": scheduler},
         "keep_tiles": keep_tiles,
     }
@@ -131,6 +141,7 @@ def run(
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
     output: Output = None,
+    formats: Formats = None,
     codec: Codec = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -141,7 +152,7 @@ def run(
     from pipelines import run as pipeline
     from pipelines.config import chosen_config
 
-    overrides = _overrides(mpp, slide_mpp, output, workers, scheduler, keep_tiles or None, codec)
+    overrides = _overrides(mpp, slide_mpp, output, formats, workers, scheduler, keep_tiles or None, codec)
     request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
@@ -197,6 +208,7 @@ def normalize(
     out: Out,
     config: Config = None,
     output: Output = None,
+    formats: Formats = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     dry_run: DryRun = False,
@@ -205,7 +217,7 @@ def normalize(
     from pipelines import normalize as pipeline
     from pipelines.config import chosen_config
 
-    overrides = _overrides(output=output, workers=workers, scheduler=scheduler)
+    overrides = _overrides(output=output, formats=formats, workers=workers, scheduler=scheduler)
     request = pipeline.Request(_absolute(as_place(store)), checkpoint, out, chosen_config(config, overrides, _say))
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from pipelines.products import Format
 from wsi_stain.blockfile import JpegConfig
 from wsi_stain.errors import ConfigError
 from wsi_stain.executor import ExecutorConfig
@@ -28,7 +29,8 @@ class RunConfig(Settings):
         tiling: Reading slides, finding tissue, measuring stain.
         training: Pix2Pix on the reference's tiles.
         output: What becomes of the generated pixels.
-        jpeg: How the pyramids' tiles are compressed.
+        jpeg: How the pyramids' tiles are compressed; an OME-Zarr is lossless.
+        formats: What is made of each slide: ome-tiff, ome-zarr, dicom; the report links to the first.
         executor: Where the work runs.
         keep_tiles: Keep each slide's tiles in the store after its pyramid is written.
     """
@@ -37,8 +39,14 @@ class RunConfig(Settings):
     training: TrainingConfig = TrainingConfig()
     output: OutputConfig = OutputConfig()
     jpeg: JpegConfig = JpegConfig()
+    formats: tuple[Format, ...] = Field(default=("ome-tiff",), min_length=1)
     executor: ExecutorConfig = ExecutorConfig()
     keep_tiles: bool = False
+
+    @field_validator("formats")
+    @classmethod
+    def _once_each(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        return tuple(dict.fromkeys(formats))
 
 
 def configs_directory() -> Path:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.config import RunConfig, device
+from pipelines.config import RunConfig
 from pipelines.model import Model
+from pipelines.normalization import Normalization
+from pipelines.plans import expected_output
+from pipelines.products import Products, check_formats
 from pipelines.progress import Progress, tell
 from pipelines.results import failed_row, finish, finished_row, save_row, saved_row
 from pipelines.stored import Stored, stored_slides
-from pipelines.workspace import Workspace, pyramid_names
-from wsi_stain import __version__, blockfile
+from pipelines.workspace import Workspace, product_stems
 from wsi_stain.errors import LeaseError
-from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
-from wsi_stain.geometry import BlockIndex
-from wsi_stain.grid import TileGrid
-from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
-from wsi_stain.journal import fingerprint, remove_partials, valid_receipt
+from wsi_stain.executor import Executor, Flow, drive, open_executor
+from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
-from wsi_stain.output import OutputConfig
 from wsi_stain.place import Place
-from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.report import SlideRow
 from wsi_stain.slides import SlideSource
 from wsi_stain.store import StoredSlide
@@ -42,63 +38,16 @@ class Request:
     config: RunConfig
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """What all slides of a run share.
-
-    Attributes:
-        workspace: Where things lie.
-        model: The checkpoint in use.
-        config: The run's configuration.
-        names: Each slide id's pyramid, relative to OUT.
-        check_lease: Raises LeaseError when another run took the output directory.
-    """
-
-    workspace: Workspace
-    model: Model
-    config: RunConfig
-    names: Mapping[str, PurePosixPath]
-    check_lease: Callable[[], None]
-
-    @property
-    def output(self) -> OutputConfig:
-        """The output settings with `auto` settled for this machine."""
-        return self.config.output.resolved(device())
-
-    def key(self, slide_key: str) -> str:
-        """Fingerprint of everything that decides the bytes of the pyramid of the slide whose tiles have `slide_key`."""
-        settings = {
-            "output": self.output.model_dump(mode="json", exclude={"threads"}),
-            "jpeg": self.config.jpeg.model_dump(mode="json"),
-            "device": device(),
-            "block_format": blockfile.VERSION,
-        }
-        return fingerprint({"tiles": slide_key, "checkpoint": self.model.digest, "version": __version__, **settings})
-
-    def standing(self, slide_id: str, key: str) -> SlideRow | None:
-        """The row of a slide whose pyramid was finished under the same key; what its making left over is removed."""
-        place = self.workspace.slide(slide_id)
-        row = saved_row(place, key)
-        if row is None or not valid_receipt(place / "ome-tiff.json", key, self.workspace.out / self.names[slide_id]):
-            return None
-        shutil.rmtree(place / "blocks", ignore_errors=True)
-        return row
-
-    def forget(self, slide_id: str) -> None:
-        """Remove a pyramid made under another key: if the slide fails now, none must stand under its name."""
-        place = self.workspace.slide(slide_id)
-        for path in (place / "row.json", place / "ome-tiff.json", self.workspace.out / self.names[slide_id]):
-            path.unlink(missing_ok=True)
-
-
 def plan(request: Request) -> Stored:
     """The slides that would be normalized, and those that are damaged.
 
     Raises:
         StoreError: There is no store, or no complete slide in it.
         CheckpointError: The checkpoint is none, or is damaged.
+        ConfigError: A format cannot be written here.
     """
     Model.load(request.checkpoint)
+    check_formats(request.config.formats)
     return stored_slides(request.store)
 
 
@@ -110,6 +59,8 @@ def show_plan(request: Request, console: Console) -> int:
         tell(console, f"{slide.record.slide_id}: {int(slide.kept.sum())} tiles, {where}")
     for slide_id, error in found.damaged.items():
         tell(console, f"{slide_id}: {error}")
+    tiles = sum(int(slide.kept.sum()) for slide in found.slides)
+    tell(console, expected_output(tiles, request.config.formats))
     return 3 if found.damaged else 0
 
 
@@ -124,7 +75,7 @@ def run(request: Request, console: Console) -> int:
     with lease(request.out) as check, Progress(console) as progress, open_executor(request.config.executor) as executor:
         remove_partials(request.out)
         workspace.mark()
-        shared = Normalization(workspace, model, request.config, pyramid_names(sources), check)
+        shared = Normalization(workspace, model, request.config, product_stems(sources), check, progress.say)
         flows = {
             source.slide_id: normalize_flow(slide, source, shared, time.monotonic())
             for slide, source in zip(found.slides, sources, strict=True)
@@ -135,33 +86,59 @@ def run(request: Request, console: Console) -> int:
 
 
 def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalization, started: float) -> Flow:
-    """Normalize one stored slide into its pyramid.
+    """Normalize one stored slide into its products.
 
     Args:
         slide: Its tiles.
-        source: Its place in the list: the names of its row and its pyramid.
+        source: Its place in the list: the names of its row and its products.
         shared: What all slides of the run share.
         started: When work on the slide began, by time.monotonic().
 
     Returns:
         The slide's row.
     """
-    place, key = shared.workspace.slide(source.slide_id), shared.key(slide.record.key)
-    if row := shared.standing(source.slide_id, key):
+    products = shared.products(source.slide_id, shared.key(slide.record.key))
+    row = yield from standing_flow(source, shared, products)
+    if row is not None:
         return row
-    shared.forget(source.slide_id)
+    products.forget()
     shared.model.check_colours(slide.record)
-    yield [Task(prepare_slide, _prepare_task(slide, shared, place, key), "prepare")]
-    tasks = [_block_task(slide, shared, place, key, block) for block in _blocks(slide)]
-    receipts = yield [Task(normalize_block, task, "normalize") for task in tasks]
-    files = {task.block: task.out for task, receipt in zip(tasks, receipts, strict=True) if receipt["product"]}
+    yield [shared.prepare(slide, products)]
+    receipts = yield shared.blocks(slide, products)
     shared.check_lease()
-    output = shared.names[source.slide_id]
-    yield [Task(stitch_slide, _stitch_task(slide, shared, place, key, files, output), "stitch")]
-    row = finished_row(slide, source, shared.workspace.out, output, time.monotonic() - started)
-    save_row(place, key, row)
-    shutil.rmtree(place / "blocks", ignore_errors=True)
+    pyramids = yield shared.stitches(slide, products, receipts)
+    if "dicom" in products.missing:
+        yield [shared.dicom(source.slide_id, products, pyramids[0])]
+    row = finished_row(slide, source, products, time.monotonic() - started)
+    save_row(products, row)
+    products.tidy()
     return row
+
+
+def standing_flow(source: SlideSource, shared: Normalization, products: Products) -> Flow:
+    """Keep what an earlier run finished under the same key; what its making left over is removed.
+
+    Missing DICOM is copied from a TIFF that stands. For any other missing format the slide is normalized again: the
+    blocks of a finished slide are gone.
+
+    Returns:
+        The slide's row, or None when the slide has to be normalized.
+    """
+    row, missing, tiff = saved_row(products), products.missing, products.tiff.standing()
+    if row is None or set(missing) - {"dicom"} or (missing and tiff is None):
+        if row is not None:
+            shared.say(f"{row.slide}: no whole {', '.join(missing)}: normalizing it again, since its blocks are gone")
+        elif products.stale:
+            shared.say(f"{source.relative}: made again, because the slide, a setting or the checkpoint changed")
+        return None
+    if missing and tiff is not None:
+        shared.check_lease()
+        yield [shared.dicom(source.slide_id, products, tiff)]
+    asked = row.of_outputs(products.names)
+    if asked != row:
+        save_row(products, asked)
+    products.tidy()
+    return asked
 
 
 def collected(
@@ -180,75 +157,6 @@ def collected(
         rows[result.key] = row
         progress.advance("slides", note=row.slide)
     return [rows[source.slide_id] for source in sources]
-
-
-def _blocks(slide: StoredSlide) -> list[BlockIndex]:
-    return TileGrid(slide.size, slide.tissue, slide.kept).blocks()
-
-
-def _prepare_task(slide: StoredSlide, shared: Normalization, place: Path, key: str) -> PrepareTask:
-    return PrepareTask(
-        store=slide.path.parent,
-        slide_id=slide.record.slide_id,
-        checkpoint=shared.model.path,
-        digest=shared.model.digest,
-        output=shared.output,
-        device=device(),
-        artifact=place / "artifact.npz",
-        receipt=place / "artifact.json",
-        key=key,
-    )
-
-
-def _block_task(slide: StoredSlide, shared: Normalization, place: Path, key: str, block: BlockIndex) -> NormalizeTask:
-    name = f"{block.row}_{block.col}"
-    return NormalizeTask(
-        store=slide.path.parent,
-        slide_id=slide.record.slide_id,
-        block=block,
-        checkpoint=shared.model.path,
-        digest=shared.model.digest,
-        output=shared.output,
-        jpeg=shared.config.jpeg,
-        device=device(),
-        artifact=place / "artifact.npz",
-        out=place / "blocks" / f"{name}.block",
-        receipt=place / "blocks" / f"{name}.json",
-        key=key,
-    )
-
-
-def _stitch_task(
-    slide: StoredSlide,
-    shared: Normalization,
-    place: Path,
-    key: str,
-    files: Mapping[BlockIndex, Path],
-    output: PurePosixPath,
-) -> StitchTask:
-    model, record = shared.model, slide.record
-    return StitchTask(
-        slide_id=record.slide_id,
-        size=slide.size,
-        mpp=slide.mpp,
-        objective_power=record.objective_power,
-        white=model.white,
-        icc_profile=model.icc_profile,
-        blocks=dict(files),
-        jpeg=shared.config.jpeg,
-        provenance={
-            "software": f"wsi-stain {__version__}",
-            "checkpoint_sha256": model.digest,
-            "template": model.template,
-            "output": shared.output.mode,
-            "source_fingerprint": fingerprint(record.fingerprint),
-            "icc_policy": record.icc_policy,
-            "run_fingerprint": key,
-        },
-        output=shared.workspace.out / output,
-        receipt=place / "ome-tiff.json",
-        key=key,
-    )
 
 
 def _damaged_rows(found: Stored, progress: Progress) -> list[SlideRow]:

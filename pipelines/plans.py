@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.products import BYTES_PER_TILE, Format
 from pipelines.progress import printable, tell
 from wsi_stain.errors import WsiStainError
 from wsi_stain.executor import ExecutorConfig, Flow, Receipt, Task, drive, open_executor
@@ -49,8 +50,13 @@ def look_at(sources: Sequence[SlideSource], config: TilingConfig, executor: Exec
     return [Look(source, found[source.slide_id].value, found[source.slide_id].error) for source in sources]
 
 
-def print_plan(looks: Sequence[Look], console: Console) -> int:
+def print_plan(looks: Sequence[Look], console: Console, formats: Sequence[Format] = ()) -> int:
     """Print a plan: the slides, then what all of them together will take.
+
+    Args:
+        looks: The slides.
+        console: Where to print.
+        formats: What would be made of them beside their tiles.
 
     Returns:
         0, or 3 when some slides cannot be used.
@@ -63,7 +69,14 @@ def print_plan(looks: Sequence[Look], console: Console) -> int:
         f"{usable} of {len(looks)} slides, {tiles} tiles, at most {size_text(tiles * _TILE_BYTES)} of them on disk, "
         f"about {_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
     )
+    if formats:
+        tell(console, expected_output(tiles, formats))
     return code
+
+
+def expected_output(tiles: int, formats: Sequence[Format]) -> str:
+    """What the products of so many tiles will take on disk, in words."""
+    return "outputs: " + ", ".join(f"{kind} about {_size(tiles * BYTES_PER_TILE[kind])}" for kind in formats)
 
 
 def print_looks(looks: Sequence[Look], console: Console) -> int:

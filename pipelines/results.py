@@ -7,13 +7,13 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
 
 from pipelines.config import RunConfig, device
 from pipelines.model import Model
+from pipelines.products import Products
 from pipelines.progress import tell
 from pipelines.tile import told_holes
 from pipelines.workspace import Workspace
@@ -43,10 +43,10 @@ def failed_row(source: SlideSource, error: Exception, seconds: float) -> SlideRo
     )
 
 
-def finished_row(slide: StoredSlide, source: SlideSource, out: Path, output: PurePosixPath, seconds: float) -> SlideRow:
-    """The row of a slide whose pyramid stands at `out` / `output`."""
+def finished_row(slide: StoredSlide, source: SlideSource, products: Products, seconds: float) -> SlideRow:
+    """The row of a slide whose products stand."""
     tiles, holes = int(slide.kept.sum()), slide.record.holes
-    return SlideRow(
+    row = SlideRow(
         slide=source.relative,
         slide_id=source.slide_id,
         status="done-with-holes" if holes else "done",
@@ -54,27 +54,27 @@ def finished_row(slide: StoredSlide, source: SlideSource, out: Path, output: Pur
         remedy="Copy the slide again from its source and run the same command" if holes else "",
         tiles=tiles,
         seconds=round(seconds, 1),
-        output=str(output),
         size=slide.size,
         mpp=slide.mpp,
         mpp_origin=slide.record.mpp_origin,
         stain=slide.record.stain,
         before=thumbnail_jpeg(slide.thumbnail),
-        after=after_thumbnail(out / output),
+        after=after_thumbnail(products.tiff.path),
     )
+    return row.of_outputs(products.names)
 
 
-def save_row(place: Path, key: str, row: SlideRow) -> None:
+def save_row(products: Products, row: SlideRow) -> None:
     """Keep a finished slide's row beside its receipts."""
     values = row.model_dump(mode="json", exclude={"before", "after"})
     pictures = {name: _text(getattr(row, name)) for name in ("before", "after")}
-    write_json(place / "row.json", {"key": key, "row": values, "pictures": pictures})
+    write_json(products.row, {"key": products.key, "row": values, "pictures": pictures})
 
 
-def saved_row(place: Path, key: str) -> SlideRow | None:
+def saved_row(products: Products) -> SlideRow | None:
     """The row of a slide finished before under the same key."""
-    saved = read_json(place / "row.json")
-    if not isinstance(saved, dict) or saved.get("key") != key:
+    saved = read_json(products.row)
+    if not isinstance(saved, dict) or saved.get("key") != products.key:
         return None
     try:
         pictures = {name: base64.b64decode(text) if text else None for name, text in saved["pictures"].items()}

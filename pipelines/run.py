@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,16 @@ from rich.console import Console
 
 from pipelines.config import RunConfig, device
 from pipelines.model import Model
-from pipelines.normalize import Normalization, collected, normalize_flow
+from pipelines.normalization import Normalization
+from pipelines.normalize import collected, normalize_flow, standing_flow
 from pipelines.opening import unusable
 from pipelines.plans import Look, look_at, print_plan
+from pipelines.products import check_formats
 from pipelines.progress import Progress
 from pipelines.results import failed_row, finish
 from pipelines.tile import tile_all, tile_flow
 from pipelines.train import trained
-from pipelines.workspace import Workspace, pyramid_names
+from pipelines.workspace import Workspace, product_stems
 from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, open_executor
 from wsi_stain.journal import remove_partials
@@ -45,10 +47,10 @@ class Job:
     """One slide to do: where its tiles go, and under which name.
 
     Attributes:
-        source: The slide as it is listed: its row, its pyramid.
+        source: The slide as it is listed: its row, its products.
         tiled_as: The slide as its store knows it; a reference keeps its own name there.
         store: The tile store.
-        keep_tiles: Whether the tiles stay when the pyramid is written.
+        keep_tiles: Whether the tiles stay when the products are written.
     """
 
     source: SlideSource
@@ -70,7 +72,7 @@ def plan(request: Request) -> list[Look]:
 
 def show_plan(request: Request, console: Console) -> int:
     """Print the plan; 3 when some slide cannot be used."""
-    return print_plan(plan(request), console)
+    return print_plan(plan(request), console, request.config.formats)
 
 
 def run(request: Request, console: Console) -> int:
@@ -89,7 +91,7 @@ def run(request: Request, console: Console) -> int:
         tiled_here = [job.source for job in jobs if job.store == workspace.tiles]
         refused = unusable(executor, tiled_here, config.tiling, progress)
         model = _model(request, references, workspace, executor, progress)
-        shared = Normalization(workspace, model, config, pyramid_names(sources), check)
+        shared = Normalization(workspace, model, config, product_stems(sources), check, progress.say)
         TileStore.create(workspace.tiles)
         rows = _rows(executor, jobs, refused, shared, progress)
         check()
@@ -101,35 +103,33 @@ def _rows(
 ) -> list[SlideRow]:
     """Do the slides that open, and give each slide its row, in their order."""
     usable = [job for job in jobs if job.source.slide_id not in refused]
-    flows = {job.source.slide_id: slide_flow(job, shared, progress.say) for job in usable}
+    flows = {job.source.slide_id: slide_flow(job, shared) for job in usable}
     done = {row.slide_id: row for row in collected(executor, flows, [job.source for job in usable], progress)}
     sources = [job.source for job in jobs]
     return [done.get(source.slide_id) or failed_row(source, refused[source.slide_id], 0.0) for source in sources]
 
 
-def slide_flow(job: Job, shared: Normalization, say: Callable[[str], None]) -> Flow:
-    """Take one slide from its file to its pyramid; what was done before under the same key is kept.
+def slide_flow(job: Job, shared: Normalization) -> Flow:
+    """Take one slide from its file to its products; what was done before under the same key is kept.
 
     Args:
         job: The slide.
         shared: What all slides of the run share.
-        say: Told why a slide that was done before is done again.
 
     Returns:
         The slide's row.
     """
     started, tiling, slide_id = time.monotonic(), shared.config.tiling, job.source.slide_id
     store = TileStore(job.store)
-    if (shared.workspace.out / shared.names[slide_id]).exists():
+    row = None
+    if shared.is_known(slide_id):
         (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
-        row = shared.standing(slide_id, shared.key(known["key"]))
+        products = shared.products(slide_id, shared.key(known["key"]))
+        row = yield from standing_flow(job.source, shared, products)
         if row is None:
-            say(f"{job.source.relative}: made again, because the slide, a setting or the checkpoint changed")
-            shared.forget(slide_id)
-    else:
-        row = None
+            products.forget()
     if row is None:
-        yield from tile_flow(job.tiled_as, job.store, tiling, say)
+        yield from tile_flow(job.tiled_as, job.store, tiling, shared.say)
         row = yield from normalize_flow(store[job.tiled_as.slide_id], job.source, shared, started)
     if not job.keep_tiles:
         store.drop_tiles(job.tiled_as.slide_id)
@@ -161,6 +161,7 @@ def _check(request: Request) -> None:
         raise ConfigError("There is no style to normalize to", "Give --reference SLIDE, or --checkpoint FILE")
     if request.checkpoint is not None:
         Model.load(request.checkpoint)
+    check_formats(request.config.formats)
 
 
 def _model(

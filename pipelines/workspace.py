@@ -1,6 +1,6 @@
 """What lies where under an output directory.
 
-OUT/slides/<relative path>.ome.tif   one pyramid a slide
+OUT/slides/<relative path>.ome.tif   one pyramid a slide, or .ome.zarr, .dicom
 OUT/summary.csv  run.json  report/   what happened
 OUT/training                         checkpoint.safetensors, metrics.csv, panels/
 OUT/work                             tile stores, blocks, receipts: what a rerun resumes from
@@ -9,10 +9,11 @@ OUT/work                             tile stores, blocks, receipts: what a rerun
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipelines.products import SUFFIXES
 from wsi_stain.journal import atomic_write
 from wsi_stain.slide_search import OUTPUT_MARK
 from wsi_stain.slides import SlideSource
@@ -49,18 +50,28 @@ class Workspace:
         return self.out / "work" / "slides" / slide_id
 
 
-def pyramid_names(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
-    """Each slide id's pyramid, relative to OUT: slides/, its relative path, .ome.tif for a suffix.
+def product_stems(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
+    """What each slide id's products are called, relative to OUT, without suffix: slides/ and its relative path.
 
-    Slides that would meet (a.svs beside a.tif) keep their own suffix before .ome.tif; if they still meet, their ids.
+    Slides that would meet (a.svs beside a.tif, or beside a folder a.dicom) keep their own suffix; if they still meet,
+    their ids.
     """
     named = {source.slide_id: _stem(source) for source in sources}
     for distinct in ("relative", "slide_id"):
-        shared = Counter(str(name).casefold() for name in named.values())
+        claimed = Counter(claim for name in named.values() for claim in _claims(name))
         for source in sources:
-            if shared[str(named[source.slide_id]).casefold()] > 1:
+            if claimed[str(named[source.slide_id]).casefold()] > 1:
                 named[source.slide_id] = PurePosixPath(getattr(source, distinct))
-    return {slide_id: _pyramid(name) for slide_id, name in named.items()}
+    return {slide_id: PurePosixPath("slides") / name for slide_id, name in named.items()}
+
+
+def _claims(stem: PurePosixPath) -> Iterator[str]:
+    """The stems that a slide takes: its own, and those whose products its folders are called like."""
+    yield str(stem).casefold()
+    for folder in stem.parents:
+        for suffix in SUFFIXES.values():
+            if folder.name.casefold().endswith(suffix):
+                yield str(folder).casefold().removesuffix(suffix)
 
 
 def _stem(source: SlideSource) -> PurePosixPath:
@@ -70,7 +81,3 @@ def _stem(source: SlideSource) -> PurePosixPath:
         if suffix and name.lower().endswith(suffix.lower()):
             return path.with_name(name[: -len(suffix)] or name)
     return path
-
-
-def _pyramid(path: PurePosixPath) -> PurePosixPath:
-    return PurePosixPath("slides") / path.with_name(f"{path.name}.ome.tif")

@@ -32,6 +32,7 @@ wsi_stain.checkpoint
 wsi_stain.chunks
 wsi_stain.colour_table
 wsi_stain.dicom
+wsi_stain.dicom_source
 wsi_stain.executor
 wsi_stain.feather
 wsi_stain.generator_output
@@ -82,6 +83,7 @@ wsi_stain.zarr_jpeg
 """
 STAGES = """
 wsi_stain.dataset
+wsi_stain.dicom_writer
 wsi_stain.imports
 wsi_stain.imports.idc
 wsi_stain.imports.images
@@ -111,9 +113,11 @@ pipelines.doctor
 pipelines.import_patches
 pipelines.inspect
 pipelines.model
+pipelines.normalization
 pipelines.normalize
 pipelines.opening
 pipelines.plans
+pipelines.products
 pipelines.progress
 pipelines.results
 pipelines.run

@@ -18,7 +18,8 @@ from wsi_stain.artifact import load_artifact, save_artifact
 from wsi_stain.blockfile import JpegConfig, Run, write_block
 from wsi_stain.errors import StainError
 from wsi_stain.feather import Kept, Pixels, fade_into, with_ring
-from wsi_stain.geometry import TILES_PER_BLOCK, BlockIndex, block_region
+from wsi_stain.geometry import TILES_PER_BLOCK, BlockIndex, block_region, level_sizes
+from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
 from wsi_stain.place import Place
 from wsi_stain.reader import BlockReader
@@ -69,6 +70,7 @@ class NormalizeTask:
         out: Where the block file goes.
         receipt: Where the receipt goes.
         key: Fingerprint of everything that the block depends on.
+        zarr: The OME-Zarr that is being made, to leave lossless shards in; None where none is wanted.
     """
 
     store: Place
@@ -83,6 +85,7 @@ class NormalizeTask:
     out: Path
     receipt: Path
     key: str
+    zarr: Path | None = None
 
 
 def prepare_slide(task: PrepareTask) -> dict[str, Any]:
@@ -117,26 +120,40 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
     Memory bound: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), one pass of the generator.
 
     Returns:
-        The receipt: key, product (the block file; None where no tile of the block is kept), block [row, col], tiles.
+        The receipt: key, product (the block file; None where no tile of the block is kept), block [row, col], tiles,
+        shards (those left in the OME-Zarr, as receipts describe files).
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
         StoreError: The slide is not in the store, or is damaged.
         OutputError: The block file cannot be written, or the artifact cannot be read.
     """
-    for product in (task.out, None):
-        if done := journal.valid_receipt(task.receipt, task.key, product):
-            return done
+    if done := _valid_receipt(task):
+        return done
     slide = TileStore(task.store)[task.slide_id]
     ring = kept_ring(slide, task.block)
     kept, details = ring[1:-1, 1:-1], {"block": list(task.block), "tiles": int(ring[1:-1, 1:-1].sum())}
     if not kept.any():
-        return journal.write_receipt(task.receipt, task.key, None, **details)
+        return journal.write_receipt(task.receipt, task.key, None, shards={}, **details)
     normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
     pixels = normalized(slide, task.block, ring, normalizer, task.artifact)
     with _mapping(task.output.threads) as run:
         write_block(task.out, pixels, kept, task.jpeg, run)
-    return journal.write_receipt(task.receipt, task.key, task.out, **details)
+    shards = {}
+    if task.zarr is not None:
+        levels = len(level_sizes(slide.size))
+        shards = write_block_shards(task.zarr, task.block, pixels, kept, normalizer.white, levels)
+    return journal.write_receipt(task.receipt, task.key, task.out, shards=shards, **details)
+
+
+def _valid_receipt(task: NormalizeTask) -> dict[str, Any] | None:
+    """The receipt of a block that is done, its shards included where they are wanted."""
+    if glass := journal.valid_receipt(task.receipt, task.key, None):
+        return glass
+    done = journal.valid_receipt(task.receipt, task.key, task.out)
+    if done is None or task.zarr is None:
+        return done
+    return done if done["shards"] and journal.files_hold(task.zarr, done["shards"]) else None
 
 
 def kept_ring(slide: BlockReader, block: BlockIndex) -> Kept:

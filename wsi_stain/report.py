@@ -36,7 +36,7 @@ Status = Literal["done", "done-with-holes", "empty", "failed", "skipped"]
 _NEEDS_ATTENTION = ("failed", "done-with-holes", "empty")
 _COLUMNS = (
     *("slide", "status", "reason", "remedy", "tiles", "seconds"),
-    *("slide_id", "output", "width", "height", "mpp_x", "mpp_y", "mpp_origin"),
+    *("slide_id", "output", "other_outputs", "width", "height", "mpp_x", "mpp_y", "mpp_origin"),
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -61,6 +61,7 @@ class SlideRow(Settings):
         tiles: Tissue tiles.
         seconds: Work spent on it in this run.
         output: The pyramid, relative to the output directory, with "/"; empty when there is none.
+        other_outputs: The same pyramid in other formats.
         size: Size of level 0, px.
         mpp: Resolution of level 0, um per px.
         mpp_origin: Where the resolution came from.
@@ -77,12 +78,18 @@ class SlideRow(Settings):
     tiles: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
     output: Text = ""
+    other_outputs: tuple[Text, ...] = ()
     size: Size | None = None
     mpp: Mpp | None = None
     mpp_origin: Text = ""
     stain: StainStatistics | None = None
     before: bytes | None = None
     after: bytes | None = None
+
+    def of_outputs(self, names: Sequence[str]) -> SlideRow:
+        """The row with other outputs, the first being the one to show."""
+        first, *others = map(_printable, names)
+        return self.model_copy(update={"output": first, "other_outputs": tuple(others)})
 
 
 def write_summary(path: Path, rows: Sequence[SlideRow]) -> None:
@@ -104,7 +111,7 @@ def _cells(row: SlideRow) -> list[Any]:
     mpp_x, mpp_y = row.mpp or ("", "")
     measured = [width, height, mpp_x, mpp_y, row.mpp_origin]
     ended = [row.slide, row.status, row.reason, row.remedy, row.tiles, round(row.seconds, 1)]
-    return [*ended, row.slide_id, row.output, *measured]
+    return [*ended, row.slide_id, row.output, "; ".join(row.other_outputs), *measured]
 
 
 def _neutral(cell: Any) -> Any:

@@ -1,0 +1,166 @@
+"""What the slides of a run share while they are normalized: the settings, the model, and from these every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipelines.config import RunConfig, device
+from pipelines.model import Model
+from pipelines.products import SUFFIXES, Product, Products, product_name
+from pipelines.workspace import Workspace
+from wsi_stain import __version__, blockfile
+from wsi_stain.dicom_writer import DicomTask, write_dicom
+from wsi_stain.executor import Task
+from wsi_stain.geometry import BlockIndex, Mpp
+from wsi_stain.grid import TileGrid
+from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
+from wsi_stain.journal import fingerprint, partial_directory
+from wsi_stain.output import OutputConfig
+from wsi_stain.pyramid import StitchTask, stitch_slide
+from wsi_stain.store import StoredSlide
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What all slides of a run share.
+
+    Attributes:
+        workspace: Where things lie.
+        model: The checkpoint in use.
+        config: The run's configuration.
+        stems: What each slide id's products are called, relative to OUT, without suffix.
+        check_lease: Raises LeaseError when another run took the output directory.
+        say: Prints a line.
+    """
+
+    workspace: Workspace
+    model: Model
+    config: RunConfig
+    stems: Mapping[str, PurePosixPath]
+    check_lease: Callable[[], None]
+    say: Callable[[str], None]
+
+    @property
+    def output(self) -> OutputConfig:
+        """The output settings with `auto` settled for this machine."""
+        return self.config.output.resolved(device())
+
+    def key(self, slide_key: str) -> str:
+        """Fingerprint of everything that decides the bytes of a slide's products; its tiles have the `slide_key`."""
+        settings = {
+            "output": self.output.model_dump(mode="json", exclude={"threads"}),
+            "jpeg": self.config.jpeg.model_dump(mode="json"),
+            "device": device(),
+            "block_format": blockfile.VERSION,
+        }
+        return fingerprint({"tiles": slide_key, "checkpoint": self.model.digest, "version": __version__, **settings})
+
+    def products(self, slide_id: str, key: str) -> Products:
+        """The products of a slide, under a key from `key`."""
+        place = self.workspace.slide(slide_id)
+        return Products(self.workspace.out, place, self.stems[slide_id], self.config.formats, key)
+
+    def is_known(self, slide_id: str) -> bool:
+        """Whether there is any product of the slide, of this run or of an earlier one."""
+        names = (product_name(self.stems[slide_id], kind) for kind in SUFFIXES)
+        return any((self.workspace.out / name).exists() for name in names)
+
+    def prepare(self, slide: StoredSlide, products: Products) -> Task:
+        """The task that measures what a slide's blocks share."""
+        task = PrepareTask(
+            store=slide.path.parent,
+            slide_id=slide.record.slide_id,
+            checkpoint=self.model.path,
+            digest=self.model.digest,
+            output=self.output,
+            device=device(),
+            artifact=products.place / "artifact.npz",
+            receipt=products.place / "artifact.json",
+            key=products.key,
+        )
+        return Task(prepare_slide, task, "prepare")
+
+    def blocks(self, slide: StoredSlide, products: Products) -> list[Task]:
+        """The tasks that normalize a slide's blocks, in row-major order; all leave lossless shards where these miss."""
+        zarr = partial_directory(products.product("ome-zarr").path) if "ome-zarr" in products.missing else None
+        blocks = TileGrid(slide.size, slide.tissue, slide.kept).blocks()
+        tasks = [self._block_task(slide, products, block, zarr) for block in blocks]
+        return [Task(normalize_block, task, "normalize") for task in tasks]
+
+    def _block_task(
+        self, slide: StoredSlide, products: Products, block: BlockIndex, zarr: Path | None
+    ) -> NormalizeTask:
+        name = f"{block.row}_{block.col}"
+        return NormalizeTask(
+            store=slide.path.parent,
+            slide_id=slide.record.slide_id,
+            block=block,
+            checkpoint=self.model.path,
+            digest=self.model.digest,
+            output=self.output,
+            jpeg=self.config.jpeg,
+            device=device(),
+            artifact=products.place / "artifact.npz",
+            out=products.blocks / f"{name}.block",
+            receipt=products.blocks / f"{name}.json",
+            key=products.key,
+            zarr=zarr,
+        )
+
+    def stitches(self, slide: StoredSlide, products: Products, receipts: Sequence[Mapping[str, Any]]) -> list[Task]:
+        """The tasks that assemble a slide's pyramids, given the blocks' receipts."""
+        pyramids = [products.tiff]
+        if "ome-zarr" in products.missing:
+            pyramids.append(products.product("ome-zarr"))
+        tasks = [self._stitch_task(slide, products, pyramid, receipts) for pyramid in pyramids]
+        return [Task(stitch_slide, task, "stitch") for task in tasks]
+
+    def _stitch_task(
+        self, slide: StoredSlide, products: Products, product: Product, receipts: Sequence[Mapping[str, Any]]
+    ) -> StitchTask:
+        model, record = self.model, slide.record
+        made = [receipt for receipt in receipts if receipt["product"]]
+        assert product.kind != "dicom"
+        return StitchTask(
+            slide_id=record.slide_id,
+            size=slide.size,
+            mpp=slide.mpp,
+            objective_power=record.objective_power,
+            white=model.white,
+            icc_profile=model.icc_profile,
+            blocks={BlockIndex(*receipt["block"]): products.blocks / receipt["product"]["name"] for receipt in made},
+            jpeg=self.config.jpeg,
+            provenance={
+                "software": f"wsi-stain {__version__}",
+                "checkpoint_sha256": model.digest,
+                "template": model.template,
+                "output": self.output.mode,
+                "source_fingerprint": fingerprint(record.fingerprint),
+                "icc_policy": record.icc_policy,
+                "run_fingerprint": products.key,
+            },
+            output=product.path,
+            receipt=product.receipt,
+            key=products.key,
+            format=product.kind,
+            shards={name: file for receipt in made for name, file in receipt["shards"].items()},
+        )
+
+    def dicom(self, slide_id: str, products: Products, pyramid: Mapping[str, Any]) -> Task:
+        """The task that copies a slide's TIFF into DICOM, given the TIFF's receipt."""
+        product = products.product("dicom")
+        task = DicomTask(
+            slide_id=slide_id,
+            pyramid=products.tiff.path,
+            mpp=Mpp(*pyramid["mpp"]),
+            objective_power=pyramid["objective_power"],
+            icc_profile=self.model.icc_profile,
+            provenance=pyramid["provenance"],
+            output=product.path,
+            receipt=product.receipt,
+            key=products.key,
+        )
+        return Task(write_dicom, task, "dicom")
