@@ -76,7 +76,7 @@ def print_plan(looks: Sequence[Look], console: Console, formats: Sequence[Format
 
 def expected_output(tiles: int, formats: Sequence[Format]) -> str:
     """What the products of so many tiles will take on disk, in words."""
-    return "outputs: " + ", ".join(f"{kind} about {_size(tiles * BYTES_PER_TILE[kind])}" for kind in formats)
+    return "outputs: " + ", ".join(f"{kind} about {size_text(tiles * BYTES_PER_TILE[kind])}" for kind in formats)
 
 
 def print_looks(looks: Sequence[Look], console: Console) -> int:

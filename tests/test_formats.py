@@ -119,6 +119,7 @@ def test_each_format_alone_has_the_same_bytes(laboratory: Laboratory, whole: Pat
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_bytes(laboratory: Laboratory, whole: Path, tmp_path: Path) -> None:
     laboratory.normalize(tmp_path, *ALL, workers=2)
     assert digests(tmp_path) == digests(whole)
@@ -196,7 +197,13 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("failpoint", STEPS.values(), ids=list(STEPS))
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        pytest.param(failpoint, id=step, marks=() if step in ("a shard", "in the OME-Zarr") else pytest.mark.slow)
+        for step, failpoint in STEPS.items()
+    ],
+)
 def test_killed_and_run_again_gives_the_same_bytes(
     laboratory: Laboratory, whole: Path, tmp_path: Path, failpoint: str
 ) -> None:
