@@ -91,6 +91,19 @@ Codec = Annotated[
         "--codec", help="How tiles are stored: lossless, or jpeg (a seventh of the size). [default: lossless]"
     ),
 ]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        callback=_absolute,
+        exists=True,
+        file_okay=False,
+        help="Directory of your own tissue masks: PNG, or GeoJSON from QuPath, named as the slides.",
+    ),
+]
+Overlay = Annotated[
+    Path | None,
+    typer.Option(callback=_absolute, help="Directory for a picture a slide: tissue, kept and suspect tiles, ink."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (slides, tiles, bytes, time) and stop.")]
 
 
@@ -143,6 +156,7 @@ def run(
     output: Output = None,
     formats: Formats = None,
     codec: Codec = None,
+    masks: Masks = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the slides' tiles in OUT/work.")] = False,
@@ -153,7 +167,7 @@ def run(
     from pipelines.config import chosen_config
 
     overrides = _overrides(mpp, slide_mpp, output, formats, workers, scheduler, keep_tiles or None, codec)
-    request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, _say))
+    request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, _say), masks)
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
@@ -165,6 +179,8 @@ def tile(
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
     codec: Codec = None,
+    masks: Masks = None,
+    overlay: Overlay = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     dry_run: DryRun = False,
@@ -174,7 +190,7 @@ def tile(
     from pipelines.config import chosen_config
 
     overrides = _overrides(mpp, slide_mpp, workers=workers, scheduler=scheduler, codec=codec)
-    request = pipeline.Request(slides, store, chosen_config(config, overrides))
+    request = pipeline.Request(slides, store, chosen_config(config, overrides), masks, overlay)
     raise typer.Exit(pipeline.show_plan(request, _console()) if dry_run else pipeline.run(request, _console()))
 
 
@@ -223,12 +239,20 @@ def normalize(
 
 
 @app.command()
-def inspect(slides: Slides, mpp: MppOption = None, slide_mpp: SlideMpp = None, workers: Workers = None) -> None:
+def inspect(
+    slides: Slides,
+    mpp: MppOption = None,
+    slide_mpp: SlideMpp = None,
+    masks: Masks = None,
+    overlay: Overlay = None,
+    workers: Workers = None,
+) -> None:
     """Show what is known of slides: size, levels, mpp and its origin, tissue, tiles, bytes, time."""
     from pipelines import inspect as pipeline
     from pipelines.config import chosen_config
 
-    request = pipeline.Request(slides, chosen_config(None, _overrides(mpp, slide_mpp, workers=workers)))
+    chosen = chosen_config(None, _overrides(mpp, slide_mpp, workers=workers))
+    request = pipeline.Request(slides, chosen, masks, overlay)
     raise typer.Exit(pipeline.run(request, _console()))
 
 

@@ -19,11 +19,14 @@ class Request:
 
     slides: Sequence[Path]
     config: RunConfig
+    masks: Path | None = None
+    overlay: Path | None = None
 
 
 def plan(request: Request) -> list[Look]:
     """Look at each slide; nothing is written."""
-    return look_at(find_slides(request.slides), request.config.tiling, request.config.executor)
+    sources = find_slides(request.slides, request.masks)
+    return look_at(sources, request.config.tiling, request.config.executor, request.overlay)
 
 
 def run(request: Request, console: Console) -> int:

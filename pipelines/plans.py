@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -36,17 +37,21 @@ class Look:
         return self.facts["tiles"] if self.facts else 0
 
 
-def look_at(sources: Sequence[SlideSource], config: TilingConfig, executor: ExecutorConfig) -> list[Look]:
+def look_at(
+    sources: Sequence[SlideSource], config: TilingConfig, executor: ExecutorConfig, overlay: Path | None = None
+) -> list[Look]:
     """Look at each slide, side by side; nothing is written.
 
     Args:
         sources: The slides.
         config: How they would be tiled.
         executor: Where to look; a single slide is looked at in this process.
+        overlay: Directory for a picture of what would be decided on each slide.
     """
     where = executor if len(sources) > 1 else ExecutorConfig(workers=0)
+    flows = {source.slide_id: _look_flow(source, config, overlay) for source in sources}
     with open_executor(where) as opened:
-        found = {result.key: result for result in drive(opened, {s.slide_id: _look_flow(s, config) for s in sources})}
+        found = {result.key: result for result in drive(opened, flows)}
     return [Look(source, found[source.slide_id].value, found[source.slide_id].error) for source in sources]
 
 
@@ -96,6 +101,7 @@ def print_looks(looks: Sequence[Look], console: Console) -> int:
         "vendor",
         "tissue",
         "tiles",
+        "suspect",
         "bytes",
         "work",
     ):
@@ -114,8 +120,13 @@ def print_looks(looks: Sequence[Look], console: Console) -> int:
     return 3 if refused else 0
 
 
-def _look_flow(source: SlideSource, config: TilingConfig) -> Flow:
-    (facts,) = yield [Task(look_at_slide, LookTask(source, config), "look")]
+def overlay_path(directory: Path | None, source: SlideSource) -> Path | None:
+    """Where a slide's overlay goes."""
+    return directory / f"{source.slide_id}.png" if directory else None
+
+
+def _look_flow(source: SlideSource, config: TilingConfig, overlay: Path | None) -> Flow:
+    (facts,) = yield [Task(look_at_slide, LookTask(source, config, overlay_path(overlay, source)), "look")]
     return facts
 
 
@@ -133,6 +144,7 @@ def _cells(facts: dict[str, Any]) -> list[str]:
         facts["vendor"],
         f"{facts['tissue']:.0%}",
         str(facts["tiles"]),
+        str(facts["suspect"]),
         size_text(facts["tiles"] * _TILE_BYTES),
         _duration(facts["tiles"] * _SECONDS_PER_TILE),
     ]

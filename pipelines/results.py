@@ -53,6 +53,7 @@ def finished_row(slide: StoredSlide, source: SlideSource, products: Products, se
         reason=told_holes(holes, tiles) if holes else "",
         remedy="Copy the slide again from its source and run the same command" if holes else "",
         tiles=tiles,
+        suspect=slide.record.suspect_tiles,
         seconds=round(seconds, 1),
         size=slide.size,
         mpp=slide.mpp,

@@ -40,6 +40,7 @@ class Request:
     checkpoint: Path | None
     out: Path
     config: RunConfig
+    masks: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,14 @@ def slides_and_references(request: Request) -> tuple[list[SlideSource], list[Sli
     """
     out = request.out.resolve()
     # Pyramids that an earlier run left among the slides are no slides.
-    found = [source for source in find_slides(request.slides) if not source.path.resolve().is_relative_to(out)]
+    found = [
+        source for source in find_slides(request.slides, request.masks) if not source.path.resolve().is_relative_to(out)
+    ]
     if not found:
         raise ConfigError(f"All slides lie within the output directory {out}", "Choose another --out")
     if request.checkpoint is not None:
         return found, []
-    references = with_details(find_slides(request.references), found)
+    references = with_details(find_slides(request.references, request.masks), found)
     learnt_from = [reference for reference in references if reference.split != "test"]
     if not learnt_from:
         raise ConfigError("All references are of the split 'test', set aside for testing", "Name another --reference")

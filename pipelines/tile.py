@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipelines.config import RunConfig
 from pipelines.opening import unusable
-from pipelines.plans import Look, look_at, print_plan
+from pipelines.plans import Look, look_at, overlay_path, print_plan
 from pipelines.progress import Progress, tell, told
 from wsi_stain.errors import NoTissueError
 from wsi_stain.executor import Executor, Flow, FlowResult, Task, drive, open_executor
@@ -28,11 +28,13 @@ class Request:
     slides: Sequence[Path]
     store: Path
     config: RunConfig
+    masks: Path | None = None
+    overlay: Path | None = None
 
 
 def plan(request: Request) -> list[Look]:
     """Look at each slide; nothing is written."""
-    return look_at(find_slides(request.slides), request.config.tiling, request.config.executor)
+    return look_at(find_slides(request.slides, request.masks), request.config.tiling, request.config.executor)
 
 
 def show_plan(request: Request, console: Console) -> int:
@@ -46,12 +48,12 @@ def run(request: Request, console: Console) -> int:
     Returns:
         0, or 3 when some slides failed.
     """
-    sources = find_slides(request.slides)
+    sources = find_slides(request.slides, request.masks)
     with lease(request.store), Progress(console) as progress, open_executor(request.config.executor) as executor:
         TileStore.create(request.store)
         errors = [
             result.error
-            for result in tile_all(executor, sources, request.store, request.config.tiling, progress)
+            for result in tile_all(executor, sources, request.store, request.config.tiling, progress, request.overlay)
             if result.error is not None
         ]
     empty = sum(isinstance(error, NoTissueError) for error in errors)
@@ -61,12 +63,21 @@ def run(request: Request, console: Console) -> int:
 
 
 def tile_all(
-    executor: Executor, sources: Sequence[SlideSource], store: Path, config: TilingConfig, progress: Progress
+    executor: Executor,
+    sources: Sequence[SlideSource],
+    store: Path,
+    config: TilingConfig,
+    progress: Progress,
+    overlay: Path | None = None,
 ) -> list[FlowResult]:
     """Tile slides side by side; each failure is told and leaves the others alone."""
     refused = unusable(executor, sources, config, progress)
     results = [FlowResult(slide_id, None, error, 0.0) for slide_id, error in refused.items()]
-    flows = {s.slide_id: tile_flow(s, store, config, progress.say) for s in sources if s.slide_id not in refused}
+    flows = {
+        source.slide_id: tile_flow(source, store, config, progress.say, overlay)
+        for source in sources
+        if source.slide_id not in refused
+    }
     for result in drive(executor, flows, progress.on_tasks, progress.on_done):
         results.append(result)
         if result.error is not None:
@@ -76,7 +87,9 @@ def tile_all(
     return results
 
 
-def tile_flow(source: SlideSource, store: Path, config: TilingConfig, say: Callable[[str], None]) -> Flow:
+def tile_flow(
+    source: SlideSource, store: Path, config: TilingConfig, say: Callable[[str], None], overlay: Path | None = None
+) -> Flow:
     """Tile one slide; nothing to do where its tiles stand.
 
     Args:
@@ -84,6 +97,7 @@ def tile_flow(source: SlideSource, store: Path, config: TilingConfig, say: Calla
         store: The tile store's directory.
         config: How it is tiled.
         say: Told why a slide that was tiled before is tiled again.
+        overlay: Directory for a picture of what was decided.
 
     Returns:
         The last receipt: key, slide_id, tiles, holes, stain.
@@ -94,7 +108,9 @@ def tile_flow(source: SlideSource, store: Path, config: TilingConfig, say: Calla
         say(f"{source.relative}: tiled again, because {survey['redone_because']}")
     if not survey["complete"]:
         yield [Task(tile_block, BlockTask(source, store, config, block, key), "tile") for block in blocks]
-    (finish,) = yield [Task(finish_slide, FinishTask(source, store, config, key), "measure")]
+    (finish,) = yield [
+        Task(finish_slide, FinishTask(source, store, config, key, overlay_path(overlay, source)), "measure")
+    ]
     return finish
 
 

@@ -40,12 +40,14 @@ wsi_stain.grid
 wsi_stain.guided
 wsi_stain.html
 wsi_stain.jpeg_tiles
+wsi_stain.masks
 wsi_stain.metrics
 wsi_stain.ome_tiff
 wsi_stain.ome_xml
 wsi_stain.ome_zarr
 wsi_stain.openslide_handle
 wsi_stain.output
+wsi_stain.overlay
 wsi_stain.pix2pix
 wsi_stain.pix2pix.batchnorm
 wsi_stain.pix2pix.discriminator
@@ -71,6 +73,7 @@ wsi_stain.store.reading
 wsi_stain.store.record
 wsi_stain.store.tile_store
 wsi_stain.store.writing
+wsi_stain.suspects
 wsi_stain.synthetic
 wsi_stain.synthetic_canvas
 wsi_stain.synthetic_scanner
@@ -97,6 +100,7 @@ wsi_stain.looks
 wsi_stain.pyramid
 wsi_stain.report
 wsi_stain.stain_sample
+wsi_stain.survey
 wsi_stain.tiling
 wsi_stain.training
 wsi_stain.training_config

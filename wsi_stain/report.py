@@ -36,7 +36,7 @@ Status = Literal["done", "done-with-holes", "empty", "failed", "skipped"]
 _NEEDS_ATTENTION = ("failed", "done-with-holes", "empty")
 _COLUMNS = (
     *("slide", "status", "reason", "remedy", "tiles", "seconds"),
-    *("slide_id", "output", "other_outputs", "width", "height", "mpp_x", "mpp_y", "mpp_origin"),
+    *("slide_id", "output", "other_outputs", "width", "height", "mpp_x", "mpp_y", "mpp_origin", "suspect"),
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -59,6 +59,7 @@ class SlideRow(Settings):
         reason: What was expected and found, when it is not simply done.
         remedy: What the user can do about it.
         tiles: Tissue tiles.
+        suspect: Tiles taken for glass that look as if they had tissue.
         seconds: Work spent on it in this run.
         output: The pyramid, relative to the output directory, with "/"; empty when there is none.
         other_outputs: The same pyramid in other formats.
@@ -76,6 +77,7 @@ class SlideRow(Settings):
     reason: Text = ""
     remedy: Text = ""
     tiles: int = Field(default=0, ge=0)
+    suspect: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
     output: Text = ""
     other_outputs: tuple[Text, ...] = ()
@@ -109,7 +111,7 @@ def _cells(row: SlideRow) -> list[Any]:
     """The values of a row in the order of `_COLUMNS`."""
     width, height = row.size or ("", "")
     mpp_x, mpp_y = row.mpp or ("", "")
-    measured = [width, height, mpp_x, mpp_y, row.mpp_origin]
+    measured = [width, height, mpp_x, mpp_y, row.mpp_origin, row.suspect]
     ended = [row.slide, row.status, row.reason, row.remedy, row.tiles, round(row.seconds, 1)]
     return [*ended, row.slide_id, row.output, "; ".join(row.other_outputs), *measured]
 

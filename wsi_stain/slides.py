@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from wsi_stain.errors import ConfigError
+from wsi_stain.masks import mask_path
 from wsi_stain.resolution import MPP_RANGE
 from wsi_stain.settings import Settings
 from wsi_stain.slide_list import DETAILS, read_list
@@ -39,6 +40,7 @@ class SlideSource(Settings):
         site: Site, as the slide list states it.
         split: Part of a study, as the slide list states it; `wsi-stain train` leaves `test` out.
         label: Label, as the slide list states it.
+        mask: The user's own mask of the slide, see `masks`; None finds tissue by itself.
     """
 
     path: Path
@@ -50,13 +52,18 @@ class SlideSource(Settings):
     site: str | None = None
     split: str | None = None
     label: str | None = None
+    mask: Path | None = None
 
 
-def find_slides(sources: Sequence[Path]) -> list[SlideSource]:
+def find_slides(sources: Sequence[Path], masks: Path | None = None) -> list[SlideSource]:
     """All slides of files, directories (nested), globs and slide lists (CSV), each once, sorted by relative path.
 
     A file given by name counts as a slide whatever its suffix. Whether a slide opens is not looked at. Where two
     sources give the same slide, it keeps its first name and all that either says of it.
+
+    Args:
+        sources: Files, directories, globs, slide lists.
+        masks: Directory of the user's own masks, see `masks`.
 
     Raises:
         ConfigError: A source does not exist or holds no slide, or slide lists are wrong or contradict each other.
@@ -70,6 +77,8 @@ def find_slides(sources: Sequence[Path]) -> list[SlideSource]:
     rows = _distinct([found[key] for key in sorted(found)])
     if not rows:
         raise ConfigError("No slides found: no source was given", "Name a slide, a directory or a slide list")
+    if masks is not None:
+        rows = [{**row, "mask": mask_path(masks, row["relative"])} for row in rows]
     return sorted((SlideSource(**row) for row in rows), key=lambda slide: slide.relative)
 
 

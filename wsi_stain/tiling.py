@@ -13,22 +13,20 @@ Memory bound: a block task holds its kept tiles (at most 50 MB) and what reading
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_stain import journal
 from wsi_stain.block_tiles import read_tiles
 from wsi_stain.chunks import CodecName
 from wsi_stain.errors import NoTissueError, SlideError, StoreError, UnreadableError
-from wsi_stain.geometry import BlockIndex, Region, Size, TileIndex
-from wsi_stain.grid import TileGrid, tile_grid
+from wsi_stain.geometry import BlockIndex, TileIndex
+from wsi_stain.overlay import draw_overlay
 from wsi_stain.quality import block_quality, quality_maps
 from wsi_stain.settings import Settings
 from wsi_stain.slide import Slide, SlideConfig
@@ -36,11 +34,8 @@ from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainConfig
 from wsi_stain.stain_sample import measure_stain
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
-from wsi_stain.tissue import TissueConfig, ink_mask, tissue_mask
-
-_THUMBNAIL = 1024
-"""Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
-
+from wsi_stain.survey import look_over
+from wsi_stain.tissue import TissueConfig, ink_mask
 
 VERSION = 2
 """Raised with every change of the code that changes which tiles a slide has or what is in them."""
@@ -87,10 +82,12 @@ class LookTask:
     Attributes:
         source: The slide.
         config: How it would be tiled.
+        overlay: Where the picture of what was decided goes; None draws none.
     """
 
     source: SlideSource
     config: TilingConfig
+    overlay: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -121,12 +118,14 @@ class FinishTask:
         store: The tile store's directory.
         config: How it is tiled.
         key: The survey's `key`.
+        overlay: Where the picture of what was decided goes; None draws none.
     """
 
     source: SlideSource
     store: Path
     config: TilingConfig
     key: str
+    overlay: Path | None = None
 
 
 def open_slide(task: LookTask) -> dict[str, Any]:
@@ -160,14 +159,17 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
 
     Returns:
         The receipt: size_l0, size ([width, height], px), mpp_l0, mpp ([x, y], um per px), levels, mpp_origin,
-        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, blocks (their number), remarks (as of
-        `open_slide`).
+        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, suspect (their number), blocks (their
+        number), remarks (as of `open_slide`).
 
     Raises:
         SlideError: The slide cannot be used.
     """
     with _opened(task.source, task.config) as slide:
-        _, mask, grid = _find_tissue(slide, task.config)
+        found = look_over(slide, task.config.tissue, task.source.mask)
+        grid = found.grid
+        if task.overlay:
+            draw_overlay(task.overlay, found.thumbnail, found.mask, found.ink, grid.kept, found.suspect, slide.size)
         record = _record_of(slide, task.source, task.config)
         return {
             "size_l0": list(slide.size_l0),
@@ -178,8 +180,9 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
             "mpp_origin": record.mpp_origin,
             "objective_power": slide.objective_power,
             "vendor": slide.vendor,
-            "tissue": float(mask.mean()),
+            "tissue": float(found.mask.mean()),
             "tiles": int(grid.kept.sum()),
+            "suspect": int(found.suspect.sum()),
             "blocks": len(grid.blocks()),
             "remarks": list(slide.remarks),
         }
@@ -194,7 +197,8 @@ def survey_slide(task: SurveyTask) -> dict[str, Any]:
         changed since the slide was last tiled, or None).
 
     Raises:
-        SlideError: The slide cannot be used; NoTissueError where it has no tissue.
+        SlideError: The slide cannot be used; NoTissueError where it has no tissue, StainError where it is no
+            bright-field slide.
         StoreError: `store` is something else.
     """
     writer = TileStore.create(task.store).writer(task.source.slide_id)
@@ -251,6 +255,11 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
         writer.tidy()
     else:
         record = _complete(writer, task)
+    if task.overlay:
+        stored = writer.reading(record)
+        ink = ink_mask(stored.thumbnail, _thumbnail_mpp(stored), task.config.tissue)
+        suspect = stored.map("suspect")
+        draw_overlay(task.overlay, stored.thumbnail, stored.mask, ink, stored.kept, suspect, stored.size)
     stain = record.stain.model_dump(mode="json") if record.stain else None
     tiles = int(writer.kept().sum())
     return {"key": task.key, "slide_id": record.slide_id, "tiles": tiles, "holes": record.holes, "stain": stain}
@@ -272,7 +281,7 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
     return SlideRecord(
         slide_id=source.slide_id,
         fingerprint=slide.fingerprint(),
-        settings_key=_settings_key(_effective(source, config)),
+        settings_key=_settings_key(source, config),
         size=slide.size,
         mpp=slide.mpp,
         mpp_origin=slide.mpp_origin if source.mpp is None else "slide list",
@@ -286,8 +295,11 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
     )
 
 
-def _settings_key(config: TilingConfig) -> str:
-    return journal.fingerprint([VERSION, config.model_dump(mode="json", exclude={"max_holes"})])
+def _settings_key(source: SlideSource, config: TilingConfig) -> str:
+    """Fingerprint of what decides a slide's tiles beside its file: code, settings, the user's mask."""
+    mask = journal.file_digest(source.mask) if source.mask and source.mask.is_file() else None
+    settings = _effective(source, config).model_dump(mode="json", exclude={"max_holes"})
+    return journal.fingerprint([VERSION, settings, mask])
 
 
 def _labels(source: SlideSource) -> dict[str, Any]:
@@ -299,34 +311,18 @@ def _labels(source: SlideSource) -> dict[str, Any]:
 
 
 def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
-    thumbnail, mask, grid = _find_tissue(slide, task.config)
-    if not grid.kept.any():
+    found = look_over(slide, task.config.tissue, task.source.mask)
+    if not found.grid.kept.any():
         raise NoTissueError(
             f"No tissue was found on {task.source.relative}", "Leave the slide out, or loosen the tissue settings"
         )
-    writer.begin(slide.size, thumbnail, mask, grid, task.config.codec)
+    writer.begin(slide.size, found.thumbnail, found.mask, found.grid, task.config.codec)
+    writer.write_map("suspect", found.suspect)
 
 
-def _find_tissue(slide: Slide, config: TilingConfig) -> tuple[NDArray[np.uint8], NDArray[np.bool_], TileGrid]:
-    """A slide's thumbnail, where it has tissue, and the tiles that follow from that."""
-    longest_um = max(slide.size.width * slide.mpp.x, slide.size.height * slide.mpp.y)
-    thumbnail = slide.thumbnail(max(slide.mpp.mean, min(config.tissue.mpp, longest_um / _THUMBNAIL)))
-    scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
-    mpp, inside = slide.mpp.mean * scale, _inside(slide.bounds, slide.size, thumbnail.shape)
-    mask = tissue_mask(thumbnail, mpp, config.tissue) & inside
-    grid = tile_grid(slide.size, mask)
-    if grid.kept.any():  # tissue may lie under ink: those tiles are kept, and their ink is not measured
-        inked = tile_grid(slide.size, ink_mask(thumbnail, mpp, config.tissue) & inside)
-        grid = dataclasses.replace(grid, kept=grid.kept | inked.kept)
-    return thumbnail, mask, grid
-
-
-def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """(h, w) of a thumbnail of the whole frame: which pixels' centres lie within the bounds, in the working frame."""
-    y = (np.arange(shape[0]) + 0.5) * size.height / shape[0] - bounds.y
-    x = (np.arange(shape[1]) + 0.5) * size.width / shape[1] - bounds.x
-    inside: NDArray[np.bool_] = np.logical_and.outer((y >= 0) & (y < bounds.height), (x >= 0) & (x < bounds.width))
-    return inside
+def _thumbnail_mpp(stored: StoredSlide) -> float:
+    height, width, _ = stored.thumbnail.shape
+    return float(stored.mpp.mean * (stored.size.width * stored.size.height / (height * width)) ** 0.5)
 
 
 def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | None) -> dict[str, Any]:
@@ -395,8 +391,12 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
         )
     for name, values in quality_maps(stored.kept, receipts).items():
         writer.write_map(name, values)
-    holes = _write_holes(writer, task, receipts)
-    record = record.model_copy(update={"holes": holes, "stain": measure_stain(stored, task.config.stain)})
+    measured = {
+        "holes": _write_holes(writer, task, receipts),
+        "suspect_tiles": int(stored.map("suspect").sum()),
+        "stain": measure_stain(stored, task.config.stain),
+    }
+    record = record.model_copy(update=measured)
     writer.complete(record, receipts)
     return record
 

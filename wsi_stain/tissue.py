@@ -1,18 +1,22 @@
 """Where a slide has tissue, and where it has ink. Knows thumbnails and masks, no files.
 
-A thumbnail pixel is tissue when it is clearly darker or clearly more coloured than the slide's own glass, in optical
-density, and is neither ink nor the black of a coverslip's edge. Thresholds are Otsu's, held within a sane range:
-a slide that is all tissue, or all glass, is not cut in half.
+By the method `otsu` a thumbnail pixel is tissue when it is clearly darker or clearly more coloured than the slide's own
+glass, in optical density; by `entropy` when its surroundings are uneven, whatever their colour. Either way it is
+neither ink nor the black of a coverslip's edge. Thresholds are Otsu's, held within a sane range: a slide that is all
+tissue, or all glass, is not cut in half.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import binary_fill_holes, binary_propagation, distance_transform_edt
 from skimage.filters import gaussian, threshold_otsu
-from skimage.morphology import remove_small_holes, remove_small_objects
+from skimage.filters.rank import entropy
+from skimage.morphology import disk, remove_small_holes, remove_small_objects
 
 from wsi_stain.settings import Settings
 
@@ -25,6 +29,10 @@ _CHROMA_RANGE = (0.03, 0.06)
 _DARKNESS_RANGE = (0.06, 0.25)
 """Mean OD."""
 
+_ENTROPY_UM = 24.0
+_ENTROPY_RANGE = (3.0, 4.5)
+"""Bits. Glass of real slides has 1 to 2.5 at 8 um/px, tissue 4 to 6."""
+
 _OD_OF_VALUE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
 
@@ -32,6 +40,7 @@ class TissueConfig(Settings):
     """How tissue is found.
 
     Attributes:
+        method: `otsu`: by colour and darkness. `entropy`: by texture; for stains so pale that colour does not tell.
         mpp: Resolution of the thumbnail that the decision is made on, um per px; finer on a small slide.
         smoothing_um: Standard deviation of the blur before thresholds, um; it carries the mask over pale gaps.
         min_tissue_um2: Pieces smaller than this are dust, square um.
@@ -40,6 +49,7 @@ class TissueConfig(Settings):
         ink_margin_um: Width of the rim around ink and black that is not trusted either, um.
     """
 
+    method: Literal["otsu", "entropy"] = "otsu"
     mpp: float = Field(default=8.0, gt=0.5, le=64)
     smoothing_um: float = Field(default=12.0, ge=0)
     min_tissue_um2: float = Field(default=10_000.0, ge=0)
@@ -60,18 +70,35 @@ def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig |
         (h, w), true on tissue.
     """
     config = config or TissueConfig()
-    ignored = _ignored(thumbnail, mpp, config)
-    od = _od(thumbnail, ignored)
-    smooth = gaussian(od, sigma=(config.smoothing_um / mpp, config.smoothing_um / mpp, 0), preserve_range=True)
-    chroma, darkness = np.ptp(smooth, axis=2), smooth.mean(axis=2)
+    ignored = ignored_areas(thumbnail, mpp, config)
     seen = ~ignored
-    found = _above(chroma, seen, _CHROMA_RANGE) | (
-        _above(darkness, seen, _DARKNESS_RANGE) & (chroma > _CHROMA_RANGE[0])
-    )
-    found &= seen
+    find = _uneven if config.method == "entropy" else _stained
+    found = find(thumbnail, seen, mpp, config) & seen
     enclosed = binary_fill_holes(found)  # glass that reaches the frame is no hole, however small the slide
     found = remove_small_holes(found, max_size=round(config.max_hole_um2 / mpp**2)) & enclosed & seen
-    return _pieces(found, config.min_tissue_um2, mpp)
+    return pieces(found, config.min_tissue_um2, mpp)
+
+
+def _stained(thumbnail: NDArray[np.uint8], seen: Mask, mpp: float, config: TissueConfig) -> Mask:
+    """What is more coloured than glass, or darker and not gray."""
+    sigma = config.smoothing_um / mpp
+    smooth = gaussian(_od(thumbnail, ~seen), sigma=(sigma, sigma, 0), preserve_range=True)
+    chroma, darkness = np.ptp(smooth, axis=2), smooth.mean(axis=2)
+    coloured, dark = _above(chroma, seen, _CHROMA_RANGE), _above(darkness, seen, _DARKNESS_RANGE)
+    return np.asarray(coloured | (dark & (chroma > _CHROMA_RANGE[0])))
+
+
+def _uneven(thumbnail: NDArray[np.uint8], seen: Mask, mpp: float, config: TissueConfig) -> Mask:
+    """What has more entropy of its gray values nearby than glass."""
+    gray = thumbnail.mean(axis=2).round().astype(np.uint8)
+    spread = entropy(gray, disk(max(2, round(_ENTROPY_UM / mpp))), mask=seen.astype(np.uint8))
+    smooth = gaussian(spread, sigma=config.smoothing_um / mpp, preserve_range=True)
+    return _above(np.asarray(smooth, np.float32), seen, _ENTROPY_RANGE)
+
+
+def dark_share(thumbnail: NDArray[np.uint8]) -> float:
+    """Share of a thumbnail that is nearly black, 0 to 1: large in fluorescence, small in bright field."""
+    return float(_black(thumbnail).mean())
 
 
 def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
@@ -109,17 +136,17 @@ def ink_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig | No
     """
     config = config or TissueConfig()
     like_ink = pen_mask(thumbnail) & ~_black(thumbnail)
-    strokes = _pieces(like_ink, config.min_ink_um2, mpp)
+    strokes = pieces(like_ink, config.min_ink_um2, mpp)
     return np.asarray(binary_propagation(strokes, mask=like_ink | _bluish(thumbnail))) if strokes.any() else strokes
 
 
-def _ignored(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> Mask:
-    """Ink and black, with a margin for their soft rims."""
-    ignored = ink_mask(thumbnail, mpp, config) | _pieces(_black(thumbnail), config.min_ink_um2, mpp)
+def ignored_areas(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> Mask:
+    """Ink and black, (h, w), with a margin for their soft rims."""
+    ignored = ink_mask(thumbnail, mpp, config) | pieces(_black(thumbnail), config.min_ink_um2, mpp)
     return np.asarray(distance_transform_edt(~ignored) * mpp <= config.ink_margin_um) if ignored.any() else ignored
 
 
-def _pieces(mask: Mask, min_um2: float, mpp: float) -> Mask:
+def pieces(mask: Mask, min_um2: float, mpp: float) -> Mask:
     """A mask without its connected pieces smaller than an area, square um."""
     return np.asarray(remove_small_objects(mask, max_size=round(min_um2 / mpp**2)))
 

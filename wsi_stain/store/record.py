@@ -44,6 +44,7 @@ class SlideRecord(Settings):
         split: Which part of a study the slide belongs to.
         label: The slide's label.
         holes: How many tiles could not be read from the source and show a coarser level; `maps/holes` lists them.
+        suspect_tiles: Tiles without tissue that look as if they had some.
         stain: Stain of the slide; None where it was not measured.
     """
 
@@ -66,6 +67,7 @@ class SlideRecord(Settings):
     split: str | None = None
     label: str | None = None
     holes: int = 0
+    suspect_tiles: int = 0
     stain: StainStatistics | None = None
 
     @field_validator("relative")

@@ -1,0 +1,98 @@
+"""A picture of what was decided on a slide: its thumbnail with the tissue's outline, kept and suspect tiles, and ink.
+
+Colours are those of Okabe and Ito (2008), which most colour-blind people tell apart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
+
+from wsi_stain.geometry import TILE, Size
+from wsi_stain.journal import atomic_write
+
+_OUTLINE, _TILE_LINES, _SUSPECT, _INK = (0, 158, 115), (86, 180, 233), (213, 94, 0), (240, 228, 66)
+_LEGEND = (("tissue", _OUTLINE), ("kept tiles", _TILE_LINES), ("suspect", _SUSPECT), ("ink", _INK))
+_SMALLEST, _LARGEST = 1024, 3000
+_FADED = 0.45
+
+
+def draw_overlay(
+    path: Path,
+    thumbnail: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    ink: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
+    suspect: NDArray[np.bool_],
+    size: Size,
+) -> None:
+    """Write the picture as PNG.
+
+    Args:
+        path: Where to.
+        thumbnail: RGB of the whole slide, (h, w, 3).
+        mask: (h, w), true on tissue.
+        ink: (h, w), true on ink.
+        kept: (rows, cols), which tiles exist.
+        suspect: (rows, cols), tiles that look as if they had tissue.
+        size: Working frame, px.
+    """
+    side = max(thumbnail.shape[:2])
+    factor = min(max(1.0, _SMALLEST / side), _LARGEST / side)
+    width, height = (max(1, round(length * factor)) for length in (thumbnail.shape[1], thumbnail.shape[0]))
+    picture = Image.fromarray(thumbnail).resize((width, height), Image.Resampling.BICUBIC)
+    marks = [
+        np.asarray(Image.fromarray(layer).resize((width, height), Image.Resampling.NEAREST)) for layer in (mask, ink)
+    ]
+    picture = _faded_outside(picture, kept, size)
+    pixels = np.array(picture)
+    pixels[marks[1]] = _INK
+    pixels[_outline(marks[0])] = _OUTLINE
+    picture = Image.fromarray(pixels)
+    scale = width / size.width, height / size.height
+    _draw_tiles(picture, kept, scale, _TILE_LINES, 1)
+    _draw_tiles(picture, suspect, scale, _SUSPECT, 3)
+    _draw_legend(picture)
+    atomic_write(path, lambda file: picture.save(file, "PNG"))
+
+
+def _faded_outside(picture: Image.Image, kept: NDArray[np.bool_], size: Size) -> Image.Image:
+    """What is not kept, half way to white."""
+    rows, cols = (
+        np.minimum(((np.arange(count) + 0.5) * length / count / TILE).astype(int), tiles - 1)
+        for count, length, tiles in zip(
+            (picture.height, picture.width), (size.height, size.width), kept.shape, strict=True
+        )
+    )
+    pixels = np.array(picture)
+    outside = ~kept[np.ix_(rows, cols)]
+    pixels[outside] = 255 - ((255 - pixels[outside]) * _FADED).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.asarray(mask & ~binary_erosion(mask, iterations=2, border_value=1))
+
+
+def _draw_tiles(
+    picture: Image.Image, tiles: NDArray[np.bool_], scale: tuple[float, float], colour: tuple[int, int, int], width: int
+) -> None:
+    draw = ImageDraw.Draw(picture)
+    for row, col in np.argwhere(tiles).tolist():
+        left, top = round(col * TILE * scale[0]), round(row * TILE * scale[1])
+        right, bottom = round((col + 1) * TILE * scale[0]), round((row + 1) * TILE * scale[1])
+        draw.rectangle((left, top, min(right, picture.width) - 1, min(bottom, picture.height) - 1), None, colour, width)
+
+
+def _draw_legend(picture: Image.Image) -> None:
+    draw = ImageDraw.Draw(picture)
+    line = 22
+    draw.rectangle((6, 6, 126, 14 + line * len(_LEGEND)), (255, 255, 255), (90, 90, 90))
+    for number, (name, colour) in enumerate(_LEGEND):
+        y = 12 + line * number
+        draw.rectangle((14, y, 30, y + 14), colour, (90, 90, 90))
+        draw.text((38, y), name, (0, 0, 0), font_size=14)

@@ -1,0 +1,88 @@
+"""The look at a slide's thumbnail: where it has tissue, which tiles follow from that, and what may have been missed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.errors import StainError
+from wsi_stain.geometry import Region, Size
+from wsi_stain.grid import TileGrid, tile_grid
+from wsi_stain.masks import read_mask
+from wsi_stain.slide import Slide
+from wsi_stain.stain_vectors import NOT_HE_REMEDY
+from wsi_stain.suspects import overlooked
+from wsi_stain.tissue import TissueConfig, dark_share, ink_mask, tissue_mask
+
+_THUMBNAIL = 1024
+"""Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
+
+_MOSTLY_DARK = 0.5
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the thumbnail of a slide tells.
+
+    Attributes:
+        thumbnail: RGB of the whole working frame, (h, w, 3).
+        mask: (h, w), true on tissue.
+        ink: (h, w), true on ink.
+        grid: The tiles that exist: with tissue or ink, and those around tissue.
+        suspect: (rows, cols): tiles without tissue that look as if they had some.
+    """
+
+    thumbnail: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    ink: NDArray[np.bool_]
+    grid: TileGrid
+    suspect: NDArray[np.bool_]
+
+
+def look_over(slide: Slide, config: TissueConfig, own_mask: Path | None = None) -> Survey:
+    """Look at a slide's thumbnail.
+
+    Args:
+        slide: The slide.
+        config: What counts as tissue.
+        own_mask: The user's mask of the slide, in the place of the method of `config`.
+
+    Raises:
+        SlideError: The thumbnail or the mask cannot be read.
+        StainError: The slide has no tissue and is mostly dark: it is not a bright-field slide.
+    """
+    thumbnail, mpp = _thumbnail(slide, config)
+    inside = _inside(slide.bounds, slide.size, thumbnail.shape)
+    if own_mask is None:
+        mask = tissue_mask(thumbnail, mpp, config) & inside
+    else:
+        mask = read_mask(own_mask, slide.size_l0, (thumbnail.shape[0], thumbnail.shape[1]))
+    grid = tile_grid(slide.size, mask)
+    if not grid.kept.any() and dark_share(thumbnail) > _MOSTLY_DARK:
+        raise StainError(f"{slide.path} is dark where a bright-field slide has glass", NOT_HE_REMEDY)
+    ink = ink_mask(thumbnail, mpp, config) & inside
+    if own_mask is not None:
+        return Survey(thumbnail, mask, ink, grid, np.zeros_like(grid.kept))
+    if grid.kept.any():  # tissue may lie under ink: those tiles are kept, and their ink is not measured
+        grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, ink).kept)
+    missed = tile_grid(slide.size, overlooked(thumbnail, mask, mpp, config) & inside)
+    return Survey(thumbnail, mask, ink, grid, (missed.tissue > 0) & ~grid.kept)
+
+
+def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], float]:
+    """A slide's thumbnail, (h, w, 3), and its true resolution, um per px."""
+    longest_um = max(slide.size.width * slide.mpp.x, slide.size.height * slide.mpp.y)
+    thumbnail = slide.thumbnail(max(slide.mpp.mean, min(config.mpp, longest_um / _THUMBNAIL)))
+    scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
+    return thumbnail, slide.mpp.mean * float(scale)
+
+
+def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(h, w) of a thumbnail of the whole frame: which pixels' centres lie within the bounds, in the working frame."""
+    y = (np.arange(shape[0]) + 0.5) * size.height / shape[0] - bounds.y
+    x = (np.arange(shape[1]) + 0.5) * size.width / shape[1] - bounds.x
+    inside: NDArray[np.bool_] = np.logical_and.outer((y >= 0) & (y < bounds.height), (x >= 0) & (x < bounds.width))
+    return inside
