@@ -18,7 +18,6 @@ from wsi_stain.executor import ExecutorConfig, Flow, Receipt, Task, drive, open_
 from wsi_stain.slides import SlideSource
 from wsi_stain.tiling import LookTask, TilingConfig, look_at_slide
 
-_TILE_BYTES = 3 * 256 * 256
 _SECONDS_PER_TILE = 0.012
 """About what a tile takes from slide to pyramid with the colour table, on one core of a server with AVX-512."""
 
@@ -67,11 +66,11 @@ def print_plan(looks: Sequence[Look], console: Console, formats: Sequence[Format
         0, or 3 when some slides cannot be used.
     """
     code = print_looks(looks, console)
-    tiles = sum(look.tiles for look in looks)
+    tiles, size = sum(look.tiles for look in looks), sum(look.facts["bytes"] for look in looks if look.facts)
     usable = sum(look.facts is not None for look in looks)
     tell(
         console,
-        f"{usable} of {len(looks)} slides, {tiles} tiles, at most {size_text(tiles * _TILE_BYTES)} of them on disk, "
+        f"{usable} of {len(looks)} slides, {tiles} tiles, about {size_text(size)} of them on disk, "
         f"about {_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
     )
     if formats:
@@ -145,7 +144,7 @@ def _cells(facts: dict[str, Any]) -> list[str]:
         f"{facts['tissue']:.0%}",
         str(facts["tiles"]),
         str(facts["suspect"]),
-        size_text(facts["tiles"] * _TILE_BYTES),
+        size_text(facts["bytes"]),
         _duration(facts["tiles"] * _SECONDS_PER_TILE),
     ]
 

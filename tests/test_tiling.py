@@ -113,6 +113,8 @@ def test_a_look_tells_what_tiling_would_give(run: Run) -> None:
     assert (look["size"], look["size_l0"], look["mpp_origin"]) == (survey["size"], list(SIZE), survey["mpp_origin"])
     assert (look["tiles"], look["blocks"]) == (survey["kept_tiles"], len(survey["blocks"]))
     assert 0.1 < look["tissue"] < 0.3
+    compressed = look_at_slide(LookTask(run.source, TilingConfig(codec="jpeg")))
+    assert compressed["bytes"] < look["bytes"] / 5 < look["tiles"] * 200_000
     assert identify_slide(LookTask(run.source, run.config)) == {"key": survey["key"]}
 
 

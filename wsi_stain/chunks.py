@@ -30,6 +30,9 @@ BLOSC: dict[str, Any] = {
 _RESIDUE = 0x48674BC7
 """CRC-32C of everything that ends in its own CRC-32C, whatever it is: the residue of the checksum's polynomial."""
 
+TILE_BYTES = 3 * TILE**2
+"""Size of a tile's pixels."""
+
 CodecName = Literal["lossless", "jpeg"]
 
 # Blosc's own threads share global state, which forks and threads of ours would meet. Without them it frees the GIL.
@@ -66,10 +69,12 @@ class TileCodec(ABC):
 
     Attributes:
         name: What a configuration calls it.
+        share: About what part of its raw bytes a tile of dense tissue takes.
         zarr: The chunk's codecs as Zarr v3 metadata.
     """
 
     name: ClassVar[CodecName]
+    share: ClassVar[float]
     zarr: ClassVar[list[dict[str, Any]]]
 
     @abstractmethod
@@ -85,19 +90,21 @@ class Lossless(TileCodec):
     """Planar, as the image's axes are, compressed with LZ4 after bitshuffle."""
 
     name = "lossless"
+    share = 0.85
     zarr: ClassVar[list[dict[str, Any]]] = [{"name": "bytes"}, BLOSC, CRC]
 
     def encode(self, tile: NDArray[np.uint8]) -> bytes:
         return encode(tile.transpose(2, 0, 1))
 
     def decode(self, chunk: bytes) -> NDArray[np.uint8]:
-        return decode(chunk, 3 * TILE * TILE).reshape(3, TILE, TILE).transpose(1, 2, 0)
+        return decode(chunk, TILE_BYTES).reshape(3, TILE, TILE).transpose(1, 2, 0)
 
 
 class Jpeg(TileCodec):
     """JPEG of quality 95 without chroma subsampling: about an eighth of the lossless size, PSNR about 43 dB."""
 
     name = "jpeg"
+    share = 0.13
     zarr: ClassVar[list[dict[str, Any]]] = [
         {"name": "transpose", "configuration": {"order": [1, 2, 0]}},
         {"name": "imagecodecs_jpeg", "configuration": {"level": 95, "subsampling": "444"}},

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from wsi_stain import journal
 from wsi_stain.block_tiles import read_tiles
-from wsi_stain.chunks import CodecName
+from wsi_stain.chunks import CODECS, TILE_BYTES, CodecName
 from wsi_stain.errors import NoTissueError, SlideError, StoreError, UnreadableError
 from wsi_stain.geometry import BlockIndex, TileIndex
 from wsi_stain.overlay import draw_overlay
@@ -159,15 +159,15 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
 
     Returns:
         The receipt: size_l0, size ([width, height], px), mpp_l0, mpp ([x, y], um per px), levels, mpp_origin,
-        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, suspect (their number), blocks (their
-        number), remarks (as of `open_slide`).
+        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, suspect (their number), bytes (about what
+        the tiles will take), blocks (their number), remarks (as of `open_slide`).
 
     Raises:
         SlideError: The slide cannot be used.
     """
     with _opened(task.source, task.config) as slide:
         found = look_over(slide, task.config.tissue, task.source.mask)
-        grid = found.grid
+        grid, tiles = found.grid, int(found.grid.kept.sum())
         if task.overlay:
             draw_overlay(task.overlay, found.thumbnail, found.mask, found.ink, grid.kept, found.suspect, slide.size)
         record = _record_of(slide, task.source, task.config)
@@ -181,8 +181,9 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
             "objective_power": slide.objective_power,
             "vendor": slide.vendor,
             "tissue": float(found.mask.mean()),
-            "tiles": int(grid.kept.sum()),
+            "tiles": tiles,
             "suspect": int(found.suspect.sum()),
+            "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
             "blocks": len(grid.blocks()),
             "remarks": list(slide.remarks),
         }

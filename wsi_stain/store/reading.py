@@ -61,7 +61,7 @@ class StoredSlide:
         return {
             "size": f"{self.size.width} x {self.size.height} px",
             "resolution": f"{self.mpp.mean:.4g} um/px",
-            "tiles": f"{self.kept.sum()}, {rich} of them at least half tissue, {self.codec.name}",
+            "tiles": f"{self.kept.sum()}, {rich} of them at least half tissue, {record.holes} holes, {self.codec.name}",
             "stain": "measured" if self.stain else "not measured",
             "labels": ", ".join(f"{name}: {value}" for name, value in labels.items() if value is not None),
         }
