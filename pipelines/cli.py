@@ -320,6 +320,24 @@ def images(
 
 
 @app.command()
+def verify(
+    out: Annotated[Path, typer.Argument(callback=_absolute, help="Output directory of a run.")],
+    slides: Annotated[
+        list[Path] | None,
+        typer.Option("--slides", help="Where the run's slides are now, if they moved: as for run; repeatable."),
+    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Check every output of a run against its receipts, its readers and its source; faults go to OUT/verify.csv."""
+    from pipelines import verify as pipeline
+    from wsi_stain.executor import ExecutorConfig
+
+    executor = ExecutorConfig(workers=workers, scheduler=scheduler)
+    raise typer.Exit(pipeline.run(pipeline.Request(out, slides or [], executor), _console()))
+
+
+@app.command()
 def doctor(
     directory: Annotated[Path, typer.Argument(help="Where outputs would go.")] = Path("."),
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,13 +15,16 @@ from pipelines.workspace import Workspace
 from wsi_stain import __version__, blockfile
 from wsi_stain.dicom_writer import DicomTask, write_dicom
 from wsi_stain.executor import Task
+from wsi_stain.finished import Origin
 from wsi_stain.geometry import BlockIndex, Mpp
 from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
 from wsi_stain.journal import fingerprint, partial_directory
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
+from wsi_stain.slides import SlideSource
 from wsi_stain.store import StoredSlide
+from wsi_stain.tiling import effective_config
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,17 @@ class Normalization:
         """Whether there is any product of the slide, of this run or of an earlier one."""
         names = (product_name(self.stems[slide_id], kind) for kind in SUFFIXES)
         return any((self.workspace.out / name).exists() for name in names)
+
+    def origin(self, slide: StoredSlide, source: SlideSource, file: Path | None) -> Origin:
+        """What a slide's products are made from; `file` is None where only its tiles are known."""
+        profile = self.model.icc_profile
+        return Origin(
+            slide=file and file.absolute(),
+            tiles=str(slide.path),
+            reading=effective_config(source, self.config.tiling).slide,
+            fingerprint=slide.record.fingerprint,
+            icc_sha256=hashlib.sha256(profile).hexdigest() if profile else None,
+        )
 
     def prepare(self, slide: StoredSlide, products: Products) -> Task:
         """The task that measures what a slide's blocks share."""

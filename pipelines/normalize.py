@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,11 +15,12 @@ from pipelines.normalization import Normalization
 from pipelines.plans import expected_output
 from pipelines.products import Products, check_formats
 from pipelines.progress import Progress, tell
-from pipelines.results import failed_row, finish, finished_row, save_row, saved_row
+from pipelines.results import failed_row, finish, finished_row
 from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, product_stems
 from wsi_stain.errors import LeaseError
 from wsi_stain.executor import Executor, Flow, drive, open_executor
+from wsi_stain.finished import Finished, load_finished, save_finished
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
 from wsi_stain.place import Place
@@ -85,7 +86,9 @@ def run(request: Request, console: Console) -> int:
         return finish(workspace, rows, request.config, model, console)
 
 
-def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalization, started: float) -> Flow:
+def normalize_flow(
+    slide: StoredSlide, source: SlideSource, shared: Normalization, started: float, file: Path | None = None
+) -> Flow:
     """Normalize one stored slide into its products.
 
     Args:
@@ -93,6 +96,7 @@ def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalizatio
         source: Its place in the list: the names of its row and its products.
         shared: What all slides of the run share.
         started: When work on the slide began, by time.monotonic().
+        file: The slide's own file, where the run knows it.
 
     Returns:
         The slide's row.
@@ -110,7 +114,7 @@ def normalize_flow(slide: StoredSlide, source: SlideSource, shared: Normalizatio
     if "dicom" in products.missing:
         yield [shared.dicom(source.slide_id, products, pyramids[0])]
     row = finished_row(slide, source, products, time.monotonic() - started)
-    save_row(products, row)
+    save_finished(products.place, Finished(products.key, row, shared.origin(slide, source, file), slide.grid))
     products.tidy()
     return row
 
@@ -124,8 +128,9 @@ def standing_flow(source: SlideSource, shared: Normalization, products: Products
     Returns:
         The slide's row, or None when the slide has to be normalized.
     """
-    row, missing, tiff = saved_row(products), products.missing, products.tiff.standing()
-    if row is None or set(missing) - {"dicom"} or (missing and tiff is None):
+    kept, missing, tiff = load_finished(products.place), products.missing, products.tiff.standing()
+    row = kept.row if kept and kept.key == products.key else None
+    if kept is None or row is None or set(missing) - {"dicom"} or (missing and tiff is None):
         if row is not None:
             shared.say(f"{row.slide}: no whole {', '.join(missing)}: normalizing it again, since its blocks are gone")
         elif products.stale:
@@ -136,7 +141,7 @@ def standing_flow(source: SlideSource, shared: Normalization, products: Products
         yield [shared.dicom(source.slide_id, products, tiff)]
     asked = row.of_outputs(products.names)
     if asked != row:
-        save_row(products, asked)
+        save_finished(products.place, replace(kept, row=asked))
     products.tidy()
     return asked
 

@@ -1,8 +1,7 @@
-"""What a run leaves to read: a row a slide, summary.csv, run.json, the report. A rerun finds the rows again."""
+"""What a run leaves to read: a row a slide, summary.csv, run.json, the report."""
 
 from __future__ import annotations
 
-import base64
 import platform
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pipelines.workspace import Workspace
 from wsi_stain import __version__
 from wsi_stain.errors import NoTissueError, WsiStainError
 from wsi_stain.html import thumbnail_jpeg
-from wsi_stain.journal import read_json, write_json
+from wsi_stain.journal import write_json
 from wsi_stain.report import SlideRow, after_thumbnail, write_report, write_sheet, write_summary
 from wsi_stain.slides import SlideSource
 from wsi_stain.store import StoredSlide
@@ -65,25 +64,6 @@ def finished_row(slide: StoredSlide, source: SlideSource, products: Products, se
     return row.of_outputs(products.names)
 
 
-def save_row(products: Products, row: SlideRow) -> None:
-    """Keep a finished slide's row beside its receipts."""
-    values = row.model_dump(mode="json", exclude={"before", "after"})
-    pictures = {name: _text(getattr(row, name)) for name in ("before", "after")}
-    write_json(products.row, {"key": products.key, "row": values, "pictures": pictures})
-
-
-def saved_row(products: Products) -> SlideRow | None:
-    """The row of a slide finished before under the same key."""
-    saved = read_json(products.row)
-    if not isinstance(saved, dict) or saved.get("key") != products.key:
-        return None
-    try:
-        pictures = {name: base64.b64decode(text) if text else None for name, text in saved["pictures"].items()}
-        return SlideRow.model_validate({**saved["row"], **pictures})
-    except (KeyError, TypeError, ValueError):  # written by another version
-        return None
-
-
 def finish(
     workspace: Workspace,
     rows: Sequence[SlideRow],
@@ -124,7 +104,3 @@ def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:
         "device": device(),
         "checkpoint": {"file": model.path.name, "sha256": model.digest},
     }
-
-
-def _text(picture: bytes | None) -> str | None:
-    return base64.b64encode(picture).decode() if picture else None

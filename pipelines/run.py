@@ -131,7 +131,8 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
             products.forget()
     if row is None:
         yield from tile_flow(job.tiled_as, job.store, tiling, shared.say)
-        row = yield from normalize_flow(store[job.tiled_as.slide_id], job.source, shared, started)
+        stored, file = store[job.tiled_as.slide_id], job.source.path
+        row = yield from normalize_flow(stored, job.source, shared, started, file)
     if not job.keep_tiles:
         store.drop_tiles(job.tiled_as.slide_id)
     return row

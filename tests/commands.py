@@ -1,4 +1,4 @@
-"""Command lines run in the tests' own process; the fixture `wsi_stain` is a `Run`."""
+"""Command lines run in the tests' own process; the fixture `wsi_stain` is a `Run`. And a configuration for them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,21 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+TINY = """
+training:
+  template: gray
+  generator: {downs: 3, ngf: 8, in_channels: 1}
+  ndf: 8
+  images: 480
+  epochs: 1
+  batch: 8
+  lr: 0.002
+  crop: 64
+  laboratories: 2
+  min_tissue: 0.2
+  validation_tiles: 2
+  settling_images: 16
+  panels: 2
+"""
+"""Trains in seconds."""

@@ -34,14 +34,17 @@ wsi_stain.colour_table
 wsi_stain.dicom
 wsi_stain.dicom_source
 wsi_stain.executor
+wsi_stain.faults
 wsi_stain.feather
 wsi_stain.generator_output
 wsi_stain.grid
 wsi_stain.guided
 wsi_stain.html
 wsi_stain.jpeg_tiles
+wsi_stain.likeness
 wsi_stain.masks
 wsi_stain.metrics
+wsi_stain.nuclei
 wsi_stain.ome_tiff
 wsi_stain.ome_xml
 wsi_stain.ome_zarr
@@ -55,6 +58,7 @@ wsi_stain.pix2pix.generator
 wsi_stain.pix2pix.initialization
 wsi_stain.pix2pix.optimization
 wsi_stain.precision
+wsi_stain.pyramid_check
 wsi_stain.quality
 wsi_stain.reader
 wsi_stain.resampling
@@ -69,6 +73,7 @@ wsi_stain.stain
 wsi_stain.stain_vectors
 wsi_stain.store
 wsi_stain.store.cards
+wsi_stain.store.checking
 wsi_stain.store.reading
 wsi_stain.store.record
 wsi_stain.store.tile_store
@@ -80,6 +85,7 @@ wsi_stain.synthetic_scanner
 wsi_stain.synthetic_slide
 wsi_stain.synthetic_tissue
 wsi_stain.table_output
+wsi_stain.tiff_reading
 wsi_stain.tissue
 wsi_stain.zarr_files
 wsi_stain.zarr_jpeg
@@ -87,6 +93,7 @@ wsi_stain.zarr_jpeg
 STAGES = """
 wsi_stain.dataset
 wsi_stain.dicom_writer
+wsi_stain.finished
 wsi_stain.imports
 wsi_stain.imports.idc
 wsi_stain.imports.images
@@ -99,6 +106,7 @@ wsi_stain.inference
 wsi_stain.looks
 wsi_stain.pyramid
 wsi_stain.report
+wsi_stain.source_check
 wsi_stain.stain_sample
 wsi_stain.survey
 wsi_stain.tiling
@@ -107,6 +115,7 @@ wsi_stain.training_config
 wsi_stain.training_data
 wsi_stain.training_log
 wsi_stain.training_state
+wsi_stain.verification
 wsi_stain.yardsticks
 """
 RUNS = """
@@ -128,6 +137,7 @@ pipelines.run
 pipelines.stored
 pipelines.tile
 pipelines.train
+pipelines.verify
 pipelines.workspace
 """
 FLOORS = [GROUND, PARTS, STAGES, RUNS, "pipelines.cli"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-from commands import Run
+from commands import TINY, Run
 from s3_server import s3_endpoint, upload
 from skimage.color import rgb2lab
 
@@ -22,23 +22,6 @@ from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore
 from wsi_stain.synthetic import LABORATORIES, Cohort, stain_tissue, write_cohort, write_slide
 from wsi_stain.synthetic_tissue import render_tissue
-
-TINY = """
-training:
-  template: gray
-  generator: {downs: 3, ngf: 8, in_channels: 1}
-  ndf: 8
-  images: 480
-  epochs: 1
-  batch: 8
-  lr: 0.002
-  crop: 64
-  laboratories: 2
-  min_tissue: 0.2
-  validation_tiles: 2
-  settling_images: 16
-  panels: 2
-"""
 
 
 @pytest.fixture(scope="module")

@@ -95,15 +95,39 @@ class SlideRow(Settings):
 
 
 def write_summary(path: Path, rows: Sequence[SlideRow]) -> None:
-    """Write the table of all slides as CSV: RFC 4180, UTF-8, with a header.
+    """Write the table of all slides."""
+    write_table(path, _COLUMNS, [_cells(row) for row in rows])
+
+
+def read_summary(path: Path) -> list[dict[str, str]]:
+    """The rows of such a table, by column; OutputError where there is none, or it has other columns."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != _COLUMNS:
+                raise ValueError(f"its columns are {reader.fieldnames}")
+            return list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise OutputError(
+            f"{path} is not a run's summary: {error}", "Name the output directory of a finished run"
+        ) from error
+
+
+def summary_row(row: SlideRow) -> dict[str, str]:
+    """A slide's row as it stands in the table, by column."""
+    return {name: str(_neutral(cell)) for name, cell in zip(_COLUMNS, _cells(row), strict=True)}
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table as CSV: RFC 4180, UTF-8, with a header.
 
     Cells that a spreadsheet would take for a formula are led by an apostrophe.
     """
     text = io.StringIO()
     writer = csv.writer(text)  # its CRLF is what makes it quote a lone CR in a name
-    writer.writerow(_COLUMNS)
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow([_neutral(cell) for cell in _cells(row)])
+        writer.writerow([_neutral(_printable(cell)) for cell in row])
     journal.atomic_write(path, text.getvalue().encode())
 
 

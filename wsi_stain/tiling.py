@@ -267,10 +267,10 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
 
 
 def _opened(source: SlideSource, config: TilingConfig) -> Slide:
-    return Slide(source.path, _effective(source, config).slide)
+    return Slide(source.path, effective_config(source, config).slide)
 
 
-def _effective(source: SlideSource, config: TilingConfig) -> TilingConfig:
+def effective_config(source: SlideSource, config: TilingConfig) -> TilingConfig:
     """The settings with the slide list's resolution, which knows this slide best."""
     if source.mpp is None:
         return config
@@ -299,7 +299,7 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
 def _settings_key(source: SlideSource, config: TilingConfig) -> str:
     """Fingerprint of what decides a slide's tiles beside its file: code, settings, the user's mask."""
     mask = journal.file_digest(source.mask) if source.mask and source.mask.is_file() else None
-    settings = _effective(source, config).model_dump(mode="json", exclude={"max_holes"})
+    settings = effective_config(source, config).model_dump(mode="json", exclude={"max_holes"})
     return journal.fingerprint([VERSION, settings, mask])
 
 

@@ -15,14 +15,16 @@ without it does not exist for readers, since a missing shard would read as glass
     tile_store   the store: which slides are in it
     reading      a slide's pixels and maps
     writing      how a slide is made
+    checking     whether it still is what was written
     record       what is known of a slide
 """
 
 from __future__ import annotations
 
+from wsi_stain.store.checking import check_shards
 from wsi_stain.store.reading import StoredSlide
 from wsi_stain.store.record import SlideRecord
 from wsi_stain.store.tile_store import TileStore
 from wsi_stain.store.writing import SlideWriter
 
-__all__ = ["SlideRecord", "SlideWriter", "StoredSlide", "TileStore"]
+__all__ = ["SlideRecord", "SlideWriter", "StoredSlide", "TileStore", "check_shards"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError, field_validator
 
 from wsi_stain import journal, shard, zarr_files
 from wsi_stain.errors import StoreError
-from wsi_stain.geometry import Mpp, Size
+from wsi_stain.geometry import BlockIndex, Mpp, Size
 from wsi_stain.place import Place
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainConfig, StainStatistics
@@ -86,6 +88,12 @@ class SlideRecord(Settings):
 def is_complete(folder: Place) -> bool:
     """Whether a slide has its completion mark."""
     return MARK in zarr_files.read_attributes(folder)
+
+
+def folded(shards: Iterable[tuple[BlockIndex, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the completion mark says of the shards: their number, and a digest of their places, sizes and digests."""
+    listed = [[list(block), made["size"], made["sha256"]] for block, made in sorted(shards, key=itemgetter(0))]
+    return {"count": len(listed), "sha256": journal.fingerprint(listed)}
 
 
 def complete_record(folder: Place) -> SlideRecord:

@@ -16,7 +16,7 @@ from wsi_stain.errors import StoreError
 from wsi_stain.geometry import BlockIndex, Size, TileIndex
 from wsi_stain.grid import TileGrid
 from wsi_stain.store.reading import StoredSlide
-from wsi_stain.store.record import MARK, SlideRecord, read_record
+from wsi_stain.store.record import MARK, SlideRecord, folded, read_record
 
 _RECEIPTS = ".receipts"
 
@@ -137,12 +137,11 @@ class SlideWriter:
         Raises:
             StoreError: A block with kept tiles has no receipt.
         """
-        shards = sorted((BlockIndex(*receipt["block"]), receipt["product"]) for receipt in receipts)
+        shards = [(BlockIndex(*receipt["block"]), receipt["product"]) for receipt in receipts]
         missing = set(self.reading(record).grid.blocks()) - {block for block, _ in shards}
         if missing:
             raise StoreError(f"{self.path} lacks {len(missing)} shards, for example at {min(missing)}", shard.REMEDY)
-        folded = journal.fingerprint([[list(block), made["size"], made["sha256"]] for block, made in shards])
-        self._mark(record, {"count": len(shards), "sha256": folded})
+        self._mark(record, folded(shards))
         self.tidy()
 
     def relabel(self, record: SlideRecord) -> None:

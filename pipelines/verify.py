@@ -1,0 +1,202 @@
+"""The `verify` command: every output of a run against its receipts, its readers and its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.products import SUFFIXES
+from pipelines.progress import Progress, printable, tell
+from pipelines.workspace import Workspace
+from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, drive, open_executor
+from wsi_stain.faults import Fault
+from wsi_stain.finished import load_finished
+from wsi_stain.lease import lease
+from wsi_stain.report import read_summary, summary_row, write_table
+from wsi_stain.slides import find_slides
+from wsi_stain.source_check import Likeness
+from wsi_stain.store import TileStore
+from wsi_stain.verification import (
+    ProductTask,
+    TilesTask,
+    VerifyTask,
+    verify_product,
+    verify_slide,
+    verify_tiles,
+)
+
+_COLUMNS = ("slide", "check", "expected", "got", "remedy")
+_AGAIN = "Run the same command again"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `wsi-stain verify` was asked for.
+
+    Attributes:
+        out: The output directory of a run.
+        slides: Where its slides are now; empty where they are where they were.
+        executor: Where the work runs.
+    """
+
+    out: Path
+    slides: Sequence[Path]
+    executor: ExecutorConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found of one thing.
+
+    Attributes:
+        name: The slide as the summary has it; of other things their path below OUT.
+        faults: What is wrong with it.
+        likeness: How a slide compares with its source, where that was looked at.
+    """
+
+    name: str
+    faults: Sequence[Fault]
+    likeness: Likeness | None = None
+
+
+def plan(request: Request) -> dict[str, Task]:
+    """What is to be looked at, by name; nothing is written.
+
+    Raises:
+        OutputError: There is no finished run.
+    """
+    workspace = Workspace(request.out)
+    given = {slide.slide_id: slide.path for slide in find_slides(request.slides)} if request.slides else {}
+    tasks = {}
+    for row in _made(workspace):
+        slide_id = row["slide_id"]
+        task = VerifyTask(workspace.slide(slide_id), _products(workspace, slide_id), given.get(slide_id))
+        tasks[row["slide"]] = Task(verify_slide, task, "verify")
+    for folder in _stored(workspace):
+        tasks[str(folder.relative_to(request.out))] = Task(verify_tiles, TilesTask(folder), "verify")
+    receipt, checkpoint = workspace.training / ".training.json", workspace.training / "checkpoint.safetensors"
+    if receipt.exists():
+        tasks[str(checkpoint.relative_to(request.out))] = Task(
+            verify_product, ProductTask(receipt, checkpoint), "verify"
+        )
+    return tasks
+
+
+def run(request: Request, console: Console) -> int:
+    """Look at everything; write verify.csv.
+
+    Returns:
+        0, or 3 when something is wrong.
+    """
+    tasks, workspace = plan(request), Workspace(request.out)
+    where = request.executor if len(tasks) > 1 else ExecutorConfig(workers=0)
+    with lease(request.out), Progress(console) as progress, open_executor(where) as executor:
+        outcomes = {name: Outcome(name, ()) for name in tasks}
+        outcomes |= {outcome.name: outcome for outcome in _looked_at(executor, tasks, progress)}
+        for name, fault in _summary_faults(workspace):
+            known = outcomes.get(name, Outcome(name, ()))
+            outcomes[name] = Outcome(name, (*known.faults, fault), known.likeness)
+        rows = [[outcome.name, *fault] for outcome in outcomes.values() for fault in outcome.faults]
+        write_table(request.out / "verify.csv", _COLUMNS, rows)
+    _print(list(outcomes.values()), console)
+    tell(console, f"{len(rows)} faults in {request.out / 'verify.csv'}" if rows else "all as it should be")
+    return 3 if rows else 0
+
+
+def _looked_at(executor: Executor, tasks: Mapping[str, Task], progress: Progress) -> Iterator[Outcome]:
+    flows = {name: _flow(task) for name, task in tasks.items()}
+    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
+        if result.error is None:
+            yield Outcome(result.key, result.value["faults"], result.value.get("likeness"))
+        else:
+            got = f"{type(result.error).__name__}: {result.error}"
+            remedy = "This is a fault of wsi-stain: please report it"
+            yield Outcome(result.key, [Fault("verify", "a check that ends", got, remedy)])
+
+
+def _flow(task: Task) -> Flow:
+    (receipt,) = yield [task]
+    return receipt
+
+
+def _made(workspace: Workspace) -> list[dict[str, str]]:
+    """The rows of the summary that name an output."""
+    return [row for row in read_summary(workspace.out / "summary.csv") if row.get("output")]
+
+
+def _stored(workspace: Workspace) -> list[Path]:
+    """The folders of all complete slides in the run's tile stores."""
+    stores = [path for path in (workspace.reference, workspace.tiles) if (path / "zarr.json").exists()]
+    return [path / slide_id for path in stores for slide_id in TileStore(path).slide_ids()]
+
+
+def _products(workspace: Workspace, slide_id: str) -> dict[Path, Path]:
+    """A finished slide's pyramids by their receipts; none where nothing is known of the slide."""
+    place = workspace.slide(slide_id)
+    finished = load_finished(place)
+    names = (finished.row.output, *finished.row.other_outputs) if finished else ()
+    return {
+        place / f"{kind}.json": workspace.out / name
+        for name in names
+        for kind, suffix in SUFFIXES.items()
+        if name.endswith(suffix)
+    }
+
+
+def _summary_faults(workspace: Workspace) -> Iterator[tuple[str, Fault]]:
+    """Rows that say something else than what was kept of their slides, and outputs without a row."""
+    known = set()
+    for row in _made(workspace):
+        known |= {workspace.out / name for name in (row["output"], *row["other_outputs"].split("; "))}
+        finished = load_finished(workspace.slide(row["slide_id"]))
+        if finished is None:
+            continue  # which verifying the slide has found
+        kept = summary_row(finished.row)
+        differ = [name for name, value in kept.items() if row.get(name) != value]
+        if differ:
+            expected, got = (", ".join(f"{name} {cells.get(name)}" for name in differ) for cells in (kept, row))
+            yield row["slide"], Fault("summary", expected, got, _AGAIN)
+    for path in _outputs(workspace.out / "slides"):
+        if path not in known:
+            remedy = "Delete it, or run again with all slides"
+            yield str(path.relative_to(workspace.out)), Fault("summary", "a row in summary.csv", "none", remedy)
+
+
+def _outputs(folder: Path) -> Iterator[Path]:
+    """The pyramids below a folder, files or directories; not what is still being written."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or path.name.endswith(".partial"):
+            continue
+        if path.is_dir() and not path.name.endswith(tuple(SUFFIXES.values())):
+            yield from _outputs(path)
+        else:
+            yield path
+
+
+def _print(outcomes: Sequence[Outcome], console: Console) -> None:
+    """The table of outcomes, and below it what is wrong."""
+    table = Table()
+    for heading in ("slide", "outcome", "source", "shift, px", "SSIM", "nuclei kept"):
+        table.add_column(heading, overflow="fold")
+    for outcome in outcomes:
+        checks = ", ".join(dict.fromkeys(fault.check for fault in outcome.faults))
+        table.add_row(
+            escape(printable(outcome.name)), f"wrong: {checks}" if checks else "good", *_cells(outcome.likeness)
+        )
+    console.print(table)
+    for outcome in outcomes:
+        for fault in outcome.faults:
+            tell(console, f"{outcome.name}: {fault.check}: expected {fault.expected}, got {fault.got}. {fault.remedy}")
+
+
+def _cells(likeness: Likeness | None) -> list[str]:
+    if likeness is None:
+        return ["", "", "", ""]
+    figures = (likeness.shift_px, ".2f"), (likeness.ssim, ".3f"), (likeness.nuclei, ".3f")
+    found = "found" if likeness.source else "source not found"
+    return [found, *("" if value is None else format(value, form) for value, form in figures)]

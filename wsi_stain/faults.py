@@ -1,0 +1,24 @@
+"""What verification finds wrong: one fault is one row of `verify.csv`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+REDO = "Delete it and run the same command again"
+"""The remedy for an output that is not what it should be: a rerun makes again what is not there."""
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong.
+
+    Attributes:
+        check: What was looked at, in one word.
+        expected: What should be there.
+        got: What is there.
+        remedy: What the user can do about it.
+    """
+
+    check: str
+    expected: str
+    got: str
+    remedy: str = REDO

@@ -1,0 +1,83 @@
+"""A finished slide as it is kept beside its receipts: its row, what it was made from, and which tiles it has.
+
+    row.json    key, row, pictures, origin; written last
+    grid.npz    kept, tissue
+
+A rerun finds the row again, and verification what the slide's pyramid must agree with.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_stain.artifact import load_artifact, save_artifact
+from wsi_stain.errors import OutputError
+from wsi_stain.grid import TileGrid
+from wsi_stain.journal import read_json, write_json
+from wsi_stain.report import SlideRow
+from wsi_stain.settings import Settings
+from wsi_stain.slide import SlideConfig
+
+
+class Origin(Settings):
+    """What a finished slide was made from.
+
+    Attributes:
+        slide: The slide's file, absolute; None where the run knew only its tiles.
+        tiles: The slide's folder in the tile store; a run drops it unless it is told to keep it.
+        reading: How the file becomes the working frame.
+        fingerprint: Fingerprint of the file, as the tile store has it.
+        icc_sha256: SHA-256 of the colour profile that outputs embed, or None.
+    """
+
+    slide: Path | None
+    tiles: str
+    reading: SlideConfig
+    fingerprint: dict[str, str | int]
+    icc_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is kept of a finished slide.
+
+    Attributes:
+        key: Fingerprint of everything that decides its pyramid's bytes.
+        row: Its row in the summary, thumbnails included.
+        origin: What it was made from.
+        grid: Its tiles.
+    """
+
+    key: str
+    row: SlideRow
+    origin: Origin
+    grid: TileGrid
+
+
+def save_finished(place: Path, slide: Finished) -> None:
+    """Keep a finished slide in its corner of the output directory."""
+    save_artifact(place / "grid.npz", {"kept": slide.grid.kept, "tissue": slide.grid.tissue})
+    pictures = {name: _text(getattr(slide.row, name)) for name in ("before", "after")}
+    row = slide.row.model_dump(mode="json", exclude=set(pictures))
+    origin = slide.origin.model_dump(mode="json")
+    write_json(place / "row.json", {"key": slide.key, "row": row, "pictures": pictures, "origin": origin})
+
+
+def load_finished(place: Path) -> Finished | None:
+    """The slide that was kept there; None where none was, or not all of it, or by another version."""
+    saved: Any = read_json(place / "row.json")
+    try:
+        pictures = {name: base64.b64decode(text) if text else None for name, text in saved["pictures"].items()}
+        row = SlideRow.model_validate({**saved["row"], **pictures})
+        arrays = load_artifact(place / "grid.npz")
+        grid = TileGrid(row.size, arrays["tissue"], arrays["kept"]) if row.size else None
+        return Finished(saved["key"], row, Origin.model_validate(saved["origin"]), grid) if grid else None
+    except (AttributeError, KeyError, TypeError, ValueError, OutputError):
+        return None
+
+
+def _text(picture: bytes | None) -> str | None:
+    return base64.b64encode(picture).decode() if picture else None

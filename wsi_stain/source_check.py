@@ -1,0 +1,224 @@
+"""Does a pyramid show its source? First against the source's thumbnail that the run kept, then against the source.
+
+Thumbnails tell whether it is this slide and whether it has lost tissue; 32 tiles, chosen by their places, whether it
+lies on the source, keeps its structure and keeps its nuclei.
+
+Memory bound: the tiles of source and output, in all about 200 MB while nuclei are compared.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_stain.errors import SlideError, StoreError
+from wsi_stain.faults import REDO, Fault
+from wsi_stain.finished import Finished, Origin
+from wsi_stain.geometry import TILE, Region, Size, TileIndex
+from wsi_stain.likeness import resemblance, shift_px, structure
+from wsi_stain.nuclei import nuclei_kept
+from wsi_stain.place import as_place
+from wsi_stain.slide import Slide
+from wsi_stain.stain_sample import sample_tiles
+from wsi_stain.stain_vectors import LUMINANCE
+from wsi_stain.store import StoredSlide
+
+RESEMBLANCE = 0.85
+"""Least correlation of a pyramid's thumbnail with its source's: real pairs have 0.99, two slides at most 0.64."""
+
+TISSUE_OD = 0.05
+"""Least mean optical density of a tile of the source that cannot be of one colour in the output."""
+
+SHIFT_PX = 0.5
+"""Most that an output may lie beside its source: real ones do so by 0.05 px at most."""
+
+SSIM_MEAN, SSIM_TILE = 0.85, 0.6
+"""Least SSIM with the source: real outputs have 0.91 to 0.996 on average and 0.87 at least, two slides at most 0.5."""
+
+NUCLEI = 0.95
+"""Least share of the nuclei that is kept, see `nuclei_kept`: real outputs keep 0.966 to 0.995."""
+
+_TILES = 32
+_REPORT = "This is a fault of wsi-stain: please report it"
+_LOOK = "Look at the slide; normalize it with --output lut, or train longer, and run again"
+
+Map = NDArray[np.bool_]
+
+
+class Likeness(NamedTuple):
+    """How a pyramid compares with its source; None where that was not measured.
+
+    Attributes:
+        source: Whether the source was found.
+        shift_px: How far the pyramid lies beside it, px.
+        ssim: Structure, mean over the tiles.
+        nuclei: Share of the nuclei that is kept.
+    """
+
+    source: bool
+    shift_px: float | None = None
+    ssim: float | None = None
+    nuclei: float | None = None
+
+
+def check_against_source(
+    path: Path, blank: Map, finished: Finished, given: Path | None
+) -> tuple[list[Fault], Likeness | None]:
+    """Compare a pyramid with its source.
+
+    Args:
+        path: The pyramid, which OpenSlide opens.
+        blank: (rows, cols) of level 0: tiles of one colour.
+        finished: What the run kept of the slide.
+        given: Where the source is now; None where the record says.
+    """
+    tissue = _tissue(finished)
+    lost = tissue & blank
+    with openslide.OpenSlide(path) as pyramid:
+        if 2 * lost.sum() > tissue.sum():  # too little is left to say more
+            return _tissue_faults(tissue, lost), None
+        if faults := _picture_faults(pyramid, finished, lost):
+            return faults, None
+        faults = _tissue_faults(tissue, lost)
+        try:
+            with _opened(finished.origin, given) as source:
+                found, likeness = _compared(pyramid, source, finished, lost)
+        except (SlideError, StoreError) as error:
+            return [*faults, Fault("source", "a source that can be read", error.problem, error.remedy)], None
+    return faults + found, likeness
+
+
+def _tissue(finished: Finished) -> Map:
+    """(rows, cols): kept tiles that the source's thumbnail shows to be more than glass."""
+    before, stain, kept = finished.row.before, finished.row.stain, finished.grid.kept
+    if before is None or stain is None:
+        return np.zeros_like(kept)
+    weights = np.asarray(LUMINANCE, np.float32)
+    od = -np.log((np.asarray(_picture(before), np.float32) @ weights + 1) / (np.asarray(stain.white) @ weights + 1))
+    return kept & (_tile_means(np.maximum(od, 0), finished.grid.size) >= TISSUE_OD)
+
+
+def _tile_means(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """Means over tiles, (rows, cols), of a picture of the whole frame, (h, w)."""
+    cols, rows = -(-size.width // TILE), -(-size.height // TILE)
+    beyond = (
+        (0, round((rows * TILE / size.height - 1) * values.shape[0])),
+        (0, round((cols * TILE / size.width - 1) * values.shape[1])),
+    )
+    whole = Image.fromarray(np.pad(values.astype(np.float32), beyond, mode="edge"))
+    return np.asarray(whole.resize((cols, rows), Image.Resampling.BOX))
+
+
+def _picture_faults(pyramid: openslide.OpenSlide, finished: Finished, lost: Map) -> list[Fault]:
+    """Whether it is this slide: its thumbnail against the source's, where no tissue was lost."""
+    if finished.row.before is None:
+        return []
+    before, size = _picture(finished.row.before), finished.grid.size
+    after = pyramid.get_thumbnail(before.size).convert("RGB").resize(before.size)
+    frame = (0, 0, size.width / TILE, size.height / TILE)
+    seen = ~np.asarray(Image.fromarray(lost).resize(before.size, Image.Resampling.NEAREST, box=frame))
+    alike = resemblance(np.asarray(after)[seen], np.asarray(before)[seen])
+    if alike >= RESEMBLANCE:
+        return []
+    expected = f"a picture of {finished.row.slide}: thumbnails correlated by at least {RESEMBLANCE}"
+    return [Fault("picture", expected, f"{alike:.2f}, so another slide's", REDO)]
+
+
+def _tissue_faults(tissue: Map, lost: Map) -> list[Fault]:
+    if not lost.any():
+        return []
+    row, col = np.argwhere(lost)[0]
+    got = f"{int(lost.sum())} of them of one colour, the first at row {row}, column {col}"
+    return [Fault("tissue", f"tissue in {int(tissue.sum())} tiles", got, REDO)]
+
+
+@contextmanager
+def _opened(origin: Origin, given: Path | None) -> Iterator[Slide | StoredSlide | None]:
+    """The slide's file, or its tiles where those were kept; None where neither is there."""
+    file = given or origin.slide
+    if file is not None and file.exists():
+        with Slide(file, origin.reading) as slide:
+            yield slide
+        return
+    try:
+        tiles = StoredSlide(as_place(origin.tiles))
+    except StoreError:
+        yield None
+        return
+    yield tiles
+
+
+def _compared(
+    pyramid: openslide.OpenSlide, source: Slide | StoredSlide | None, finished: Finished, lost: Map
+) -> tuple[list[Fault], Likeness]:
+    """Compare sampled tiles that still have their tissue."""
+    if source is None:
+        return [], Likeness(source=False)
+    if faults := _source_faults(source, finished):
+        return faults, Likeness(source=False)
+    places = sample_tiles(finished.grid.kept & ~lost, finished.grid.tissue)[:_TILES]
+    if not places:
+        return [], Likeness(source=True)
+    before = np.stack([_read_source(source, place) for place in places])
+    after = np.stack([_read(pyramid, place) for place in places])
+    return _likeness(after, before, places, source.mpp.mean)
+
+
+def _source_faults(source: Slide | StoredSlide, finished: Finished) -> list[Fault]:
+    """Whether a source is the one that was normalized."""
+    known, size = finished.origin.fingerprint, finished.grid.size
+    fingerprint = source.fingerprint() if isinstance(source, Slide) else source.record.fingerprint
+    if fingerprint == known and source.size == size:
+        return []
+    expected = f"the source as it was: {known['size']} bytes, {size.width} x {size.height} px"
+    got = f"another at {source.path}: {fingerprint['size']} bytes, {source.size.width} x {source.size.height} px"
+    return [Fault("source", expected, got, "Name the slide that was normalized with --slides, or run again")]
+
+
+def _likeness(
+    after: NDArray[np.uint8], before: NDArray[np.uint8], places: Sequence[TileIndex], mpp: float
+) -> tuple[list[Fault], Likeness]:
+    """Place, then structure, then nuclei; each where the one before it holds."""
+    likeness = Likeness(source=True, shift_px=shift_px(after, before))
+    if likeness.shift_px is not None and likeness.shift_px > SHIFT_PX:
+        expected = f"the source's pixels in their places, to {SHIFT_PX} px"
+        return [Fault("place", expected, f"{likeness.shift_px:.2f} px beside them", _REPORT)], likeness
+    scores = structure(after, before)
+    likeness = likeness._replace(ssim=float(scores.mean()))
+    if scores.mean() < SSIM_MEAN or scores.min() < SSIM_TILE:
+        row, col = places[int(scores.argmin())]
+        expected = f"SSIM with the source of {SSIM_MEAN} on average and {SSIM_TILE} on each tile"
+        got = f"{scores.mean():.3f} on average, {scores.min():.3f} at row {row}, column {col}"
+        return [Fault("structure", expected, got, _LOOK)], likeness
+    likeness = likeness._replace(nuclei=nuclei_kept(after, before, mpp))
+    if likeness.nuclei is not None and likeness.nuclei < NUCLEI:
+        return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{likeness.nuclei:.3f}", _LOOK)], likeness
+    return [], likeness
+
+
+def _region(place: TileIndex) -> Region:
+    return Region(place.col * TILE, place.row * TILE, TILE, TILE)
+
+
+def _read_source(source: Slide | StoredSlide, place: TileIndex) -> NDArray[np.uint8]:
+    """A tile, (256, 256, 3), as a run reads it: what a slide's file cannot give is shown by its next coarser level."""
+    return source.read_mended(_region(place))[0] if isinstance(source, Slide) else source.read(_region(place))
+
+
+def _read(pyramid: openslide.OpenSlide, place: TileIndex) -> NDArray[np.uint8]:
+    """A tile of level 0, (256, 256, 3); 255 outside the slide, as sources are read."""
+    pixels = np.array(pyramid.read_region(_region(place)[:2], 0, (TILE, TILE)))
+    pixels[pixels[..., 3] == 0] = 255
+    return pixels[..., :3]
+
+
+def _picture(jpeg: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(jpeg)).convert("RGB")

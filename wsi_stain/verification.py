@@ -1,0 +1,139 @@
+"""Verification as tasks: a finished slide, a slide of a tile store, or one file against its receipt. Writes nothing.
+
+    receipts       is each product there, with the bytes that were written?
+    pyramid_check  does all of it open and decode, are resolution and profile right?
+    source_check   does it show the source, in its place, with all its tissue, structure and nuclei?
+
+What follows from a fault is not looked at: a file with other bytes is read no further, a pyramid that cannot be decoded
+is not compared. So one damage makes one fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_stain import journal
+from wsi_stain.errors import StoreError
+from wsi_stain.faults import REDO, Fault
+from wsi_stain.finished import Finished, load_finished
+from wsi_stain.pyramid_check import Expected, check_pyramid
+from wsi_stain.source_check import Likeness, check_against_source
+from wsi_stain.store import StoredSlide, check_shards
+
+_AGAIN = "Run the same command again"
+
+
+@dataclass(frozen=True)
+class VerifyTask:
+    """One finished slide.
+
+    Attributes:
+        place: Its corner of the output directory.
+        products: Its pyramids by their receipts, one for each format.
+        source: Where the slide is now; None where its record says.
+    """
+
+    place: Path
+    products: Mapping[Path, Path]
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class TilesTask:
+    """One slide of a tile store.
+
+    Attributes:
+        folder: Its folder there.
+    """
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class ProductTask:
+    """One product and its receipt.
+
+    Attributes:
+        receipt: The receipt's file.
+        product: The product's final name.
+    """
+
+    receipt: Path
+    product: Path
+
+
+def verify_slide(task: VerifyTask) -> dict[str, Any]:
+    """Look through a finished slide.
+
+    Returns:
+        The receipt: faults, and likeness: a `Likeness`, None where the slide was not compared with its source.
+    """
+    finished = load_finished(task.place)
+    if finished is None:
+        expected = f"row.json and grid.npz in {task.place}"
+        return {"faults": [Fault("record", expected, "none that can be read", _AGAIN)], "likeness": None}
+    receipts = {task.place / "artifact.json": task.place / "artifact.npz", **task.products}
+    faults = [fault for receipt, product in receipts.items() for fault in product_faults(receipt, product)]
+    tiff = next((product for product in task.products.values() if product.suffix == ".tif"), None)
+    if faults or tiff is None:
+        return {"faults": faults, "likeness": None}
+    faults, likeness = _pyramid_faults(tiff, finished, task.source)
+    return {"faults": faults, "likeness": likeness}
+
+
+def verify_tiles(task: TilesTask) -> dict[str, Any]:
+    """Read every shard of a stored slide; the receipt has faults."""
+    try:
+        check_shards(StoredSlide(task.folder))
+    except StoreError as error:
+        return {"faults": [Fault("shards", "the tiles that were written", error.problem, error.remedy)]}
+    return {"faults": []}
+
+
+def verify_product(task: ProductTask) -> dict[str, Any]:
+    """Compare a product with its receipt; the receipt of this task has faults."""
+    return {"faults": product_faults(task.receipt, task.product)}
+
+
+def product_faults(receipt_path: Path, product: Path) -> list[Fault]:
+    """What is wrong with the bytes of a product, a file or a directory; at most one fault."""
+    receipt = journal.read_json(receipt_path)
+    made = receipt.get("product") if isinstance(receipt, dict) else None
+    if not isinstance(made, dict):
+        return [Fault("record", f"the receipt {receipt_path}", "none that can be read", _AGAIN)]
+    if not product.exists():
+        return [Fault("file", f"{product}, {made['size']} bytes", "no such file", _AGAIN)]
+    found = _directory(product) if product.is_dir() else journal.described(product)
+    for fact, unit in (("size", " bytes"), ("sha256", "")):
+        if found[fact] != made[fact]:
+            owner = _owner(receipt_path, found["sha256"])
+            got = f"{found[fact]}{unit}" + (f", which is the output of {owner}" if owner else "")
+            return [Fault(fact, f"{product.name} of {made[fact]}{unit}", got, REDO)]
+    return []
+
+
+def _owner(receipt_path: Path, sha256: str) -> str | None:
+    """The slide whose output of the same kind has these bytes, by its id."""
+    for other in sorted(receipt_path.parent.parent.glob(f"*/{receipt_path.name}")):
+        receipt = journal.read_json(other)
+        if isinstance(receipt, dict) and (receipt.get("product") or {}).get("sha256") == sha256:
+            return other.parent.name
+    return None
+
+
+def _directory(product: Path) -> dict[str, Any]:
+    files = journal.files_below(product)
+    return {"size": sum(made["size"] for made in files.values()), "sha256": journal.fingerprint(files)}
+
+
+def _pyramid_faults(output: Path, finished: Finished, source: Path | None) -> tuple[list[Fault], Likeness | None]:
+    row = finished.row
+    assert row.size and row.mpp
+    checked = check_pyramid(output, Expected(row.size, row.mpp, finished.origin.icc_sha256))
+    if checked.blank is None:
+        return checked.faults, None
+    faults, likeness = check_against_source(output, checked.blank, finished, source)
+    return checked.faults + faults, likeness
