@@ -107,11 +107,11 @@ def test_the_resolution_is_found(output: Output, reader: Reader) -> None:
 
 def test_pixels_are_the_same(output: Output, reader: Reader) -> None:
     for level in {0, 3, len(output.sizes) - 1}:
-        for place in output.places(level):
+        for number, place in enumerate(output.places(level)):
             found = reader.read(output.path, level, place)
             expected = output.levels[level][place.y : place.y + place.height, place.x : place.x + place.width]
             assert found.shape == expected.shape
-            assert expected.std() > 2, "nothing to see there"
+            assert number > 0 or expected.std() > 5, "no tissue there"
             difference = np.abs(found.astype(int) - expected)
             assert difference.max() <= reader.unlike[output.chroma], (level, place)
             assert difference.mean() < 1, (level, place)
