@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 GROUND = """
 wsi_stain
+wsi_stain.digest
 wsi_stain.errors
 wsi_stain.geometry
 wsi_stain.journal

@@ -21,9 +21,9 @@ The index is an object with
 Tile (row, col) of level k covers px [256 row, 256 row + 256) x [256 col, 256 col + 256) of that level, padded by
 replication where the level ends inside it. Its stream is a complete baseline JPEG, YCbCr.
 Level k + 1 is (a + b + c + d + 2) >> 2 of level k's pixels as they were before JPEG; sides halve rounding up, an odd
-edge is replicated. The mip holds level 4, lossless (QOI is nearly as small as PNG and written 25 times as fast): coarser
-levels are made from mips. A block's side, 4096 px, is 16 tiles at level 0 and 1 at level 4, so tile and block borders
-coincide on all five levels.
+edge is replicated. The mip holds level 4, lossless: coarser levels are made from mips. QOI is nearly as small as PNG
+and written 25 times as fast. A block's side, 4096 px, is 16 tiles at level 0 and 1 at level 4, so tile and block
+borders coincide on all five levels.
 """
 
 from __future__ import annotations
@@ -187,6 +187,9 @@ class BlockFile:
     Args:
         path: The file.
 
+    Attributes:
+        mip: The pixels of level 4, (ceil(h / 16), ceil(w / 16), 3) RGB, exact.
+
     Raises:
         OutputError: There is no such file, or its bytes are not those that were written, or of another version.
     """
@@ -194,10 +197,12 @@ class BlockFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._content = path.read_bytes()
+            with path.open("rb") as file:
+                self._content = file.read(max(0, path.stat().st_size - _CRC.size))
+                end = file.read()
         except OSError as error:
             raise self._damaged(error.strerror or str(error)) from error
-        self._check()
+        self._check(end)
         try:
             self._read_index()
         except (KeyError, TypeError, ValueError) as error:
@@ -217,45 +222,45 @@ class BlockFile:
         """(rows, cols) of the tile grid of a level, 0 to 3."""
         return self._shapes[level]
 
+    def lengths(self, level: int) -> NDArray[np.int64]:
+        """Bytes of each tile's stream of a level, (rows, cols); 0 stands for the output's shared glass tile."""
+        return self._lengths[level]
+
+    def streams(self, level: int) -> memoryview:
+        """The JPEG streams of a level, row-major, without gaps."""
+        return memoryview(self._content)[self._starts[level] : self._starts[level + 1]]
+
     def tile(self, level: int, row: int, col: int) -> bytes:
         """The JPEG stream of a tile, by its place within the block; b"" stands for the output's shared glass tile."""
         rows, cols = self._shapes[level]
         if not (0 <= row < rows and 0 <= col < cols):
             raise IndexError(f"tile ({row}, {col}) of level {level} in a grid of {rows} x {cols}")
-        first = self._starts[level] + row * cols + col
-        return self._content[self._offsets[first] : self._offsets[first + 1]]
+        start = int(self._lengths[level].ravel()[: row * cols + col].sum())
+        return bytes(self.streams(level)[start : start + int(self._lengths[level][row, col])])
 
-    @property
-    def mip(self) -> Pixels:
-        """The pixels of level 4, (ceil(h / 16), ceil(w / 16), 3) RGB, exact."""
-        qoi = self._content[self._offsets[-2] : self._offsets[-1]]
-        return np.asarray(imagecodecs.qoi_decode(qoi), dtype=np.uint8)
-
-    def _check(self) -> None:
-        body, end = self._content[: -_CRC.size], self._content[-_CRC.size :]
-        if len(body) < _HEAD.size or body[: len(_MAGIC)] != _MAGIC:
+    def _check(self, end: bytes) -> None:
+        if len(self._content) < _HEAD.size or self._content[: len(_MAGIC)] != _MAGIC:
             raise self._damaged("it does not begin like a block file")
-        _, version, _ = _HEAD.unpack_from(body)
+        _, version, _ = _HEAD.unpack_from(self._content)
         if version != VERSION:
             raise self._damaged(f"it has format version {version}, and this software reads {VERSION}")
-        if (google_crc32c.value(body),) != _CRC.unpack(end):
+        if _CRC.pack(google_crc32c.value(self._content)) != end:
             raise self._damaged("its checksum differs")
 
     def _read_index(self) -> None:
         _, _, length = _HEAD.unpack_from(self._content)
-        payload = _HEAD.size + length
-        index = json.loads(self._content[_HEAD.size : payload])
+        index = json.loads(self._content[_HEAD.size : _HEAD.size + length])
         width, height = index["size"]
         self._size, self._jpeg = Size(width, height), JpegConfig.model_validate(index["jpeg"])
         self._shapes = _shapes(self._size)
-        tables = index["levels"]
-        if [rows * cols for rows, cols in self._shapes] != [len(table) for table in tables]:
-            raise ValueError("the grids do not fit the size")
-        self._starts = list(accumulate(map(len, tables[:-1]), initial=0))
-        lengths = [length for table in tables for length in table]
-        self._offsets = list(accumulate([*lengths, index["mip"]], initial=payload))
-        if self._offsets[-1] + _CRC.size != len(self._content):
+        self._lengths = [
+            np.array(table, np.int64).reshape(shape) for table, shape in zip(index["levels"], self._shapes, strict=True)
+        ]
+        totals = (int(lengths.sum()) for lengths in self._lengths)
+        self._starts = list(accumulate(totals, initial=_HEAD.size + length))
+        if self._starts[-1] + index["mip"] != len(self._content):
             raise ValueError("the lengths do not add up")
+        self.mip: Pixels = imagecodecs.qoi_decode(self._content[self._starts[-1] :])
 
     def _damaged(self, what: str) -> OutputError:
         return OutputError(f"{self.path} is not a whole block file: {what}", "Run the same command again")

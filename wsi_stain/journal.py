@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from wsi_stain.digest import pieces_digest
 from wsi_stain.errors import OutputError
 from wsi_stain.place import Place
 
@@ -115,8 +116,8 @@ def file_digest(path: Path) -> str:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What a receipt says of a file: its size in bytes, and its sha256."""
-    return {"size": path.stat().st_size, "sha256": file_digest(path)}
+    """What a receipt says of a file: its size in bytes, and its sha256, of its pieces' where it is large (`digest`)."""
+    return {"size": path.stat().st_size, "sha256": pieces_digest(path)}
 
 
 def files_below(directory: Path) -> dict[str, dict[str, Any]]:
@@ -134,19 +135,24 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def write_receipt(receipt_path: Path, key: str, product: Path | None, **details: Any) -> dict[str, Any]:
+def write_receipt(
+    receipt_path: Path, key: str, product: Path | None, sha256: str | None = None, /, **details: Any
+) -> dict[str, Any]:
     """Record that a piece of work is done, after its product (if any) is on disk.
 
     Args:
         receipt_path: Where the receipt goes.
         key: Fingerprint of everything the product depends on.
         product: The file made, or None when the work left nothing to keep.
+        sha256: Of the product, as `described` gives it, where it was computed while the file was written.
         details: Small JSON values that later steps need.
 
     Returns:
         The receipt as written: key, product (name, size, sha256) and details.
     """
-    made = None if product is None else {"name": product.name, **described(product)}
+    made: dict[str, Any] | None = None
+    if product is not None:
+        made = {"name": product.name, "size": product.stat().st_size, "sha256": sha256 or pieces_digest(product)}
     receipt = {"key": key, "product": made, **details}
     write_json(receipt_path, receipt)
     return receipt

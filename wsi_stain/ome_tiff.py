@@ -22,7 +22,9 @@ from fractions import Fraction
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wsi_stain.digest import HashedFile
 from wsi_stain.geometry import TILE, Mpp, Size, TileIndex, grid_shape
 
 _SHORT, _LONG, _RATIONAL, _UNDEFINED, _ASCII, _LONG8, _IFD8 = 3, 4, 5, 7, 2, 16, 18
@@ -43,7 +45,9 @@ class PyramidTiff:
         subsampling: Chroma subsampling of all tiles, 444 or 420.
     """
 
-    def __init__(self, file: BinaryIO, sizes: Sequence[Size], glass: bytes, subsampling: int = 444) -> None:
+    def __init__(
+        self, file: BinaryIO | HashedFile, sizes: Sequence[Size], glass: bytes, subsampling: int = 444
+    ) -> None:
         self._file = file
         self._sizes = tuple(sizes)
         self._chroma = [_shorts(530, 2, 2)] if subsampling == 420 else []
@@ -57,6 +61,21 @@ class PyramidTiff:
         """Append one tile of 256 x 256 px: a complete JPEG stream, YCbCr."""
         self._offsets[level][tile] = self._append(jpeg)
         self._lengths[level][tile] = len(jpeg)
+
+    def put_grid(self, level: int, first: TileIndex, lengths: NDArray[np.int64], jpegs: memoryview) -> None:
+        """Append the tiles of a part of a level, all at once.
+
+        Args:
+            level: Which level.
+            first: The part's tile of least row and column.
+            lengths: Bytes of each tile's stream, (rows, cols); 0 where none is put.
+            jpegs: The streams, row-major, without gaps.
+        """
+        ends = self._append(jpegs) + np.cumsum(lengths).reshape(lengths.shape)
+        rows, cols = lengths.shape
+        part, there = np.s_[first.row : first.row + rows, first.col : first.col + cols], lengths > 0
+        self._offsets[level][part][there] = (ends - lengths)[there]
+        self._lengths[level][part][there] = lengths[there]
 
     def finish(self, mpp: Mpp, ome_xml: bytes, icc_profile: bytes | None = None) -> None:
         """Write the directories.
@@ -112,7 +131,7 @@ class PyramidTiff:
         self._append(bytes(-self._end % 8))
         return self._append(content)
 
-    def _append(self, content: bytes) -> int:
+    def _append(self, content: bytes | memoryview) -> int:
         at = self._end
         self._file.write(content)
         self._end += len(content)

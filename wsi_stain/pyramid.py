@@ -7,7 +7,7 @@ The sink is the hybrid OME-TIFF, or an OME-Zarr whose levels 0 to 3 the blocks h
 of levels 0 to 3 was compressed once, when its block was made. Coarser levels are made from the lossless mips, so they
 too are compressed once.
 
-Memory bound: one block file (some 10 MB, checked whole before a byte of it is copied), and of each level from 4 on two
+Memory bound: two block files (some 10 MB each, checked whole before a byte is copied), and of each level from 4 on two
 strips of 256 rows: 21 MB for a slide of 150,000 px width. It rests on blocks coming in row-major order and on a block's
 mip being one tile high.
 
@@ -19,9 +19,9 @@ from __future__ import annotations
 import base64
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import product
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from wsi_stain import journal
 from wsi_stain.blockfile import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve, padded
+from wsi_stain.digest import hashed
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import (
     BLOCK,
@@ -49,6 +50,7 @@ from wsi_stain.ome_xml import ome_xml
 from wsi_stain.ome_zarr import Files, PyramidZarr
 
 _PX_PER_MIP_PX = 2**LEVELS
+_BLOCKS_AHEAD = 1
 
 Pixels = NDArray[np.uint8]
 
@@ -128,16 +130,20 @@ def stitch_slide(task: StitchTask) -> dict[str, Any]:
         return journal.commit_directory(
             folder, task.output, task.receipt, task.key, _write_zarr(task, folder), **details
         )
-    journal.atomic_write(task.output, partial(_write_tiff, task))
-    return journal.write_receipt(task.receipt, task.key, task.output, **details)
+    digests: list[str] = []
+    journal.atomic_write(task.output, lambda file: digests.append(_write_tiff(task, file)))
+    return journal.write_receipt(task.receipt, task.key, task.output, digests[0], **details)
 
 
-def _write_tiff(task: StitchTask, file: BinaryIO) -> None:
+def _write_tiff(task: StitchTask, file: BinaryIO) -> str:
+    """Write the file; returns its digest."""
     sizes = level_sizes(task.size)
-    tiff = PyramidTiff(file, sizes, _encoded(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
-    _walk(task, TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg))
-    description = ome_xml(task.size, task.mpp, task.objective_power, task.provenance)
-    tiff.finish(task.mpp, description, task.icc_profile)
+    with hashed(file) as pieces:
+        tiff = PyramidTiff(pieces, sizes, _encoded(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
+        _walk(task, TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg))
+        description = ome_xml(task.size, task.mpp, task.objective_power, task.provenance)
+        tiff.finish(task.mpp, description, task.icc_profile)
+        return pieces.digest()
 
 
 def _write_zarr(task: StitchTask, folder: Path) -> Files:
@@ -162,24 +168,23 @@ class TiffSink:
     """
 
     def __init__(self, tiff: PyramidTiff, levels: int, white: tuple[int, int, int], jpeg: JpegConfig) -> None:
-        self._tiff, self._levels, self._white, self._jpeg = tiff, levels, white, jpeg
+        self._tiff, self._levels, self._jpeg = tiff, levels, jpeg
+        self._white = np.full((TILE, TILE, 3), white, np.uint8)
 
     def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
         """Copy a block's tiles."""
-        for level in range(self._levels if content else 0):
-            assert content is not None
-            rows, cols = content.shape(level)
+        if content is None:
+            return
+        for level in range(self._levels):
             side = TILES_PER_BLOCK >> level
-            for row, col in product(range(rows), range(cols)):
-                jpeg = content.tile(level, row, col)
-                if jpeg:
-                    self._tiff.put(level, TileIndex(block.row * side + row, block.col * side + col), jpeg)
+            first = TileIndex(block.row * side, block.col * side)
+            self._tiff.put_grid(level, first, content.lengths(level), content.streams(level))
 
     def put_strip(self, level: int, row: int, strip: Pixels) -> None:
         """Encode a row of tiles."""
         for col in range(ceil_div(strip.shape[1], TILE)):
             pixels = strip[:, col * TILE : (col + 1) * TILE]
-            if (pixels != self._white).any():
+            if not np.array_equal(pixels, self._white[: pixels.shape[0], : pixels.shape[1]]):
                 self._tiff.put(level, TileIndex(row, col), _encoded(padded(pixels), self._jpeg))
 
 
@@ -194,21 +199,32 @@ def _walk(task: StitchTask, sink: Sink) -> None:
 def _block_rows(task: StitchTask, sink: Sink) -> Iterator[Pixels]:
     """Put each block; yields each block row's mips side by side, (<= 256, w, 3)."""
     rows, cols = grid_shape(task.size, BLOCK)
-    for row in range(rows):
-        yield np.concatenate([_put_block(task, sink, BlockIndex(row, col)) for col in range(cols)], axis=1)
+    blocks = _read_ahead(task, [BlockIndex(row, col) for row in range(rows) for col in range(cols)])
+    for _row in range(rows):
+        yield np.concatenate([_put_block(task, sink, *found) for found in islice(blocks, cols)], axis=1)
 
 
-def _put_block(task: StitchTask, sink: Sink, block: BlockIndex) -> Pixels:
+def _read_ahead(task: StitchTask, blocks: Iterable[BlockIndex]) -> Iterator[tuple[BlockIndex, BlockFile | None]]:
+    """Each block with its file; the next is read and checked while the last is being put."""
+    with ThreadPoolExecutor(1, "read") as pool:
+        coming: deque[tuple[BlockIndex, Future[BlockFile | None]]] = deque()
+        for block in blocks:
+            coming.append((block, pool.submit(_whole_block, task, block)))
+            if len(coming) > _BLOCKS_AHEAD:
+                found, content = coming.popleft()
+                yield found, content.result()
+        for found, content in coming:
+            yield found, content.result()
+
+
+def _put_block(task: StitchTask, sink: Sink, block: BlockIndex, content: BlockFile | None) -> Pixels:
     """Put one block; returns its mip, the glass's colour where there is no such block."""
-    region = block_region(block, task.size)
-    path = task.blocks.get(block)
-    if path is None:
-        sink.put_block(block, None)
-        return _glass(task, ceil_div(region.height, _PX_PER_MIP_PX), ceil_div(region.width, _PX_PER_MIP_PX))
-    content = _whole_block(path, Size(region.width, region.height), task.jpeg)
     sink.put_block(block, content)
-    journal.failpoint("stitch-block")
-    return content.mip
+    if content is not None:
+        journal.failpoint("stitch-block")
+        return content.mip
+    region = block_region(block, task.size)
+    return _glass(task, ceil_div(region.height, _PX_PER_MIP_PX), ceil_div(region.width, _PX_PER_MIP_PX))
 
 
 def _put_strips(sink: Sink, level: int, strips: Iterable[Pixels]) -> Iterator[Pixels]:
@@ -232,13 +248,16 @@ def halved_strips(strips: Iterable[Pixels]) -> Iterator[Pixels]:
         yield upper
 
 
-def _whole_block(path: Path, size: Size, jpeg: JpegConfig) -> BlockFile:
+def _whole_block(task: StitchTask, block: BlockIndex) -> BlockFile | None:
     """A block's file, checked; one that is damaged or of another slide is removed, so that a rerun makes it anew."""
+    path, region = task.blocks.get(block), block_region(block, task.size)
+    if path is None:
+        return None
     try:
         block_file = BlockFile(path)
-        if (block_file.size, block_file.jpeg) != (size, jpeg):
+        if (block_file.size, block_file.jpeg) != (Size(region.width, region.height), task.jpeg):
             raise OutputError(
-                f"{path} should hold {size.width} x {size.height} px ({jpeg})"
+                f"{path} should hold {region.width} x {region.height} px ({task.jpeg})"
                 f" and holds {block_file.size.width} x {block_file.size.height} ({block_file.jpeg})",
                 "Run the same command again",
             )
