@@ -178,13 +178,18 @@ def test_a_file_that_vanished_is_no_hole(tmp_path: Path) -> None:
 
 
 def test_a_finished_slide_with_holes_says_so_in_its_row(tmp_path: Path, sound: Run) -> None:
-    from pipelines.results import finished_row  # torch stays out of the other tests
+    from pipelines.products import Products  # torch stays out of the other tests
+    from pipelines.results import finished_row
 
-    run, pyramid = damaged(tmp_path, {(0, 1, 3): BOGUS}), PurePosixPath(sound.source.path.name)
-    row = finished_row(run.whole(), run.source, tmp_path, pyramid, 1.0)
+    run, products = (
+        damaged(tmp_path, {(0, 1, 3): BOGUS}),
+        Products(tmp_path, tmp_path, PurePosixPath("a"), ["ome-tiff"], "key"),
+    )
+    write_jpeg_slide(products.tiff.path, [paint(SMALL)], JPEG)
+    row = finished_row(run.whole(), run.source, products, 1.0)
     assert row.status == "done-with-holes" and row.remedy
     assert row.reason == f"4 of {row.tiles} tiles cannot be read and show a coarser level"
-    row = finished_row(sound.stored, sound.source, tmp_path, pyramid, 1.0)
+    row = finished_row(sound.stored, sound.source, products, 1.0)
     assert (row.status, row.reason, row.remedy) == ("done", "", "")
 
 

@@ -8,8 +8,8 @@ Only plain Aperio and generic TIFF layouts are taken; other vendors lay their ti
 is unusual is left to OpenSlide, which says what it shows and whether it is an error: a level, or a single tile that is
 missing or of which the decoder says as much as a warning. So no tile is shown that OpenSlide would refuse.
 
-Memory bound: 24 MiB of decoded tiles, so that a block read row by row over tiles of another size decodes each once; and
-for each tile of the file 16 B, its place.
+Memory bound: the decoded tiles under one row of a block, at most 24 MiB, so that a block read row by row over tiles of
+another size decodes each once; and for each tile of the file 16 B, its place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from wsi_stain.geometry import Region, Size, ceil_div, cut_on_grid
+from wsi_stain.geometry import BLOCK, Region, Size, ceil_div, cut_on_grid
 
 try:
     import simplejpeg
@@ -72,9 +72,8 @@ class JpegTiles:
 
     def __init__(self, path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> None:
         self._levels = _directories(path, vendor, levels)
-        tiles = [level.tile for level in self._levels if level is not None]
-        largest = max((tile.width * tile.height * 3 for tile in tiles), default=_HELD_BYTES)
-        self._tile = lru_cache(_HELD_BYTES // largest)(self._decode)
+        held = [_held(level.tile) for level in self._levels if level is not None]
+        self._tile = lru_cache(min(held, default=1))(self._decode)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 held until `close`
 
     def close(self) -> None:
@@ -118,6 +117,11 @@ class JpegTiles:
         except (OSError, ValueError):
             return None
         return pixels
+
+
+def _held(tile: Size) -> int:
+    """How many tiles to hold: no more than are of use, since what was decoded just before is at hand in the cache."""
+    return max(1, min(ceil_div(BLOCK, tile.width) + 2, _HELD_BYTES // (tile.width * tile.height * 3)))
 
 
 def _whole(tile: bytes, header: bytes, size: Size) -> bytes:

@@ -169,11 +169,13 @@ class Slide:
 
     def _read(self, region: Region, mended: list[Region] | None) -> NDArray[np.uint8]:
         self._refuse_huge(region.width * region.height)
-        out = np.full((region.height, region.width, 3), 255, np.uint8)
+        out = np.empty((region.height, region.width, 3), np.uint8)
         left, top = max(region.x, 0), max(region.y, 0)
         right, bottom = min(region.x + region.width, self.size.width), min(region.y + region.height, self.size.height)
+        inside = Region(left, top, right - left, bottom - top)
+        if inside != region:
+            out[:] = 255
         if left < right and top < bottom:
-            inside = Region(left, top, right - left, bottom - top)
             target = out[top - region.y : bottom - region.y, left - region.x : right - region.x]
             self._read_grid(self._frame, inside, target, mended)
         return out
@@ -239,7 +241,7 @@ class Slide:
     def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8], mended: list[Region] | None) -> None:
         """Fill `out` (height, width, 3) with a region within a grid, piece by piece, so that memory stays flat."""
         if grid.step_x == grid.step_y == 1:
-            out[:] = self._file.read(0, region, mended)
+            self._file.read(0, region, mended, out)
             return
         number = self._level_for(grid)
         level = self._file.levels[number]

@@ -102,7 +102,13 @@ class SlideFile:
         self._handle.close()
         self._tiles.close()
 
-    def read(self, level: int, region_level: Region, mended: list[Region] | None = None) -> NDArray[np.uint8]:
+    def read(
+        self,
+        level: int,
+        region_level: Region,
+        mended: list[Region] | None = None,
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
         """RGB pixels of a level, (height, width, 3), alpha composited on the background.
 
         Args:
@@ -110,12 +116,15 @@ class SlideFile:
             region_level: Within the level, in its own pixels.
             mended: Parts that cannot be decoded are added here, in pixels of the level, and shown as the next coarser
                 level has them; where that cannot be decoded either, as background. Without it they are an error.
+            out: Where the pixels go; by default an array of their own.
 
         Raises:
             UnreadableError: A part could not be decoded, not even by a fresh handle; or far too many.
             SlideError: The file can no longer be opened.
         """
-        out = self._read(level, region_level, mended)
+        if out is None:
+            out = np.empty((region_level.height, region_level.width, 3), np.uint8)
+        self._read(level, region_level, out, mended)
         if self._to_srgb is not None:
             _convert(out, self._to_srgb)
         return out
@@ -124,14 +133,14 @@ class SlideFile:
         """Identity of the content: {"size": bytes, "sha256": of evenly spaced pieces of all files}; see `_digest`."""
         return _digest(_companions(self.path))
 
-    def _read(self, level: int, region_level: Region, mended: list[Region] | None) -> NDArray[np.uint8]:
+    def _read(
+        self, level: int, region_level: Region, out: NDArray[np.uint8], mended: list[Region] | None = None
+    ) -> None:
         """As `read`, in the file's own colour space."""
-        out = np.empty((region_level.height, region_level.width, 3), np.uint8)
         exact = self.levels[level].downsample.is_integer()
         for part in self._tiles.paste(level, region_level, out):
             for piece in cut_on_grid(part, _PIECE if exact else _CELL):
                 self._fill(level, piece, _window(out, region_level, piece), mended)
-        return out
 
     def _fill(self, level: int, piece: Region, out: NDArray[np.uint8], mended: list[Region] | None) -> None:
         """Fill `out` (height, width, 3) with a piece by OpenSlide; if need be tile by tile, so as to lose no more."""
@@ -164,8 +173,9 @@ class SlideFile:
         step_x, step_y = own.scale_x / coarser.scale_x, own.scale_y / coarser.scale_y
         left, right = source_span(part.x * step_x, step_x, part.width, 2, coarser.size.width)
         top, bottom = source_span(part.y * step_y, step_y, part.height, 2, coarser.size.height)
+        pixels = np.empty((bottom - top, right - left, 3), np.uint8)
         try:
-            pixels = self._read(level + 1, Region(left, top, right - left, bottom - top), None)
+            self._read(level + 1, Region(left, top, right - left, bottom - top), pixels)
         except UnreadableError:
             return self.background
         return bicubic(pixels, part.x * step_x - left, part.y * step_y - top, step_x, step_y, part.width, part.height)
