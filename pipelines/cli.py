@@ -41,7 +41,7 @@ _STORE = "a directory, or s3://bucket/prefix"
 
 Slides = Annotated[
     list[Path],
-    typer.Argument(help="Slides: files, directories (searched recursively), or a CSV with a column 'slide'."),
+    typer.Argument(help="Slides: files, directories (searched recursively), globs, or a CSV with a column 'slide'."),
 ]
 Out = Annotated[
     Path,
@@ -246,13 +246,14 @@ def inspect(
     masks: Masks = None,
     overlay: Overlay = None,
     workers: Workers = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file too, for programs.")] = None,
 ) -> None:
     """Show what is known of slides: size, levels, mpp and its origin, tissue, tiles, bytes, time."""
     from pipelines import inspect as pipeline
     from pipelines.config import chosen_config
 
     chosen = chosen_config(None, _overrides(mpp, slide_mpp, workers=workers))
-    request = pipeline.Request(slides, chosen, masks, overlay)
+    request = pipeline.Request(slides, chosen, masks, overlay, csv)
     raise typer.Exit(pipeline.run(request, _console()))
 
 

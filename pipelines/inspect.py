@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from pipelines.config import RunConfig
 from pipelines.plans import Look, look_at, print_looks
+from pipelines.progress import Progress, tell
+from wsi_stain.csv_file import write_table
 from wsi_stain.slides import find_slides
+
+COLUMNS = (
+    *("slide", "path", "verdict", "reason", "remedy", "remarks"),
+    *("width", "height", "levels", "mpp_x", "mpp_y", "mpp_origin", "objective_power", "vendor"),
+    *("tissue", "tiles", "suspect", "bytes"),
+)
+"""Columns of the CSV file: new ones come last, none is renamed. Sizes and mpp are those of level 0."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +31,39 @@ class Request:
     config: RunConfig
     masks: Path | None = None
     overlay: Path | None = None
+    csv: Path | None = None
 
 
-def plan(request: Request) -> list[Look]:
+def plan(request: Request, progress: Progress) -> list[Look]:
     """Look at each slide; nothing is written."""
     sources = find_slides(request.slides, request.masks)
-    return look_at(sources, request.config.tiling, request.config.executor, request.overlay)
+    return look_at(sources, request.config.tiling, request.config.executor, progress, request.overlay)
 
 
 def run(request: Request, console: Console) -> int:
-    """Print the table.
+    """Print the table, and write it where that was asked for.
 
     Returns:
         0, or 3 when some slides cannot be used.
     """
-    return print_looks(plan(request), console)
+    with Progress(console) as progress:
+        looks = plan(request, progress)
+    code = print_looks(looks, console)
+    if request.csv is not None:
+        write_table(request.csv, COLUMNS, map(_row, looks))
+        tell(console, f"table: {request.csv}")
+    return code
+
+
+def _row(look: Look) -> list[Any]:
+    """One slide's cells in the order of COLUMNS."""
+    said = [look.source.relative, str(look.source.path), look.verdict, look.reason, look.remedy]
+    facts = look.facts
+    if facts is None:
+        return [*said, *[None] * (len(COLUMNS) - len(said))]
+    scanned = [facts[name] for name in ("mpp_origin", "objective_power", "vendor")]
+    found = [round(facts["tissue"], 4), look.tiles, facts["suspect"], facts["bytes"]]
+    return [
+        *(*said, " ".join(facts["remarks"])),
+        *(*facts["size_l0"], facts["levels"], *facts["mpp_l0"], *scanned, *found),
+    ]

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pipelines.products import BYTES_PER_TILE, Format
-from pipelines.progress import printable, tell
-from wsi_stain.errors import WsiStainError
+from pipelines.progress import Progress, printable, tell
+from pipelines.tables import Column, print_table
+from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
 from wsi_stain.executor import ExecutorConfig, Flow, Receipt, Task, drive, open_executor
 from wsi_stain.slides import SlideSource
 from wsi_stain.tiling import LookTask, TilingConfig, look_at_slide
 
 _SECONDS_PER_TILE = 0.012
 """About what a tile takes from slide to pyramid with the colour table, on one core of a server with AVX-512."""
+
+
+_COLUMNS = (
+    Column("slide"),
+    Column("size, px", number=True),
+    Column("levels", number=True, rank=7),
+    Column("um/px", number=True),
+    Column("from", rank=4),
+    Column("lens", number=True, rank=5),
+    Column("vendor", rank=6),
+    Column("tissue", number=True, rank=2),
+    Column("tiles", number=True),
+    Column("suspect", number=True, rank=1),
+    Column("bytes", number=True, rank=3),
+    Column("work", number=True, rank=8),
+    Column("verdict"),
+)
+
+_VERDICTS = {MppError: "no resolution", NoTissueError: "empty", StainError: "not H&E", SlideError: "unreadable"}
+"""What an error says of a slide, in a word or two; the first that fits."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +55,39 @@ class Look:
         """Tiles that tiling would extract."""
         return self.facts["tiles"] if self.facts else 0
 
+    @property
+    def verdict(self) -> str:
+        """Whether the slide can be used, in a word or two: `ok`, `empty`, or what is wrong with it."""
+        if self.error is None:
+            return "ok" if self.tiles else "empty"
+        return next((word for kind, word in _VERDICTS.items() if isinstance(self.error, kind)), "fault")
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the slide cannot be used; one without tissue can, there is just nothing to do."""
+        return self.verdict not in ("ok", "empty")
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the slide, under the name it is listed by."""
+        if self.error is None:
+            return ""
+        problem = self.error.problem if isinstance(self.error, WsiStainError) else repr(self.error)
+        named = problem.replace(str(self.source.path), self.source.relative)
+        return named if self.source.relative in named else f"{self.source.relative}: {named}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return self.error.remedy if isinstance(self.error, WsiStainError) else ""
+
 
 def look_at(
-    sources: Sequence[SlideSource], config: TilingConfig, executor: ExecutorConfig, overlay: Path | None = None
+    sources: Sequence[SlideSource],
+    config: TilingConfig,
+    executor: ExecutorConfig,
+    progress: Progress,
+    overlay: Path | None = None,
 ) -> list[Look]:
     """Look at each slide, side by side; nothing is written.
 
@@ -45,12 +95,13 @@ def look_at(
         sources: The slides.
         config: How they would be tiled.
         executor: Where to look; a single slide is looked at in this process.
+        progress: Where it is shown.
         overlay: Directory for a picture of what would be decided on each slide.
     """
     where = executor if len(sources) > 1 else ExecutorConfig(workers=0)
     flows = {source.slide_id: _look_flow(source, config, overlay) for source in sources}
     with open_executor(where) as opened:
-        found = {result.key: result for result in drive(opened, flows)}
+        found = {result.key: result for result in drive(opened, flows, progress.on_tasks, progress.on_done)}
     return [Look(source, found[source.slide_id].value, found[source.slide_id].error) for source in sources]
 
 
@@ -84,38 +135,21 @@ def expected_output(tiles: int, formats: Sequence[Format]) -> str:
 
 
 def print_looks(looks: Sequence[Look], console: Console) -> int:
-    """Print the table of slides, and below it what is wrong with those that cannot be used.
+    """Print the table of slides, and below it doubts, and what is wrong with those that cannot be used.
 
     Returns:
         0, or 3 when some slides cannot be used.
     """
-    table = Table()
-    for heading in (
-        "slide",
-        "size, px",
-        "levels",
-        "um/px",
-        "from",
-        "objective",
-        "vendor",
-        "tissue",
-        "tiles",
-        "suspect",
-        "bytes",
-        "work",
-    ):
-        table.add_column(heading, overflow="fold")
+    print_table(_COLUMNS, [_cells(look) for look in looks], console)
     for look in looks:
-        table.add_row(
-            escape(printable(look.source.relative)), *(_cells(look.facts) if look.facts else ["cannot be used"])
-        )
-    console.print(table)
-    refused = [look for look in looks if look.error is not None]
-    for look in refused:
-        kind = "" if isinstance(look.error, WsiStainError) else f"{type(look.error).__name__}: "
-        console.print(
-            printable(f"{look.source.relative}: {kind}{look.error}"), highlight=False, markup=False, soft_wrap=True
-        )
+        for remark in look.facts["remarks"] if look.facts else ():
+            tell(console, f"{look.source.relative}: {remark}")
+    refused = sorted((look for look in looks if look.is_refused), key=lambda look: look.remedy)
+    for remedy, alike in groupby(refused, key=lambda look: look.remedy):
+        for look in alike:
+            tell(console, look.reason)
+        if remedy:
+            tell(console, f"  remedy: {remedy}")
     return 3 if refused else 0
 
 
@@ -129,7 +163,13 @@ def _look_flow(source: SlideSource, config: TilingConfig, overlay: Path | None) 
     return facts
 
 
-def _cells(facts: dict[str, Any]) -> list[str]:
+def _cells(look: Look) -> list[str]:
+    name = printable(look.source.relative)
+    measured = _facts_cells(look.facts) if look.facts else [""] * (len(_COLUMNS) - 2)
+    return [name, *measured, look.verdict]
+
+
+def _facts_cells(facts: dict[str, Any]) -> list[str]:
     power = facts["objective_power"]
     mpp = " x ".join(f"{side:.4g}" for side in dict.fromkeys(facts["mpp_l0"]))
     if facts["mpp"] != facts["mpp_l0"]:
@@ -139,7 +179,7 @@ def _cells(facts: dict[str, Any]) -> list[str]:
         str(facts["levels"]),
         mpp,
         facts["mpp_origin"],
-        f"{power:g}x" if power else "unknown",
+        f"{power:g}x" if power else "?",
         facts["vendor"],
         f"{facts['tissue']:.0%}",
         str(facts["tiles"]),

@@ -60,7 +60,7 @@ class Job:
     keep_tiles: bool
 
 
-def plan(request: Request) -> list[Look]:
+def plan(request: Request, progress: Progress) -> list[Look]:
     """Look at each slide; nothing is written.
 
     Raises:
@@ -68,12 +68,14 @@ def plan(request: Request) -> list[Look]:
     """
     _check(request)
     sources, _ = slides_and_references(request)
-    return look_at(sources, request.config.tiling, request.config.executor)
+    return look_at(sources, request.config.tiling, request.config.executor, progress)
 
 
 def show_plan(request: Request, console: Console) -> int:
     """Print the plan; 3 when some slide cannot be used."""
-    return print_plan(plan(request), console, request.config.formats)
+    with Progress(console) as progress:
+        looks = plan(request, progress)
+    return print_plan(looks, console, request.config.formats)
 
 
 def run(request: Request, console: Console) -> int:

@@ -32,14 +32,17 @@ class Request:
     overlay: Path | None = None
 
 
-def plan(request: Request) -> list[Look]:
+def plan(request: Request, progress: Progress) -> list[Look]:
     """Look at each slide; nothing is written."""
-    return look_at(find_slides(request.slides, request.masks), request.config.tiling, request.config.executor)
+    sources = find_slides(request.slides, request.masks)
+    return look_at(sources, request.config.tiling, request.config.executor, progress)
 
 
 def show_plan(request: Request, console: Console) -> int:
     """Print the plan; 3 when some slide cannot be used."""
-    return print_plan(plan(request), console)
+    with Progress(console) as progress:
+        looks = plan(request, progress)
+    return print_plan(looks, console)
 
 
 def run(request: Request, console: Console) -> int:

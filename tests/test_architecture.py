@@ -32,6 +32,7 @@ wsi_stain.blockfile
 wsi_stain.checkpoint
 wsi_stain.chunks
 wsi_stain.colour_table
+wsi_stain.csv_file
 wsi_stain.dicom
 wsi_stain.dicom_source
 wsi_stain.executor
@@ -136,6 +137,7 @@ pipelines.progress
 pipelines.results
 pipelines.run
 pipelines.stored
+pipelines.tables
 pipelines.tile
 pipelines.train
 pipelines.verify

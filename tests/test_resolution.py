@@ -48,6 +48,7 @@ def test_the_first_voice_in_the_order_is_heard(
     ("properties", "slide_mpp", "value"),
     [
         ({}, None, "does not say"),
+        (POWER_40, None, "40x suggests about 0.25 um/px"),
         ({"tiff.XResolution": "40000", "tiff.ResolutionUnit": "none"}, None, "does not say"),
         ({"openslide.mpp-x": "0.00499"}, None, "0.00499"),
         ({"tiff.XResolution": "72", "tiff.ResolutionUnit": "inch"}, None, "352.8"),
@@ -63,6 +64,7 @@ def test_the_first_voice_in_the_order_is_heard(
     ],
     ids=[
         "none",
+        "objective alone",
         "no unit",
         "100 times too fine",
         "72 dpi",

@@ -15,8 +15,8 @@ from PIL import Image, ImageCms
 from wsi_stain.errors import SlideError, UnreadableError
 from wsi_stain.geometry import Size
 
-_UNSUPPORTED = "Check that the copy is complete, or convert it to a pyramidal TIFF that OpenSlide reads"
-DAMAGED = "The file is probably damaged or incomplete: copy it again from its source"
+_UNSUPPORTED = "Copy it again, should the copy be incomplete; else convert it to a pyramidal TIFF"
+DAMAGED = "Copy it again from its source: it is probably damaged or incomplete"
 
 
 class OpenSlideHandle:

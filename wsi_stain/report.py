@@ -26,6 +26,7 @@ from PIL import Image
 from pydantic import BeforeValidator, Field
 
 from wsi_stain import html, journal
+from wsi_stain.csv_file import neutral, printable, write_table
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import Mpp, Size
 from wsi_stain.settings import Settings
@@ -38,15 +39,9 @@ _COLUMNS = (
     *("slide", "status", "reason", "remedy", "tiles", "seconds"),
     *("slide_id", "output", "other_outputs", "width", "height", "mpp_x", "mpp_y", "mpp_origin", "suspect"),
 )
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def _printable(text: Any) -> Any:
-    """File names need not be Unicode; what is not is shown escaped, so that every row can be written."""
-    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
-
-
-Text = Annotated[str, BeforeValidator(_printable)]
+Text = Annotated[str, BeforeValidator(printable)]
 
 
 class SlideRow(Settings):
@@ -90,7 +85,7 @@ class SlideRow(Settings):
 
     def of_outputs(self, names: Sequence[str]) -> SlideRow:
         """The row with other outputs, the first being the one to show."""
-        first, *others = map(_printable, names)
+        first, *others = map(printable, names)
         return self.model_copy(update={"output": first, "other_outputs": tuple(others)})
 
 
@@ -115,20 +110,7 @@ def read_summary(path: Path) -> list[dict[str, str]]:
 
 def summary_row(row: SlideRow) -> dict[str, str]:
     """A slide's row as it stands in the table, by column."""
-    return {name: str(_neutral(cell)) for name, cell in zip(_COLUMNS, _cells(row), strict=True)}
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table as CSV: RFC 4180, UTF-8, with a header.
-
-    Cells that a spreadsheet would take for a formula are led by an apostrophe.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text)  # its CRLF is what makes it quote a lone CR in a name
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_neutral(_printable(cell)) for cell in row])
-    journal.atomic_write(path, text.getvalue().encode())
+    return {name: str(neutral(cell)) for name, cell in zip(_COLUMNS, _cells(row), strict=True)}
 
 
 def _cells(row: SlideRow) -> list[Any]:
@@ -138,10 +120,6 @@ def _cells(row: SlideRow) -> list[Any]:
     measured = [width, height, mpp_x, mpp_y, row.mpp_origin, row.suspect]
     ended = [row.slide, row.status, row.reason, row.remedy, row.tiles, round(row.seconds, 1)]
     return [*ended, row.slide_id, row.output, "; ".join(row.other_outputs), *measured]
-
-
-def _neutral(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
 
 def write_report(out_dir: Path, rows: Sequence[SlideRow], run: Mapping[str, Any], panel: bytes | None = None) -> Path:

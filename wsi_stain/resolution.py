@@ -68,7 +68,8 @@ def resolve(path: Path, properties: Mapping[str, str], slide_mpp: float | None) 
         _check_range(path, given)
         return given._replace(remarks=_against_user(given, found))
     if found is None:
-        raise MppError(f"{path} does not say its resolution (mpp)", _REMEDY)
+        hint = f"; an objective of {power:g}x suggests about {_UM_OBJECTIVE / power:.3g} um/px" if power else ""
+        raise MppError(f"{path} does not say its resolution (mpp){hint}", _REMEDY)
     _check_range(path, found)
     _check_power(path, found, power)
     return found._replace(remarks=_against_tags(path, found, tags, power) + _against_squares(path, found))

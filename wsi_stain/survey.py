@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.errors import StainError
-from wsi_stain.geometry import Region, Size
+from wsi_stain.errors import StainError, UnreadableError
+from wsi_stain.geometry import TILE, Region, Size
 from wsi_stain.grid import TileGrid, tile_grid
 from wsi_stain.masks import read_mask
 from wsi_stain.slide import Slide
@@ -21,6 +21,9 @@ _THUMBNAIL = 1024
 """Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
 
 _MOSTLY_DARK = 0.5
+
+_LOOKED_AT = 8
+"""Tiles that a look reads."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,28 @@ def look_over(slide: Slide, config: TissueConfig, own_mask: Path | None = None) 
         grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, ink).kept)
     missed = tile_grid(slide.size, overlooked(thumbnail, mask, mpp, config) & inside)
     return Survey(thumbnail, mask, ink, grid, (missed.tissue > 0) & ~grid.kept)
+
+
+def unreadable(slide: Slide, grid: TileGrid) -> list[str]:
+    """Doubts after reading a few tiles, evenly spaced: a damaged file often opens, and shows a whole thumbnail.
+
+    Returns:
+        A sentence if some of the tiles cannot be read.
+
+    Raises:
+        UnreadableError: Not one of the tiles can be read.
+    """
+    kept = np.argwhere(grid.kept)
+    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, _LOOKED_AT).astype(int))] if len(kept) else kept
+    errors = []
+    for row, col in chosen.tolist():
+        try:
+            slide.read(Region(col * TILE, row * TILE, TILE, TILE))
+        except UnreadableError as error:
+            errors.append(error)
+    if errors and len(errors) == len(chosen):
+        raise errors[0]
+    return [f"{len(errors)} of {len(chosen)} tiles looked at cannot be read: {errors[0].problem}"] if errors else []
 
 
 def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], float]:

@@ -34,7 +34,7 @@ from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainConfig
 from wsi_stain.stain_sample import measure_stain
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
-from wsi_stain.survey import look_over
+from wsi_stain.survey import look_over, unreadable
 from wsi_stain.tissue import TissueConfig, ink_mask
 
 VERSION = 2
@@ -160,7 +160,8 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
     Returns:
         The receipt: size_l0, size ([width, height], px), mpp_l0, mpp ([x, y], um per px), levels, mpp_origin,
         objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, suspect (their number), bytes (about what
-        the tiles will take), blocks (their number), remarks (as of `open_slide`).
+        the tiles will take), blocks (their number), remarks (doubts about its resolution or its pixels, a sentence
+        each).
 
     Raises:
         SlideError: The slide cannot be used.
@@ -170,14 +171,13 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
         grid, tiles = found.grid, int(found.grid.kept.sum())
         if task.overlay:
             draw_overlay(task.overlay, found.thumbnail, found.mask, found.ink, grid.kept, found.suspect, slide.size)
-        record = _record_of(slide, task.source, task.config)
         return {
             "size_l0": list(slide.size_l0),
             "size": list(slide.size),
             "mpp_l0": list(slide.mpp_l0),
             "mpp": list(slide.mpp),
             "levels": slide.level_count,
-            "mpp_origin": record.mpp_origin,
+            "mpp_origin": _mpp_origin(slide, task.source),
             "objective_power": slide.objective_power,
             "vendor": slide.vendor,
             "tissue": float(found.mask.mean()),
@@ -185,7 +185,7 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
             "suspect": int(found.suspect.sum()),
             "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
             "blocks": len(grid.blocks()),
-            "remarks": list(slide.remarks),
+            "remarks": [*slide.remarks, *unreadable(slide, grid)],
         }
 
 
@@ -285,7 +285,7 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
         settings_key=_settings_key(source, config),
         size=slide.size,
         mpp=slide.mpp,
-        mpp_origin=slide.mpp_origin if source.mpp is None else "slide list",
+        mpp_origin=_mpp_origin(slide, source),
         objective_power=slide.objective_power,
         vendor=slide.vendor,
         background=slide.background,
@@ -301,6 +301,10 @@ def _settings_key(source: SlideSource, config: TilingConfig) -> str:
     mask = journal.file_digest(source.mask) if source.mask and source.mask.is_file() else None
     settings = effective_config(source, config).model_dump(mode="json", exclude={"max_holes"})
     return journal.fingerprint([VERSION, settings, mask])
+
+
+def _mpp_origin(slide: Slide, source: SlideSource) -> str:
+    return slide.mpp_origin if source.mpp is None else "slide list"
 
 
 def _labels(source: SlideSource) -> dict[str, Any]:
