@@ -51,6 +51,7 @@ wsi_stain.ome_tiff
 wsi_stain.ome_xml
 wsi_stain.ome_zarr
 wsi_stain.openslide_handle
+wsi_stain.openslide_reading
 wsi_stain.output
 wsi_stain.overlay
 wsi_stain.pix2pix
@@ -61,6 +62,7 @@ wsi_stain.pix2pix.initialization
 wsi_stain.pix2pix.optimization
 wsi_stain.precision
 wsi_stain.pyramid_check
+wsi_stain.pyramid_reader
 wsi_stain.quality
 wsi_stain.reader
 wsi_stain.resampling
@@ -91,6 +93,7 @@ wsi_stain.tiff_reading
 wsi_stain.tissue
 wsi_stain.zarr_files
 wsi_stain.zarr_jpeg
+wsi_stain.zarr_reading
 """
 STAGES = """
 wsi_stain.dataset
@@ -200,7 +203,9 @@ def test_there_are_no_cycles() -> None:
     [
         pytest.param("distributed", {"wsi_stain.executor"}, id="distributed"),
         pytest.param("dask", {"wsi_stain.executor"}, id="dask"),
-        pytest.param("zarr", {"wsi_stain.zarr_jpeg"}, id="zarr: its files are written by hand"),
+        pytest.param(
+            "zarr", {"wsi_stain.zarr_jpeg", "wsi_stain.zarr_reading"}, id="zarr: its files are written by hand"
+        ),
         pytest.param("obstore", {"wsi_stain.place"}, id="obstore"),
         pytest.param("typer", {"pipelines.cli"}, id="typer"),
         pytest.param("yaml", {"pipelines.config"}, id="yaml"),

@@ -21,8 +21,10 @@ from commands import TINY, Run
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from pipelines.products import SUFFIXES, Format
 from wsi_stain import journal
 from wsi_stain.blockfile import JpegConfig, write_block
+from wsi_stain.faults import Fault
 from wsi_stain.finished import Finished, load_finished
 from wsi_stain.geometry import BlockIndex, Mpp
 from wsi_stain.pyramid import StitchTask, stitch_slide
@@ -30,6 +32,8 @@ from wsi_stain.slide_file import srgb_profile
 from wsi_stain.source_check import NUCLEI, SSIM_MEAN
 from wsi_stain.synthetic import Cohort, write_cohort
 from wsi_stain.verification import TilesTask, VerifyTask, verify_slide, verify_tiles
+
+pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
 
 Pixels = NDArray[np.uint8]
 SLIDE = "plain.tif"
@@ -394,3 +398,66 @@ def test_kept_tiles_stand_for_a_source_that_is_gone(out: Path) -> None:
 def test_a_source_that_cannot_be_read_is_a_fault_of_that_slide(out: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.tif").write_bytes(b"not a slide")
     assert checks(out, tmp_path / "broken.tif") == ["source"]
+
+
+# Other formats.
+
+
+@pytest.fixture(scope="session")
+def formats(study: tuple[Cohort, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of the slides in every format."""
+    out, checkpoint = tmp_path_factory.mktemp("formats") / "out", study[1] / "training" / "checkpoint.safetensors"
+    kinds = [argument for kind in SUFFIXES for argument in ("-f", kind)]
+    config = study[1].parent / "tiny.yaml"
+    _run_command("run", study[0].slides / SLIDE, "--checkpoint", checkpoint, "-o", out, "-c", config, "-j", 0, *kinds)
+    return out
+
+
+def product(out: Path, kind: Format) -> Path:
+    return out / "slides" / f"plain{SUFFIXES[kind]}"
+
+
+def damaged(formats: Path, tmp_path: Path, kind: Format, damage: Callable[[Path], None], renew: bool) -> list[Fault]:
+    """The faults of a copy with one format damaged, the receipt made to hold on request."""
+    out = Path(shutil.copytree(formats, tmp_path / "out"))
+    damage(product(out, kind))
+    receipt_path = place(out) / f"{kind}.json"
+    if renew:
+        receipt, files = journal.read_json(receipt_path), journal.files_below(product(out, kind))
+        size = sum(made["size"] for made in files.values())
+        receipt["product"] |= {"size": size, "sha256": journal.fingerprint(files), "files": files}
+        journal.write_json(receipt_path, receipt)
+    return list(verify_slide(VerifyTask(place(out), {receipt_path: product(out, kind)}))["faults"])
+
+
+def test_every_format_is_verified(formats: Path, tmp_path: Path, wsi_stain: Run) -> None:
+    out = Path(shutil.copytree(formats, tmp_path / "out"))
+    assert wsi_stain("verify", out, "-j", 0).code == 0
+    for kind in SUFFIXES:
+        file = next(path for path in sorted(product(out, kind).rglob("*")) or [product(out, kind)] if path.is_file())
+        flip_a_bit(file)
+    assert wsi_stain("verify", out, "-j", 0).code == 3
+    assert found(out) == [(SLIDE, "sha256")] * 3
+
+
+DIRECTORY_DAMAGES: dict[str, tuple[Format, Callable[[Path], None], str]] = {
+    "a shard with other bytes": ("ome-zarr", lambda path: flip_a_bit(path / "0/c/0/0/0"), "tiles"),
+    "no shard": ("ome-zarr", lambda path: delete(path / "1/c/0/0/0"), "pixels"),
+    "no metadata": ("ome-zarr", lambda path: delete(path / "zarr.json"), "readers"),
+    "a level less": ("dicom", lambda path: delete(min(path.iterdir(), key=lambda file: file.stat().st_size)), "levels"),
+    "a level cut short": ("dicom", lambda path: halve(max(path.iterdir(), key=lambda f: f.stat().st_size)), "tiles"),
+}
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(("kind", "damage", "check"), DIRECTORY_DAMAGES.values(), ids=list(DIRECTORY_DAMAGES))
+def test_damaged_directories(
+    formats: Path, tmp_path: Path, kind: Format, damage: Callable[[Path], None], check: str
+) -> None:
+    faults = damaged(formats, tmp_path / "a", kind, damage, renew=True)
+    assert {fault.check for fault in faults} == {check}
+    (fault,) = damaged(formats, tmp_path / "b", kind, damage, renew=False)
+    assert fault.check in ("size", "sha256")

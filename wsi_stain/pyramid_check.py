@@ -1,4 +1,4 @@
-"""Does a pyramid hold what it should, whatever it was made from? Asked of tifffile and of OpenSlide.
+"""Does a pyramid hold what it should, whatever it was made from? Asked of the readers that its format has.
 
 Every stored tile of every level is decoded once. From the means of their quarters follows whether each level shows what
 the next finer one shows, so that a region that went missing on one level alone is found too.
@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain.errors import OutputError
 from wsi_stain.faults import Fault
 from wsi_stain.geometry import TILE, Mpp, Size, TileIndex, grid_shape, level_sizes
+from wsi_stain.openslide_reading import OpenSlidePyramid
+from wsi_stain.pyramid_reader import PyramidReader, level_size, tile_size
 from wsi_stain.tiff_reading import TiffPyramid
+from wsi_stain.zarr_reading import ZarrPyramid
 
 _MPP_TOLERANCE = 1e-4
 _FLAT = 6
@@ -60,53 +62,51 @@ class Checked:
     blank: NDArray[np.bool_] | None = None
 
 
-def check_pyramid(path: Path, expected: Expected) -> Checked:
-    """Read a pyramid through both readers, all of it.
+def open_readers(path: Path, stack: ExitStack) -> list[PyramidReader]:
+    """All readers of a pyramid, by its name's ending; the first is the one to read all of it with.
+
+    Raises:
+        OutputError: One of them cannot open it.
+    """
+    if path.suffix == ".zarr":
+        return [stack.enter_context(ZarrPyramid(path))]
+    slide = stack.enter_context(OpenSlidePyramid(path))
+    return [slide] if path.is_dir() else [stack.enter_context(TiffPyramid(path)), slide]
+
+
+def check_pyramid(readers: Sequence[PyramidReader], expected: Expected) -> Checked:
+    """Read a pyramid, all of it by the first reader, samples by the others.
 
     Args:
-        path: The OME-TIFF.
+        readers: From `open_readers`.
         expected: What it should be.
     """
-    try:
-        with TiffPyramid(path) as pyramid, openslide.OpenSlide(path) as slide:
-            faults = _layout_faults(pyramid, slide, expected)
-            if any(fault.check == "levels" for fault in faults):
-                return Checked(faults)
-            surveys = [_survey(pyramid, level) for level in range(len(pyramid.sizes))]
-            if bad := [fault for survey in surveys for fault in survey.faults]:
-                return Checked(faults + bad)
-            wrong = _disagreements(surveys, pyramid.sizes)
-            wrong += [fault for level in range(len(surveys)) for fault in _openslide_faults(pyramid, slide, level)]
-            return Checked(faults + wrong, None if wrong else surveys[0].blank)
-    except (OutputError, openslide.OpenSlideError) as error:
-        return Checked([Fault("readers", "a pyramid that tifffile and OpenSlide open", str(error))])
-
-
-def _layout_faults(pyramid: TiffPyramid, slide: openslide.OpenSlide, expected: Expected) -> list[Fault]:
-    """Levels, resolution and colour profile."""
-    faults = []
-    sizes = level_sizes(expected.size)
-    for reader, found in {
-        "the chain of directories": pyramid.sizes,
-        "SubIFDs": pyramid.nested_sizes,
-        "OpenSlide": [Size(*size) for size in slide.level_dimensions],
-    }.items():
-        if found != sizes:
-            faults.append(Fault("levels", f"{_listed(sizes)} px", f"{_listed(found)} px in {reader}"))
-    for reader, mpp in {"OME-XML": pyramid.mpp, "OpenSlide": _openslide_mpp(slide)}.items():
-        if mpp is None or not np.allclose(mpp, expected.mpp, rtol=_MPP_TOLERANCE, atol=0):
-            faults.append(Fault("mpp", f"{_shown(expected.mpp)} um/px", f"{_shown(mpp)} in {reader}"))
-    icc = hashlib.sha256(pyramid.icc_profile).hexdigest() if pyramid.icc_profile else None
+    main, *others = readers
+    faults = [fault for reader in readers for fault in _layout_faults(reader, expected)]
+    icc = hashlib.sha256(main.icc_profile).hexdigest() if main.icc_profile else None
     if icc != expected.icc_sha256:
         faults.append(Fault("icc", f"profile {expected.icc_sha256}", f"profile {icc}"))
+    if any(fault.check == "levels" for fault in faults):
+        return Checked(faults)
+    surveys = [_survey(main, level) for level in range(len(level_sizes(expected.size)))]
+    if bad := [fault for survey in surveys for fault in survey.faults]:
+        return Checked(faults + bad)
+    wrong = _disagreements(surveys, main)
+    for level, survey in enumerate(surveys):
+        wrong += [fault for other in others for fault in _reader_faults(main, other, level, survey.spread)]
+    return Checked(faults + wrong, None if wrong else surveys[0].spread <= _FLAT)
+
+
+def _layout_faults(reader: PyramidReader, expected: Expected) -> list[Fault]:
+    """Levels and resolution."""
+    faults, sizes = [], level_sizes(expected.size)
+    for way, found in reader.layouts.items():
+        if list(found) != sizes:
+            faults.append(Fault("levels", f"{_listed(sizes)} px", f"{_listed(found)} px by {way}"))
+    for way, mpp in reader.resolutions.items():
+        if mpp is None or not np.allclose(mpp, expected.mpp, rtol=_MPP_TOLERANCE, atol=0):
+            faults.append(Fault("mpp", f"{_shown(expected.mpp)} um/px", f"{_shown(mpp)} by {way}"))
     return faults
-
-
-def _openslide_mpp(slide: openslide.OpenSlide) -> Mpp | None:
-    try:
-        return Mpp(float(slide.properties["openslide.mpp-x"]), float(slide.properties["openslide.mpp-y"]))
-    except (KeyError, ValueError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -115,28 +115,28 @@ class _Survey:
 
     Attributes:
         quarters: (2 rows, 2 cols) float32: mean of each quarter of each tile over R, G, B; NaN where it has none.
-        blank: (rows, cols): tiles of one colour.
+        spread: (rows, cols) uint8: largest minus least value of each tile, of the channel where that is most.
         faults: Tiles that cannot be decoded.
     """
 
     quarters: NDArray[np.float32]
-    blank: NDArray[np.bool_]
+    spread: NDArray[np.uint8]
     faults: list[Fault]
 
 
-def _survey(pyramid: TiffPyramid, level: int) -> _Survey:
-    rows, cols = grid_shape(pyramid.sizes[level])
+def _survey(reader: PyramidReader, level: int) -> _Survey:
+    rows, cols = grid_shape(level_size(reader, level))
     quarters = np.full((rows, 2, cols, 2), np.nan, np.float32)
-    blank, bad = np.zeros((rows, cols), bool), list[tuple[TileIndex, str]]()
-    for stored in pyramid.tiles(level):
+    spread, bad = np.zeros((rows, cols), np.uint8), list[tuple[TileIndex, str]]()
+    for stored in reader.tiles(level):
         row, col = stored.places.T
         if stored.pixels is None:
             bad += [(TileIndex(int(r), int(c)), stored.problem) for r, c in stored.places]
             continue
         image = Image.fromarray(stored.pixels)
-        blank[row, col] = all(high - low <= _FLAT for low, high in image.getextrema())  # type: ignore[misc]
+        spread[row, col] = max(high - low for low, high in image.getextrema())  # type: ignore[misc]
         quarters[row, :, col, :] = np.asarray(image.reduce(TILE // 2), np.float32).mean(axis=2)
-    return _Survey(quarters.reshape(2 * rows, 2 * cols), blank, _undecoded(bad, level, rows * cols))
+    return _Survey(quarters.reshape(2 * rows, 2 * cols), spread, _undecoded(bad, level, rows * cols))
 
 
 def _undecoded(bad: Sequence[tuple[TileIndex, str]], level: int, count: int) -> list[Fault]:
@@ -147,43 +147,43 @@ def _undecoded(bad: Sequence[tuple[TileIndex, str]], level: int, count: int) -> 
     return [Fault("tiles", f"{count} tiles of level {level} that can be decoded", got)]
 
 
-def _disagreements(surveys: Sequence[_Survey], sizes: Sequence[Size]) -> list[Fault]:
+def _disagreements(surveys: Sequence[_Survey], reader: PyramidReader) -> list[Fault]:
     """Levels that do not show what the next finer one shows."""
     faults = []
     for level in range(1, len(surveys)):
-        width, height = sizes[level - 1]
+        width, height = level_size(reader, level - 1)
         fine = surveys[level - 1].quarters[: height // TILE * 2, : width // TILE * 2]  # of whole tiles alone
         rows, cols = fine.shape[0] // 2, fine.shape[1] // 2
         means = fine.reshape(rows, 2, cols, 2).mean(axis=(1, 3))
         apart = np.abs(means - surveys[level].quarters[:rows, :cols])
         if apart.size and apart.max() > _LEVELS_APART:
             row, col = np.argwhere(apart > _LEVELS_APART)[0]
-            got = (
-                f"{int((apart > _LEVELS_APART).sum())} places differ, the first at row {row}, column {col} of its tiles"
-            )
+            count = int((apart > _LEVELS_APART).sum())
+            got = f"{count} of the latter's tiles do not, the first at row {row}, column {col}"
             faults.append(Fault("pixels", f"level {level} showing what level {level - 1} shows", got))
     return faults
 
 
-def _openslide_faults(pyramid: TiffPyramid, slide: openslide.OpenSlide, level: int) -> list[Fault]:
-    """Compare the tiles of a level that hold most with what OpenSlide reads there."""
-    size, lengths = pyramid.sizes[level], pyramid.lengths(level)
-    for index in np.argsort(-lengths, axis=None, kind="stable")[:_COMPARED_TILES]:
-        place = TileIndex(*(int(value) for value in np.unravel_index(index, lengths.shape)))
-        width, height = min(TILE, size.width - place.col * TILE), min(TILE, size.height - place.row * TILE)
-        corner_l0 = place.col * TILE << level, place.row * TILE << level
-        where = f"level {level}, row {place.row}, column {place.col}"
-        pixels = pyramid.tile(level, place)
-        try:
-            read = np.asarray(slide.read_region(corner_l0, level, (width, height)), np.float32)[..., :3]
-        except openslide.OpenSlideError as error:
-            return [Fault("readers", f"OpenSlide reads {where}", str(error))]
-        assert pixels is not None
-        apart = np.abs(read.mean(axis=(0, 1)) - pixels[:height, :width].mean(axis=(0, 1))).max()
+def _reader_faults(main: PyramidReader, other: PyramidReader, level: int, spread: NDArray[np.uint8]) -> list[Fault]:
+    """Compare what two readers show in the tiles of a level that show most."""
+    for index in np.argsort(-spread.astype(int), axis=None, kind="stable")[:_COMPARED_TILES]:
+        place = TileIndex(*(int(value) for value in np.unravel_index(index, spread.shape)))
+        expected = (
+            f"{_way(other)} and {_way(main)} showing the same on level {level}, row {place.row}, column {place.col}"
+        )
+        here, there = main.tile(level, place), other.tile(level, place)
+        if here is None or there is None:
+            return [Fault("readers", expected, "one of them cannot decode it")]
+        width, height = tile_size(level_size(main, level), place)
+        means = [pixels[:height, :width].mean(axis=(0, 1)) for pixels in (here, there)]
+        apart = np.abs(means[0] - means[1]).max()
         if apart > _READERS_APART:
-            got = f"colours {apart:.0f} grey levels apart"
-            return [Fault("readers", f"OpenSlide and tifffile showing the same at {where}", got)]
+            return [Fault("readers", expected, f"colours {apart:.0f} grey levels apart")]
     return []
+
+
+def _way(reader: PyramidReader) -> str:
+    return next(iter(reader.layouts))
 
 
 def _listed(sizes: Sequence[Size]) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,6 +25,7 @@ from wsi_stain.geometry import TILE, Region, Size, TileIndex
 from wsi_stain.likeness import resemblance, shift_px, structure
 from wsi_stain.nuclei import nuclei_kept
 from wsi_stain.place import as_place
+from wsi_stain.pyramid_reader import PyramidReader, level_size, overview, tile_size
 from wsi_stain.slide import Slide
 from wsi_stain.stain_sample import sample_tiles
 from wsi_stain.stain_vectors import LUMINANCE
@@ -70,29 +70,28 @@ class Likeness(NamedTuple):
 
 
 def check_against_source(
-    path: Path, blank: Map, finished: Finished, given: Path | None
+    pyramid: PyramidReader, blank: Map, finished: Finished, given: Path | None
 ) -> tuple[list[Fault], Likeness | None]:
     """Compare a pyramid with its source.
 
     Args:
-        path: The pyramid, which OpenSlide opens.
+        pyramid: The open pyramid, all of whose tiles can be decoded.
         blank: (rows, cols) of level 0: tiles of one colour.
         finished: What the run kept of the slide.
         given: Where the source is now; None where the record says.
     """
     tissue = _tissue(finished)
     lost = tissue & blank
-    with openslide.OpenSlide(path) as pyramid:
-        if 2 * lost.sum() > tissue.sum():  # too little is left to say more
-            return _tissue_faults(tissue, lost), None
-        if faults := _picture_faults(pyramid, finished, lost):
-            return faults, None
-        faults = _tissue_faults(tissue, lost)
-        try:
-            with _opened(finished.origin, given) as source:
-                found, likeness = _compared(pyramid, source, finished, lost)
-        except (SlideError, StoreError) as error:
-            return [*faults, Fault("source", "a source that can be read", error.problem, error.remedy)], None
+    if 2 * lost.sum() > tissue.sum():  # too little is left to say more
+        return _tissue_faults(tissue, lost), None
+    if faults := _picture_faults(pyramid, finished, lost):
+        return faults, None
+    faults = _tissue_faults(tissue, lost)
+    try:
+        with _opened(finished.origin, given) as source:
+            found, likeness = _compared(pyramid, source, finished, lost)
+    except (SlideError, StoreError) as error:
+        return [*faults, Fault("source", "a source that can be read", error.problem, error.remedy)], None
     return faults + found, likeness
 
 
@@ -117,15 +116,15 @@ def _tile_means(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
     return np.asarray(whole.resize((cols, rows), Image.Resampling.BOX))
 
 
-def _picture_faults(pyramid: openslide.OpenSlide, finished: Finished, lost: Map) -> list[Fault]:
+def _picture_faults(pyramid: PyramidReader, finished: Finished, lost: Map) -> list[Fault]:
     """Whether it is this slide: its thumbnail against the source's, where no tissue was lost."""
     if finished.row.before is None:
         return []
     before, size = _picture(finished.row.before), finished.grid.size
-    after = pyramid.get_thumbnail(before.size).convert("RGB").resize(before.size)
+    after = overview(pyramid, Size(*before.size))
     frame = (0, 0, size.width / TILE, size.height / TILE)
     seen = ~np.asarray(Image.fromarray(lost).resize(before.size, Image.Resampling.NEAREST, box=frame))
-    alike = resemblance(np.asarray(after)[seen], np.asarray(before)[seen])
+    alike = resemblance(after[seen], np.asarray(before)[seen])
     if alike >= RESEMBLANCE:
         return []
     expected = f"a picture of {finished.row.slide}: thumbnails correlated by at least {RESEMBLANCE}"
@@ -157,7 +156,7 @@ def _opened(origin: Origin, given: Path | None) -> Iterator[Slide | StoredSlide 
 
 
 def _compared(
-    pyramid: openslide.OpenSlide, source: Slide | StoredSlide | None, finished: Finished, lost: Map
+    pyramid: PyramidReader, source: Slide | StoredSlide | None, finished: Finished, lost: Map
 ) -> tuple[list[Fault], Likeness]:
     """Compare sampled tiles that still have their tissue."""
     if source is None:
@@ -213,11 +212,13 @@ def _read_source(source: Slide | StoredSlide, place: TileIndex) -> NDArray[np.ui
     return source.read_mended(_region(place))[0] if isinstance(source, Slide) else source.read(_region(place))
 
 
-def _read(pyramid: openslide.OpenSlide, place: TileIndex) -> NDArray[np.uint8]:
+def _read(pyramid: PyramidReader, place: TileIndex) -> NDArray[np.uint8]:
     """A tile of level 0, (256, 256, 3); 255 outside the slide, as sources are read."""
-    pixels = np.array(pyramid.read_region(_region(place)[:2], 0, (TILE, TILE)))
-    pixels[pixels[..., 3] == 0] = 255
-    return pixels[..., :3]
+    tile, size = pyramid.tile(0, place), tile_size(level_size(pyramid, 0), place)
+    assert tile is not None
+    pixels = np.full_like(tile, 255)
+    pixels[: size.height, : size.width] = tile[: size.height, : size.width]
+    return pixels
 
 
 def _picture(jpeg: bytes) -> Image.Image:

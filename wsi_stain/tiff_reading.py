@@ -1,4 +1,4 @@
-"""A finished OME-TIFF as tifffile sees it: its levels, and every stored tile once. Knows nothing of how it was made.
+"""A finished OME-TIFF as tifffile sees it, as a `PyramidReader`. Knows nothing of how it was made.
 
 Memory bound: one decoded tile, and 12 bytes for each tile of the level being read.
 """
@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -18,23 +18,10 @@ from numpy.typing import NDArray
 from wsi_stain.errors import OutputError
 from wsi_stain.faults import REDO
 from wsi_stain.geometry import Mpp, Size, TileIndex, grid_shape
+from wsi_stain.pyramid_reader import StoredTile
 
 _ICC_PROFILE = 34675
 _END_OF_JPEG = b"\xff\xd9"
-
-
-class StoredTile(NamedTuple):
-    """One tile as it is stored, with every place where it stands.
-
-    Attributes:
-        places: (n, 2): rows and columns in the level's tile grid; several where tiles share their bytes.
-        pixels: RGB, (256, 256, 3); None where it cannot be decoded.
-        problem: Why it cannot.
-    """
-
-    places: NDArray[np.intp]
-    pixels: NDArray[np.uint8] | None
-    problem: str = ""
 
 
 class TiffPyramid:
@@ -44,9 +31,9 @@ class TiffPyramid:
         path: The file.
 
     Attributes:
-        sizes: Sizes of the levels in the chain of directories, which OpenSlide and libvips walk.
-        nested_sizes: Sizes of the levels by SubIFDs, which Bio-Formats and QuPath walk.
-        mpp: Resolution of level 0 by the OME-XML, um per px; None where it is not there.
+        layouts: Sizes of the levels by the chain of directories, which OpenSlide and libvips walk, and by the SubIFDs,
+            which Bio-Formats and QuPath walk.
+        resolutions: Resolution of level 0 by the OME-XML, um per px; None where it is not there.
         icc_profile: The embedded profile, or None.
 
     Raises:
@@ -66,9 +53,12 @@ class TiffPyramid:
 
     def _describe(self) -> None:
         first = self._tiff.pages[0]
-        self.sizes = [_size(page) for page in self._tiff.pages]
-        self.nested_sizes = [_size(first), *(_size(page) for page in first.pages or ())]
-        self.mpp = _ome_mpp(self._tiff.ome_metadata)
+        self._sizes = [_size(page) for page in self._tiff.pages]
+        self.layouts = {
+            "tifffile": self._sizes,
+            "tifffile, SubIFDs": [_size(page) for page in (first, *(first.pages or ()))],
+        }
+        self.resolutions = {"OME-XML": _ome_mpp(self._tiff.ome_metadata)}
         tag = first.tags.get(_ICC_PROFILE)
         self.icc_profile: bytes | None = None if tag is None else bytes(tag.value)
 
@@ -83,7 +73,7 @@ class TiffPyramid:
     def tiles(self, level: int) -> Iterator[StoredTile]:
         """Every stored tile of a level, in the order of its first place; the level is cut into tiles of 256 px."""
         page = self._tiff.pages[level]
-        rows, cols = grid_shape(self.sizes[level])
+        rows, cols = grid_shape(self._sizes[level])
         if len(page.dataoffsets) != rows * cols:
             yield StoredTile(_places(np.arange(rows * cols), cols), None, f"{len(page.dataoffsets)} tiles are listed")
             return
@@ -98,12 +88,8 @@ class TiffPyramid:
     def tile(self, level: int, place: TileIndex) -> NDArray[np.uint8] | None:
         """One tile, (256, 256, 3); None where it cannot be decoded."""
         page = self._tiff.pages[level]
-        index = place.row * grid_shape(self.sizes[level])[1] + place.col
+        index = place.row * grid_shape(self._sizes[level])[1] + place.col
         return self._decoded(page, index, page.dataoffsets[index])[0]
-
-    def lengths(self, level: int) -> NDArray[np.int64]:
-        """(rows, cols): bytes of each tile."""
-        return np.asarray(self._tiff.pages[level].databytecounts, np.int64).reshape(grid_shape(self.sizes[level]))
 
     def _decoded(self, page: Any, index: int, start: int) -> tuple[NDArray[np.uint8] | None, str]:
         length = page.databytecounts[index]

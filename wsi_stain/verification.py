@@ -10,16 +10,19 @@ is not compared. So one damage makes one fault.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsi_stain import journal
-from wsi_stain.errors import StoreError
+from wsi_stain.errors import OutputError, StoreError
 from wsi_stain.faults import REDO, Fault
 from wsi_stain.finished import Finished, load_finished
-from wsi_stain.pyramid_check import Expected, check_pyramid
+from wsi_stain.pyramid_check import Expected, check_pyramid, open_readers
+from wsi_stain.slide_file import srgb_profile
 from wsi_stain.source_check import Likeness, check_against_source
 from wsi_stain.store import StoredSlide, check_shards
 
@@ -77,10 +80,14 @@ def verify_slide(task: VerifyTask) -> dict[str, Any]:
         return {"faults": [Fault("record", expected, "none that can be read", _AGAIN)], "likeness": None}
     receipts = {task.place / "artifact.json": task.place / "artifact.npz", **task.products}
     faults = [fault for receipt, product in receipts.items() for fault in product_faults(receipt, product)]
-    tiff = next((product for product in task.products.values() if product.suffix == ".tif"), None)
-    if faults or tiff is None:
+    if faults:
         return {"faults": faults, "likeness": None}
-    faults, likeness = _pyramid_faults(tiff, finished, task.source)
+    likeness = None
+    for path in task.products.values():
+        found, alike = _pyramid_faults(path, finished, task.source)
+        several = len(task.products) > 1
+        faults += [fault._replace(got=f"{fault.got} ({path.name})") if several else fault for fault in found]
+        likeness = likeness or alike
     return {"faults": faults, "likeness": likeness}
 
 
@@ -129,11 +136,22 @@ def _directory(product: Path) -> dict[str, Any]:
     return {"size": sum(made["size"] for made in files.values()), "sha256": journal.fingerprint(files)}
 
 
-def _pyramid_faults(output: Path, finished: Finished, source: Path | None) -> tuple[list[Fault], Likeness | None]:
-    row = finished.row
-    assert row.size and row.mpp
-    checked = check_pyramid(output, Expected(row.size, row.mpp, finished.origin.icc_sha256))
-    if checked.blank is None:
-        return checked.faults, None
-    faults, likeness = check_against_source(output, checked.blank, finished, source)
+def _pyramid_faults(path: Path, finished: Finished, source: Path | None) -> tuple[list[Fault], Likeness | None]:
+    with ExitStack() as stack:
+        try:
+            readers = open_readers(path, stack)
+        except OutputError as error:
+            return [Fault("readers", "a pyramid that its readers open", error.problem, error.remedy)], None
+        checked = check_pyramid(readers, _expected(path, finished))
+        if checked.blank is None:
+            return checked.faults, None
+        faults, likeness = check_against_source(readers[0], checked.blank, finished, source)
     return checked.faults + faults, likeness
+
+
+def _expected(path: Path, finished: Finished) -> Expected:
+    row, icc = finished.row, finished.origin.icc_sha256
+    assert row.size and row.mpp
+    if path.suffix == ".dicom":  # which must name a profile: without one pixels are taken as sRGB
+        icc = icc or hashlib.sha256(srgb_profile()).hexdigest()
+    return Expected(row.size, row.mpp, icc)
