@@ -21,9 +21,10 @@ from wsi_stain.feather import fade_into, with_ring
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shape
 from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, PrepareTask, kept_ring, normalize_block, normalized, prepare_slide
-from wsi_stain.journal import file_digest
+from wsi_stain.journal import file_digest, files_below
 from wsi_stain.output import IdentityNormalizer, OutputConfig
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.shard import ShardFile
 from wsi_stain.stain import StainStatistics, Template
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 
@@ -165,6 +166,38 @@ def test_identity_puts_every_pixel_in_its_place(place: Place, tmp_path: Path, bl
             source = expected[tile.row * TILE :, tile.col * TILE :][:TILE, :TILE]
             found = imagecodecs.jpeg8_decode(stream)[: source.shape[0], : source.shape[1]]
             assert np.abs(found.astype(int) - source).max() <= 12
+
+
+@pytest.mark.usefixtures("identity")
+def test_lossless_shards_are_left_where_they_are_wanted_and_missing(place: Place, tmp_path: Path) -> None:
+    """The block's file alone vouches for no shard: not where they were not wanted before, nor where one was lost."""
+    prepare_slide(place.prepare(tmp_path))
+    task = place.normalize(tmp_path, BlockIndex(0, 1))
+    assert normalize_block(task)["shards"] == {}
+    wanting = replace(task, zarr=tmp_path / "slide.ome.zarr.partial")
+    receipt = normalize_block(wanting)
+    assert receipt["shards"] == files_below(tmp_path / "slide.ome.zarr.partial")
+    assert sorted(receipt["shards"]) == [f"{level}/c/0/0/1" for level in range(4)]
+    assert normalize_block(wanting) == receipt
+    (tmp_path / "slide.ome.zarr.partial" / "2" / "c" / "0" / "0" / "1").unlink()
+    assert normalize_block(wanting) == receipt
+    assert files_below(tmp_path / "slide.ome.zarr.partial") == receipt["shards"]
+    assert normalize_block(task) == receipt, "who wants none is content with more"
+
+
+@pytest.mark.usefixtures("identity")
+def test_shards_hold_the_pixels_before_jpeg(place: Place, tmp_path: Path) -> None:
+    prepare_slide(place.prepare(tmp_path))
+    task = replace(place.normalize(tmp_path, BlockIndex(0, 0)), zarr=tmp_path / "zarr")
+    normalize_block(task)
+    expected, kept = picture(), with_ring(kept_tiles(), slice(0, 16), slice(0, 16))
+    with ShardFile(tmp_path / "zarr" / "0" / "c" / "0" / "0" / "0") as file:
+        index = file.read_index()
+        (tissue,) = file.read_tiles([TileIndex(5, 14)], index)
+        assert kept[5:8, 14:17].all()
+        np.testing.assert_array_equal(tissue, expected[5 * TILE : 6 * TILE, 14 * TILE : 15 * TILE])
+        (glass,) = file.read_tiles([TileIndex(0, 0)], index)
+        assert (glass == WHITE).all()
 
 
 def test_a_block_without_tissue_is_only_a_receipt(place: Place, tmp_path: Path) -> None:
