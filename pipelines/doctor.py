@@ -101,6 +101,10 @@ def _codecs() -> Iterator[Finding]:
         available = bool(getattr(imagecodecs, name).available)
         cure = "" if available else "Install imagecodecs from a wheel: pip install --force-reinstall imagecodecs"
         yield Finding(f"codec {name}", "yes" if available else "no", cure)
+    try:
+        yield Finding("writing DICOM", f"wsidicomizer {importlib.metadata.version('wsidicomizer')}")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("writing DICOM", "no; --format dicom needs pip install 'wsi-stain[dicom]'")
 
 
 def _torch() -> Iterator[Finding]:

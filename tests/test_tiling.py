@@ -24,6 +24,7 @@ from wsi_stain.quality import QUALITIES, tile_quality
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import StoredSlide
+from wsi_stain.synthetic import write_slide
 from wsi_stain.tiling import (
     BlockTask,
     LookTask,
@@ -131,6 +132,14 @@ def test_a_resampled_slide_is_tiled_in_its_new_frame(run: Run) -> None:
         row, col = (int(index) for index in np.argwhere(stored.kept)[-1])
         expected = slide.read(Region(col * TILE, row * TILE, TILE, TILE))
     assert np.array_equal(stored.read_tile(TileIndex(row, col)), expected)
+
+
+@pytest.mark.parametrize(("mpp", "power"), [(None, 40.0), (0.5, 20.0), (0.6, 16.7)])
+def test_a_resampled_slide_is_worth_less_magnification(tmp_path: Path, mpp: float | None, power: float) -> None:
+    write_slide(tmp_path / "a.svs", paint(SMALL), 0.25, 40, style="svs")
+    (source,) = find_slides([tmp_path])
+    stored = Run(source, tmp_path / "store", TilingConfig(slide=SlideConfig(mpp=mpp))).whole()
+    assert stored.record.objective_power == power
 
 
 # Doing it again

@@ -286,7 +286,7 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
         size=slide.size,
         mpp=slide.mpp,
         mpp_origin=_mpp_origin(slide, source),
-        objective_power=slide.objective_power,
+        objective_power=_power_in_frame(slide),
         vendor=slide.vendor,
         background=slide.background,
         icc_policy=config.slide.icc,
@@ -294,6 +294,13 @@ def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> Slide
         icc_profile=None if profile is None else base64.b64encode(profile).decode(),
         **_labels(source),
     )
+
+
+def _power_in_frame(slide: Slide) -> float | None:
+    """The magnification of the working frame: a 40x slide at half its resolution is worth 20x."""
+    if slide.objective_power is None:
+        return None
+    return round(slide.objective_power * slide.mpp_l0.mean / slide.mpp.mean, 1)
 
 
 def _settings_key(source: SlideSource, config: TilingConfig) -> str:

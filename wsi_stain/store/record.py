@@ -34,7 +34,7 @@ class SlideRecord(Settings):
         size: Width and height of the working frame, px.
         mpp: Resolution of the working frame, um per px.
         mpp_origin: Where the resolution came from.
-        objective_power: Magnification of the objective, where known.
+        objective_power: Magnification of the working frame, where known: the objective's, less what was resampled.
         vendor: Scanner vendor as OpenSlide names it.
         background: The scanner's background, R, G, B.
         icc_profile: The profile that the pixels are in, base64.
