@@ -26,10 +26,11 @@ import openslide
 
 from wsi_stain.executor import Executor, ExecutorConfig, Receipt, Task, drive, open_executor
 from wsi_stain.geometry import TILE, BlockIndex, tiles_of
+from wsi_stain.identity import TilingConfig
 from wsi_stain.journal import file_digest
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TileStore
-from wsi_stain.tiling import BlockTask, SurveyTask, TilingConfig, survey_slide, tile_block
+from wsi_stain.tiling import BlockTask, SurveyTask, survey_slide, tile_block
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pipelines.products import Format
 from wsi_stain.blockfile import JpegConfig
 from wsi_stain.errors import ConfigError
 from wsi_stain.executor import ExecutorConfig
+from wsi_stain.identity import TilingConfig
 from wsi_stain.output import OutputConfig
 from wsi_stain.settings import Settings
-from wsi_stain.tiling import TilingConfig
 from wsi_stain.training import TrainingConfig
 
 _GPU_WORKERS = 4

@@ -18,13 +18,13 @@ from wsi_stain.executor import Task
 from wsi_stain.finished import Origin
 from wsi_stain.geometry import BlockIndex, Mpp
 from wsi_stain.grid import TileGrid
+from wsi_stain.identity import effective_config
 from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
 from wsi_stain.journal import fingerprint, partial_directory
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.slides import SlideSource
 from wsi_stain.store import StoredSlide
-from wsi_stain.tiling import effective_config
 
 
 @dataclass(frozen=True)

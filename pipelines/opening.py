@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from pipelines.progress import Progress, told
 from wsi_stain.executor import Executor, Flow, Task, drive
+from wsi_stain.identity import TilingConfig
+from wsi_stain.looking import LookTask, open_slide
 from wsi_stain.slides import SlideSource
-from wsi_stain.tiling import LookTask, TilingConfig, open_slide
 
 
 def unusable(

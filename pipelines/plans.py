@@ -15,8 +15,9 @@ from pipelines.progress import Progress, printable, tell
 from pipelines.tables import Column, print_table
 from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
 from wsi_stain.executor import ExecutorConfig, Flow, Receipt, Task, drive, open_executor
+from wsi_stain.identity import TilingConfig
+from wsi_stain.looking import LookTask, look_at_slide
 from wsi_stain.slides import SlideSource
-from wsi_stain.tiling import LookTask, TilingConfig, look_at_slide
 
 _SECONDS_PER_TILE = 0.012
 """About what a tile takes from slide to pyramid with the colour table, on one core of a server with AVX-512."""

@@ -25,10 +25,10 @@ from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, open_executor
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
+from wsi_stain.looking import LookTask, identify_slide
 from wsi_stain.report import SlideRow
 from wsi_stain.slides import SlideSource, find_slides, with_details
 from wsi_stain.store import TileStore
-from wsi_stain.tiling import LookTask, identify_slide
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from pipelines.progress import Progress, tell, told
 from wsi_stain.errors import NoTissueError
 from wsi_stain.executor import Executor, Flow, FlowResult, Task, drive, open_executor
 from wsi_stain.geometry import BlockIndex
+from wsi_stain.identity import TilingConfig
 from wsi_stain.lease import lease
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TileStore
-from wsi_stain.tiling import BlockTask, FinishTask, SurveyTask, TilingConfig, finish_slide, survey_slide, tile_block
+from wsi_stain.tiling import BlockTask, FinishTask, SurveyTask, finish_slide, survey_slide, tile_block
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ STAGES = """
 wsi_stain.dataset
 wsi_stain.dicom_writer
 wsi_stain.finished
+wsi_stain.identity
 wsi_stain.imports
 wsi_stain.imports.idc
 wsi_stain.imports.images
@@ -108,6 +109,7 @@ wsi_stain.imports.patches
 wsi_stain.imports.pcam
 wsi_stain.imports.pictures
 wsi_stain.inference
+wsi_stain.looking
 wsi_stain.looks
 wsi_stain.pyramid
 wsi_stain.report
@@ -125,6 +127,7 @@ wsi_stain.yardsticks
 """
 RUNS = """
 pipelines
+pipelines.cli_import
 pipelines.config
 pipelines.demo
 pipelines.doctor
@@ -134,6 +137,7 @@ pipelines.model
 pipelines.normalization
 pipelines.normalize
 pipelines.opening
+pipelines.options
 pipelines.plans
 pipelines.products
 pipelines.progress

@@ -16,9 +16,9 @@ from tiled_slides import SMALL, Run, contents, paint
 from wsi_stain import jpeg_tiles
 from wsi_stain.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.geometry import TILE, BlockIndex, Region, TileIndex
+from wsi_stain.identity import TilingConfig
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource
-from wsi_stain.tiling import TilingConfig
 
 JPEG = Jpeg((240, 240), "YCBCR", "420", aperio=True)
 COLUMNS = 7

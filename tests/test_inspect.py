@@ -15,10 +15,11 @@ from slide_files import Jpeg, write_jpeg_slide, write_slide
 
 from wsi_stain.errors import SlideError
 from wsi_stain.geometry import Size
+from wsi_stain.identity import TilingConfig
+from wsi_stain.looking import LookTask, look_at_slide
 from wsi_stain.slides import find_slides
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic_tissue import render_tissue
-from wsi_stain.tiling import LookTask, TilingConfig, look_at_slide
 
 COLUMNS = (
     "slide,path,verdict,reason,remedy,remarks,width,height,levels,mpp_x,mpp_y,mpp_origin,objective_power,vendor,"

@@ -17,22 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiled_slides import GLASS, SIZE, SMALL, Run, contents, paint, write
 
-from wsi_stain import block_tiles, tiling
+from wsi_stain import block_tiles
 from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex
+from wsi_stain.identity import TilingConfig, record_of
+from wsi_stain.looking import LookTask, identify_slide, look_at_slide
 from wsi_stain.quality import QUALITIES, tile_quality
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import StoredSlide
 from wsi_stain.synthetic import write_slide
-from wsi_stain.tiling import (
-    BlockTask,
-    LookTask,
-    TilingConfig,
-    identify_slide,
-    look_at_slide,
-    tile_block,
-)
+from wsi_stain.tiling import BlockTask, tile_block
 from wsi_stain.tissue import TissueConfig
 
 DATA = Path(os.environ.get("WSI_STAIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -361,4 +356,4 @@ def test_a_real_slide_is_tiled(tmp_path: Path, name: str) -> None:
 
 def _record(run: Run) -> Any:
     with Slide(run.source.path) as slide:
-        return tiling._record_of(slide, run.source, run.config)
+        return record_of(slide, run.source, run.config)

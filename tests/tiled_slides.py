@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_stain.geometry import BlockIndex, Size
+from wsi_stain.identity import TilingConfig
 from wsi_stain.slides import SlideSource
 from wsi_stain.store import StoredSlide, TileStore
-from wsi_stain.tiling import BlockTask, FinishTask, SurveyTask, TilingConfig, finish_slide, survey_slide, tile_block
+from wsi_stain.tiling import BlockTask, FinishTask, SurveyTask, finish_slide, survey_slide, tile_block
 
 SIZE = Size(4703, 901)
 """Two blocks, and odd tiles at both far edges."""

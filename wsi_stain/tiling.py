@@ -12,52 +12,26 @@ Memory bound: a block task holds its kept tiles (at most 50 MB) and what reading
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from wsi_stain import journal
 from wsi_stain.block_tiles import read_tiles
-from wsi_stain.chunks import CODECS, TILE_BYTES, CodecName
 from wsi_stain.errors import NoTissueError, SlideError, StoreError, UnreadableError
 from wsi_stain.geometry import BlockIndex, TileIndex
+from wsi_stain.identity import TilingConfig, labels, opened, record_of
 from wsi_stain.overlay import draw_overlay
 from wsi_stain.quality import block_quality, quality_maps
-from wsi_stain.settings import Settings
-from wsi_stain.slide import Slide, SlideConfig
+from wsi_stain.slide import Slide
 from wsi_stain.slides import SlideSource
-from wsi_stain.stain import StainConfig
 from wsi_stain.stain_sample import measure_stain
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
-from wsi_stain.survey import look_over, unreadable
-from wsi_stain.tissue import TissueConfig, ink_mask
-
-VERSION = 2
-"""Raised with every change of the code that changes which tiles a slide has or what is in them."""
-
-
-class TilingConfig(Settings):
-    """How slides become tiles. Everything here affects pixels, but for `max_holes`.
-
-    Attributes:
-        slide: How slides are read.
-        tissue: What counts as tissue.
-        stain: How a slide's stain is measured.
-        codec: How tiles are compressed: `lossless`, or `jpeg` (quality 95, about a seventh of the size).
-        max_holes: Share of a slide's tiles that may be unreadable in the file: those are shown as its next coarser
-            level has them, and listed. With more of them the slide fails.
-    """
-
-    slide: SlideConfig = Field(default_factory=SlideConfig)
-    tissue: TissueConfig = Field(default_factory=TissueConfig)
-    stain: StainConfig = Field(default_factory=StainConfig)
-    codec: CodecName = "lossless"
-    max_holes: float = Field(default=0.05, ge=0, le=1)
+from wsi_stain.survey import look_over
+from wsi_stain.tissue import ink_mask
 
 
 @dataclass(frozen=True)
@@ -73,21 +47,6 @@ class SurveyTask:
     source: SlideSource
     store: Path
     config: TilingConfig
-
-
-@dataclass(frozen=True)
-class LookTask:
-    """Look at one slide; nothing is written.
-
-    Attributes:
-        source: The slide.
-        config: How it would be tiled.
-        overlay: Where the picture of what was decided goes; None draws none.
-    """
-
-    source: SlideSource
-    config: TilingConfig
-    overlay: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -128,67 +87,6 @@ class FinishTask:
     overlay: Path | None = None
 
 
-def open_slide(task: LookTask) -> dict[str, Any]:
-    """Open a slide and decide its resolution: what can be known of it without looking at its pixels.
-
-    Returns:
-        The receipt: remarks (doubts about its resolution, a sentence each).
-
-    Raises:
-        SlideError: The slide cannot be used.
-    """
-    with _opened(task.source, task.config) as slide:
-        return {"remarks": list(slide.remarks)}
-
-
-def identify_slide(task: LookTask) -> dict[str, Any]:
-    """Tell which tiles a slide would have, without looking at its pixels.
-
-    Returns:
-        The receipt: key, as `survey_slide` would give it.
-
-    Raises:
-        SlideError: The slide cannot be used.
-    """
-    with _opened(task.source, task.config) as slide:
-        return {"key": _record_of(slide, task.source, task.config).key}
-
-
-def look_at_slide(task: LookTask) -> dict[str, Any]:
-    """Find out what tiling a slide would give.
-
-    Returns:
-        The receipt: size_l0, size ([width, height], px), mpp_l0, mpp ([x, y], um per px), levels, mpp_origin,
-        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, suspect (their number), bytes (about what
-        the tiles will take), blocks (their number), remarks (doubts about its resolution or its pixels, a sentence
-        each).
-
-    Raises:
-        SlideError: The slide cannot be used.
-    """
-    with _opened(task.source, task.config) as slide:
-        found = look_over(slide, task.config.tissue, task.source.mask)
-        grid, tiles = found.grid, int(found.grid.kept.sum())
-        if task.overlay:
-            draw_overlay(task.overlay, found.thumbnail, found.mask, found.ink, grid.kept, found.suspect, slide.size)
-        return {
-            "size_l0": list(slide.size_l0),
-            "size": list(slide.size),
-            "mpp_l0": list(slide.mpp_l0),
-            "mpp": list(slide.mpp),
-            "levels": slide.level_count,
-            "mpp_origin": _mpp_origin(slide, task.source),
-            "objective_power": slide.objective_power,
-            "vendor": slide.vendor,
-            "tissue": float(found.mask.mean()),
-            "tiles": tiles,
-            "suspect": int(found.suspect.sum()),
-            "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
-            "blocks": len(grid.blocks()),
-            "remarks": [*slide.remarks, *unreadable(slide, grid)],
-        }
-
-
 def survey_slide(task: SurveyTask) -> dict[str, Any]:
     """Decide which tiles a slide has, and write everything but the tiles.
 
@@ -203,8 +101,8 @@ def survey_slide(task: SurveyTask) -> dict[str, Any]:
         StoreError: `store` is something else.
     """
     writer = TileStore.create(task.store).writer(task.source.slide_id)
-    with _opened(task.source, task.config) as slide:
-        record = _record_of(slide, task.source, task.config)
+    with opened(task.source, task.config) as slide:
+        record = record_of(slide, task.source, task.config)
         standing = _standing(writer, record)
         if standing is not None:
             return standing
@@ -232,7 +130,7 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
     standing = writer.valid_shard(task.block, task.key)
     if standing is not None:
         return standing
-    with _opened(task.source, task.config) as slide:
+    with opened(task.source, task.config) as slide:
         tiles, holes = read_tiles(slide, writer.kept(), task.block)
         quality = block_quality(tiles, slide.size, slide.mpp)
     return writer.write_shard(task.block, tiles, task.key, quality=quality, holes=[list(hole) for hole in holes])
@@ -264,59 +162,6 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
     stain = record.stain.model_dump(mode="json") if record.stain else None
     tiles = int(writer.kept().sum())
     return {"key": task.key, "slide_id": record.slide_id, "tiles": tiles, "holes": record.holes, "stain": stain}
-
-
-def _opened(source: SlideSource, config: TilingConfig) -> Slide:
-    return Slide(source.path, effective_config(source, config).slide)
-
-
-def effective_config(source: SlideSource, config: TilingConfig) -> TilingConfig:
-    """The settings with the slide list's resolution, which knows this slide best."""
-    if source.mpp is None:
-        return config
-    return config.model_copy(update={"slide": config.slide.model_copy(update={"slide_mpp": source.mpp})})
-
-
-def _record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> SlideRecord:
-    profile = slide.icc_profile
-    return SlideRecord(
-        slide_id=source.slide_id,
-        fingerprint=slide.fingerprint(),
-        settings_key=_settings_key(source, config),
-        size=slide.size,
-        mpp=slide.mpp,
-        mpp_origin=_mpp_origin(slide, source),
-        objective_power=_power_in_frame(slide),
-        vendor=slide.vendor,
-        background=slide.background,
-        icc_policy=config.slide.icc,
-        stain_config=config.stain,
-        icc_profile=None if profile is None else base64.b64encode(profile).decode(),
-        **_labels(source),
-    )
-
-
-def _power_in_frame(slide: Slide) -> float | None:
-    """The magnification of the working frame: a 40x slide at half its resolution is worth 20x."""
-    if slide.objective_power is None:
-        return None
-    return round(slide.objective_power * slide.mpp_l0.mean / slide.mpp.mean, 1)
-
-
-def _settings_key(source: SlideSource, config: TilingConfig) -> str:
-    """Fingerprint of what decides a slide's tiles beside its file: code, settings, the user's mask."""
-    mask = journal.file_digest(source.mask) if source.mask and source.mask.is_file() else None
-    settings = effective_config(source, config).model_dump(mode="json", exclude={"max_holes"})
-    return journal.fingerprint([VERSION, settings, mask])
-
-
-def _mpp_origin(slide: Slide, source: SlideSource) -> str:
-    return slide.mpp_origin if source.mpp is None else "slide list"
-
-
-def _labels(source: SlideSource) -> dict[str, Any]:
-    """What is known of a slide that affects no pixel."""
-    return source.model_dump(include={"relative", "group", "patient", "site", "split", "label"})
 
 
 # The survey
@@ -387,8 +232,8 @@ def _is_complete(writer: SlideWriter, key: str) -> bool:
 
 
 def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
-    with _opened(task.source, task.config) as slide:
-        record = _record_of(slide, task.source, task.config)
+    with opened(task.source, task.config) as slide:
+        record = record_of(slide, task.source, task.config)
     if record.key != task.key:
         raise SlideError(
             f"{task.source.relative} is no longer what its survey saw", "Run again once nothing changes it"
@@ -439,7 +284,7 @@ def _relabelled(writer: SlideWriter, source: SlideSource) -> SlideRecord:
     """The record of a complete slide, with what the slide list says today."""
     record = writer.record()
     assert record is not None
-    today = record.model_copy(update=_labels(source))
+    today = record.model_copy(update=labels(source))
     if today != record:
         writer.relabel(today)
     return today

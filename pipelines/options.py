@@ -1,0 +1,114 @@
+"""The options that several commands share, and how they reach a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+
+def absolute(value: Any) -> Any:
+    """Paths as every worker on every machine understands them."""
+    if isinstance(value, list):
+        return [absolute(item) for item in value]
+    return value.absolute() if isinstance(value, Path) else value
+
+
+STORE = "a directory, or s3://bucket/prefix"
+
+Slides = Annotated[
+    list[Path],
+    typer.Argument(help="Slides: files, directories (searched recursively), globs, or a CSV with a column 'slide'."),
+]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", callback=absolute, help="Output directory. Run the same command again to resume."),
+]
+Store = Annotated[
+    Path, typer.Option("--store", "-s", callback=absolute, help="Tile store to write (a Zarr directory).")
+]
+PatchDirectory = Annotated[
+    Path, typer.Argument(callback=absolute, exists=True, file_okay=False, help="Directory of the data set.")
+]
+PatchMpp = Annotated[float, typer.Option("--mpp", help="Resolution of the patches, um per px: the files do not say.")]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config", "-c", help="YAML file, or a shipped one by name: small, wsi, paper, seed. [default: by device]"
+    ),
+]
+MppOption = Annotated[
+    float | None, typer.Option("--mpp", help="Resample slides to this resolution, um per px. [default: their own]")
+]
+SlideMpp = Annotated[
+    float | None,
+    typer.Option("--slide-mpp", help="The slides' resolution, um per px, where the files do not say or lie."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", help="What becomes of generated pixels: generator, guard, lut, or auto. [default: auto]"),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="What to make of each slide: ome-tiff, ome-zarr (lossless), or dicom; repeatable. [default: ome-tiff]",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-j", min=0, help="Worker processes; 0 for none. [default: one a core]")
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler, tcp://host:port.")
+]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        "--codec", help="How tiles are stored: lossless, or jpeg (a seventh of the size). [default: lossless]"
+    ),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        callback=absolute,
+        exists=True,
+        file_okay=False,
+        help="Directory of your own tissue masks: PNG, or GeoJSON from QuPath, named as the slides.",
+    ),
+]
+Overlay = Annotated[
+    Path | None,
+    typer.Option(callback=absolute, help="Directory for a picture a slide: tissue, kept and suspect tiles, ink."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (slides, tiles, bytes, time) and stop.")]
+
+
+def overrides_of(
+    mpp: float | None = None,
+    slide_mpp: float | None = None,
+    output: str | None = None,
+    formats: list[str] | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    keep_tiles: bool | None = None,
+    codec: str | None = None,
+) -> dict[str, Any]:
+    """Command-line options as the nested sections of a configuration."""
+    return {
+        "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}, "codec": codec},
+        "output": {"mode": output},
+        "formats": formats or None,
+        "executor": {"workers": workers, "scheduler": scheduler},
+        "keep_tiles": keep_tiles,
+    }
+
+
+def console() -> Console:
+    return Console(stderr=False)
+
+
+def say(text: str) -> None:
+    console().print(text, highlight=False)
