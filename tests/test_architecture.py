@@ -211,7 +211,7 @@ def test_there_are_no_cycles() -> None:
             "zarr", {"wsi_stain.zarr_jpeg", "wsi_stain.zarr_reading"}, id="zarr: its files are written by hand"
         ),
         pytest.param("obstore", {"wsi_stain.place"}, id="obstore"),
-        pytest.param("typer", {"pipelines.cli"}, id="typer"),
+        pytest.param("typer", {"pipelines.cli", "pipelines.cli_import", "pipelines.options"}, id="typer"),
         pytest.param("yaml", {"pipelines.config"}, id="yaml"),
     ],
 )
