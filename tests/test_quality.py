@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from wsi_stain.geometry import Mpp, Region, Size, TileIndex
-from wsi_stain.quality import QUALITIES, block_quality, quality_maps, tile_quality
+from wsi_stain.quality import QUALITIES, quality_maps, quality_on_slide, tile_quality
 from wsi_stain.resampling import area_average
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue
@@ -91,8 +91,7 @@ def test_what_lies_beyond_the_slide_is_not_looked_at(tissue: NDArray[np.uint8]) 
     for beyond in (255, 0):
         filled = corner.copy()
         filled[61:], filled[:, 100:] = beyond, beyond
-        found = block_quality({TileIndex(1, 1): filled}, size, Mpp(MPP, MPP))
-        assert {name: values[0] for name, values in found.items()} == alone
+        assert quality_on_slide(filled, TileIndex(1, 1), size, Mpp(MPP, MPP)) == alone
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 256), (256, 5), (2, 2)])

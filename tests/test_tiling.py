@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiled_slides import GLASS, SIZE, SMALL, Run, contents, paint, write
 
-from wsi_stain import block_tiles
 from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex
 from wsi_stain.identity import TilingConfig, record_of
@@ -311,19 +308,6 @@ def test_a_slide_that_lacks_a_block_is_never_complete(run: Run) -> None:
     with pytest.raises(StoreError, match="1 of 2 shards are missing"):
         run.finish(survey)
     assert run.ids == []
-
-
-# Parts
-
-
-@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 9))))
-def test_runs_are_cut_where_tiles_are_missing(places: set[tuple[int, int]]) -> None:
-    tiles = sorted(map(TileIndex._make, places))
-    runs = list(block_tiles._runs(tiles))
-    assert [tile for run in runs for tile in run] == tiles
-    for run in runs:
-        assert run == [TileIndex(run[0].row, run[0].col + step) for step in range(len(run))]
-        assert (run[-1].row, run[-1].col + 1) not in places
 
 
 def test_workers_of_tiling_never_import_torch() -> None:

@@ -1,57 +1,53 @@
-"""The tiles of one block, read from a slide. Knows no store.
+"""The tiles of one block, read from a slide one after the other. Knows no store.
 
-Memory bound: the tiles of a block (at most 50 MB) and one row of them.
+Memory bound: one tile, and what reading it takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.geometry import TILE, BlockIndex, Region, TileIndex, tiles_of
+from wsi_stain.quality import QUALITIES, quality_on_slide
 from wsi_stain.slide import Slide
 
 
-def read_tiles(
-    slide: Slide, kept: NDArray[np.bool_], block: BlockIndex
-) -> tuple[dict[TileIndex, NDArray[np.uint8]], list[TileIndex]]:
-    """The kept tiles of a block, read in runs along rows: one read of a run decodes each of its JPEG tiles once.
+class BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
+    """The kept tiles of a block: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid.
+
+    A tile is read from the slide, and looked at, whenever it is asked for. Ask for each once, in the mapping's order:
+    then a slide's own tiles are decoded once, whatever their size, and what was seen stands in that order.
 
     Args:
-        slide: The slide.
+        slide: The slide; it must stay open.
         kept: (rows, cols) of the slide's tile grid: the tiles that are wanted.
         block: Place in the block grid.
 
-    Returns:
-        RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the tile grid; and the holes among them: tiles
-        with pixels that cannot be decoded, shown as the next coarser level has them.
-
-    Raises:
-        SlideError: The slide can no longer be read at all.
+    Attributes:
+        quality: For each of `QUALITIES`, its value for each tile that was read.
+        holes: [row, column] of those tiles that cannot be read from the file and show its next coarser level.
     """
-    tiles, holes = {}, []
-    for run in _runs([tile for tile in tiles_of(block, kept.shape) if kept[tile]]):
-        pixels, damaged = slide.read_mended(_region(run[0], len(run)))
-        for place, tile in enumerate(run):
-            tiles[tile] = pixels[:, place * TILE : (place + 1) * TILE]
+
+    def __init__(self, slide: Slide, kept: NDArray[np.bool_], block: BlockIndex) -> None:
+        self._slide = slide
+        self._tiles = [tile for tile in tiles_of(block, kept.shape) if kept[tile]]
+        self.quality: dict[str, list[float | None]] = {name: [] for name in QUALITIES}
+        self.holes: list[list[int]] = []
+
+    def __iter__(self) -> Iterator[TileIndex]:
+        return iter(self._tiles)
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def __getitem__(self, tile: TileIndex) -> NDArray[np.uint8]:
+        """Read a tile; SlideError where the slide can no longer be read at all."""
+        pixels, damaged = self._slide.read_mended(Region(tile.col * TILE, tile.row * TILE, TILE, TILE))
         if damaged:
-            holes += [tile for tile in run if slide.read_mended(_region(tile))[1]]
-    return tiles, holes
-
-
-def _region(tile: TileIndex, count: int = 1) -> Region:
-    return Region(tile.col * TILE, tile.row * TILE, count * TILE, TILE)
-
-
-def _runs(tiles: list[TileIndex]) -> Iterator[list[TileIndex]]:
-    """Cut tiles in row-major order into runs of neighbours in one row."""
-    run: list[TileIndex] = []
-    for tile in tiles:
-        if run and tile != (run[-1].row, run[-1].col + 1):
-            yield run
-            run = []
-        run.append(tile)
-    if run:
-        yield run
+            self.holes.append(list(tile))
+        for name, value in quality_on_slide(pixels, tile, self._slide.size, self._slide.mpp).items():
+            self.quality[name].append(value)
+        return pixels

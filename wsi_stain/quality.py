@@ -30,19 +30,16 @@ _STRIDE = 4
 _BOXES = 4
 
 
-def block_quality(tiles: Mapping[TileIndex, NDArray[np.uint8]], size: Size, mpp: Mpp) -> dict[str, list[float | None]]:
-    """Quality of the tiles of one block.
+def quality_on_slide(pixels: NDArray[np.uint8], tile: TileIndex, size: Size, mpp: Mpp) -> dict[str, float | None]:
+    """`tile_quality` of a tile in its slide's grid; what lies beyond the slide is not looked at.
 
     Args:
-        tiles: RGB, (256, 256, 3), by place in the slide's tile grid; what lies beyond the slide is not looked at.
+        pixels: RGB, (256, 256, 3).
+        tile: Its place.
         size: Working frame, px.
         mpp: Its resolution, um per px.
-
-    Returns:
-        A list for each of `QUALITIES`, in the order of the sorted tiles.
     """
-    found = [tile_quality(_on_slide(tiles[tile], tile, size), mpp.mean) for tile in sorted(tiles)]
-    return {name: [quality[name] for quality in found] for name in QUALITIES}
+    return tile_quality(pixels[: size.height - tile.row * TILE, : size.width - tile.col * TILE], mpp.mean)
 
 
 def quality_maps(kept: NDArray[np.bool_], receipts: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
@@ -51,7 +48,7 @@ def quality_maps(kept: NDArray[np.bool_], receipts: Iterable[Mapping[str, Any]])
     Args:
         kept: (rows, cols): which tiles exist.
         receipts: Of all blocks with kept tiles, in any order: `block` is (row, column) in the block grid, `quality`
-            what `block_quality` returned.
+            a list of its tiles' values, in the order of their places, for each of `QUALITIES`.
 
     Returns:
         (rows, cols) for each of `QUALITIES`, NaN where no tile is kept, and where there is no value.
@@ -80,10 +77,6 @@ def tile_quality(pixels: NDArray[np.uint8], mpp: float) -> dict[str, float | Non
             margin counts as well.
     """
     return {"blur": _laplacian_variance(pixels[..., 1], mpp), "pen": _ink_share(pixels)}
-
-
-def _on_slide(pixels: NDArray[np.uint8], tile: TileIndex, size: Size) -> NDArray[np.uint8]:
-    return pixels[: size.height - tile.row * TILE, : size.width - tile.col * TILE]
 
 
 def _laplacian_variance(green: NDArray[np.uint8], mpp: float) -> float | None:

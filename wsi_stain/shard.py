@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.chunks import CODECS, TileCodec, with_checksum, without_checksum
+from wsi_stain.digest import HashedFile
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import TILE, TILES_PER_BLOCK, TileIndex
 from wsi_stain.place import Place, open_file
@@ -29,7 +30,7 @@ _ABSENT = 2**64 - 1
 
 
 def write_shard(
-    file: BinaryIO,
+    file: BinaryIO | HashedFile,
     tiles: Mapping[TileIndex, NDArray[np.uint8]],
     side: int = TILES_PER_BLOCK,
     elsewhere: NDArray[np.uint8] | None = None,
@@ -49,12 +50,15 @@ def write_shard(
     index = np.full((side, side, 2), _ABSENT, "<u8")
     offset = 0
     if elsewhere is not None:
-        offset = file.write(codec.encode(elsewhere))
+        chunk = codec.encode(elsewhere)
+        file.write(chunk)
+        offset = len(chunk)
         index[:] = 0, offset
     for tile in sorted(tiles):
         chunk = codec.encode(tiles[tile])
         index[tile.row % side, tile.col % side] = offset, len(chunk)
-        offset += file.write(chunk)
+        file.write(chunk)
+        offset += len(chunk)
     file.write(with_checksum(index.tobytes()))
 
 

@@ -7,7 +7,7 @@
 Each function takes one frozen record, returns a small receipt, and returns at once where its work already stands for
 the same key: the fingerprint of the source, of these settings, and of the store's format.
 
-Memory bound: a block task holds its kept tiles (at most 50 MB) and what reading one row of them takes.
+Memory bound: a block task holds one tile, what reading it takes, and the thread and buffers that hash its shard.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from wsi_stain import journal
-from wsi_stain.block_tiles import read_tiles
+from wsi_stain.block_tiles import BlockTiles
 from wsi_stain.errors import NoTissueError, SlideError, StoreError, UnreadableError
 from wsi_stain.geometry import BlockIndex, TileIndex
 from wsi_stain.identity import TilingConfig, labels, opened, record_of
 from wsi_stain.overlay import draw_overlay
-from wsi_stain.quality import block_quality, quality_maps
+from wsi_stain.quality import quality_maps
 from wsi_stain.slide import Slide
 from wsi_stain.slides import SlideSource
 from wsi_stain.stain_sample import measure_stain
@@ -131,9 +131,8 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
     if standing is not None:
         return standing
     with opened(task.source, task.config) as slide:
-        tiles, holes = read_tiles(slide, writer.kept(), task.block)
-        quality = block_quality(tiles, slide.size, slide.mpp)
-    return writer.write_shard(task.block, tiles, task.key, quality=quality, holes=[list(hole) for hole in holes])
+        tiles = BlockTiles(slide, writer.kept(), task.block)
+        return writer.write_shard(task.block, tiles, task.key, quality=tiles.quality, holes=tiles.holes)
 
 
 def finish_slide(task: FinishTask) -> dict[str, Any]:

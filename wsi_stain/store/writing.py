@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain import journal, shard, zarr_files
-from wsi_stain.chunks import CODECS, CodecName
+from wsi_stain.chunks import CODECS, CodecName, TileCodec
+from wsi_stain.digest import hashed
 from wsi_stain.errors import StoreError
 from wsi_stain.geometry import BlockIndex, Size, TileIndex
 from wsi_stain.grid import TileGrid
@@ -106,17 +107,19 @@ class SlideWriter:
 
         Args:
             block: Place in the block grid.
-            tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid.
+            tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid; each is asked
+                for once, in the order of the places.
             key: Fingerprint of everything that the pixels depend on.
-            details: What else the receipt shall say of the block, as JSON.
+            details: What else the receipt shall say of the block, as JSON; looked at when the tiles are written.
 
         Returns:
             The receipt: key, product (name, size, sha256), block, tiles, and the details.
         """
         path, codec = self.path / zarr_files.shard_key(block), zarr_files.read_image_codec(self.path / "0")
-        journal.atomic_write(path, lambda file: shard.write_shard(file, tiles, codec=codec))
-        receipt_path = self.receipt_path(_shard_name(block))
-        return journal.write_receipt(receipt_path, key, path, block=list(block), tiles=len(tiles), **details)
+        digests: list[str] = []
+        journal.atomic_write(path, lambda file: digests.append(_write_shard(file, tiles, codec)))
+        facts = {"block": list(block), "tiles": len(tiles), **details}
+        return journal.write_receipt(self.receipt_path(_shard_name(block)), key, path, digests[0], **facts)
 
     def valid_shard(self, block: BlockIndex, key: str) -> dict[str, Any] | None:
         """The receipt of a block's shard, if it is there and was made with this key."""
@@ -161,3 +164,10 @@ class SlideWriter:
 
 def _shard_name(block: BlockIndex) -> str:
     return f"shard-{block.row}-{block.col}"
+
+
+def _write_shard(file: BinaryIO, tiles: Mapping[TileIndex, NDArray[np.uint8]], codec: TileCodec) -> str:
+    """Write a shard; returns its digest."""
+    with hashed(file) as pieces:
+        shard.write_shard(pieces, tiles, codec=codec)
+        return pieces.digest()
