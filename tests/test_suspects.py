@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pale_tissue import MPP, beside_tissue, glass_beside
 from scipy.ndimage import gaussian_filter
 
 from wsi_stain.geometry import Size
@@ -52,6 +53,17 @@ def test_what_a_mask_missed_is_found(colour: tuple[int, int, int], texture: floa
     missed = overlooked(pixels, np.zeros(pixels.shape[:2], bool), 8.0, CONFIG)
     assert missed[190:211, 290:311].mean() > 0.8
     assert not missed[:120].any()
+
+
+@pytest.mark.parametrize("laboratory", LABORATORIES)
+@pytest.mark.parametrize("kind", ["fat", "mucin"])
+def test_a_large_piece_that_the_mask_missed_is_found_beside_tissue(kind: str, laboratory: str) -> None:
+    pixels, truth = beside_tissue(kind, laboratory, 0.5)
+    mask = tissue_mask(pixels, MPP)
+    assert not mask[truth].any()
+    missed = overlooked(pixels, mask, MPP, CONFIG)
+    assert missed[truth].mean() > 0.85
+    assert not missed[glass_beside(truth, 8)].any()
 
 
 def test_dust_and_what_the_mask_has_are_no_suspects() -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pale_tissue import MPP, beside_tissue, glass_beside
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from wsi_stain.geometry import Region, Size
+from wsi_stain.grid import tile_grid
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic_tissue import render_tissue
@@ -42,6 +45,48 @@ def test_tissue_is_found_whatever_its_depth_of_stain(colour: tuple[int, int, int
     found = tissue_mask(pixels, 8.0)
     assert found.dtype == np.bool_ and (found & truth).sum() > 0.97 * truth.sum()
     assert (found & ~truth).sum() < 0.12 * truth.sum()
+
+
+@pytest.mark.parametrize("laboratory", LABORATORIES)
+@pytest.mark.parametrize(("kind", "share"), [("fat", 0.9), ("mucin", 0.6)])
+def test_dark_tissue_does_not_hide_fat_and_mucin_beside_it(kind: str, share: float, laboratory: str) -> None:
+    pixels, truth = beside_tissue(kind, laboratory)
+    found = tissue_mask(pixels, MPP)
+    assert found[truth].mean() > share
+    kept = tile_grid(Size(truth.shape[1] * 32, truth.shape[0] * 32), found).kept  # at 0.25 um/px
+    held = kept.repeat(8, axis=0).repeat(8, axis=1)[: truth.shape[0], : truth.shape[1]]
+    assert held[truth].mean() > 0.97
+    assert not found[glass_beside(truth, 6)].any()
+
+
+@pytest.mark.parametrize(("kind", "strength"), [("fat", 1), ("fat", 0.5), ("mucin", 1), ("tissue", 0.2)])
+def test_entropy_finds_what_is_hardly_stained(kind: str, strength: float) -> None:
+    pixels, truth = beside_tissue(kind, "reference", strength)
+    found = tissue_mask(pixels, MPP, TissueConfig(method="entropy"))
+    assert found[truth].mean() > 0.85
+    assert not found[glass_beside(truth, 8)].any()
+
+
+@pytest.mark.parametrize("method", ["otsu", "entropy"])
+def test_small_fragments_are_found_and_glass_between_them_is_not(method: str) -> None:
+    rng = np.random.default_rng(4)
+    truth = np.zeros((300, 400), bool)
+    for row, col in rng.integers(10, (280, 380), (40, 2)):
+        truth[row : row + 16, col : col + 15] = True  # 128 x 120 um
+    pixels = np.where(truth[..., None], np.asarray(USUAL) + rng.normal(0, 15, (300, 400, 1)), GLASS)
+    pixels = np.clip(np.rint(pixels + rng.normal(0, 2, (300, 400, 3))), 0, 255).astype(np.uint8)
+    found = tissue_mask(pixels, 8.0, TissueConfig.model_validate({"method": method}))
+    assert found[truth].mean() > 0.97
+    assert found[~binary_dilation(truth, iterations=8)].mean() < 0.02
+
+
+def test_air_bubbles_are_not_tissue() -> None:
+    pixels, truth = slide_with(USUAL)
+    y, x = np.mgrid[:150, :211]
+    rim = np.exp(-(((np.hypot(y - 60, x - 175) - 25) / 2) ** 2))[..., None]
+    pixels = np.rint(pixels * (1 - 0.7 * rim)).astype(np.uint8)
+    found = tissue_mask(pixels, 8.0)
+    assert not found[:, 150:].any() and (found & truth).sum() > 0.97 * truth.sum()
 
 
 def test_glass_alone_has_no_tissue_and_tissue_alone_no_glass() -> None:

@@ -1,27 +1,30 @@
 """The second, independent look at a thumbnail: what a tissue mask may have missed. It warns; it decides nothing.
 
-It asks another question than the mask does. Glass is even: its colour drifts slowly over the slide, and what is left is
-the scanner's noise. Where colour or texture stands out from the noise of the glass itself, by its own measure, over an
-area that dust does not have, something lies on the glass.
+It asks another question than the mask does. Glass is the brightest and the most even of all that a slide shows, and
+what is left on it is the scanner's noise. Where colour or texture stands out from the most even part of the glass, over
+an area that dust does not have, something lies on it, however pale, and even if it covers most of the slide.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_opening, gaussian_filter, median_filter
+from scipy.ndimage import binary_opening, gaussian_filter
 
-from wsi_stain.tissue import Mask, TissueConfig, ignored_areas, pieces
+from wsi_stain.tissue import Mask, TissueConfig, grown, ignored_areas, pieces
 
 _SCALE_UM = 24.0
+_BLUR_UM = 4.0
 _MARGIN_UM = 200.0
 """Tissue scatters light onto the glass around it."""
 
-_DRIFT_UM = 800.0
-_LEAST_UM2 = 40_000.0
-_SPREADS = 6.0
-_LEAST_COLOUR, _LEAST_TEXTURE = 2.0, 0.8
-"""Grey levels below which nothing stands out, however little noise there is."""
+_LEAST_UM2 = 20_000.0
+_SPREADS = 4.0
+_LEAST_CHROMA = 0.02
+"""OD: below it nothing stands out, however even the glass; the colour of real glass drifts by 0.015 over a slide."""
+
+_TEXTURE_RANGE = (0.8, 6.0)
+"""Grey levels: below nothing stands out, above everything does. Glass of real slides has 0.2 to 1 at 24 um."""
 
 
 def overlooked(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, config: TissueConfig) -> Mask:
@@ -36,37 +39,28 @@ def overlooked(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, config: Tis
     Returns:
         (h, w), true where something stands out from the glass, away from the mask, ink and black.
     """
-    near = _grown(mask | ignored_areas(thumbnail, mpp, config), _MARGIN_UM / mpp)
+    near = grown(mask | ignored_areas(thumbnail, mpp, config), _MARGIN_UM / mpp)
     glass = ~near & ~(thumbnail == 255).all(axis=2)
     if np.count_nonzero(glass) < 100:
         return np.zeros_like(mask)
-    pixels = thumbnail.astype(np.float32)
-    chroma = pixels - pixels.mean(axis=2, keepdims=True)
-    light = pixels.mean(axis=2)
-    sigma = _SCALE_UM / mpp
-    detail = light - gaussian_filter(light, sigma)
-    found = np.zeros_like(mask)
-    for measure, least in (
-        (_from_drift(chroma, glass, sigma, mpp), _LEAST_COLOUR),
-        (np.sqrt(gaussian_filter(detail**2, sigma)), _LEAST_TEXTURE),
-    ):
-        middle = float(np.median(measure[glass]))
-        spread = 1.4826 * float(np.median(np.abs(measure[glass] - middle)))
-        found |= measure > middle + max(_SPREADS * spread, least)
-    found &= glass
-    return pieces(np.asarray(binary_opening(found, iterations=max(1, round(8 / mpp)))), _LEAST_UM2, mpp)
+    sigma, pixels = _SCALE_UM / mpp, thumbnail.astype(np.float32)
+    smooth = gaussian_filter(pixels, (sigma, sigma, 0))
+    chroma = _chroma(smooth, glass)
+    fine = np.abs(gaussian_filter(pixels.mean(axis=2), _BLUR_UM / mpp) - smooth.mean(axis=2))
+    drift, noise = np.quantile(chroma[glass], 0.25), np.quantile(_around(fine, sigma)[glass], 0.1)
+    limit = float(np.clip(_SPREADS * noise, *_TEXTURE_RANGE))
+    found = chroma > max(_SPREADS * drift, _LEAST_CHROMA)
+    found |= _around(np.minimum(fine, 2 * limit), sigma) > limit  # however dark, a speck alone is no texture
+    return pieces(binary_opening(found & glass, iterations=max(1, round(8 / mpp))), _LEAST_UM2, mpp)
 
 
-def _from_drift(chroma: NDArray[np.float32], glass: Mask, sigma: float, mpp: float) -> NDArray[np.float32]:
-    """How far the colour lies from that of the glass around, grey levels, (h, w)."""
-    smooth = gaussian_filter(chroma, (sigma, sigma, 0))
-    usual = np.median(smooth[glass], axis=0)
-    step = max(1, round(_DRIFT_UM / 8 / mpp))
-    coarse = np.where(glass[::step, ::step, None], smooth[::step, ::step], usual)
-    drift = median_filter(coarse, (9, 9, 1), mode="nearest")
-    drift = drift.repeat(step, axis=0).repeat(step, axis=1)[: chroma.shape[0], : chroma.shape[1]]
-    return np.asarray(np.linalg.norm(smooth - drift, axis=2), np.float32)
+def _around(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Root mean square of each pixel's surroundings."""
+    return np.asarray(np.sqrt(gaussian_filter(values**2, sigma)), np.float32)
 
 
-def _grown(mask: Mask, px: float) -> Mask:
-    return np.asarray(binary_dilation(mask, iterations=max(1, round(px))))
+def _chroma(smooth: NDArray[np.float32], glass: Mask) -> NDArray[np.float32]:
+    """Largest minus smallest OD relative to the brightest quarter of the glass, (h, w)."""
+    light = smooth.mean(axis=2)
+    white = np.median(smooth[glass & (light >= np.quantile(light[glass], 0.75))], axis=0)
+    return np.asarray(np.ptp(np.log((white + 1) / (smooth + 1)), axis=2), np.float32)

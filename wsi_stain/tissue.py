@@ -1,9 +1,9 @@
 """Where a slide has tissue, and where it has ink. Knows thumbnails and masks, no files.
 
-By the method `otsu` a thumbnail pixel is tissue when it is clearly darker or clearly more coloured than the slide's own
-glass, in optical density; by `entropy` when its surroundings are uneven, whatever their colour. Either way it is
-neither ink nor the black of a coverslip's edge. Thresholds are Otsu's, held within a sane range: a slide that is all
-tissue, or all glass, is not cut in half.
+By the method `otsu` a thumbnail pixel is tissue when it is clearly more coloured than the slide's own glass, in optical
+density, or lies among the many fine walls of fat; by `entropy` when its surroundings are uneven, whatever their colour.
+Either way it is neither ink nor the black of a coverslip's edge. Thresholds are Otsu's, held within a sane range: a
+slide that is all tissue, or all glass, is not cut in half, and dark tissue does not hide pale tissue beside it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ from wsi_stain.settings import Settings
 Mask = NDArray[np.bool_]
 
 _BLACK = 60
-_CHROMA_RANGE = (0.03, 0.06)
-"""Largest minus smallest OD. Glass of real slides reaches 0.03 at 8 um/px; pale stroma and fat begin at about 0.06."""
+_CHROMA_RANGE = (0.03, 0.04)
+"""Largest minus smallest OD. Glass of real slides reaches 0.03 at 8 um/px, mucin and pale stroma start at 0.04."""
 
-_DARKNESS_RANGE = (0.06, 0.25)
-"""Mean OD."""
+_FAT_UM, _FAT_CHANGE, _FAT_CHROMA = 24.0, 0.02, 0.02
+"""Around the walls of fat: root mean square of `_change`, and chroma. Glass of real slides has up to 0.01 and 0.03."""
 
-_ENTROPY_UM = 24.0
-_ENTROPY_RANGE = (3.0, 4.5)
-"""Bits. Glass of real slides has 1 to 2.5 at 8 um/px, tissue 4 to 6."""
+_FAT_LEAST_UM2 = 40_000.0
+
+_CHANGE_UM, _CHANGE_BLUR_UM = 8.0, 4.0
+
+_ENTROPY_UM, _ENTROPY_STEP = 32.0, 0.01
+_ENTROPY_RANGE = (1.5, 1.8)
+"""Bits, of OD in steps, in a disk. Glass of real slides has up to 1.7, pale fat and mucin 1.5 to 3, the rest 3 to 6."""
 
 _OD_OF_VALUE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
@@ -40,7 +44,7 @@ class TissueConfig(Settings):
     """How tissue is found.
 
     Attributes:
-        method: `otsu`: by colour and darkness. `entropy`: by texture; for stains so pale that colour does not tell.
+        method: `otsu`: by colour, and fat by its walls. `entropy`: by texture alone, whatever the stain.
         mpp: Resolution of the thumbnail that the decision is made on, um per px; finer on a small slide.
         smoothing_um: Standard deviation of the blur before thresholds, um; it carries the mask over pale gaps.
         min_tissue_um2: Pieces smaller than this are dust, square um.
@@ -71,29 +75,47 @@ def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig |
     """
     config = config or TissueConfig()
     ignored = ignored_areas(thumbnail, mpp, config)
-    seen = ~ignored
     find = _uneven if config.method == "entropy" else _stained
-    found = find(thumbnail, seen, mpp, config) & seen
+    found = find(_od(thumbnail, ignored), ignored, mpp, config) & ~ignored
     enclosed = binary_fill_holes(found)  # glass that reaches the frame is no hole, however small the slide
-    found = remove_small_holes(found, max_size=round(config.max_hole_um2 / mpp**2)) & enclosed & seen
+    found = remove_small_holes(found, max_size=round(config.max_hole_um2 / mpp**2)) & enclosed & ~ignored
     return pieces(found, config.min_tissue_um2, mpp)
 
 
-def _stained(thumbnail: NDArray[np.uint8], seen: Mask, mpp: float, config: TissueConfig) -> Mask:
-    """What is more coloured than glass, or darker and not gray."""
-    sigma = config.smoothing_um / mpp
-    smooth = gaussian(_od(thumbnail, ~seen), sigma=(sigma, sigma, 0), preserve_range=True)
-    chroma, darkness = np.ptp(smooth, axis=2), smooth.mean(axis=2)
-    coloured, dark = _above(chroma, seen, _CHROMA_RANGE), _above(darkness, seen, _DARKNESS_RANGE)
-    return np.asarray(coloured | (dark & (chroma > _CHROMA_RANGE[0])))
+def _stained(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
+    """What is more coloured than glass, and fat."""
+    coloured = _above(_chroma(od, config.smoothing_um / mpp), ~ignored, _CHROMA_RANGE)
+    known = grown(pieces(coloured, config.min_tissue_um2, mpp) | ignored, _FAT_UM / mpp)
+    return coloured | _fat(od, known, mpp)
 
 
-def _uneven(thumbnail: NDArray[np.uint8], seen: Mask, mpp: float, config: TissueConfig) -> Mask:
-    """What has more entropy of its gray values nearby than glass."""
-    gray = thumbnail.mean(axis=2).round().astype(np.uint8)
-    spread = entropy(gray, disk(max(2, round(_ENTROPY_UM / mpp))), mask=seen.astype(np.uint8))
-    smooth = gaussian(spread, sigma=config.smoothing_um / mpp, preserve_range=True)
-    return _above(np.asarray(smooth, np.float32), seen, _ENTROPY_RANGE)
+def _fat(od: NDArray[np.float32], known: Mask, mpp: float) -> Mask:
+    """So much of fat is empty that its colour hardly shows, but it is full of walls. Edges of the known are none."""
+    sigma, change = _FAT_UM / mpp, np.minimum(_change(od.mean(axis=2), mpp), 2 * _FAT_CHANGE)  # one edge is no wall
+    change[known] = 0
+    walls = np.sqrt(gaussian(change**2, sigma, preserve_range=True))
+    found = (walls > _FAT_CHANGE) & (_chroma(np.where(known[..., None], 0, od), sigma) > _FAT_CHROMA)
+    return pieces(np.asarray(found), _FAT_LEAST_UM2, mpp)
+
+
+def _uneven(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
+    """What has more entropy nearby than glass, of OD in steps that the noise of glass hardly leaves."""
+    steps = np.clip(np.rint(od.mean(axis=2) / _ENTROPY_STEP), 0, 255).astype(np.uint8)
+    bits = entropy(steps, disk(max(2, round(_ENTROPY_UM / mpp))), mask=(~ignored).astype(np.uint8))
+    smooth = gaussian(bits, sigma=config.smoothing_um / mpp, preserve_range=True)
+    return _above(np.asarray(smooth, np.float32), ~ignored, _ENTROPY_RANGE)
+
+
+def _chroma(od: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Largest minus smallest OD of each pixel's surroundings, (h, w)."""
+    return np.asarray(np.ptp(gaussian(od, sigma=(sigma, sigma, 0), preserve_range=True), axis=2), np.float32)
+
+
+def _change(darkness: NDArray[np.float32], mpp: float) -> NDArray[np.float32]:
+    """How much OD changes over 8 um, after a blur of 4 um, so that thumbnails of any resolution compare."""
+    smooth = gaussian(darkness, sigma=_CHANGE_BLUR_UM / mpp, preserve_range=True)
+    down, right = (np.diff(smooth, axis=axis, append=smooth.take([-1], axis)) for axis in (0, 1))
+    return np.asarray(np.hypot(down, right) * (_CHANGE_UM / mpp), np.float32)
 
 
 def dark_share(thumbnail: NDArray[np.uint8]) -> float:
@@ -143,7 +165,12 @@ def ink_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig | No
 def ignored_areas(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> Mask:
     """Ink and black, (h, w), with a margin for their soft rims."""
     ignored = ink_mask(thumbnail, mpp, config) | pieces(_black(thumbnail), config.min_ink_um2, mpp)
-    return np.asarray(distance_transform_edt(~ignored) * mpp <= config.ink_margin_um) if ignored.any() else ignored
+    return grown(ignored, config.ink_margin_um / mpp)
+
+
+def grown(mask: Mask, margin: float) -> Mask:
+    """A mask and everything within a distance of it, px."""
+    return np.asarray(distance_transform_edt(~mask) <= margin) if mask.any() else mask
 
 
 def pieces(mask: Mask, min_um2: float, mpp: float) -> Mask:
