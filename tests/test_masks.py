@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from wsi_stain.errors import SlideError
 from wsi_stain.geometry import Size
@@ -52,10 +53,28 @@ def test_polygons_lie_where_they_were_drawn(tmp_path: Path, form: str) -> None:
     expected[10:40, 20:50] = True
     if form != "feature":
         expected[30:40, 70:80] = True
-    ring = np.count_nonzero(mask ^ expected)
-    assert ring <= 4 * 31 + 4 * 11  # a pixel along the edges
-    assert not (expected & ~mask)[11:39, 21:49].any()
-    assert not mask[:, :19].any()
+    assert not (expected & ~mask).any()  # every pixel that a polygon touches
+    assert not (mask & ~binary_dilation(expected, np.ones((3, 3)))).any()
+
+
+def test_a_polygon_smaller_than_a_pixel_is_not_lost(tmp_path: Path) -> None:
+    mask = read_mask(
+        written(tmp_path / "a.json", [feature(square(431, 207, 2)), feature(square(0, 0, 2))]), SIZE, SHAPE
+    )
+    assert np.argwhere(mask).tolist() == [[0, 0], [20, 43]]
+
+
+def test_polygons_count_from_the_scanned_bounds(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", feature(square(100, 100, 50)))
+    moved = read_mask(path, SIZE, SHAPE, (300.0, 200.0))
+    assert np.argwhere(moved).min(axis=0).tolist() == [30, 40]
+
+
+def test_polygons_beyond_the_slide_are_cut_and_none_on_it_is_told(tmp_path: Path) -> None:
+    mask = read_mask(written(tmp_path / "a.json", feature(square(-1e9, 300, 2e9))), SIZE, SHAPE)
+    assert mask[30:].all() and not mask[:30].any()
+    with pytest.raises(SlideError, match=r"None of the 1 polygons .* 1000 x 600"):
+        read_mask(written(tmp_path / "b.json", feature(square(5000, 5000, 10))), SIZE, SHAPE)
 
 
 def test_holes_and_ignored_classes_are_left_out(tmp_path: Path) -> None:
@@ -67,6 +86,14 @@ def test_holes_and_ignored_classes_are_left_out(tmp_path: Path) -> None:
     assert not mask[25, 25]
     assert not mask[43, 43]
     assert mask[48, 48]
+    region = read_mask(written(tmp_path / "b.json", feature(square(100, 100, 400), name="Region*")), SIZE, SHAPE)
+    assert region[15, 15]
+
+
+def test_a_hole_counts_where_another_polygon_lies_in_it(tmp_path: Path) -> None:
+    drawn = [feature(square(100, 100, 400), square(200, 200, 200)), feature(square(280, 280, 30))]
+    mask = read_mask(written(tmp_path / "a.json", drawn), SIZE, SHAPE)
+    assert mask[29, 29] and not mask[25, 25]
 
 
 @pytest.mark.parametrize("scale", [0.25, 1, 3], ids=["coarser", "as the thumbnail", "finer"])
@@ -83,13 +110,31 @@ def test_a_picture_of_any_size_and_kind(tmp_path: Path, scale: float, mode: str)
     assert np.array_equal(mask, expected)
 
 
+@pytest.mark.parametrize("mode", ["P", "I;16", "LA", "RGBA"])
+def test_labels_count_whatever_their_colour(tmp_path: Path, mode: str) -> None:
+    labels = np.zeros((60, 100), np.uint8)
+    labels[20:40, 40:60] = 1
+    picture = Image.fromarray(labels)
+    if mode == "P":  # as QuPath writes them: the background white, labels in any colour
+        picture.putpalette([255, 255, 255, 0, 0, 2])
+    elif mode == "I;16":
+        picture = Image.fromarray(labels.astype(np.uint16) * 256)
+    else:  # white, opaque on tissue alone
+        opaque = Image.fromarray(labels * 255)
+        picture = Image.new("LA" if mode == "LA" else "RGBA", (100, 60), "white")
+        picture.putalpha(opaque)
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png", SIZE, SHAPE), labels > 0)
+
+
 def test_a_mask_is_found_by_the_slide_s_name(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    for name in ("a.geojson", "b/a.png"):
+    for name in ("a.geojson", "b/a.png", "e.svs.json"):
         (tmp_path / name).touch()
     assert mask_path(tmp_path, "a.svs") == tmp_path / "a.geojson"
     assert mask_path(tmp_path, "b/a.svs") == tmp_path / "b" / "a.png"
     assert mask_path(tmp_path, "c/a.ndpi") == tmp_path / "a.geojson"
+    assert mask_path(tmp_path, "c/e.svs") == tmp_path / "e.svs.json"
     assert mask_path(tmp_path, "c/d.svs") == tmp_path / "c" / "d.png"
 
 
@@ -112,6 +157,13 @@ def test_what_cannot_be_a_mask_is_refused(tmp_path: Path, name: str, content: st
     with pytest.raises(SlideError, match=says) as caught:
         read_mask(tmp_path / name, SIZE, SHAPE)
     assert caught.value.remedy
+
+
+def test_a_picture_of_the_slide_is_no_mask(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    with pytest.raises(SlideError, match="more than 256 colours"):
+        read_mask(tmp_path / "a.png", SIZE, SHAPE)
 
 
 def test_a_picture_of_another_shape_is_refused(tmp_path: Path) -> None:

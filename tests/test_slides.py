@@ -282,3 +282,20 @@ def test_real_data_is_found_once_each(real_data: Path) -> None:
         found
     ) and "slides/AT2_gastric_metaplasia.svs" in found
     assert len(found) == len(set(found)) == len({os.path.realpath(slide.path) for slide in slides})
+
+
+def test_every_slide_gets_its_own_mask(tmp_path: Path) -> None:
+    for name in ("slides/a/x.svs", "slides/b/y.svs", "masks/a/x.png", "masks/y.geojson"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    x, y = find_slides([tmp_path / "slides"], tmp_path / "masks")
+    assert (x.mask, y.mask) == (tmp_path / "masks/a/x.png", tmp_path / "masks/y.geojson")
+    assert [slide.mask for slide in find_slides([tmp_path / "slides"])] == [None, None]
+
+
+def test_a_mask_that_fits_two_slides_is_refused(tmp_path: Path) -> None:
+    for name in ("slides/a/x.svs", "slides/b/x.svs", "masks/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=r"two slides, a/x.svs and b/x.svs"):
+        find_slides([tmp_path / "slides"], tmp_path / "masks")

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiled_slides import GLASS, SIZE, SMALL, Run, contents, paint, write
 
 from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex
 from wsi_stain.identity import TilingConfig, record_of
-from wsi_stain.looking import LookTask, identify_slide, look_at_slide
+from wsi_stain.looking import LookTask, identify_slide, look_at_slide, open_slide
 from wsi_stain.quality import QUALITIES, tile_quality
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource, find_slides
@@ -341,3 +342,39 @@ def test_a_real_slide_is_tiled(tmp_path: Path, name: str) -> None:
 def _record(run: Run) -> Any:
     with Slide(run.source.path) as slide:
         return record_of(slide, run.source, run.config)
+
+
+# A user's own mask
+
+
+def test_a_changed_mask_makes_the_tiles_anew_and_a_missing_one_is_told_at_once(run: Run, tmp_path: Path) -> None:
+    own = np.zeros((90, 470), np.uint8)
+    own[20:60, 60:120] = 255
+    path = tmp_path / "odd.png"
+    Image.fromarray(own).save(path)
+    run = replace(run, source=run.source.model_copy(update={"mask": path}))
+    first = run.whole()
+    assert first.tissue[~first.kept].max() == 0
+    assert first.tissue.sum() == pytest.approx(own.mean() / 255 * SIZE.width * SIZE.height / TILE**2, rel=0.02)
+    assert run.survey()["complete"]
+    own[40:60] = 0
+    Image.fromarray(own).save(path)
+    survey = run.survey()
+    assert (survey["complete"], survey["redone_because"]) == (False, "the settings changed")
+    path.unlink()
+    for task in (open_slide, identify_slide, look_at_slide):
+        with pytest.raises(SlideError, match=r"expected odd.png, odd.geojson, odd.json"):
+            task(LookTask(run.source, run.config))
+
+
+def test_pale_tissue_that_a_mask_leaves_out_is_not_taken_for_glass(tmp_path: Path) -> None:
+    pixels = paint(SMALL).copy()
+    pixels[:, 900:] = np.random.default_rng(0).normal((226, 206, 221), 3, (SMALL.height, 603, 3)).round()
+    source = write(tmp_path / "pale.tif", pixels)
+    own = np.zeros((90, 150), np.uint8)
+    own[20:60, 50:85] = 255
+    Image.fromarray(own).save(tmp_path / "pale.png")
+    masked = source.model_copy(update={"mask": tmp_path / "pale.png"})
+    stain = Run(masked, tmp_path / "store").whole().record.stain
+    assert stain is not None
+    assert stain.white == pytest.approx(GLASS, abs=3)

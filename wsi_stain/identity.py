@@ -9,6 +9,7 @@ from pydantic import Field
 
 from wsi_stain import journal
 from wsi_stain.chunks import CodecName
+from wsi_stain.masks import mask_digest
 from wsi_stain.settings import Settings
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.slides import SlideSource
@@ -80,7 +81,7 @@ def _power_in_frame(slide: Slide) -> float | None:
 
 def _settings_key(source: SlideSource, config: TilingConfig) -> str:
     """Fingerprint of what decides a slide's tiles beside its file: code, settings, the user's mask."""
-    mask = journal.file_digest(source.mask) if source.mask and source.mask.is_file() else None
+    mask = mask_digest(source.mask) if source.mask else None
     settings = effective_config(source, config).model_dump(mode="json", exclude={"max_holes"})
     return journal.fingerprint([VERSION, settings, mask])
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from wsi_stain.chunks import CODECS, TILE_BYTES
 from wsi_stain.identity import TilingConfig, mpp_origin, opened, record_of
+from wsi_stain.masks import mask_digest
 from wsi_stain.overlay import draw_overlay
 from wsi_stain.slides import SlideSource
 from wsi_stain.survey import look_over, unreadable
@@ -40,9 +41,11 @@ def open_slide(task: LookTask) -> dict[str, Any]:
         The receipt: remarks (doubts about its resolution, a sentence each).
 
     Raises:
-        SlideError: The slide cannot be used.
+        SlideError: The slide cannot be used, or its mask is missing.
     """
     with opened(task.source, task.config) as slide:
+        if task.source.mask:
+            mask_digest(task.source.mask)
         return {"remarks": list(slide.remarks)}
 
 

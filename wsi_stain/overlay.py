@@ -48,10 +48,11 @@ def draw_overlay(
     marks = [
         np.asarray(Image.fromarray(layer).resize((width, height), Image.Resampling.NEAREST)) for layer in (mask, ink)
     ]
-    picture = _faded_outside(picture, kept, size)
+    picture = _faded_outside(picture, kept | suspect, size)
     pixels = np.array(picture)
-    pixels[marks[1]] = _INK
-    pixels[_outline(marks[0])] = _OUTLINE
+    pixels[marks[1]] = pixels[marks[1]] // 2 + np.array(_INK, np.uint8) // 2
+    for mark, colour in zip(marks, (_OUTLINE, _INK), strict=True):
+        pixels[_outline(mark)] = colour
     picture = Image.fromarray(pixels)
     scale = width / size.width, height / size.height
     _draw_tiles(picture, kept, scale, _TILE_LINES, 1)
@@ -60,16 +61,16 @@ def draw_overlay(
     atomic_write(path, lambda file: picture.save(file, "PNG"))
 
 
-def _faded_outside(picture: Image.Image, kept: NDArray[np.bool_], size: Size) -> Image.Image:
-    """What is not kept, half way to white."""
+def _faded_outside(picture: Image.Image, shown: NDArray[np.bool_], size: Size) -> Image.Image:
+    """What is neither kept nor suspect, half way to white."""
     rows, cols = (
         np.minimum(((np.arange(count) + 0.5) * length / count / TILE).astype(int), tiles - 1)
         for count, length, tiles in zip(
-            (picture.height, picture.width), (size.height, size.width), kept.shape, strict=True
+            (picture.height, picture.width), (size.height, size.width), shown.shape, strict=True
         )
     )
     pixels = np.array(picture)
-    outside = ~kept[np.ix_(rows, cols)]
+    outside = ~shown[np.ix_(rows, cols)]
     pixels[outside] = 255 - ((255 - pixels[outside]) * _FADED).astype(np.uint8)
     return Image.fromarray(pixels)
 

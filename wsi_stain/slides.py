@@ -79,7 +79,20 @@ def find_slides(sources: Sequence[Path], masks: Path | None = None) -> list[Slid
         raise ConfigError("No slides found: no source was given", "Name a slide, a directory or a slide list")
     if masks is not None:
         rows = [{**row, "mask": mask_path(masks, row["relative"])} for row in rows]
+        _refuse_shared_masks(rows)
     return sorted((SlideSource(**row) for row in rows), key=lambda slide: slide.relative)
+
+
+def _refuse_shared_masks(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a mask that would serve two slides of the same name in different folders."""
+    owner: dict[Path, str] = {}
+    for row in rows:
+        other = owner.setdefault(row["mask"], row["relative"])
+        if other != row["relative"]:
+            raise ConfigError(
+                f"The mask {row['mask']} has the name of two slides, {other} and {row['relative']}",
+                "Give each slide its own mask, in folders as those of the slides",
+            )
 
 
 def with_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) -> list[SlideSource]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsi_stain.geometry import TILE, TileIndex, ceil_div
 from wsi_stain.stain import Rgb, StainConfig, StainStatistics, slide_statistics, white_point
 from wsi_stain.store import StoredSlide
-from wsi_stain.tissue import pen_mask
+from wsi_stain.tissue import pen_mask, tissue_mask
 
 _TILES = 256
 _RICH = 0.25
@@ -25,7 +25,9 @@ def measure_stain(slide: StoredSlide, config: StainConfig) -> StainStatistics:
     Raises:
         StainError: The slide is not H&E, or has too little tissue.
     """
-    white, origin = white_point(slide.thumbnail, slide.mask)
+    # What a user's own mask leaves out may be pale tissue: it is no glass.
+    stained = slide.mask | tissue_mask(slide.thumbnail, slide.thumbnail_mpp)
+    white, origin = white_point(slide.thumbnail, stained)
     return slide_statistics(sample_pixels(slide, white), white, origin, config)
 
 

@@ -62,7 +62,9 @@ def look_over(slide: Slide, config: TissueConfig, own_mask: Path | None = None) 
     if own_mask is None:
         mask = tissue_mask(thumbnail, mpp, config) & inside
     else:
-        mask = read_mask(own_mask, slide.size_l0, (thumbnail.shape[0], thumbnail.shape[1]))
+        step_x, step_y = slide.mpp.x / slide.mpp_l0.x, slide.mpp.y / slide.mpp_l0.y
+        origin_l0 = slide.bounds.x * step_x, slide.bounds.y * step_y
+        mask = read_mask(own_mask, slide.size_l0, (thumbnail.shape[0], thumbnail.shape[1]), origin_l0)
     grid = tile_grid(slide.size, mask)
     if not grid.kept.any() and dark_share(thumbnail) > _MOSTLY_DARK:
         raise StainError(f"{slide.path} is dark where a bright-field slide has glass", NOT_HE_REMEDY)

@@ -155,7 +155,7 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
         record = _complete(writer, task)
     if task.overlay:
         stored = writer.reading(record)
-        ink = ink_mask(stored.thumbnail, _thumbnail_mpp(stored), task.config.tissue)
+        ink = ink_mask(stored.thumbnail, stored.thumbnail_mpp, task.config.tissue)
         suspect = stored.map("suspect")
         draw_overlay(task.overlay, stored.thumbnail, stored.mask, ink, stored.kept, suspect, stored.size)
     stain = record.stain.model_dump(mode="json") if record.stain else None
@@ -169,16 +169,13 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
 def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
     found = look_over(slide, task.config.tissue, task.source.mask)
     if not found.grid.kept.any():
+        missed = f", but {count} tiles look as if they had some" if (count := int(found.suspect.sum())) else ""
         raise NoTissueError(
-            f"No tissue was found on {task.source.relative}", "Leave the slide out, or loosen the tissue settings"
+            f"No tissue was found on {task.source.relative}{missed}",
+            "Leave the slide out, or look at it with inspect --overlay and choose tiling.tissue.method or --masks",
         )
     writer.begin(slide.size, found.thumbnail, found.mask, found.grid, task.config.codec)
     writer.write_map("suspect", found.suspect)
-
-
-def _thumbnail_mpp(stored: StoredSlide) -> float:
-    height, width, _ = stored.thumbnail.shape
-    return float(stored.mpp.mean * (stored.size.width * stored.size.height / (height * width)) ** 0.5)
 
 
 def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | None) -> dict[str, Any]:

@@ -118,6 +118,12 @@ class StoredSlide:
         """RGB of the whole frame, (h, w, 3)."""
         return zarr_files.read_array(self.path / "thumbnail", "uint8")
 
+    @property
+    def thumbnail_mpp(self) -> float:
+        """Resolution of the thumbnail and of the mask, um per px."""
+        height, width, _ = self.thumbnail.shape
+        return float(self.mpp.mean * (self.size.width * self.size.height / (height * width)) ** 0.5)
+
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """(h, w): where tissue was found on the thumbnail."""
