@@ -12,10 +12,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
+from made_checkpoint import STATISTICS, WHITE, untrained
 from numpy.typing import NDArray
 
 from wsi_stain.blockfile import BlockFile
-from wsi_stain.checkpoint import Contract, save
 from wsi_stain.errors import CheckpointError, StainError, StoreError
 from wsi_stain.feather import fade_into, with_ring
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shape
@@ -23,26 +23,11 @@ from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, PrepareTask, kept_ring, normalize_block, normalized, prepare_slide
 from wsi_stain.journal import file_digest, files_below
 from wsi_stain.output import IdentityNormalizer, OutputConfig
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.shard import ShardFile
-from wsi_stain.stain import StainStatistics, Template
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 
 Pixels = NDArray[np.uint8]
 SIZE = Size(5003, 4301)
-WHITE = (245, 243, 246)
-STATISTICS = StainStatistics(
-    white=(240.0, 238.0, 241.0),
-    white_origin="glass",
-    vectors=((0.65, 0.70, 0.29), (0.20, 0.90, 0.38)),
-    h_nuclei=1.2,
-    h_stroma=0.3,
-    e_nuclei=0.4,
-    e_stroma=0.6,
-    lum_nuclei=1.1,
-    lum_stroma=0.5,
-    pixels=10_000,
-)
 SLIDES = {"kept": STATISTICS, "unmeasured": None}
 
 
@@ -124,19 +109,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
             stain=stain,
         )
         writer.complete(record, receipts)
-    return Place(root / "store", checkpoint(root / "c.safetensors"), file_digest(root / "c.safetensors"))
-
-
-def checkpoint(path: Path) -> Path:
-    torch.manual_seed(0)
-    generator = Generator(GeneratorConfig(downs=5, ngf=4)).eval()
-    reference = STATISTICS.model_copy(update={"white": tuple(map(float, WHITE))})
-    template = Template(kind="gray", reference=reference)
-    contract = Contract(
-        generator=generator.config, template=template, mpp=0.5, training_fingerprint="0" * 64, version="0"
-    )
-    save(path, generator, contract)
-    return path
+    return Place(root / "store", untrained(root / "c.safetensors"), file_digest(root / "c.safetensors"))
 
 
 @pytest.fixture(scope="module")

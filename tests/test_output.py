@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from made_checkpoint import STATISTICS, WHITE
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
@@ -23,24 +24,11 @@ from wsi_stain.generator_output import GeneratorNormalizer, GuardNormalizer, Rec
 from wsi_stain.geometry import Mpp, Region, Size, TileIndex, grid_shape
 from wsi_stain.output import IdentityNormalizer, OutputConfig, load_normalizer
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.stain import StainStatistics, Template, apply_template
+from wsi_stain.stain import Template, apply_template
 from wsi_stain.table_output import RESIDUAL, TABLE, TILES, LutNormalizer, choose_tiles
 
 Pixels = NDArray[np.uint8]
 
-STATISTICS = StainStatistics(
-    white=(240.0, 238.0, 241.0),
-    white_origin="glass",
-    vectors=((0.65, 0.70, 0.29), (0.20, 0.90, 0.38)),
-    h_nuclei=1.2,
-    h_stroma=0.3,
-    e_nuclei=0.4,
-    e_stroma=0.6,
-    lum_nuclei=1.1,
-    lum_stroma=0.5,
-    pixels=10_000,
-)
-WHITE = (245, 243, 246)
 MPP = Mpp(0.5, 0.5)
 
 
