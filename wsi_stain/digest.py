@@ -1,6 +1,6 @@
 """Digests of large files, by pieces: threads share the work, and begin while the file is still being written.
 
-A file of at most one piece, 16 MiB, has its SHA-256. A larger one has the SHA-256 of its pieces' SHA-256, one after the
+A file of at most one piece, 4 MiB, has its SHA-256. A larger one has the SHA-256 of its pieces' SHA-256, one after the
 other: a checksum of checksums, as object stores have them for uploads in parts. One thread hashes more slowly than
 memory is copied, so the plain digest of a pyramid would take as long as all the rest of its assembly.
 
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-PIECE = 2**24
+PIECE = 2**22
 """Bytes of a piece."""
 
 _READ = 2**20

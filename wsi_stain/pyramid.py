@@ -51,6 +51,7 @@ from wsi_stain.ome_zarr import Files, PyramidZarr
 
 _PX_PER_MIP_PX = 2**LEVELS
 _BLOCKS_AHEAD = 1
+_STRIPS_AHEAD = 2
 
 Pixels = NDArray[np.uint8]
 
@@ -138,9 +139,11 @@ def stitch_slide(task: StitchTask) -> dict[str, Any]:
 def _write_tiff(task: StitchTask, file: BinaryIO) -> str:
     """Write the file; returns its digest."""
     sizes = level_sizes(task.size)
-    with hashed(file) as pieces:
+    with hashed(file) as pieces, ThreadPoolExecutor(1, "encode") as pool:
         tiff = PyramidTiff(pieces, sizes, _encoded(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
-        _walk(task, TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg))
+        sink = TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg, pool)
+        _walk(task, sink)
+        sink.finish()
         description = ome_xml(task.size, task.mpp, task.objective_power, task.provenance)
         tiff.finish(task.mpp, description, task.icc_profile)
         return pieces.digest()
@@ -158,18 +161,22 @@ def _write_zarr(task: StitchTask, folder: Path) -> Files:
 
 
 class TiffSink:
-    """Puts a pyramid into a TIFF.
+    """Puts a pyramid into a TIFF. Strips are encoded by threads while the next blocks are put.
 
     Args:
         tiff: The TIFF.
         levels: How many levels to take from the blocks.
         white: Colour of glass; a tile of nothing else is left to the TIFF's shared one.
         jpeg: How tiles of coarser levels are encoded.
+        pool: The threads.
     """
 
-    def __init__(self, tiff: PyramidTiff, levels: int, white: tuple[int, int, int], jpeg: JpegConfig) -> None:
-        self._tiff, self._levels, self._jpeg = tiff, levels, jpeg
+    def __init__(
+        self, tiff: PyramidTiff, levels: int, white: tuple[int, int, int], jpeg: JpegConfig, pool: ThreadPoolExecutor
+    ) -> None:
+        self._tiff, self._levels, self._jpeg, self._pool = tiff, levels, jpeg, pool
         self._white = np.full((TILE, TILE, 3), white, np.uint8)
+        self._strips: deque[tuple[int, dict[TileIndex, Future[bytes]]]] = deque()
 
     def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
         """Copy a block's tiles."""
@@ -181,11 +188,24 @@ class TiffSink:
             self._tiff.put_grid(level, first, content.lengths(level), content.streams(level))
 
     def put_strip(self, level: int, row: int, strip: Pixels) -> None:
-        """Encode a row of tiles."""
+        """Have a row of tiles encoded; put one that was given earlier."""
+        tiles = {}
         for col in range(ceil_div(strip.shape[1], TILE)):
             pixels = strip[:, col * TILE : (col + 1) * TILE]
             if not np.array_equal(pixels, self._white[: pixels.shape[0], : pixels.shape[1]]):
-                self._tiff.put(level, TileIndex(row, col), _encoded(padded(pixels), self._jpeg))
+                tiles[TileIndex(row, col)] = self._pool.submit(_encoded, padded(pixels), self._jpeg)
+        self._strips.append((level, tiles))
+        self._put_strips(_STRIPS_AHEAD)
+
+    def finish(self) -> None:
+        """Put the strips that are left."""
+        self._put_strips(0)
+
+    def _put_strips(self, left: int) -> None:
+        while len(self._strips) > left:
+            level, tiles = self._strips.popleft()
+            for tile, jpeg in tiles.items():
+                self._tiff.put(level, tile, jpeg.result())
 
 
 def _walk(task: StitchTask, sink: Sink) -> None:
