@@ -192,7 +192,8 @@ STEPS = {
     "in the OME-Zarr": "stitch-block:2",
     "OME-Zarr's final name": "before-rename:15",
     "DICOM's final name": "before-rename:17",
-    "row": "before-rename:18",
+    "what is kept of the slide": "before-rename:18",
+    "row": "before-rename:19",
 }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from wsi_stain.feather import fade_into, with_ring
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shape
 from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, PrepareTask, kept_ring, normalize_block, normalized, prepare_slide
-from wsi_stain.journal import file_digest, files_below
+from wsi_stain.journal import file_digest, files_below, remove_partials
 from wsi_stain.output import IdentityNormalizer, OutputConfig
 from wsi_stain.shard import ShardFile
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
@@ -206,6 +209,36 @@ def test_a_finished_task_is_not_done_again(place: Place, tmp_path: Path) -> None
     task.out.unlink()
     normalize_block(task)
     assert task.out.exists()
+
+
+@pytest.mark.parametrize("visit", [5, 6], ids=["the second block's file", "its receipt"])
+def test_killed_among_the_blocks_and_done_again_gives_the_same_bytes(place: Place, tmp_path: Path, visit: int) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    prepare_slide(place.prepare(whole))  # which writes two files, as each block does
+    for block in BLOCKS:
+        normalize_block(place.normalize(whole, block))
+    tasks = [place.normalize(out, block) for block in BLOCKS]
+    code = (
+        "import pickle, sys; from wsi_stain.inference import normalize_block, prepare_slide\n"
+        "prepare, tasks = pickle.load(sys.stdin.buffer); prepare_slide(prepare)\n"
+        "for task in tasks: normalize_block(task)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps((place.prepare(out), tasks)),
+        env={**os.environ, "WSI_STAIN_FAILPOINT": f"before-rename:{visit}"},
+        check=False,
+    )
+    assert killed.returncode == -9
+    first = tasks[0].out.stat().st_mtime_ns
+    assert not tasks[2].out.exists()
+    for task in tasks:
+        normalize_block(task)
+    remove_partials(out)
+    assert tasks[0].out.stat().st_mtime_ns == first
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in whole.iterdir()
+    }
 
 
 @pytest.mark.usefixtures("identity")
