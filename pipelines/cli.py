@@ -184,13 +184,15 @@ def verify(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be looked at and stop.")] = False,
 ) -> None:
     """Check every output of a run against its receipts, its readers and its source; faults go to OUT/verify.csv."""
     from pipelines import verify as pipeline
     from wsi_stain.executor import ExecutorConfig
 
     executor = ExecutorConfig(workers=workers, scheduler=scheduler)
-    raise typer.Exit(pipeline.run(pipeline.Request(out, slides or [], executor), console()))
+    request = pipeline.Request(out, slides or [], executor)
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
 
 @app.command()

@@ -88,6 +88,13 @@ def plan(request: Request) -> dict[str, Task]:
     return tasks
 
 
+def show_plan(request: Request, console: Console) -> int:
+    """Print what would be looked at."""
+    for name in plan(request):
+        tell(console, name)
+    return 0
+
+
 def run(request: Request, console: Console) -> int:
     """Look at everything; write verify.csv.
 

@@ -205,6 +205,12 @@ def test_outputs_without_a_row(out: Path, wsi_stain: Run) -> None:
     assert found(out) == [("slides/nested/copy.ome.tif", "summary"), ("slides/plain.ome.tif", "summary")]
 
 
+def test_a_dry_run_names_everything_and_writes_nothing(out: Path, wsi_stain: Run) -> None:
+    ended = wsi_stain("verify", out, "--dry-run")
+    assert (ended.code, (out / "verify.csv").exists()) == (0, False)
+    assert {SLIDE, "work/tiles.zarr/plain.tif", "training/checkpoint.safetensors"} <= set(ended.out.splitlines())
+
+
 def test_no_run_is_an_error(wsi_stain: Run, tmp_path: Path) -> None:
     ended = wsi_stain("verify", tmp_path)
     assert (ended.code, "remedy" in ended.err) == (1, True)
@@ -351,6 +357,18 @@ def test_a_tile_without_bytes(out: Path) -> None:
     renew_receipt(out)
     (fault,) = verify_slide(task(out))["faults"]
     assert (fault.check, "row 1, column 2: it has no bytes" in fault.got) == ("tiles", True)
+
+
+def test_levels_that_only_some_readers_find(out: Path) -> None:
+    with tifffile.TiffFile(pyramid(out)) as tiff:
+        start, count = tiff.pages[0].offset, len(tiff.pages[0].tags)
+    with open(pyramid(out), "r+b") as file:
+        file.seek(start + 8 + 20 * count)
+        file.write(bytes(8))  # the chain of directories ends here, SubIFDs go on
+    renew_receipt(out)
+    faults = verify_slide(task(out))["faults"]
+    assert {fault.check for fault in faults} == {"levels"}
+    assert {fault.got.partition(" by ")[2] for fault in faults} == {"tifffile", "OpenSlide"}
 
 
 def test_a_level_that_does_not_show_what_the_finer_one_shows(out: Path) -> None:

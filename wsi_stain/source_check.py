@@ -128,7 +128,7 @@ def _picture_faults(pyramid: PyramidReader, finished: Finished, lost: Map) -> li
     if alike >= RESEMBLANCE:
         return []
     expected = f"a picture of {finished.row.slide}: thumbnails correlated by at least {RESEMBLANCE}"
-    return [Fault("picture", expected, f"{alike:.2f}, so another slide's", REDO)]
+    return [Fault("picture", expected, f"{alike:.2f}: of another slide, or not all in its place", REDO)]
 
 
 def _tissue_faults(tissue: Map, lost: Map) -> list[Fault]:
