@@ -1,20 +1,28 @@
 """How fast a slide becomes tiles in the store: ours beside the ways it would be done by hand, in one run.
 
     python benchmarks/tiling.py SLIDE.svs WORKDIR [--workers 4] [--codec lossless] [--rounds 3] [--only NAME ...]
+        [--cucim-python ENV/bin/python] [--cucim-threads 1] [--tiatoolbox-python ENV/bin/python]
 
-All write the same kept tiles of the same slide through our own shard writer, block by block, in the same worker
-processes, which are started and warmed before. They take turns for some rounds; printed are each one's median, and how
-many times as fast the first is. WORKDIR should lie on the disk that stores lie on: every shard is synced to it.
+All write the same kept tiles of the same slide in as many worker processes, started and warmed before: through our own
+shard writer, block by block, but for openslide-zarr, which writes the same store through zarr-python, as it is done by
+hand, and tiatoolbox, which writes a JPEG file a tile. They take turns for some rounds;
+printed are each one's median, and how many times as fast the first is. WORKDIR should lie on the disk that stores lie
+on: every shard is synced to it.
 
-A peer is a function of a `Case` that does the work once and returns the seconds it took. One that needs an environment
-of its own starts that environment's Python in there, and times only the work.
+A peer is a function of a `Case` that does the work once and returns the seconds it took. One of an environment of its
+own is run by that environment's Python: cuCIM's has cucim-cu12 and wsi-stain (torch is not needed), tiatoolbox's has
+tiatoolbox.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,14 +31,18 @@ from typing import Any
 
 import numpy as np
 import openslide
+import zarr
 
 from wsi_stain.executor import Executor, ExecutorConfig, Receipt, Task, drive, open_executor
-from wsi_stain.geometry import TILE, BlockIndex, tiles_of
+from wsi_stain.geometry import BLOCK, TILE, BlockIndex, tiles_of
 from wsi_stain.identity import TilingConfig
 from wsi_stain.journal import file_digest
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling import BlockTask, SurveyTask, survey_slide, tile_block
+
+NAMES = ("wsi-stain", "openslide", "openslide-zarr", "cucim", "tiatoolbox")
+"""Every way to be compared, ours first."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class Case:
         config: How it is tiled.
         survey: The survey's receipt: blocks, kept_tiles, key.
         executor: The worker processes.
+        workers: Their number.
     """
 
     source: SlideSource
@@ -50,11 +63,15 @@ class Case:
     config: TilingConfig
     survey: dict[str, Any]
     executor: Executor
+    workers: int
 
     def tasks(self) -> list[BlockTask]:
         """One for each block with kept tiles."""
         blocks = [BlockIndex(*block) for block in self.survey["blocks"]]
         return [BlockTask(self.source, self.store, self.config, block, self.survey["key"]) for block in blocks]
+
+
+Peer = Callable[[Case], float]
 
 
 def ours(case: Case) -> float:
@@ -67,8 +84,46 @@ def openslide_loop(case: Case) -> float:
     return timed(case, loop_over_tiles)
 
 
-PEERS: dict[str, Callable[[Case], float]] = {"wsi-stain": ours, "openslide": openslide_loop}
-"""Every way to be compared, ours first."""
+def openslide_and_zarr(case: Case) -> float:
+    """The same loop, and zarr-python compresses and writes: nothing of ours."""
+    return timed(case, loop_into_zarr)
+
+
+def cucim(python: Path, threads: int) -> Peer:
+    """cuCIM's batched CPU reader feeding our shard writer, in its own environment."""
+
+    def peer(case: Case) -> float:
+        names = {"store": str(case.store), "slide_id": case.source.slide_id, "key": case.survey["key"]}
+        return elsewhere(case, python, "cucim_tiles.py", **names, blocks=case.survey["blocks"], threads=threads)
+
+    return peer
+
+
+def tiatoolbox(python: Path) -> Peer:
+    """tiatoolbox's own extraction into JPEG files, in its own environment."""
+
+    def peer(case: Case) -> float:
+        out = case.store.with_name("tiatoolbox")
+        out.mkdir()
+        kept = TileStore(case.store).writer(case.source.slide_id).kept()
+        try:
+            return elsewhere(case, python, "tiatoolbox_tiles.py", out=str(out), tiles=np.argwhere(kept).tolist())
+        finally:
+            shutil.rmtree(out)
+
+    return peer
+
+
+def elsewhere(case: Case, python: Path, script: str, **request: Any) -> float:
+    """Have another Python do the work by one of the scripts in `peers`; the seconds that it says it took."""
+    here = Path(__file__).parent
+    asked = json.dumps({"slide": str(case.source.path.resolve()), "workers": case.workers, **request})
+    environment = {**os.environ, "PYTHONPATH": str(here.parent)}
+    command = [str(python), str(here / "peers" / script)]
+    ended = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert told["tiles"] == case.survey["kept_tiles"], told
+    return float(told["seconds"])
 
 
 def loop_over_tiles(task: BlockTask) -> Receipt:
@@ -81,6 +136,25 @@ def loop_over_tiles(task: BlockTask) -> Receipt:
                 image = slide.read_region((tile.col * TILE, tile.row * TILE), 0, (TILE, TILE))
                 tiles[tile] = np.asarray(image.convert("RGB"))
     return writer.write_shard(task.block, tiles, task.key)
+
+
+def loop_into_zarr(task: BlockTask) -> Receipt:
+    """Read a block's kept tiles with OpenSlide, and assign the block to the slide's array."""
+    writer = TileStore(task.store).writer(task.source.slide_id)
+    kept = writer.kept()
+    image = zarr.open_array(writer.path / "0", mode="r+")
+    _, height, width = image.shape
+    top, left = task.block.row * BLOCK, task.block.col * BLOCK
+    block = np.full((3, min(BLOCK, height - top), min(BLOCK, width - left)), 255, np.uint8)
+    with openslide.OpenSlide(task.source.path) as slide:
+        for tile in tiles_of(task.block, kept.shape):
+            if kept[tile]:
+                y, x = tile.row * TILE, tile.col * TILE
+                picture = np.asarray(slide.read_region((x, y), 0, (TILE, TILE)).convert("RGB"))
+                target = block[:, y - top : y - top + TILE, x - left : x - left + TILE]
+                target[:] = picture.transpose(2, 0, 1)[:, : target.shape[1], : target.shape[2]]
+    image[:, top : top + BLOCK, left : left + BLOCK] = block
+    return {}
 
 
 def timed(case: Case, function: Callable[[BlockTask], Receipt]) -> float:
@@ -97,7 +171,7 @@ def timed(case: Case, function: Callable[[BlockTask], Receipt]) -> float:
     return seconds
 
 
-def once(peer: Callable[[Case], float], case: Case) -> float:
+def once(peer: Peer, case: Case) -> float:
     """One turn of a peer, in an empty store; seconds."""
     shutil.rmtree(case.store, ignore_errors=True)
     survey = survey_slide(SurveyTask(case.source, case.store, case.config))
@@ -109,6 +183,16 @@ def shards(store: Path) -> dict[str, str]:
     return {str(path.relative_to(store)): file_digest(path) for path in store.glob("*/0/c/0/*/*")}
 
 
+def chosen(options: argparse.Namespace) -> dict[str, Peer]:
+    """The peers that were asked for and have an environment, ours first."""
+    peers: dict[str, Peer] = {"wsi-stain": ours, "openslide": openslide_loop, "openslide-zarr": openslide_and_zarr}
+    if options.cucim_python:
+        peers["cucim"] = cucim(options.cucim_python, options.cucim_threads)
+    if options.tiatoolbox_python:
+        peers["tiatoolbox"] = tiatoolbox(options.tiatoolbox_python)
+    return {name: peer for name, peer in peers.items() if name in options.only}
+
+
 def main() -> None:
     """Tile, take turns, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,21 +201,25 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--codec", choices=("lossless", "jpeg"), default="lossless")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--cucim-python", type=Path)
+    parser.add_argument("--cucim-threads", type=int, default=1, help="in each worker process")
+    parser.add_argument("--tiatoolbox-python", type=Path)
     options = parser.parse_args()
     (source,) = find_slides([options.slide])
-    peers = {name: PEERS[name] for name in options.only}
+    peers = chosen(options)
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     made: dict[str, dict[str, str]] = {}
     with open_executor(ExecutorConfig(workers=options.workers)) as executor:
         config = TilingConfig(codec=options.codec)
-        case = Case(source, options.workdir / "benchmark.zarr", config, {}, executor)
+        case = Case(source, options.workdir / "benchmark.zarr", config, {}, executor, options.workers)
         for name, peer in peers.items():  # not counted: warms the workers and the page cache
             once(peer, case)
             made[name] = shards(case.store)
         for _ in range(options.rounds):  # side by side: what disturbs one round disturbs all peers
             for name, peer in peers.items():
                 seconds[name].append(once(peer, case))
+                print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
         tiles = survey_slide(SurveyTask(source, case.store, config))["kept_tiles"]
     shutil.rmtree(case.store)
     print(f"{options.slide.name}: {tiles} tiles, {options.codec}, {options.workers} workers")
@@ -139,8 +227,8 @@ def main() -> None:
     for name, taken in seconds.items():
         speed, ratio = tiles / statistics.median(taken), statistics.median(taken) / statistics.median(seconds[first])
         same = sum(made[name].get(path) == digest for path, digest in made[first].items())
-        print(f"{name:12s} {speed:7.0f} tiles/s   {first} is {ratio:4.2f} times as fast", end="   ")
-        print(f"{same} of {len(made[first])} shards are the same bytes as {first}'s")
+        shards_told = f"{same} of {len(made[first])} shards are the same bytes as {first}'s" if made[name] else "files"
+        print(f"{name:12s} {speed:7.0f} tiles/s   {first} is {ratio:4.2f} times as fast   {shards_told}")
 
 
 if __name__ == "__main__":

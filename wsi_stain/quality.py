@@ -6,7 +6,7 @@ variance divided by the square of their true side over 0.5 um: the same real tis
 up to 0.7 um/px then agrees within about 20 %. Dust and folds are not measured: nothing as cheap tells them from dark
 tissue.
 
-About 0.15 ms a tile of 0.25 um/px on one core.
+About 0.1 ms a tile of 0.25 um/px on one core.
 """
 
 from __future__ import annotations
@@ -88,26 +88,27 @@ def _laplacian_variance(green: NDArray[np.uint8], mpp: float) -> float | None:
     every = max(1, TILE // factor // _CENTRES)  # of a coarse slide's many pixels, a regular half along each axis
     height, width = sums.shape
     rows, cols = slice(1, height - 1, every), slice(1, width - 1, every)
-    up, down = slice(0, height - 2, every), slice(2, height, every)
-    left, right = slice(0, width - 2, every), slice(2, width, every)
-    laplacian = sums[up, cols] + sums[down, cols] + sums[rows, left] + sums[rows, right] - 4 * sums[rows, cols]
+    laplacian = sums[rows, cols] * -4
+    laplacian += sums[slice(0, height - 2, every), cols]
+    laplacian += sums[slice(2, height, every), cols]
+    laplacian += sums[rows, slice(0, width - 2, every)]
+    laplacian += sums[rows, slice(2, width, every)]
     flat = laplacian.ravel().astype(np.float64)  # whole numbers: their sums are exact, whatever the order
     variance = float(flat @ flat) / flat.size - (float(flat.sum()) / flat.size) ** 2
     return round(variance / factor**4 * (_STEP_UM / step_um) ** 2, 3)
 
 
-def _box_sums(green: NDArray[np.uint8], factor: int) -> NDArray[np.int32]:
-    """Sums over squares of `factor` px; what does not fill a square is left out."""
+def _box_sums(green: NDArray[np.uint8], factor: int) -> NDArray[Any]:
+    """Sums over squares of `factor` px; what does not fill a square is left out. Eight times a sum fits its type."""
     height, width = (side // factor * factor for side in green.shape)
-    rows = green[0:height:factor, :width].astype(np.int32)
-    for offset in range(1, factor):
-        rows += green[offset:height:factor, :width]
-    sums = rows[:, ::factor].copy()
-    for offset in range(1, factor):
-        sums += rows[:, offset::factor]
+    places = [(slice(row, height, factor), slice(col, width, factor)) for row in range(factor) for col in range(factor)]
+    sums: NDArray[Any] = green[places[0]].astype(np.int16 if factor <= 4 else np.int32)
+    for place in places[1:]:
+        sums += green[place]
     return sums
 
 
 def _ink_share(pixels: NDArray[np.uint8]) -> float:
-    sample = Image.fromarray(np.ascontiguousarray(pixels[::_STRIDE, ::_STRIDE]))
+    whole = np.ascontiguousarray(pixels).view("V3")[::_STRIDE, ::_STRIDE, 0]  # three bytes at a time copy faster
+    sample = Image.frombytes("RGB", whole.shape[::-1], whole.tobytes())
     return round(float(pen_mask(np.asarray(sample.reduce(_BOXES))).mean()), 4)
