@@ -17,7 +17,7 @@ from wsi_stain.executor import ExecutorConfig
 from wsi_stain.identity import TilingConfig
 from wsi_stain.output import OutputConfig
 from wsi_stain.settings import Settings
-from wsi_stain.training import TrainingConfig
+from wsi_stain.training_config import TrainingConfig
 
 _GPU_WORKERS = 4
 

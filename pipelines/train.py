@@ -23,7 +23,8 @@ from wsi_stain.journal import fingerprint, remove_partials, valid_receipt, write
 from wsi_stain.lease import lease
 from wsi_stain.place import Place
 from wsi_stain.store import StoredSlide
-from wsi_stain.training import CHECKPOINT_NAME, STATE_NAME, TrainingConfig, TrainingProgress, train
+from wsi_stain.training import CHECKPOINT_NAME, STATE_NAME, TrainingProgress, train
+from wsi_stain.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from wsi_stain.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.geometry import Size
 from wsi_stain.pix2pix.optimization import NotFiniteError, Pix2Pix
 from wsi_stain.store import StoredSlide
-from wsi_stain.training import TrainingConfig, TrainingProgress, train, training_fingerprint
+from wsi_stain.training import TrainingProgress, train, training_fingerprint
+from wsi_stain.training_config import TrainingConfig
 from wsi_stain.training_data import TrainingData
 from wsi_stain.training_log import score
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,18 @@ _PIXELS = 200_000
 _NEARLY_GLASS = 0.9
 
 
-def measure_stain(slide: StoredSlide, config: StainConfig) -> StainStatistics:
+def measure_stain(slide: StoredSlide, config: StainConfig, own_mask: bool = False) -> StainStatistics:
     """Stain statistics of a slide in the store, from a sample that depends on its tiles alone.
+
+    Args:
+        slide: The slide; it may still be in the making.
+        config: What is measured.
+        own_mask: Its mask is a user's: what that leaves out may be pale tissue, and is not all glass.
 
     Raises:
         StainError: The slide is not H&E, or has too little tissue.
     """
-    # What a user's own mask leaves out may be pale tissue: it is no glass.
-    stained = slide.mask | tissue_mask(slide.thumbnail, slide.thumbnail_mpp)
+    stained = slide.mask | tissue_mask(slide.thumbnail, slide.thumbnail_mpp) if own_mask else slide.mask
     white, origin = white_point(slide.thumbnail, stained)
     return slide_statistics(sample_pixels(slide, white), white, origin, config)
 
@@ -64,7 +69,9 @@ def _place_hash(tile: TileIndex) -> bytes:
 
 def stained_pixels(pixels: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
     """(n, 3), n <= count: evenly spaced ones of the pixels, (..., 3), that are neither nearly glass nor ink."""
-    stained = pixels[np.any(pixels < np.asarray(white) * _NEARLY_GLASS, axis=-1)]
+    glass = [np.uint8(ceil(value * _NEARLY_GLASS)) for value in white]
+    red, green, blue = (pixels[..., channel] < glass[channel] for channel in range(3))
+    stained = pixels[red | green | blue]
     places = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
     sample: NDArray[np.uint8] = stained[places]
     return sample[~pen_mask(sample)]

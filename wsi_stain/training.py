@@ -24,7 +24,7 @@ from wsi_stain.pix2pix.optimization import NotFiniteError, Pix2Pix, Recipe
 from wsi_stain.precision import compute_dtype
 from wsi_stain.stain import Template
 from wsi_stain.store import StoredSlide
-from wsi_stain.training_config import TrainingConfig as TrainingConfig
+from wsi_stain.training_config import TrainingConfig
 from wsi_stain.training_data import TrainingData, stain_of
 from wsi_stain.training_log import Board, panel, score, write_film, write_metrics, write_panel
 from wsi_stain.training_state import Course, load_state, save_state
