@@ -213,9 +213,13 @@ def _write_maps(writer: SlideWriter, task: ImportTask, mosaic: Mosaic, laid: Seq
 
 
 def _tissue(task: ImportTask, mosaic: Mosaic) -> NDArray[np.bool_]:
-    """Where there is tissue. Neighbours may be strangers: a lone patch of tissue is no dust, one of glass no hole."""
-    quarter = min(_area(patch) for patch in mosaic.laid.values() if patch.region) * task.mpp**2 / 4
-    limits = {"min_tissue_um2": task.tissue.min_tissue_um2, "max_hole_um2": task.tissue.max_hole_um2}
-    config = task.tissue.model_copy(update={name: min(limit, quarter) for name, limit in limits.items()})
+    """Where there is tissue.
+
+    Neighbours may be strangers: a lone patch of tissue is no dust, one of glass no hole; no colour is blurred across.
+    """
+    area_um2 = min(_area(patch) for patch in mosaic.laid.values() if patch.region) * task.mpp**2
+    limits = {"min_tissue_um2": area_um2 / 4, "max_hole_um2": area_um2 / 4, "smoothing_um": area_um2**0.5 / 8}
+    own = task.tissue
+    config = own.model_copy(update={name: min(getattr(own, name), limit) for name, limit in limits.items()})
     mask: NDArray[np.bool_] = tissue_mask(mosaic.thumbnail, task.mpp * mosaic.factor, config) & mosaic.covered
     return mask
