@@ -140,7 +140,7 @@ class _Training:
         self.config, self.contract, self.out = config, contract, out
         self.key = fingerprint([contract.training_fingerprint, __version__, replicas.count()])
         self.data = TrainingData(config, slides, device, contract.template)
-        self.pix2pix = Pix2Pix(config.generator, _recipe(config, device))
+        self.pix2pix = Pix2Pix(config.generator, recipe(config, device))
         self.course = self._taken_up()
         chief = replicas.rank() == 0
         self.beside = yardsticks(self.data.held_out, contract.template.reference) if chief else {}
@@ -244,7 +244,8 @@ class _Training:
         return settle(self.pix2pix.result, inputs, self.pix2pix.autocast())
 
 
-def _recipe(config: TrainingConfig, device: torch.device) -> Recipe:
+def recipe(config: TrainingConfig, device: torch.device) -> Recipe:
+    """How the networks of a training take their steps."""
     return Recipe(
         steps=config.epochs * config.steps_per_epoch,
         lr=config.lr,
