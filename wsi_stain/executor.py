@@ -12,6 +12,7 @@ Ordering: flows are served in the order given, each flow's receipts in the order
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import secrets
 import time
@@ -139,6 +140,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
                     dashboard_address="127.0.0.1:0",
                     host="127.0.0.1",
                     memory_limit=0,
+                    silence_logs=logging.CRITICAL,  # what matters reaches us as an error; the rest is of closing down
                 )
             self._client = Client(self._cluster)
         self.dashboard: str = self._client.dashboard_link
