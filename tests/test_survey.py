@@ -35,6 +35,17 @@ def test_tissue_counts_within_the_scanned_bounds_only() -> None:
     assert np.array_equal(inside, expected)
 
 
+def test_the_thumbnail_of_a_very_large_slide_is_coarser(tmp_path: Path) -> None:
+    """10 million pixels at the resolution asked for."""
+    pixels = np.full((2500, 4000, 3), 240, np.uint8)
+    pixels[1000:1400, 1000:1600] = STAINED
+    with Slide(write_slide(tmp_path / "a.tif", [pixels], 2.0)) as slide:
+        found = survey.look_over(slide, TissueConfig(mpp=2.0))
+    height, width, _ = found.thumbnail.shape
+    assert 4_900_000 < height * width <= 5_010_000
+    assert found.mask.mean() == pytest.approx(400 * 600 / (2500 * 4000), rel=0.1)
+
+
 @pytest.mark.parametrize("method", ["otsu", "entropy"])
 def test_tissue_is_found_by_either_method(tmp_path: Path, method: str) -> None:
     with Slide(stained_slide(tmp_path / "a.tif")) as slide:

@@ -20,6 +20,9 @@ from wsi_stain.tissue import TissueConfig, dark_share, ink_mask, tissue_mask
 _THUMBNAIL = 1024
 """Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
 
+_MOST_PIXELS = 5_000_000
+"""Most pixels of a thumbnail: finding tissue takes about 60 B for each, and a worker has 500 MB."""
+
 _MOSTLY_DARK = 0.5
 
 _LOOKED_AT = 8
@@ -101,8 +104,9 @@ def unreadable(slide: Slide, grid: TileGrid) -> list[str]:
 
 def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], float]:
     """A slide's thumbnail, (h, w, 3), and its true resolution, um per px."""
-    longest_um = max(slide.size.width * slide.mpp.x, slide.size.height * slide.mpp.y)
-    thumbnail = slide.thumbnail(max(slide.mpp.mean, min(config.mpp, longest_um / _THUMBNAIL)))
+    width_um, height_um = slide.size.width * slide.mpp.x, slide.size.height * slide.mpp.y
+    finest = max(slide.mpp.mean, (width_um * height_um / _MOST_PIXELS) ** 0.5)
+    thumbnail = slide.thumbnail(max(finest, min(config.mpp, max(width_um, height_um) / _THUMBNAIL)))
     scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
     return thumbnail, slide.mpp.mean * float(scale)
 

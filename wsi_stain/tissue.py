@@ -45,7 +45,8 @@ class TissueConfig(Settings):
 
     Attributes:
         method: `otsu`: by colour, and fat by its walls. `entropy`: by texture alone, whatever the stain.
-        mpp: Resolution of the thumbnail that the decision is made on, um per px; finer on a small slide.
+        mpp: Resolution of the thumbnail that the decision is made on, um per px; finer on a small slide,
+            coarser on one of more than 3 square cm.
         smoothing_um: Standard deviation of the blur before thresholds, um; it carries the mask over pale gaps.
         min_tissue_um2: Pieces smaller than this are dust, square um.
         max_hole_um2: Holes smaller than this are filled, square um.
@@ -90,11 +91,15 @@ def _stained(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueC
 
 
 def _fat(od: NDArray[np.float32], known: Mask, mpp: float) -> Mask:
-    """So much of fat is empty that its colour hardly shows, but it is full of walls. Edges of the known are none."""
+    """So much of fat is empty that its colour hardly shows, but it is full of walls. Edges of the known are none.
+
+    `od` is used up.
+    """
     sigma, change = _FAT_UM / mpp, np.minimum(_change(od.mean(axis=2), mpp), 2 * _FAT_CHANGE)  # one edge is no wall
     change[known] = 0
     walls = np.sqrt(gaussian(change**2, sigma, preserve_range=True))
-    found = (walls > _FAT_CHANGE) & (_chroma(np.where(known[..., None], 0, od), sigma) > _FAT_CHROMA)
+    od[known] = 0
+    found = (walls > _FAT_CHANGE) & (_chroma(od, sigma) > _FAT_CHROMA)
     return pieces(np.asarray(found), _FAT_LEAST_UM2, mpp)
 
 
