@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +24,7 @@ from wsi_stain.journal import fingerprint, partial_directory
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.slides import SlideSource
+from wsi_stain.stain import StainStatistics
 from wsi_stain.store import StoredSlide
 
 
@@ -38,6 +39,7 @@ class Normalization:
         stems: What each slide id's products are called, relative to OUT, without suffix.
         check_lease: Raises LeaseError when another run took the output directory.
         say: Prints a line.
+        stains: What to take for the stain of slides that share a group, by slide id.
     """
 
     workspace: Workspace
@@ -46,21 +48,24 @@ class Normalization:
     stems: Mapping[str, PurePosixPath]
     check_lease: Callable[[], None]
     say: Callable[[str], None]
+    stains: Mapping[str, StainStatistics] = field(default_factory=dict)
 
     @property
     def output(self) -> OutputConfig:
         """The output settings with `auto` settled for this machine."""
         return self.config.output.resolved(device())
 
-    def key(self, slide_key: str) -> str:
-        """Fingerprint of everything that decides the bytes of a slide's products; its tiles have the `slide_key`."""
+    def key(self, slide_id: str, tiles_key: str) -> str:
+        """Fingerprint of everything that decides the bytes of a slide's products."""
+        pooled = self.stains.get(slide_id)
         settings = {
             "output": self.output.model_dump(mode="json", exclude={"threads"}),
             "jpeg": self.config.jpeg.model_dump(mode="json"),
             "device": device(),
             "block_format": blockfile.VERSION,
+            "stain": pooled.model_dump(mode="json") if pooled else None,
         }
-        return fingerprint({"tiles": slide_key, "checkpoint": self.model.digest, "version": __version__, **settings})
+        return fingerprint({"tiles": tiles_key, "checkpoint": self.model.digest, "version": __version__, **settings})
 
     def products(self, slide_id: str, key: str) -> Products:
         """The products of a slide, under a key from `key`."""
@@ -81,9 +86,11 @@ class Normalization:
             reading=effective_config(source, self.config.tiling).slide,
             fingerprint=slide.record.fingerprint,
             icc_sha256=hashlib.sha256(profile).hexdigest() if profile else None,
+            tiles_key=slide.record.key,
+            stain=slide.record.stain,
         )
 
-    def prepare(self, slide: StoredSlide, products: Products) -> Task:
+    def prepare(self, slide: StoredSlide, slide_id: str, products: Products) -> Task:
         """The task that measures what a slide's blocks share."""
         task = PrepareTask(
             store=slide.path.parent,
@@ -95,6 +102,7 @@ class Normalization:
             artifact=products.place / "artifact.npz",
             receipt=products.place / "artifact.json",
             key=products.key,
+            stain=self.stains.get(slide_id),
         )
         return Task(prepare_slide, task, "prepare")
 

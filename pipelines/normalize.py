@@ -26,6 +26,8 @@ from wsi_stain.lease import lease
 from wsi_stain.place import Place
 from wsi_stain.report import SlideRow
 from wsi_stain.slides import SlideSource
+from wsi_stain.stain import StainStatistics
+from wsi_stain.stain_pool import pooled_by_group
 from wsi_stain.store import StoredSlide
 
 
@@ -76,7 +78,8 @@ def run(request: Request, console: Console) -> int:
     with lease(request.out) as check, Progress(console) as progress, open_executor(request.config.executor) as executor:
         remove_partials(request.out)
         workspace.mark()
-        shared = Normalization(workspace, model, request.config, product_stems(sources), check, progress.say)
+        stains = _pooled(found.slides)
+        shared = Normalization(workspace, model, request.config, product_stems(sources), check, progress.say, stains)
         flows = {
             source.slide_id: normalize_flow(slide, source, shared, time.monotonic())
             for slide, source in zip(found.slides, sources, strict=True)
@@ -101,13 +104,13 @@ def normalize_flow(
     Returns:
         The slide's row.
     """
-    products = shared.products(source.slide_id, shared.key(slide.record.key))
+    products = shared.products(source.slide_id, shared.key(source.slide_id, slide.record.key))
     row = yield from standing_flow(source, shared, products)
     if row is not None:
         return row
     products.forget()
     shared.model.check_colours(slide.record)
-    yield [shared.prepare(slide, products)]
+    yield [shared.prepare(slide, source.slide_id, products)]
     receipts = yield shared.blocks(slide, products)
     shared.check_lease()
     pyramids = yield shared.stitches(slide, products, receipts)
@@ -172,6 +175,12 @@ def _damaged_rows(found: Stored, progress: Progress) -> list[SlideRow]:
         source = SlideSource(path=Path(slide_id), slide_id=slide_id, relative=slide_id)
         rows.append(failed_row(source, error, seconds=0))
     return rows
+
+
+def _pooled(slides: Sequence[StoredSlide]) -> dict[str, StainStatistics]:
+    records = {slide.record.slide_id: slide.record for slide in slides}
+    stains = {slide_id: record.stain for slide_id, record in records.items() if record.stain}
+    return pooled_by_group(stains, {slide_id: record.group for slide_id, record in records.items()})
 
 
 def _source(slide: StoredSlide) -> SlideSource:

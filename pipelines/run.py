@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,12 +23,15 @@ from pipelines.tile import tile_all, tile_flow
 from pipelines.train import trained
 from pipelines.workspace import Workspace, product_stems
 from wsi_stain.errors import ConfigError, SlideError
-from wsi_stain.executor import Executor, Flow, Task, open_executor
+from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
+from wsi_stain.finished import load_finished
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
 from wsi_stain.looking import LookTask, identify_slide
 from wsi_stain.report import SlideRow
 from wsi_stain.slides import SlideSource, find_slides, with_details
+from wsi_stain.stain import StainStatistics
+from wsi_stain.stain_pool import pooled_by_group
 from wsi_stain.store import TileStore
 
 
@@ -96,6 +100,8 @@ def run(request: Request, console: Console) -> int:
         model = _model(request, references, workspace, executor, progress)
         shared = Normalization(workspace, model, config, product_stems(sources), check, progress.say)
         TileStore.create(workspace.tiles)
+        usable = [job for job in jobs if job.source.slide_id not in refused]
+        shared = replace(shared, stains=group_stains(executor, usable, shared, progress))
         rows = _rows(executor, jobs, refused, shared, progress)
         check()
         return finish(workspace, rows, config, model, console, trained_here=request.checkpoint is None)
@@ -110,6 +116,35 @@ def _rows(
     done = {row.slide_id: row for row in collected(executor, flows, [job.source for job in usable], progress)}
     sources = [job.source for job in jobs]
     return [done.get(source.slide_id) or failed_row(source, refused[source.slide_id], 0.0) for source in sources]
+
+
+def group_stains(
+    executor: Executor, jobs: Sequence[Job], shared: Normalization, progress: Progress
+) -> dict[str, StainStatistics]:
+    """What to take for the stain of slides that share a group: these are all tiled before any is normalized.
+
+    A slide that fails is left out; its own flow will say why.
+    """
+    groups = {job.source.slide_id: job.source.group for job in jobs}
+    count = Counter(group for group in groups.values() if group)
+    shared_by = {group: number for group, number in count.items() if number > 1}
+    flows = {job.source.slide_id: _stain_flow(job, shared) for job in jobs if job.source.group in shared_by}
+    results = drive(executor, flows, progress.on_tasks, progress.on_done)
+    stains = {result.key: result.value for result in results if result.value}
+    for group, number in shared_by.items():
+        progress.say(f"stain is measured for the {number} slides of the group {group} together")
+    return pooled_by_group(stains, groups)
+
+
+def _stain_flow(job: Job, shared: Normalization) -> Flow:
+    """A slide's own stain: as it was measured when the slide was finished, or on its tiles."""
+    tiling = shared.config.tiling
+    (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
+    kept = load_finished(shared.workspace.slide(job.source.slide_id))
+    if kept and kept.origin.tiles_key == known["key"]:
+        return kept.origin.stain
+    yield from tile_flow(job.tiled_as, job.store, tiling, shared.say)
+    return TileStore(job.store)[job.tiled_as.slide_id].record.stain
 
 
 def slide_flow(job: Job, shared: Normalization) -> Flow:
@@ -127,7 +162,7 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
     row = None
     if shared.is_known(slide_id):
         (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
-        products = shared.products(slide_id, shared.key(known["key"]))
+        products = shared.products(slide_id, shared.key(slide_id, known["key"]))
         row = yield from standing_flow(job.source, shared, products)
         if row is None:
             products.forget()

@@ -74,6 +74,7 @@ wsi_stain.slide_list
 wsi_stain.slide_search
 wsi_stain.slides
 wsi_stain.stain
+wsi_stain.stain_pool
 wsi_stain.stain_vectors
 wsi_stain.store
 wsi_stain.store.cards

@@ -20,6 +20,7 @@ from wsi_stain.journal import read_json, write_json
 from wsi_stain.report import SlideRow
 from wsi_stain.settings import Settings
 from wsi_stain.slide import SlideConfig
+from wsi_stain.stain import StainStatistics
 
 
 class Origin(Settings):
@@ -31,6 +32,8 @@ class Origin(Settings):
         reading: How the file becomes the working frame.
         fingerprint: Fingerprint of the file, as the tile store has it.
         icc_sha256: SHA-256 of the colour profile that outputs embed, or None.
+        tiles_key: Fingerprint of everything that its tiles depend on.
+        stain: Its own stain, as measured on these tiles.
     """
 
     slide: Path | None
@@ -38,6 +41,8 @@ class Origin(Settings):
     reading: SlideConfig
     fingerprint: dict[str, str | int]
     icc_sha256: str | None
+    tiles_key: str
+    stain: StainStatistics | None
 
 
 @dataclass(frozen=True)

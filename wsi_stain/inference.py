@@ -23,6 +23,7 @@ from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
 from wsi_stain.place import Place
 from wsi_stain.reader import BlockReader
+from wsi_stain.stain import StainStatistics
 from wsi_stain.store import TileStore
 
 
@@ -40,6 +41,7 @@ class PrepareTask:
         artifact: Where the arrays go.
         receipt: Where the receipt goes.
         key: Fingerprint of everything that the arrays depend on.
+        stain: What to take for the slide's stain; None takes its own.
     """
 
     store: Place
@@ -51,6 +53,7 @@ class PrepareTask:
     artifact: Path
     receipt: Path
     key: str
+    stain: StainStatistics | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
         return done
     slide = TileStore(task.store)[task.slide_id]
-    statistics = slide.record.stain
+    statistics = task.stain or slide.record.stain
     if statistics is None:
         raise StainError(f"The stain of {task.slide_id} was not measured", "Tile the slide again")
     normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
