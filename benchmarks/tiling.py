@@ -41,7 +41,7 @@ from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling import BlockTask, SurveyTask, survey_slide, tile_block
 
-NAMES = ("wsi-stain", "openslide", "openslide-zarr", "cucim", "tiatoolbox")
+NAMES = ("wsi-stain", "openslide", "openslide-zarr", "cucim", "tiatoolbox", "tiatoolbox-1")
 """Every way to be compared, ours first."""
 
 
@@ -99,15 +99,15 @@ def cucim(python: Path, threads: int) -> Peer:
     return peer
 
 
-def tiatoolbox(python: Path) -> Peer:
-    """tiatoolbox's own extraction into JPEG files, in its own environment."""
+def tiatoolbox(python: Path, workers: int | None = None) -> Peer:
+    """tiatoolbox's own extraction into JPEG files, in its own environment; in one process as its documentation does."""
 
     def peer(case: Case) -> float:
-        out = case.store.with_name("tiatoolbox")
+        out, many = case.store.with_name("tiatoolbox"), {"workers": workers or case.workers}
         out.mkdir()
-        kept = TileStore(case.store).writer(case.source.slide_id).kept()
+        tiles = np.argwhere(TileStore(case.store).writer(case.source.slide_id).kept()).tolist()
         try:
-            return elsewhere(case, python, "tiatoolbox_tiles.py", out=str(out), tiles=np.argwhere(kept).tolist())
+            return elsewhere(case, python, "tiatoolbox_tiles.py", out=str(out), tiles=tiles, **many)
         finally:
             shutil.rmtree(out)
 
@@ -190,6 +190,7 @@ def chosen(options: argparse.Namespace) -> dict[str, Peer]:
         peers["cucim"] = cucim(options.cucim_python, options.cucim_threads)
     if options.tiatoolbox_python:
         peers["tiatoolbox"] = tiatoolbox(options.tiatoolbox_python)
+        peers["tiatoolbox-1"] = tiatoolbox(options.tiatoolbox_python, workers=1)
     return {name: peer for name, peer in peers.items() if name in options.only}
 
 
