@@ -157,6 +157,19 @@ def normalize(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(callback=absolute, help="Checkpoint (safetensors) made by train or run.")
+    ],
+    model: Annotated[Path, typer.Argument(callback=absolute, metavar="MODEL.onnx", help="File to write.")],
+) -> None:
+    """Write a checkpoint's generator as ONNX, and check it with onnxruntime."""
+    from pipelines import export as pipeline
+
+    raise typer.Exit(pipeline.run(checkpoint, model, console()))
+
+
+@app.command()
 def inspect(
     slides: Slides,
     mpp: MppOption = None,

@@ -27,14 +27,14 @@ STATISTICS = StainStatistics(
 )
 
 
-def untrained(path: Path) -> Path:
-    """Write a checkpoint for 0.5 um/px whose weights are as they were drawn."""
+def untrained(path: Path, mpp: float = 0.5) -> Path:
+    """Write a checkpoint for a resolution, um/px, whose weights are as they were drawn."""
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(downs=5, ngf=4)).eval()
     reference = STATISTICS.model_copy(update={"white": tuple(map(float, WHITE))})
     template = Template(kind="gray", reference=reference)
     contract = Contract(
-        generator=generator.config, template=template, mpp=0.5, training_fingerprint="0" * 64, version="0"
+        generator=generator.config, template=template, mpp=mpp, training_fingerprint="0" * 64, version="0"
     )
     save(path, generator, contract)
     return path

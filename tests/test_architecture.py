@@ -50,6 +50,7 @@ wsi_stain.nuclei
 wsi_stain.ome_tiff
 wsi_stain.ome_xml
 wsi_stain.ome_zarr
+wsi_stain.onnx_export
 wsi_stain.openslide_handle
 wsi_stain.openslide_reading
 wsi_stain.output
@@ -132,6 +133,7 @@ pipelines.cli_import
 pipelines.config
 pipelines.demo
 pipelines.doctor
+pipelines.export
 pipelines.import_patches
 pipelines.inspect
 pipelines.model

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_checkpoint import untrained
 from made_store import painted, store_slide
 from patch_files import idc_patient, imported
 from patch_files import tissue as tissue_pixels
@@ -31,7 +32,7 @@ DOCUMENTS = [document for document in [ROOT / "README.md", *sorted(ROOT.glob("do
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A working directory with the stores that the examples speak of, the first of them on S3 too."""
+    """A working directory with the stores and the checkpoint that the examples speak of, the first store on S3 too."""
     tissue = np.ones((3, 6), np.float32)
     tissue[0] = (0, 0.2, 0.4, 0.6, 0.8, 1)
     for name in ("a", "b"):
@@ -39,6 +40,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     store_slide(tmp_path / "compressed.zarr", "a", painted(Size(600, 400)), codec="jpeg")
     idc_patient(tmp_path / "idc", "10253", tissue_pixels())
     imported(IdcPatient(tmp_path / "idc" / "10253"), tmp_path / "patches.zarr")
+    untrained(tmp_path / "training" / "checkpoint.safetensors", mpp=0.25)
     monkeypatch.chdir(tmp_path)
     with s3_endpoint():
         upload(tmp_path / "tiles.zarr", "tiles.zarr")
