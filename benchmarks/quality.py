@@ -82,7 +82,7 @@ class Part:
     """
 
     def __init__(self, stored: StoredSlide, tiles: NDArray[np.bool_], show: Callable[[Pixels], Pixels]) -> None:
-        self._stored, self._show = stored, show
+        self._stored, self._show, self.path = stored, show, stored.path
         self.size, self.mpp, self.record, self.mask = stored.size, stored.mpp, stored.record, stored.mask
         self.kept = stored.kept & tiles
         self.tissue = np.where(tiles, stored.tissue, 0).astype(np.float32)
@@ -103,6 +103,11 @@ def square(tile: TileIndex, side: int) -> Region:
     return Region(tile.col * TILE, tile.row * TILE, side * TILE, side * TILE)
 
 
+def block_region(first: TileIndex) -> Region:
+    """The 4 x 4 tiles that begin with one."""
+    return square(first, _BLOCK)
+
+
 def parts(stored: StoredSlide) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tiles to train on and tiles to test on, (rows, cols) each, along the slide's longer side."""
     rows, cols = stored.kept.shape
@@ -111,6 +116,10 @@ def parts(stored: StoredSlide) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     cut -= cut % _BLOCK
     everywhere = np.ones_like(stored.kept)
     return everywhere & (place < cut - _GUARD_TILES), everywhere & (place >= cut)
+
+
+def training_part(stored: StoredSlide) -> Part:
+    return Part(stored, parts(stored)[0], untouched)
 
 
 def untouched(pixels: Pixels) -> Pixels:
@@ -157,10 +166,9 @@ class Case:
 CASES = [Case(family, _FIRST_SEED + number) for family in ("same", "other") for number in range(_EACH_FAMILY)]
 
 
-def test_blocks(stored: StoredSlide) -> list[TileIndex]:
-    """First tiles of blocks of 4 x 4 tiles that are mostly tissue, chosen by their places alone."""
-    _, test = parts(stored)
-    share = np.where(test & stored.kept, stored.tissue, 0)
+def rich_blocks(stored: StoredSlide, tiles: NDArray[np.bool_]) -> list[TileIndex]:
+    """First tiles of blocks of 4 x 4 of the tiles that are mostly tissue, chosen by their places alone."""
+    share = np.where(tiles & stored.kept, stored.tissue, 0)
     rows, cols = (count // _BLOCK * _BLOCK for count in share.shape)
     means = share[:rows, :cols].reshape(rows // _BLOCK, _BLOCK, cols // _BLOCK, _BLOCK).mean(axis=(1, 3))
     rich = [TileIndex(int(row) * _BLOCK, int(col) * _BLOCK) for row, col in np.argwhere(means > 0.7)]
@@ -168,15 +176,13 @@ def test_blocks(stored: StoredSlide) -> list[TileIndex]:
 
 
 def applied(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
-    source = slide.read(square(block, _BLOCK).grown(normalizer.halo))
+    source = slide.read(block_region(block).grown(normalizer.halo))
     return normalizer.apply(source, np.ones((_BLOCK, _BLOCK), bool), artifact)
 
 
-def normalizers(stored: StoredSlide, checkpoints: Mapping[str, Path]) -> Iterator[tuple[str, Normalizer]]:
-    """Every method, with the training part as its reference."""
-    train_tiles, _ = parts(stored)
-    reference = Part(stored, train_tiles, untouched)
-    stain = measure_stain(reference, stored.record.stain_config)  # type: ignore[arg-type]
+def normalizers(reference: Part, checkpoints: Mapping[str, Path]) -> Iterator[tuple[str, Normalizer]]:
+    """Every method; the checkpoints are trained on the reference."""
+    stain = measure_stain(reference, reference.record.stain_config)  # type: ignore[arg-type]
     rich = [TileIndex(int(r), int(c)) for r, c in np.argwhere(reference.tissue >= 0.5)]
     pool = np.concatenate(
         [reference.read_tile(tile).reshape(-1, 3)[::16] for tile in rich[:: max(1, len(rich) // 200)]]
@@ -191,10 +197,10 @@ def normalizers(stored: StoredSlide, checkpoints: Mapping[str, Path]) -> Iterato
 
 def oracle(slide: Part, truth: Part, blocks: Sequence[TileIndex], stain: StainStatistics, white: Any) -> list[Pixels]:
     """The best table from what the laboratory shows to the truth, fitted on the very pixels it is judged on."""
-    shown = [slide.read(square(block, _BLOCK)) for block in blocks]
+    shown = [slide.read(block_region(block)) for block in blocks]
     pairs = ColourPairs()
     for block, pixels in zip(blocks, shown, strict=True):
-        pairs.add(pixels.reshape(-1, 3), truth.read(square(block, _BLOCK)).reshape(-1, 3))
+        pairs.add(pixels.reshape(-1, 3), truth.read(block_region(block)).reshape(-1, 3))
     table = fit_table(pairs, stain.white, white, 33)
     return [apply_table(table, pixels) for pixels in shown]
 
@@ -224,13 +230,13 @@ def judged(
     stored = TileStore(store)[slide_id]
     _, test = parts(stored)
     assert stored.record.stain is not None
-    truth, blocks = Part(stored, test, untouched), test_blocks(stored)
+    truth, blocks = Part(stored, test, untouched), rich_blocks(stored, test)
     slide = Part(stored, test if part_alone else np.ones_like(test), case.show(stored.record.stain))
     stain = measure_stain(slide, stored.record.stain_config)  # type: ignore[arg-type]
-    targets = [truth.read(square(block, _BLOCK)) for block in blocks]
-    made = {"untouched": [slide.read(square(block, _BLOCK)) for block in blocks]}
+    targets = [truth.read(block_region(block)) for block in blocks]
+    made = {"untouched": [slide.read(block_region(block)) for block in blocks]}
     made["paired oracle"] = oracle(slide, truth, blocks, stain, stored.record.stain.white)
-    for name, normalizer in normalizers(stored, checkpoints):
+    for name, normalizer in normalizers(training_part(stored), checkpoints):
         if part_alone and name in ("Vahadane", *(f"{own} / guard" for own in checkpoints)):
             continue  # for want of time
         artifact = normalizer.prepare(slide, stain)
@@ -250,9 +256,9 @@ def composition(store: Path, slide_id: str, checkpoints: Mapping[str, Path]) -> 
     show = CASES[0].show(stored.record.stain)
     halves = [Part(stored, half, show) for half in nuclear_halves(stored, test)]
     stains = [measure_stain(half, stored.record.stain_config) for half in halves]  # type: ignore[arg-type]
-    whole, blocks = Part(stored, test, show), test_blocks(stored)[:4]
+    whole, blocks = Part(stored, test, show), rich_blocks(stored, test)[:4]
     found = {}
-    for name, normalizer in normalizers(stored, checkpoints):
+    for name, normalizer in normalizers(training_part(stored), checkpoints):
         artifacts = [normalizer.prepare(half, stain) for half, stain in zip(halves, stains, strict=True)]
         pairs = [[applied(normalizer, whole, block, artifact) for artifact in artifacts] for block in blocks]
         every = slice(None, None, _MEASURED)
@@ -281,15 +287,12 @@ def nuclear_halves(stored: StoredSlide, test: NDArray[np.bool_]) -> list[NDArray
     return halves
 
 
-def trained(stored: StoredSlide, config: str, changes: str, out: Path) -> Path:
-    """A variant's checkpoint; trained on the training part unless it is there."""
+def trained(part: Part, config: str, changes: str, out: Path) -> Path:
+    """A variant's checkpoint; trained on a part of a slide unless it is there."""
     if (out / "checkpoint.safetensors").exists():
         return out / "checkpoint.safetensors"
-    train_tiles, _ = parts(stored)
-    part = Part(stored, train_tiles, untouched)
-    stain = measure_stain(part, stored.record.stain_config)  # type: ignore[arg-type]
-    record = stored.record.model_copy(update={"stain": stain})
-    slide = StoredSlide(stored.path, record)
+    stain = measure_stain(part, part.record.stain_config)  # type: ignore[arg-type]
+    slide = StoredSlide(part.path, part.record.model_copy(update={"stain": stain}))
     slide.__dict__.update(tissue=part.tissue, kept=part.kept)
     settings = load_config(config, {"training": overrides(changes)}).training
     started = time.monotonic()
@@ -347,8 +350,9 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     stored = TileStore(asked.store)[asked.slide_id]
+    part = training_part(stored)
     named = [variant.partition(":")[::2] for variant in asked.variant or [f"{asked.config}:"]]
-    checkpoints = {name: trained(stored, asked.config, changes, asked.workdir / name) for name, changes in named}
+    checkpoints = {name: trained(part, asked.config, changes, asked.workdir / name) for name, changes in named}
     arguments = (asked.store, asked.slide_id, checkpoints)
     with ProcessPoolExecutor(asked.workers) as pool:
         composed = pool.submit(composition, *arguments)
