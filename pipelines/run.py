@@ -22,9 +22,11 @@ from pipelines.results import failed_row, finish
 from pipelines.tile import tile_all, tile_flow
 from pipelines.train import trained
 from pipelines.workspace import Workspace, product_stems
+from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
 from wsi_stain.finished import load_finished
+from wsi_stain.geometry import Mpp
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
 from wsi_stain.looking import LookTask, identify_slide
@@ -201,7 +203,9 @@ def _check(request: Request) -> None:
     if not request.references and request.checkpoint is None:
         raise ConfigError("There is no style to normalize to", "Give --reference SLIDE, or --checkpoint FILE")
     if request.checkpoint is not None:
-        Model.load(request.checkpoint)
+        checkpoint = Checkpoint.load(request.checkpoint)
+        if (mpp := request.config.tiling.slide.mpp) is not None:
+            checkpoint.check_fits(Mpp(mpp, mpp))
     check_formats(request.config.formats)
 
 

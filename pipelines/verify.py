@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.products import SUFFIXES
+from pipelines.products import SUFFIXES, Format
 from pipelines.progress import Progress, printable, tell
 from pipelines.workspace import Workspace
 from wsi_stain.csv_file import write_table
@@ -112,6 +112,9 @@ def run(request: Request, console: Console) -> int:
         rows = [[outcome.name, *fault] for outcome in outcomes.values() for fault in outcome.faults]
         write_table(request.out / "verify.csv", _COLUMNS, rows)
     _print(list(outcomes.values()), console)
+    failed = [row for row in read_summary(request.out / "summary.csv") if not row.get("output")]
+    if failed:
+        tell(console, f"{len(failed)} slides have no output (see summary.csv): there is nothing of them to verify")
     tell(console, f"{len(rows)} faults in {request.out / 'verify.csv'}" if rows else "all as it should be")
     return 3 if rows else 0
 
@@ -144,23 +147,31 @@ def _stored(workspace: Workspace) -> list[Path]:
 
 
 def _products(workspace: Workspace, slide_id: str) -> dict[Path, Path]:
-    """A finished slide's pyramids by their receipts; none where nothing is known of the slide."""
+    """A finished slide's pyramids by their receipts, whichever run made them; none of an unknown slide."""
     place = workspace.slide(slide_id)
     finished = load_finished(place)
-    names = (finished.row.output, *finished.row.other_outputs) if finished else ()
+    if finished is None:
+        return {}
+    named = {finished.row.output, *finished.row.other_outputs}
+    products = {place / f"{kind}.json": path for kind, path in _formats(workspace, finished.row.output).items()}
     return {
-        place / f"{kind}.json": workspace.out / name
-        for name in names
-        for kind, suffix in SUFFIXES.items()
-        if name.endswith(suffix)
+        receipt: path
+        for receipt, path in products.items()
+        if receipt.exists() or path.relative_to(workspace.out).as_posix() in named
     }
+
+
+def _formats(workspace: Workspace, output: str) -> dict[Format, Path]:
+    """What a slide is called in each format, given one of its names."""
+    suffix = next(suffix for suffix in SUFFIXES.values() if output.endswith(suffix))
+    return {kind: workspace.out / f"{output.removesuffix(suffix)}{other}" for kind, other in SUFFIXES.items()}
 
 
 def _summary_faults(workspace: Workspace) -> Iterator[tuple[str, Fault]]:
     """Rows that say something else than what was kept of their slides, and outputs without a row."""
     known = set()
     for row in _made(workspace):
-        known |= {workspace.out / name for name in (row["output"], *row["other_outputs"].split("; "))}
+        known |= set(_formats(workspace, row["output"]).values())
         finished = load_finished(workspace.slide(row["slide_id"]))
         if finished is None:
             continue  # which verifying the slide has found

@@ -153,7 +153,8 @@ def test_fits_within_the_tolerance(path: Path, mpp: Mpp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mpp", "says"), [(Mpp(0.5, 0.5), "coarser"), (Mpp(0.125, 0.125), "--mpp 0.25"), (Mpp(0.25, 0.4), "0.25 x 0.4")]
+    ("mpp", "says"),
+    [(Mpp(0.5, 0.5), "as finely"), (Mpp(0.125, 0.125), "--mpp 0.25"), (Mpp(0.25, 0.4), "0.25 x 0.4")],
 )
 def test_other_resolution_is_refused(path: Path, mpp: Mpp, says: str) -> None:
     with pytest.raises(CheckpointError, match=says):

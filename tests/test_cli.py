@@ -15,8 +15,10 @@ import numpy as np
 import openslide
 import pytest
 from commands import TINY, Run
+from made_checkpoint import untrained
 from s3_server import s3_endpoint, upload
 from skimage.color import rgb2lab
+from tiled_slides import SMALL, paint, write
 
 from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore
@@ -404,3 +406,18 @@ def test_demo(wsi_stain: Run, tmp_path: Path) -> None:
     assert ended.code == 0
     assert [row["status"] for row in rows(tmp_path / "out").values()] == ["done"] * 3
     assert (tmp_path / "out" / "report" / "before-after.jpg").exists()
+
+
+def test_a_name_that_is_not_text_is_a_name(tmp_path: Path, wsi_stain: Run) -> None:
+    folder, out = tmp_path / "slides", tmp_path / "out"
+    folder.mkdir()
+    made = write(tmp_path / "a.tif", paint(SMALL)).path
+    try:
+        made.rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9; b.tif"))
+    except OSError:
+        pytest.skip("this file system takes names of UTF-8 only")
+    checkpoint = untrained(tmp_path / "c.safetensors")
+    assert wsi_stain("run", folder, "--checkpoint", checkpoint, "-o", out, "-j", 0).code == 0
+    assert len(list((out / "slides").glob("*.ome.tif"))) == 1
+    ended = wsi_stain("verify", out, "-j", 0)
+    assert ended.code == 0, ended.out + (out / "verify.csv").read_text(errors="surrogateescape")

@@ -175,6 +175,7 @@ def test_tensorboard_gets_scalars_and_panels(slide: StoredSlide, tmp_path: Path)
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_networks_learn_the_same(slide: StoredSlide, tmp_path: Path) -> None:
     for name, compiled in (("plain", False), ("compiled", True)):
         train(tiny(compile=compiled, epochs=1), [slide], tmp_path / name)

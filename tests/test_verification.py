@@ -458,6 +458,33 @@ def test_every_format_is_verified(formats: Path, tmp_path: Path, wsi_stain: Run)
     assert found(out) == [(SLIDE, "sha256")] * 3
 
 
+def test_formats_that_a_later_run_did_not_ask_for_are_verified_as_well(
+    formats: Path, study: tuple[Cohort, Path], tmp_path: Path, wsi_stain: Run
+) -> None:
+    out = Path(shutil.copytree(formats, tmp_path / "out"))
+    checkpoint, config = study[1] / "training" / "checkpoint.safetensors", study[1].parent / "tiny.yaml"
+    again = (
+        "run",
+        study[0].slides / SLIDE,
+        "--checkpoint",
+        checkpoint,
+        "-o",
+        out,
+        "-c",
+        config,
+        "-j",
+        0,
+        "-f",
+        "dicom",
+    )
+    assert wsi_stain(*again).code == 0
+    assert wsi_stain("verify", out, "-j", 0).code == 0
+    delete(product(out, "ome-zarr") / "1/c/0/0/0")
+    ended = wsi_stain("verify", out, "-j", 0)
+    assert (ended.code, found(out)) == (3, [(SLIDE, "size")])
+    assert "1/c/0/0/0 is missing" in rows(out / "verify.csv")[0]["got"]
+
+
 DIRECTORY_DAMAGES: dict[str, tuple[Format, Callable[[Path], None], str]] = {
     "a shard with other bytes": ("ome-zarr", lambda path: flip_a_bit(path / "0/c/0/0/0"), "tiles"),
     "no shard": ("ome-zarr", lambda path: delete(path / "1/c/0/0/0"), "pixels"),

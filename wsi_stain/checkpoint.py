@@ -120,7 +120,7 @@ class Checkpoint:
         remedy = (
             f"Resample the slide with --mpp {own:g}"
             if mpp.mean < own
-            else f"Use a checkpoint trained at {mpp.mean:.3g} um/px or coarser"
+            else f"Use --mpp {own:g} if it was scanned as finely, else a checkpoint for about {mpp.mean:.3g} um/px"
         )
         raise CheckpointError(
             f"The checkpoint works at {own:g} um/px (within {self.contract.mpp_tolerance:.0%}), "

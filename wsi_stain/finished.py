@@ -41,8 +41,8 @@ class Origin(Settings):
     reading: SlideConfig
     fingerprint: dict[str, str | int]
     icc_sha256: str | None
-    tiles_key: str
-    stain: StainStatistics | None
+    tiles_key: str = ""
+    stain: StainStatistics | None = None
 
 
 @dataclass(frozen=True)

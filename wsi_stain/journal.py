@@ -85,22 +85,22 @@ def remove_partials(directory: Path) -> None:
 
 def canonical_json(value: Any) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode(
+        errors="surrogateescape"
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value atomically as JSON that people can read."""
-    atomic_write(
-        path,
-        (json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode(),
-    )
+    """Write a value atomically as JSON that people can read; names of files in it may hold bytes that are not UTF-8."""
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    atomic_write(path, f"{text}\n".encode(errors="surrogateescape"))
 
 
 def read_json(path: Place) -> Any:
     """The value in a JSON file, or None where there is no such file or it is not JSON."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(path.read_bytes().decode(errors="surrogateescape"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
 
 

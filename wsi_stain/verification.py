@@ -118,8 +118,18 @@ def product_faults(receipt_path: Path, product: Path) -> list[Fault]:
         if found[fact] != made[fact]:
             owner = _owner(receipt_path, found["sha256"])
             got = f"{found[fact]}{unit}" + (f", which is the output of {owner}" if owner else "")
+            got += _other_files(made.get("files", {}), found.get("files", {}))
             return [Fault(fact, f"{product.name} of {made[fact]}{unit}", got, REDO)]
     return []
+
+
+def _other_files(made: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Which files of a directory are missing or are others: the first, and how many more."""
+    other = [f"{name} is missing" for name in made if name not in found]
+    other += [f"{name} has other bytes" for name in made if name in found and made[name] != found[name]]
+    other += [f"{name} does not belong there" for name in found if name not in made]
+    more = f", and {len(other) - 1} more" if len(other) > 1 else ""
+    return f": {other[0]}{more}" if other else ""
 
 
 def _owner(receipt_path: Path, sha256: str) -> str | None:
@@ -133,7 +143,8 @@ def _owner(receipt_path: Path, sha256: str) -> str | None:
 
 def _directory(product: Path) -> dict[str, Any]:
     files = journal.files_below(product)
-    return {"size": sum(made["size"] for made in files.values()), "sha256": journal.fingerprint(files)}
+    size = sum(made["size"] for made in files.values())
+    return {"size": size, "sha256": journal.fingerprint(files), "files": files}
 
 
 def _pyramid_faults(path: Path, finished: Finished, source: Path | None) -> tuple[list[Fault], Likeness | None]:
