@@ -112,9 +112,10 @@ def test_pixels_are_the_same(output: Output, reader: Reader) -> None:
             expected = output.levels[level][place.y : place.y + place.height, place.x : place.x + place.width]
             assert found.shape == expected.shape
             assert number > 0 or expected.std() > 5, "no tissue there"
-            difference = np.abs(found.astype(int) - expected)
-            assert difference.max() <= reader.unlike[output.chroma], (level, place)
-            assert difference.mean() < 1, (level, place)
+            difference = found.astype(int) - expected
+            assert np.abs(difference).max() <= reader.unlike[output.chroma], (level, place)
+            # Programs enlarge 4:2:0 chroma in ways of their own, which leaves luminance (BT.601, as JPEG has it) alone.
+            assert np.abs(difference @ (0.299, 0.587, 0.114)).mean() < 0.7, (level, place)
 
 
 def test_the_objective_is_told(output: Output) -> None:
