@@ -54,7 +54,7 @@ def unchanged(source: Path, out: Path, **settings: object) -> Unchanged:
     """
     sections = {"executor": {"workers": 0}, "keep_tiles": True, **settings}
     config = RunConfig.model_validate(sections)
-    checkpoint = untrained(out.parent / "untrained.safetensors")
+    checkpoint = untrained(out.parent / "untrained.safetensors", config.tiling.slide.mpp or 0.5)
     request = run.Request([source], [], checkpoint, out, config)
     with identity_in_every_mode():
         said = io.StringIO()
