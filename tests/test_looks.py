@@ -46,7 +46,7 @@ def test_statistics_of_the_look_bring_its_template_near_the_slides_own(kind: str
     template = Template.model_validate({"kind": kind, "reference": OWN})
     pixels = torch.from_numpy(PIXELS)
     own = own_look(OWN).template(pixels, template)
-    assert own.shape == (channels, 300, 500)
+    assert own.shape == (300, 500, channels)
     for look in drawn(4):
         measured = (look.template(pixels, template) - own).abs().mean()
         unmeasured = (Look(look.perturbation, OWN, OWN).template(pixels, template) - own).abs().mean()

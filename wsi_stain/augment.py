@@ -6,6 +6,7 @@ curve), the white balance. Glass transmits everything, so it only follows the wh
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -102,6 +103,7 @@ def perturb(pixels: Array, p: Perturbation, reference: StainStatistics) -> Array
     return xp.clip(light * like(np.asarray(perturbed_white(reference.white, p)) + 1) - 1, min=0.0, max=255.0)
 
 
+@lru_cache(1024)
 def _mixing(p: Perturbation, reference: StainStatistics) -> NDArray[np.float64]:
     """(3, 3): OD times this is OD with the other stains; what neither stain explains stays as it is."""
     own = np.asarray(reference.vectors)

@@ -61,10 +61,10 @@ class Look:
             template: Kind and reference.
 
         Returns:
-            (C, H, W), float32 in [-1, 1].
+            (H, W, C), float32 in [-1, 1].
         """
         made: Tensor = apply_template(self.show(pixels), self.statistics, template)
-        return made.movedim(-1, 0)
+        return made
 
 
 @dataclass(frozen=True)

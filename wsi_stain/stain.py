@@ -12,6 +12,7 @@ Shape legend: N pixels, C channels of a template (1 or 2).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -237,6 +238,7 @@ def _look_up(table: Array, plane: Array, xp: Any) -> Array:
     return xp.take(table, xp.reshape(xp.astype(plane, xp.int32), (-1,)), axis=0)
 
 
+@lru_cache(1024)
 def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.float32], float, float]:
     """What OD is multiplied with, (3, C), and for gray the change of slope and the template value where it happens.
 

@@ -97,12 +97,11 @@ class TrainingData:
             yield self.pair(batch)[0]
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Templates and targets, (B, C, H, W), in [-1, 1]."""
+        """Templates and targets, (B, C, H, W), in [-1, 1], in memory as (B, H, W, C)."""
         pixels = batch.pixels.to(self.device, non_blocking=True)
         looks = (self._look(sample) for sample in batch.samples)
-        x_BCHW = torch.stack([look.template(rgb, self.template) for look, rgb in zip(looks, pixels, strict=True)])
-        y_BCHW = pixels.movedim(-1, 1).float() / 127.5 - 1
-        return x_BCHW.contiguous(memory_format=torch.channels_last), y_BCHW
+        made = [look.template(rgb, self.template) for look, rgb in zip(looks, pixels, strict=True)]
+        return torch.stack(made).movedim(-1, 1), pixels.float().div_(127.5).sub_(1).movedim(-1, 1)
 
     def named(self, batch: Batch) -> str:
         """The tiles of a batch, for messages."""

@@ -34,12 +34,12 @@ def to_rgb(y_BCHW: Tensor) -> NDArray[np.uint8]:
 
 
 def generated(generator: Generator, templates: Sequence[Tensor], autocast: torch.autocast) -> NDArray[np.uint8]:
-    """Colour templates, (C, H, W) each, with a generator in eval mode: (B, H, W, 3)."""
+    """Colour templates, (H, W, C) each, with a generator in eval mode: (B, H, W, 3)."""
     parts = []
     with torch.inference_mode(), autocast:
         for start in range(0, len(templates), _CHUNK):
-            x_BCHW = torch.stack(list(templates[start : start + _CHUNK]))
-            parts.append(to_rgb(generator(x_BCHW.to(memory_format=torch.channels_last))))
+            x_BCHW = torch.stack(list(templates[start : start + _CHUNK])).movedim(-1, 1)
+            parts.append(to_rgb(generator(x_BCHW)))
     return np.concatenate(parts)
 
 
@@ -68,7 +68,7 @@ def panel(
     pictures = generated(generator, templates, autocast)
     cells: list[Tensor] = []
     for made, tile, picture in zip(templates, tiles, pictures, strict=True):
-        gray = ((1 - made[0]) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        gray = ((1 - made[..., 0]) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         cells += [gray.expand(3, -1, -1), torch.from_numpy(picture).movedim(-1, 0), tile.pixels.cpu().movedim(-1, 0)]
     grid = make_grid(cells, nrow=3, padding=4, pad_value=255)
     whole: NDArray[np.uint8] = grid.movedim(0, -1).numpy()
