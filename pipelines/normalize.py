@@ -15,7 +15,7 @@ from pipelines.normalization import Normalization
 from pipelines.plans import expected_output
 from pipelines.products import Products, check_formats
 from pipelines.progress import Progress, tell
-from pipelines.results import failed_row, finish, finished_row
+from pipelines.results import failed_row, finish, finished_row, judged
 from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, product_stems
 from wsi_stain.errors import LeaseError
@@ -110,13 +110,15 @@ def normalize_flow(
         return row
     products.forget()
     shared.model.check_colours(slide.record)
-    yield [shared.prepare(slide, source.slide_id, products)]
+    (prepared,) = yield [shared.prepare(slide, source.slide_id, products)]
     receipts = yield shared.blocks(slide, products)
     shared.check_lease()
     pyramids = yield shared.stitches(slide, products, receipts)
     if "dicom" in products.missing:
         yield [shared.dicom(source.slide_id, products, pyramids[0])]
-    row = finished_row(slide, source, products, time.monotonic() - started)
+    row = finished_row(slide, source, products, time.monotonic() - started).model_copy(
+        update=judged(slide, shared.output.mode, prepared, receipts)
+    )
     save_finished(products.place, Finished(products.key, row, shared.origin(slide, source, file), slide.grid))
     products.tidy()
     return row

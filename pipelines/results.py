@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from pipelines.config import RunConfig, device
@@ -18,11 +19,15 @@ from pipelines.tile import told_holes
 from pipelines.workspace import Workspace
 from wsi_stain import __version__
 from wsi_stain.errors import NoTissueError, WsiStainError
+from wsi_stain.geometry import BlockIndex
 from wsi_stain.html import thumbnail_jpeg
 from wsi_stain.journal import write_json
+from wsi_stain.output import Mode
 from wsi_stain.report import SlideRow, after_thumbnail, write_report, write_sheet, write_summary
+from wsi_stain.seams import seam_score
 from wsi_stain.slides import SlideSource
 from wsi_stain.store import StoredSlide
+from wsi_stain.unexplained import PER_UNIT, map_png, unexplained_map
 
 _VERSIONS = ("torch", "numpy", "openslide-python", "zarr", "distributed", "imagecodecs", "scikit-image")
 _OK = ("done", "done-with-holes", "empty", "skipped")
@@ -62,6 +67,29 @@ def finished_row(slide: StoredSlide, source: SlideSource, products: Products, se
         after=after_thumbnail(products.tiff.path),
     )
     return row.of_outputs(products.names)
+
+
+def judged(
+    slide: StoredSlide, mode: Mode, prepared: Mapping[str, Any], receipts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The fields of a slide's row that say how good its normalization is.
+
+    Args:
+        slide: The slide.
+        mode: What became of the generated pixels.
+        prepared: The receipt of `prepare_slide`.
+        receipts: Those of `normalize_block`.
+    """
+    blocks = {BlockIndex(*receipt["block"]): receipt for receipt in receipts if receipt["product"]}
+    fields: dict[str, Any] = {"seam": seam_score({block: found["seams"] for block, found in blocks.items()})}
+    if mode == "lut":
+        fields["table_distance"] = prepared.get("residual")
+    missed = {block: found["unexplained"] for block, found in blocks.items() if "unexplained" in found}
+    if missed:
+        values = unexplained_map(missed, slide.kept.shape)
+        fields["unexplained"] = map_png(values)
+        fields["unexplained_p95"] = float(np.percentile(values[slide.kept & (slide.tissue > 0)], 95)) / PER_UNIT
+    return fields
 
 
 def finish(

@@ -68,6 +68,7 @@ wsi_stain.quality
 wsi_stain.reader
 wsi_stain.resampling
 wsi_stain.resolution
+wsi_stain.seams
 wsi_stain.shard
 wsi_stain.slide
 wsi_stain.slide_file
@@ -93,6 +94,7 @@ wsi_stain.synthetic_tissue
 wsi_stain.table_output
 wsi_stain.tiff_reading
 wsi_stain.tissue
+wsi_stain.unexplained
 wsi_stain.zarr_files
 wsi_stain.zarr_jpeg
 wsi_stain.zarr_reading

@@ -65,7 +65,7 @@ class Finished:
 def save_finished(place: Path, slide: Finished) -> None:
     """Keep a finished slide in its corner of the output directory."""
     save_artifact(place / "grid.npz", {"kept": slide.grid.kept, "tissue": slide.grid.tissue})
-    pictures = {name: _text(getattr(slide.row, name)) for name in ("before", "after")}
+    pictures = {name: _text(getattr(slide.row, name)) for name in ("before", "after", "unexplained")}
     row = slide.row.model_dump(mode="json", exclude=set(pictures))
     origin = slide.origin.model_dump(mode="json")
     write_json(place / "row.json", {"key": slide.key, "row": row, "pictures": pictures, "origin": origin})

@@ -12,7 +12,7 @@ where a slide is cut.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from wsi_stain.reader import BlockReader
 from wsi_stain.stain import StainStatistics, apply_template
 
 Pixels = NDArray[np.uint8]
+Fit = Callable[[BlockReader, StainStatistics], Artifact]
 
 _GLASS = 255
 _EVEN = 100.0
@@ -110,18 +111,23 @@ class GeneratorNormalizer:
         recolourer: The generator.
         white: The background where nothing is generated, RGB.
         core: Side of the square that one pass yields, px; rounded up to the generator's step.
+        fit: What finds the slide's colour table, as `LutNormalizer.prepare` does: what the generator does beyond it is
+            the hallucination map. Without it there is none.
     """
 
-    def __init__(self, recolourer: Recolourer, white: tuple[int, int, int], core: int = 1024) -> None:
+    def __init__(
+        self, recolourer: Recolourer, white: tuple[int, int, int], core: int = 1024, fit: Fit | None = None
+    ) -> None:
         self._recolourer = recolourer
         self._core = _rounded_up(core, recolourer.step)
+        self._fit = fit
         self.white = white
         self.halo = recolourer.halo
 
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
-        """The slide's stain statistics; raises CheckpointError where the generator does not fit the slide."""
+        """The slide's stain statistics, and its table; CheckpointError where the generator does not fit the slide."""
         self._recolourer.check_fits(slide)
-        return {STATISTICS: packed(statistics)}
+        return {STATISTICS: packed(statistics), **(self._fit(slide, statistics) if self._fit else {})}
 
     def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
         """Generate the cores in which a needed tile lies; the rest is white.
@@ -170,10 +176,13 @@ class GuardNormalizer(GeneratorNormalizer):
         white: The background where nothing is generated, RGB.
         core: Side of the square that one pass yields, px; rounded up to the generator's step.
         radius: Half the side of the windows in which the change is taken for smooth, px; see `guided`.
+        fit: As for `GeneratorNormalizer`.
     """
 
-    def __init__(self, recolourer: Recolourer, white: tuple[int, int, int], core: int, radius: int) -> None:
-        super().__init__(recolourer, white, core)
+    def __init__(
+        self, recolourer: Recolourer, white: tuple[int, int, int], core: int, radius: int, fit: Fit | None = None
+    ) -> None:
+        super().__init__(recolourer, white, core, fit)
         self._radius = _rounded_up(radius, guided.STEP)
         self._margin = _rounded_up(guided.reach(self._radius), max(32, recolourer.step))
         self.halo = recolourer.halo + self._margin

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_stain import journal
-from wsi_stain.artifact import load_artifact, save_artifact
+from wsi_stain.artifact import Artifact, load_artifact, save_artifact
 from wsi_stain.blockfile import JpegConfig, Run, write_block
 from wsi_stain.errors import StainError
 from wsi_stain.feather import Kept, Pixels, fade_into, with_ring
@@ -23,8 +23,11 @@ from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
 from wsi_stain.place import Place
 from wsi_stain.reader import BlockReader
+from wsi_stain.seams import measure_seams
 from wsi_stain.stain import StainStatistics
 from wsi_stain.store import TileStore
+from wsi_stain.table_output import TABLE
+from wsi_stain.unexplained import unexplained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +98,8 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     """Do a `PrepareTask`, unless it is done.
 
     Returns:
-        The receipt: key, product (the artifact), white [r, g, b] of the output, and for a table its `residual`, the
-        mean CIEDE2000 to the generator on tiles that were not fitted.
+        The receipt: key, product (the artifact), white [r, g, b] of the output, and `residual`, the mean CIEDE2000
+        of the slide's table to the generator on tiles that were not fitted.
 
     Raises:
         StainError: The slide's stain was not measured.
@@ -124,7 +127,8 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
 
     Returns:
         The receipt: key, product (the block file; None where no tile of the block is kept), block [row, col], tiles,
-        shards (those left in the OME-Zarr, as receipts describe files).
+        shards (those left in the OME-Zarr, as receipts describe files), and where there are pixels what `normalized`
+        says of them.
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
@@ -139,14 +143,14 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
     if not kept.any():
         return journal.write_receipt(task.receipt, task.key, None, shards={}, **details)
     normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
-    pixels = normalized(slide, task.block, ring, normalizer, task.artifact)
+    pixels, measured = normalized(slide, task.block, ring, normalizer, load_artifact(task.artifact), task.output)
     with _mapping(task.output.threads) as run:
         write_block(task.out, pixels, kept, task.jpeg, run)
     shards = {}
     if task.zarr is not None:
         levels = len(level_sizes(slide.size))
         shards = write_block_shards(task.zarr, task.block, pixels, kept, normalizer.white, levels)
-    return journal.write_receipt(task.receipt, task.key, task.out, shards=shards, **details)
+    return journal.write_receipt(task.receipt, task.key, task.out, shards=shards, **measured, **details)
 
 
 def _valid_receipt(task: NormalizeTask) -> dict[str, Any] | None:
@@ -161,29 +165,50 @@ def _valid_receipt(task: NormalizeTask) -> dict[str, Any] | None:
 
 def kept_ring(slide: BlockReader, block: BlockIndex) -> Kept:
     """Which tiles of a block are kept, and of one more row and column on each side: (rows + 2, cols + 2)."""
+    return with_ring(slide.kept, *_tiles(slide, block))
+
+
+def _tiles(slide: BlockReader, block: BlockIndex) -> tuple[slice, slice]:
+    """Rows and columns of the slide's tile grid that are a block's."""
     rows, cols = (
         slice(first * TILES_PER_BLOCK, min((first + 1) * TILES_PER_BLOCK, count))
         for first, count in zip(block, slide.kept.shape, strict=True)
     )
-    return with_ring(slide.kept, rows, cols)
+    return rows, cols
 
 
 def normalized(
-    slide: BlockReader, block: BlockIndex, ring: Kept, normalizer: Normalizer, artifact_path: Path
-) -> Pixels:
-    """A block's pixels in the reference's stain, (h, w, 3), faded into the reference's white.
+    slide: BlockReader,
+    block: BlockIndex,
+    ring: Kept,
+    normalizer: Normalizer,
+    artifact: Artifact,
+    config: OutputConfig,
+) -> tuple[Pixels, dict[str, Any]]:
+    """A block in the reference's stain, faded into the reference's white, and what there is to say of its quality.
 
     Args:
         slide: Where the source's pixels come from.
         block: Place in the block grid.
         ring: From `kept_ring`.
         normalizer: What makes the new pixels.
-        artifact_path: What its `prepare` left for this slide.
+        artifact: From its `prepare` for this slide.
+        config: The settings it was loaded with.
+
+    Returns:
+        (h, w, 3) RGB; and for the receipt `seams` (see `seams`) and, except for a table, `unexplained`.
     """
-    source = slide.read(block_region(block, slide.size).grown(normalizer.halo))
-    pixels = normalizer.apply(source, ring[1:-1, 1:-1], load_artifact(artifact_path))
+    halo, kept = normalizer.halo, ring[1:-1, 1:-1]
+    region = block_region(block, slide.size)
+    window = slide.read(region.grown(halo))
+    source = window[halo : halo + region.height, halo : halo + region.width]
+    pixels = normalizer.apply(window, kept, artifact)
+    measured: dict[str, Any] = {}
+    if TABLE in artifact and config.mode != "lut":  # a table explains itself
+        measured["unexplained"] = unexplained(source, pixels, kept, artifact[TABLE])
     fade_into(pixels, ring, normalizer.white)
-    return pixels
+    measured["seams"] = measure_seams(source, pixels, slide.tissue[_tiles(slide, block)], config.core)
+    return pixels, measured
 
 
 @contextmanager

@@ -115,17 +115,22 @@ class IdentityNormalizer:
 
 
 def _generator(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
-    return GeneratorNormalizer(Recolourer(checkpoint, device, config.precision), white, config.core)
-
-
-def _lut(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
     recolourer = Recolourer(checkpoint, device, config.precision)
-    return LutNormalizer(recolourer, white, config.lut_size, config.lut_tiles)
+    return GeneratorNormalizer(recolourer, white, config.core, _table(recolourer, white, config).prepare)
 
 
 def _guard(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
+    recolourer = Recolourer(checkpoint, device, config.precision)
     radius = max(1, round(config.guard_um / checkpoint.contract.mpp))
-    return GuardNormalizer(Recolourer(checkpoint, device, config.precision), white, config.core, radius)
+    return GuardNormalizer(recolourer, white, config.core, radius, _table(recolourer, white, config).prepare)
+
+
+def _lut(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
+    return _table(Recolourer(checkpoint, device, config.precision), white, config)
+
+
+def _table(recolourer: Recolourer, white: Rgb8, config: OutputConfig) -> LutNormalizer:
+    return LutNormalizer(recolourer, white, config.lut_size, config.lut_tiles)
 
 
 MAKERS: dict[str, Maker] = {"generator": _generator, "guard": _guard, "lut": _lut}

@@ -29,6 +29,7 @@ from wsi_stain import html, journal
 from wsi_stain.csv_file import neutral, printable, write_table
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import Mpp, Size
+from wsi_stain.seams import SeamScore
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics
 
@@ -38,6 +39,7 @@ _NEEDS_ATTENTION = ("failed", "done-with-holes", "empty")
 _COLUMNS = (
     *("slide", "status", "reason", "remedy", "tiles", "seconds"),
     *("slide_id", "output", "other_outputs", "width", "height", "mpp_x", "mpp_y", "mpp_origin", "suspect"),
+    *("seam", "unexplained", "table_distance"),
 )
 
 
@@ -64,6 +66,11 @@ class SlideRow(Settings):
         stain: Its stain as measured, before normalization.
         before: JPEG thumbnail of the slide.
         after: JPEG thumbnail of the pyramid; the same frame as `before`.
+        seam: How much the lines show where it was cut.
+        unexplained: PNG of mode L, a pixel a tile: ten times the colour difference, CIEDE2000, that no colour table for
+            the slide explains (see `unexplained`). None where the output is such a table, which explains itself.
+        unexplained_p95: 95th percentile of that difference over tiles with tissue; what is above 25.5 counts as 25.5.
+        table_distance: Where the output is a table, its mean CIEDE2000 to the generator on tiles that were not fitted.
     """
 
     slide: Text
@@ -82,6 +89,10 @@ class SlideRow(Settings):
     stain: StainStatistics | None = None
     before: bytes | None = None
     after: bytes | None = None
+    seam: SeamScore | None = None
+    unexplained: bytes | None = None
+    unexplained_p95: float | None = None
+    table_distance: float | None = None
 
     def of_outputs(self, names: Sequence[str]) -> SlideRow:
         """The row with other outputs, the first being the one to show."""
@@ -119,7 +130,9 @@ def _cells(row: SlideRow) -> list[Any]:
     mpp_x, mpp_y = row.mpp or ("", "")
     measured = [width, height, mpp_x, mpp_y, row.mpp_origin, row.suspect]
     ended = [row.slide, row.status, row.reason, row.remedy, row.tiles, round(row.seconds, 1)]
-    return [*ended, row.slide_id, row.output, "; ".join(row.other_outputs), *measured]
+    quality = [row.seam.score if row.seam else None, row.unexplained_p95, row.table_distance]
+    judged = ["" if value is None else round(value, 3) for value in quality]
+    return [*ended, row.slide_id, row.output, "; ".join(row.other_outputs), *measured, *judged]
 
 
 def write_report(out_dir: Path, rows: Sequence[SlideRow], run: Mapping[str, Any], panel: bytes | None = None) -> Path:

@@ -1,0 +1,112 @@
+"""A run says of each slide how well it was normalized: seams, what no table explains, how far the table is off."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_checkpoint import untrained
+from made_store import WHITE, painted, store_slide
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from pipelines import normalize
+from pipelines.config import RunConfig
+from pipelines.workspace import Workspace
+from wsi_stain import output
+from wsi_stain.artifact import Artifact
+from wsi_stain.finished import load_finished
+from wsi_stain.generator_output import Pixels, Recolourer
+from wsi_stain.geometry import TILE, Size
+from wsi_stain.output import IdentityNormalizer
+from wsi_stain.reader import BlockReader
+from wsi_stain.report import SlideRow, read_summary
+from wsi_stain.stain import StainStatistics
+from wsi_stain.table_output import LutNormalizer
+
+SIZE = Size(7 * TILE, 5 * TILE)
+
+
+def normalized_row(tmp_path: Path, mode: str) -> SlideRow:
+    """Normalize a painted slide in this process; its row, as a rerun would find it."""
+    store, out = tmp_path / "store", tmp_path / "out"
+    if not store.exists():
+        store_slide(store, "one", painted(SIZE, seed=4), mpp=0.5)
+    settings = {"mode": mode, "core": 512, "lut_tiles": 20, "lut_size": 9}
+    config = RunConfig.model_validate({"executor": {"workers": 0}, "output": settings})
+    request = normalize.Request(store, untrained(tmp_path / "c.safetensors"), out, config)
+    said = io.StringIO()
+    assert normalize.run(request, Console(file=said)) == 0, said.getvalue()
+    kept = load_finished(Workspace(out).slide("one"))
+    assert kept is not None
+    (cells,) = read_summary(out / "summary.csv")
+    assert cells["seam"] == (str(round(kept.row.seam.score, 3)) if kept.row.seam else "")
+    assert (cells["unexplained"] == "") == (kept.row.unexplained is None)
+    assert (cells["table_distance"] == "") == (kept.row.table_distance is None)
+    return kept.row
+
+
+def picture(row: SlideRow) -> NDArray[np.uint8]:
+    assert row.unexplained is not None and row.unexplained_p95 is not None
+    return np.asarray(Image.open(io.BytesIO(row.unexplained)))
+
+
+def test_a_generated_slide_is_judged_and_the_judgement_kept(tmp_path: Path) -> None:
+    row = normalized_row(tmp_path, "generator")
+    assert row.seam is not None and row.seam.low <= row.seam.score <= row.seam.high
+    assert picture(row).shape == (5, 7) and picture(row).all()
+    assert row.unexplained_p95 == pytest.approx(np.percentile(picture(row), 95) / 10)
+    assert row.table_distance is None
+
+
+def test_a_table_is_judged_by_its_distance_to_the_generator(tmp_path: Path) -> None:
+    row = normalized_row(tmp_path, "lut")
+    assert row.seam is not None
+    assert row.table_distance is not None and row.table_distance > 0
+    assert row.unexplained is None and row.unexplained_p95 is None
+
+
+class Contrast(Recolourer):
+    """In a generator's place: another tone curve, for the whole slide alike, which is no fault."""
+
+    halo = 32
+
+    def __init__(self) -> None:
+        pass
+
+    def check_fits(self, slide: BlockReader) -> None:
+        pass
+
+    def recolour_rounded(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+        return contrasted(window[self.halo : -self.halo, self.halo : -self.halo])
+
+
+def contrasted(pixels: Pixels) -> Pixels:
+    return np.rint(255 * (pixels / 255.0) ** 1.5).astype(np.uint8)
+
+
+class Planting(IdentityNormalizer):
+    """A change of contrast, and nuclei that nobody saw in one tile."""
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        return LutNormalizer(Contrast(), self.white, 9, 20).prepare(slide, statistics)
+
+    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+        made = contrasted(pixels)
+        tile = made[2 * TILE : 3 * TILE, 4 * TILE : 5 * TILE]
+        for row, col in ((30, 40), (90, 180), (150, 70), (200, 200)):
+            tile[row : row + 20, col : col + 20] = (85, 60, 130)
+        return made
+
+
+def test_a_planted_hallucination_stands_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    white = tuple(int(value) for value in contrasted(np.array(WHITE)))
+    monkeypatch.setitem(output.MAKERS, "generator", lambda *_: Planting(white))  # type: ignore[arg-type]
+    found = picture(normalized_row(tmp_path, "generator")).astype(int)
+    assert np.unravel_index(found.argmax(), found.shape) == (2, 4)
+    assert found[2, 4] >= 50
+    found[2, 4] = 0
+    assert found.max() <= 15

@@ -1,0 +1,94 @@
+"""The hallucination map: planted nuclei stand out, a change of the whole slide's colours does not."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from made_store import WHITE, painted
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_stain.colour_table import ColourPairs, Table, fit_table
+from wsi_stain.geometry import TILE, BlockIndex, Size
+from wsi_stain.unexplained import map_png, unexplained, unexplained_map
+
+Pixels = NDArray[np.uint8]
+SHAPE = (4, 5)
+SIZE = Size(5 * TILE, 4 * TILE - 77)
+
+
+@pytest.fixture(scope="module")
+def source() -> Pixels:
+    return painted(SIZE, seed=2)
+
+
+def contrasted(pixels: Pixels) -> Pixels:
+    """Another tone curve, for the whole slide alike."""
+    return np.rint(255 * (pixels / 255.0) ** 1.6).astype(np.uint8)
+
+
+def fitted(source: Pixels, output: Pixels) -> Table:
+    pairs = ColourPairs()
+    pairs.add(source.reshape(-1, 3), output.reshape(-1, 3))
+    return fit_table(pairs, WHITE, tuple(contrasted(np.array(WHITE))))  # type: ignore[arg-type]
+
+
+def mapped(source: Pixels, output: Pixels, table: Table) -> NDArray[np.uint8]:
+    text = unexplained(source, output, np.ones(SHAPE, bool), table)
+    return unexplained_map({BlockIndex(0, 0): text}, SHAPE)
+
+
+def plant(pixels: Pixels, row: int, col: int, nuclei: int = 6) -> None:
+    """Put round nuclei of 18 px into a tile."""
+    y, x = np.mgrid[:TILE, :TILE]
+    tile = pixels[row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE]
+    for place in range(nuclei):
+        disc = np.hypot(y - 40 - 30 * place, x - 60 - 61 * (place % 3)) < 9
+        tile[disc] = (85, 60, 130)
+
+
+def test_planted_nuclei_stand_out_and_a_change_of_contrast_does_not(source: Pixels) -> None:
+    output = contrasted(source)
+    table = fitted(source, output)
+    calm = mapped(source, output, table)
+    assert calm.max() <= 5, "half a CIEDE2000"
+    plant(output, 2, 3)
+    found = mapped(source, output, table)
+    assert found[2, 3] >= 60
+    found[2, 3] = calm[2, 3]
+    np.testing.assert_array_equal(found, calm)
+
+
+def test_lost_nuclei_show(source: Pixels) -> None:
+    """What is missing is as bad as what is invented."""
+    with_nuclei, output = source.copy(), contrasted(source)
+    plant(with_nuclei, 1, 1)
+    assert mapped(with_nuclei, output, fitted(source, output))[1, 1] >= 60
+
+
+def test_grain_that_the_generator_smooths_away_counts_less_than_six_nuclei(source: Pixels) -> None:
+    grain, output = np.random.default_rng(0).normal(0, 6, source.shape), contrasted(source)
+    noisy = np.clip(source + grain, 0, 255).astype(np.uint8)
+    assert mapped(noisy, output, fitted(noisy, output)).max() <= 20
+
+
+def test_tiles_that_are_not_kept_are_nothing(source: Pixels) -> None:
+    kept = np.zeros(SHAPE, bool)
+    table = fitted(source, contrasted(source))
+    black = np.zeros_like(source)
+    assert not unexplained_map({BlockIndex(0, 0): unexplained(source, black, kept, table)}, SHAPE).any()
+    kept[3, 4] = True
+    found = unexplained_map({BlockIndex(0, 0): unexplained(source, black, kept, table)}, SHAPE)
+    assert np.argwhere(found).tolist() == [[3, 4]]
+
+
+def test_blocks_take_their_places_in_the_map(source: Pixels) -> None:
+    table, nothing = fitted(source, contrasted(source)), np.zeros_like(source)
+    text = unexplained(source, nothing, np.ones(SHAPE, bool), table)
+    whole = unexplained_map({BlockIndex(1, 2): text}, (16 + SHAPE[0], 32 + SHAPE[1]))
+    assert whole[16:, 32:].all() and not whole[:16].any() and not whole[:, :32].any()
+    picture = Image.open(io.BytesIO(map_png(whole)))
+    assert (picture.mode, picture.format) == ("L", "PNG")
+    np.testing.assert_array_equal(np.asarray(picture), whole)
