@@ -117,6 +117,10 @@ wsi_stain.looking
 wsi_stain.looks
 wsi_stain.pyramid
 wsi_stain.report
+wsi_stain.report.page
+wsi_stain.report.rows
+wsi_stain.report.summary
+wsi_stain.report.thumbnails
 wsi_stain.source_check
 wsi_stain.stain_sample
 wsi_stain.survey
