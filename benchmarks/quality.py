@@ -43,7 +43,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipelines.config import load_config
 from wsi_stain.augment import draw_perturbation, perturb
-from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments
+from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments, sparse_stains
 from wsi_stain.colour_table import ColourPairs, apply_table, fit_table
 from wsi_stain.geometry import TILE, Region, TileIndex
 from wsi_stain.metrics import ciede2000_map, ssim, texture
@@ -189,7 +189,7 @@ def normalizers(reference: Part, checkpoints: Mapping[str, Path]) -> Iterator[tu
     )
     yield "Reinhard", ReinhardNormalizer(*lab_moments(pool, stain.white))
     yield "Macenko", MacenkoNormalizer(stain)
-    yield "Vahadane", VahadaneNormalizer(pool, stain)
+    yield "Vahadane", VahadaneNormalizer(*sparse_stains(pool, stain.white), stain.white)
     for name, path in checkpoints.items():
         for mode in MODES:
             yield f"{name} / {mode}", load_normalizer(OutputConfig(mode=mode), path)  # type: ignore[arg-type]

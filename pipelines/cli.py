@@ -21,6 +21,7 @@ from pipelines.options import (
     DryRun,
     Formats,
     Masks,
+    Method,
     MppOption,
     Out,
     Output,
@@ -73,6 +74,7 @@ def run(
     config: Config = None,
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
+    method: Method = None,
     output: Output = None,
     formats: Formats = None,
     codec: Codec = None,
@@ -86,7 +88,7 @@ def run(
     from pipelines import run as pipeline
     from pipelines.config import chosen_config
 
-    overrides = overrides_of(mpp, slide_mpp, output, formats, workers, scheduler, keep_tiles or None, codec)
+    overrides = overrides_of(mpp, slide_mpp, output, formats, workers, scheduler, keep_tiles or None, codec, method)
     request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, say), masks)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
@@ -138,21 +140,29 @@ def train(
 @app.command()
 def normalize(
     store: Annotated[str, typer.Argument(help=f"Tile store of the slides to normalize: {STORE}.")],
-    checkpoint: Annotated[Path, typer.Option(callback=absolute, help="Checkpoint (safetensors) made by train or run.")],
     out: Out,
+    checkpoint: Annotated[
+        Path | None, typer.Option(callback=absolute, help="Checkpoint (safetensors) made by train or run.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", "-r", help=f"For a classical method: the reference's tile store, {STORE}."),
+    ] = None,
     config: Config = None,
+    method: Method = None,
     output: Output = None,
     formats: Formats = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Normalize the slides of a tile store with a trained checkpoint."""
+    """Normalize the slides of a tile store with a trained checkpoint, or by a classical method."""
     from pipelines import normalize as pipeline
     from pipelines.config import chosen_config
 
-    overrides = overrides_of(output=output, formats=formats, workers=workers, scheduler=scheduler)
-    request = pipeline.Request(absolute(as_place(store)), checkpoint, out, chosen_config(config, overrides, say))
+    overrides = overrides_of(output=output, formats=formats, workers=workers, scheduler=scheduler, method=method)
+    chosen, style = chosen_config(config, overrides, say), absolute(as_place(reference)) if reference else None
+    request = pipeline.Request(absolute(as_place(store)), checkpoint, style, out, chosen)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
 

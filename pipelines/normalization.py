@@ -160,7 +160,7 @@ class Normalization:
                 "software": f"wsi-stain {__version__}",
                 "checkpoint_sha256": model.digest,
                 "template": model.template,
-                "output": self.output.mode,
+                "output": self.output.name,
                 "source_fingerprint": fingerprint(record.fingerprint),
                 "icc_policy": record.icc_policy,
                 "run_fingerprint": products.key,

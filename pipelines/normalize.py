@@ -1,4 +1,4 @@
-"""The `normalize` command: re-stain the slides of a tile store with a trained checkpoint."""
+"""The `normalize` command: re-stain the slides of a tile store with a trained checkpoint, or by a classical method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.config import RunConfig
-from pipelines.model import Model
+from pipelines.model import Model, chosen_style
 from pipelines.normalization import Normalization
 from pipelines.plans import expected_output
 from pipelines.products import Products, check_formats
@@ -18,7 +18,7 @@ from pipelines.progress import Progress, tell
 from pipelines.results import failed_row, finish, finished_row, judged
 from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, product_stems
-from wsi_stain.errors import LeaseError
+from wsi_stain.errors import ConfigError, LeaseError
 from wsi_stain.executor import Executor, Flow, drive, open_executor
 from wsi_stain.finished import Finished, load_finished, save_finished
 from wsi_stain.journal import remove_partials
@@ -33,10 +33,11 @@ from wsi_stain.store import StoredSlide
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain normalize` was asked for."""
+    """What `wsi-stain normalize` was asked for: Pix2Pix takes a checkpoint, a classical method also a tile store."""
 
     store: Place
-    checkpoint: Path
+    checkpoint: Path | None
+    reference: Place | None
     out: Path
     config: RunConfig
 
@@ -47,9 +48,9 @@ def plan(request: Request) -> Stored:
     Raises:
         StoreError: There is no store, or no complete slide in it.
         CheckpointError: The checkpoint is none, or is damaged.
-        ConfigError: A format cannot be written here.
+        ConfigError: A format cannot be written here, or there is no reference that the method can be had from.
     """
-    Model.load(request.checkpoint)
+    _check_reference(request)
     check_formats(request.config.formats)
     return stored_slides(request.store)
 
@@ -73,12 +74,12 @@ def run(request: Request, console: Console) -> int:
     Returns:
         0, or 3 when some slides failed.
     """
-    model, workspace, found = Model.load(request.checkpoint), Workspace(request.out), plan(request)
+    workspace, found = Workspace(request.out), plan(request)
     sources = [_source(slide) for slide in found.slides]
     with lease(request.out) as check, Progress(console) as progress, open_executor(request.config.executor) as executor:
         remove_partials(request.out)
         workspace.mark()
-        stains = _pooled(found.slides)
+        model, stains = _model(request, workspace), _pooled(found.slides)
         shared = Normalization(workspace, model, request.config, product_stems(sources), check, progress.say, stains)
         flows = {
             source.slide_id: normalize_flow(slide, source, shared, time.monotonic())
@@ -87,6 +88,43 @@ def run(request: Request, console: Console) -> int:
         rows = collected(executor, flows, sources, progress) + _damaged_rows(found, progress)
         check()
         return finish(workspace, rows, request.config, model, console)
+
+
+def _check_reference(request: Request) -> None:
+    """Refuse what the method cannot use, before any work."""
+    method = request.config.output.method
+    if request.checkpoint is not None and request.reference is not None:
+        raise ConfigError("Both --checkpoint and --reference were given", "Give one of them")
+    if method == "pix2pix":
+        if request.checkpoint is None:
+            raise ConfigError(
+                "Pix2Pix needs a trained generator",
+                "Give --checkpoint FILE, or a classical --method such as macenko with --reference STORE",
+            )
+        Model.load(request.checkpoint)
+    elif request.checkpoint is not None:
+        chosen_style(method, request.checkpoint, ())
+    elif request.reference is None:
+        raise ConfigError(f"There is no reference for --method {method}", "Give --reference STORE")
+    else:
+        stored_slides(request.reference)
+
+
+def _model(request: Request, workspace: Workspace) -> Model:
+    method = request.config.output.method
+    if method == "pix2pix":
+        assert request.checkpoint is not None
+        return Model.load(request.checkpoint)
+    references = _references(request.reference) if request.reference is not None else []
+    return Model.of_style(chosen_style(method, request.checkpoint, references), workspace.style)
+
+
+def _references(store: Place) -> list[StoredSlide]:
+    """All slides of the reference's store but those set aside for testing; StoreError where one is damaged."""
+    found = stored_slides(store)
+    for error in found.damaged.values():
+        raise error
+    return [slide for slide in found.slides if slide.record.split != "test"]
 
 
 def normalize_flow(

@@ -50,6 +50,12 @@ Output = Annotated[
     str | None,
     typer.Option("--output", help="What becomes of generated pixels: generator, guard, lut, or auto. [default: auto]"),
 ]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method", help="pix2pix, or a classical one at slide level: reinhard, macenko, vahadane. [default: pix2pix]"
+    ),
+]
 Formats = Annotated[
     list[str] | None,
     typer.Option(
@@ -95,11 +101,12 @@ def overrides_of(
     scheduler: str | None = None,
     keep_tiles: bool | None = None,
     codec: str | None = None,
+    method: str | None = None,
 ) -> dict[str, Any]:
     """Command-line options as the nested sections of a configuration."""
     return {
         "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}, "codec": codec},
-        "output": {"mode": output},
+        "output": {"method": method, "mode": output},
         "formats": formats or None,
         "executor": {"workers": workers, "scheduler": scheduler},
         "keep_tiles": keep_tiles,

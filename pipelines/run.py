@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.config import RunConfig, device
-from pipelines.model import Model
+from pipelines.model import Model, chosen_style
 from pipelines.normalization import Normalization
 from pipelines.normalize import collected, normalize_flow, standing_flow
 from pipelines.opening import unusable
@@ -106,7 +106,14 @@ def run(request: Request, console: Console) -> int:
         shared = replace(shared, stains=group_stains(executor, usable, shared, progress))
         rows = _rows(executor, jobs, refused, shared, progress)
         check()
-        return finish(workspace, rows, config, model, console, trained_here=request.checkpoint is None)
+        return finish(
+            workspace,
+            rows,
+            config,
+            model,
+            console,
+            trained_here=request.checkpoint is None and config.output.method == "pix2pix",
+        )
 
 
 def _rows(
@@ -202,7 +209,10 @@ def slides_and_references(request: Request) -> tuple[list[SlideSource], list[Sli
 def _check(request: Request) -> None:
     if not request.references and request.checkpoint is None:
         raise ConfigError("There is no style to normalize to", "Give --reference SLIDE, or --checkpoint FILE")
-    if request.checkpoint is not None:
+    method = request.config.output.method
+    if request.checkpoint is not None and method != "pix2pix":
+        chosen_style(method, request.checkpoint, ())
+    elif request.checkpoint is not None:
         checkpoint = Checkpoint.load(request.checkpoint)
         if (mpp := request.config.tiling.slide.mpp) is not None:
             checkpoint.check_fits(Mpp(mpp, mpp))
@@ -212,9 +222,12 @@ def _check(request: Request) -> None:
 def _model(
     request: Request, references: Sequence[SlideSource], workspace: Workspace, executor: Executor, progress: Progress
 ) -> Model:
-    """The checkpoint given, or the one trained on the references."""
+    """The checkpoint given, or the one trained on the references; for a classical method what it takes from either."""
+    method = request.config.output.method
     if request.checkpoint is not None:
-        return Model.load(request.checkpoint)
+        if method == "pix2pix":
+            return Model.load(request.checkpoint)
+        return Model.of_style(chosen_style(method, request.checkpoint, ()), workspace.style)
     TileStore.create(workspace.reference)
     for result in tile_all(executor, references, workspace.reference, request.config.tiling, progress):
         if result.error is not None:
@@ -223,6 +236,8 @@ def _model(
             ) from result.error
     store = TileStore(workspace.reference)
     slides = [store[source.slide_id] for source in references]
+    if method != "pix2pix":
+        return Model.of_style(chosen_style(method, None, slides), workspace.style)
     return Model.load(trained(slides, request.config.training, workspace.training, progress, device()))
 
 

@@ -40,6 +40,11 @@ class Workspace:
         """Where training leaves its checkpoint, metrics and panels."""
         return self.out / "training"
 
+    @property
+    def style(self) -> Path:
+        """What a classical method took from the reference."""
+        return self.out / "work" / "style.json"
+
     def mark(self) -> None:
         """Mark the directory as a run's output, so that no search for slides enters it."""
         if not (self.out / OUTPUT_MARK).exists():

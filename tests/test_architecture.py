@@ -85,6 +85,7 @@ wsi_stain.store.reading
 wsi_stain.store.record
 wsi_stain.store.tile_store
 wsi_stain.store.writing
+wsi_stain.style
 wsi_stain.suspects
 wsi_stain.synthetic
 wsi_stain.synthetic_canvas

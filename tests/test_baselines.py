@@ -1,4 +1,4 @@
-"""Reinhard and Macenko on slides held in memory: style comes across, glass and cut tiles are handled."""
+"""Reinhard, Macenko and Vahadane on slides held in memory: style comes across, glass and cut tiles are handled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_stain import WHITE, he_pixels
 
-from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments
+from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments, sparse_stains
 from wsi_stain.errors import NoTissueError
 from wsi_stain.geometry import TILE, Mpp, Region, Size
 from wsi_stain.metrics import ciede2000
@@ -56,7 +56,7 @@ def test_the_source_comes_much_closer_to_the_truth(method: str, source: np.ndarr
     if method == "Reinhard":
         normalizer = ReinhardNormalizer(*lab_moments(target, WHITE))
     elif method == "Vahadane":
-        normalizer = VahadaneNormalizer(target.reshape(-1, 3), slide_statistics(target.reshape(-1, 3), WHITE, "glass"))
+        normalizer = VahadaneNormalizer(*sparse_stains(target.reshape(-1, 3), WHITE), WHITE)
     else:
         normalizer = MacenkoNormalizer(slide_statistics(target.reshape(-1, 3)[::4], WHITE, "glass"))
     slide = PixelSlide(source)
@@ -73,7 +73,7 @@ def test_the_reference_itself_hardly_changes(target: np.ndarray) -> None:
     for normalizer, most in (
         (ReinhardNormalizer(*lab_moments(target, WHITE)), 1.0),
         (MacenkoNormalizer(statistics), 2.0),
-        (VahadaneNormalizer(target.reshape(-1, 3), statistics), 2.0),
+        (VahadaneNormalizer(*sparse_stains(target.reshape(-1, 3), WHITE), WHITE), 2.0),
     ):
         result = normalizer.apply(target, slide.kept, normalizer.prepare(slide, statistics))
         assert ciede2000(result, target) < most
@@ -85,7 +85,7 @@ def test_tiles_that_are_not_needed_are_white(method: str, source: np.ndarray) ->
     if method == "Reinhard":
         normalizer = ReinhardNormalizer(*lab_moments(source, OTHER_WHITE), white=(250, 228, 233))
     elif method == "Vahadane":
-        normalizer = VahadaneNormalizer(source.reshape(-1, 3), statistics, white=(250, 228, 233))
+        normalizer = VahadaneNormalizer(*sparse_stains(source.reshape(-1, 3), OTHER_WHITE), OTHER_WHITE)
     else:
         normalizer = MacenkoNormalizer(statistics)
     slide = PixelSlide(source)

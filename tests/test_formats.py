@@ -50,7 +50,7 @@ class Laboratory:
         )
         told = io.StringIO()
         console = Console(file=told, width=200)
-        assert normalize.run(normalize.Request(self.store, self.checkpoint, out, config), console) == 0
+        assert normalize.run(normalize.Request(self.store, self.checkpoint, None, out, config), console) == 0
         return told.getvalue()
 
 

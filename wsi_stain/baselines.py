@@ -1,4 +1,4 @@
-"""What Pix2Pix is measured against: Reinhard and Macenko, at slide level, behind the protocol of `output`.
+"""What Pix2Pix is measured against: Reinhard, Macenko and Vahadane, at slide level, behind the protocol of `output`.
 
 Neither needs neighbouring pixels (halo 0). Knows no files.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skimage.color import lab2rgb, rgb2lab
 
 from wsi_stain.artifact import STATISTICS, Artifact, packed, statistics_of
-from wsi_stain.errors import NoTissueError
+from wsi_stain.errors import ConfigError, NoTissueError
 from wsi_stain.geometry import TILE, Region
 from wsi_stain.reader import BlockReader
 from wsi_stain.stain import Rgb, StainStatistics, od_table
@@ -31,6 +31,8 @@ _TILES = 100
 _SPARSE_PIXELS = 10_000
 _SPARSITY = 0.1
 _STAINED_OD = 0.15
+_SPARSE_LEAST = 100
+_LEAVE_OUT = "Check the tissue mask, or leave the slide out"
 
 
 class ReinhardNormalizer:
@@ -120,26 +122,27 @@ class VahadaneNormalizer:
     images, IEEE Trans. Med. Imaging 35, 1962-1971, equations 7 and 9; the dictionary is scikit-learn's.
 
     Args:
-        reference_pixels: (N, 3) RGB of the reference's tissue.
-        reference: Stain of the reference, for its white.
-        white: What tiles that are not needed become, RGB.
+        reference_vectors: Unit OD vectors of the reference's hematoxylin and eosin; see `sparse_stains`.
+        reference_amounts: The 99th percentile of each one's amount, OD.
+        reference_white: Colour of the reference's glass, RGB from 0 to 255; also what tiles not needed become.
     """
 
     halo = 0
 
     def __init__(
-        self, reference_pixels: Pixels, reference: StainStatistics, white: tuple[int, int, int] = (255, 255, 255)
+        self, reference_vectors: tuple[Rgb, Rgb], reference_amounts: tuple[float, float], reference_white: Rgb
     ) -> None:
-        self._reference_white = np.asarray(reference.white, np.float32) + 1
-        self._vectors, self._amounts = _sparse_stains(reference_pixels, reference.white)
-        self.white = white
+        self._vectors, self._amounts = np.asarray(reference_vectors), np.asarray(reference_amounts)
+        self._reference_white = np.asarray(reference_white, np.float32) + 1
+        red, green, blue = (round(value) for value in reference_white)
+        self.white = red, green, blue
 
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
         """Find the slide's own vectors and amounts on a spread of its tissue tiles."""
         tiles = choose_tiles(slide, _TILES)
         pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]
-        vectors, amounts = _sparse_stains(np.concatenate(pixels).reshape(-1, 3), statistics.white)
-        return {STATISTICS: packed(statistics), VECTORS: vectors, AMOUNTS: amounts}
+        vectors, amounts = sparse_stains(np.concatenate(pixels).reshape(-1, 3), statistics.white)
+        return {STATISTICS: packed(statistics), VECTORS: np.asarray(vectors), AMOUNTS: np.asarray(amounts)}
 
     def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
@@ -153,13 +156,31 @@ class VahadaneNormalizer:
         return result
 
 
-def _sparse_stains(pixels: Pixels, white: Rgb) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Unit OD vectors of hematoxylin and eosin, (2, 3), and the 99th percentile of each one's amount, (2,)."""
-    from sklearn.decomposition import DictionaryLearning
+def sparse_stains(pixels: Pixels, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[float, float]]:
+    """Stain vectors after Vahadane et al. (2016), equation 7: a sparse non-negative dictionary of two.
 
+    Args:
+        pixels: RGB, (N, 3).
+        white: The slide's white point.
+
+    Returns:
+        Unit OD vectors of hematoxylin and eosin, and the 99th percentile of each one's amount.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+        NoTissueError: Hardly any pixel is stained.
+    """
+    try:
+        from sklearn.decomposition import DictionaryLearning
+    except ImportError as error:
+        raise ConfigError(
+            "Vahadane's method needs scikit-learn, which is not installed", "pip install 'wsi-stain[baselines]'"
+        ) from error
     table = od_table(white)
     od = np.stack([table[pixels[:, c], c] for c in range(3)], axis=-1)
     od = od[od.mean(axis=1) > _STAINED_OD]
+    if len(od) < _SPARSE_LEAST:
+        raise NoTissueError(f"Only {len(od)} stained pixels were found, expected at least {_SPARSE_LEAST}", _LEAVE_OUT)
     sample = od[np.linspace(0, len(od) - 1, min(len(od), _SPARSE_PIXELS)).astype(np.intp)].astype(np.float64)
     learner = DictionaryLearning(
         2, alpha=_SPARSITY, fit_algorithm="cd", transform_algorithm="lasso_cd", positive_code=True, positive_dict=True,
@@ -169,7 +190,8 @@ def _sparse_stains(pixels: Pixels, white: Rgb) -> tuple[NDArray[np.float64], NDA
     vectors = learner.fit(sample).components_
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = vectors[np.argsort(-vectors[:, 0])]  # hematoxylin absorbs more red
-    return vectors, np.percentile(np.maximum(od @ np.linalg.pinv(vectors), 0), 99, axis=0)
+    hematoxylin, eosin = np.percentile(np.maximum(od @ np.linalg.pinv(vectors), 0), 99, axis=0)
+    return (_triple(vectors[0]), _triple(vectors[1])), (float(hematoxylin), float(eosin))
 
 
 def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:
@@ -186,7 +208,7 @@ def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:
     od = sum(table[pixels[..., c], c] for c in range(3)) / 3
     stained = pixels[od > _STAINED_OD]
     if not len(stained):
-        raise NoTissueError("No stained pixel was found", "Check the tissue mask, or leave the slide out")
+        raise NoTissueError("No stained pixel was found", _LEAVE_OUT)
     lab = rgb2lab(stained)
     return _triple(lab.mean(axis=0)), _triple(lab.std(axis=0))
 

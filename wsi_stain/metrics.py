@@ -1,9 +1,12 @@
-"""How far two images lie apart. Pure functions of RGB uint8 images of one shape, (h, w, 3), or of pixels, (..., 3).
+"""How far two images lie apart, and how alike slides look: pure functions.
 
-`a` is the image judged, `b` the truth.
+Images are RGB uint8 of one shape, (h, w, 3), pixels (..., 3).
+`a` is the image judged, `b` the truth or the reference. Structure is in `likeness`, nuclei kept in `nuclei`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +68,49 @@ def lab_wasserstein(a: Rgb8, b: Rgb8) -> tuple[float, float, float]:
     lab_a, lab_b = (rgb2lab(image).reshape(-1, 3) for image in (a, b))
     light, green_red, blue_yellow = (float(wasserstein_distance(lab_a[:, c], lab_b[:, c])) for c in range(3))
     return light, green_red, blue_yellow
+
+
+def lab_wasserstein_windows(a: Rgb8, b: Rgb8, side: int = 64) -> float:
+    """Mean over windows of the sum of `lab_wasserstein`: histogram matching games the distance of whole images.
+
+    Args:
+        a: (h, w, 3).
+        b: The same place.
+        side: Of the square windows, px; those at the far edges may be smaller.
+    """
+    corners = [(top, left) for top in range(0, a.shape[0], side) for left in range(0, a.shape[1], side)]
+    windows = [np.s_[top : top + side, left : left + side] for top, left in corners]
+    return float(np.mean([sum(lab_wasserstein(a[window], b[window])) for window in windows]))
+
+
+def normalized_median_intensity(pixels: Rgb8) -> float:
+    """Median over 95th percentile of the mean of R, G and B, 0 to 1: how bright tissue is beside its brightest.
+
+    Basavanhally and Madabhushi (2013), EM-based segmentation-driven color standardization of digitized histopathology,
+    Proc. SPIE 8676, 86760G. Its spread over the slides of a cohort tells how unlike they are.
+
+    Args:
+        pixels: Of tissue, (..., 3), at least one that is not black.
+    """
+    median, high = np.percentile(pixels.reshape(-1, 3).mean(axis=1), [50, 95])
+    return float(median / high)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Standard deviation (n - 1) and coefficient of variation, that over the mean; NaN for fewer than two values."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    deviation = float(np.std(values, ddof=1))
+    return deviation, deviation / float(np.mean(values))
+
+
+def share_of_gap(score: float, untouched: float, oracle: float) -> float:
+    """How much of the way from the score of doing nothing to the best possible one is gone: 0, 1, below 0 if worse.
+
+    NaN where there is no way to go.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.float64(score - untouched) / np.float64(oracle - untouched))
 
 
 def texture(a: Rgb8, b: Rgb8) -> tuple[float, ...]:

@@ -25,16 +25,19 @@ from wsi_stain.precision import Precision, settled
 from wsi_stain.reader import BlockReader
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics
+from wsi_stain.style import Classic, load_style
 from wsi_stain.table_output import LutNormalizer
 
+Method = Literal["pix2pix"] | Classic
 Mode = Literal["auto", "generator", "guard", "lut"]
 Rgb8: TypeAlias = tuple[int, int, int]
 
 
 class OutputConfig(Settings):
-    """What becomes of the generated pixels.
+    """How slides are normalized, and what becomes of the generated pixels.
 
     Attributes:
+        method: `pix2pix`, or a classical method at slide level, for which no other setting here counts.
         mode: `generator`: as they are. `guard`: the source with the smooth part of the change. `lut`: one colour table
             per slide, fitted to the generator, applied to every pixel. `auto`: `generator` on a GPU, `lut` without.
         core: Side of the square that one pass of the generator yields, px; a multiple of 256. Part of the fixed shape.
@@ -45,6 +48,7 @@ class OutputConfig(Settings):
         threads: CPU threads of one worker process. The executor starts one process per core.
     """
 
+    method: Method = "pix2pix"
     mode: Mode = "auto"
     core: int = Field(default=1024, ge=TILE, le=4096, multiple_of=TILE)
     precision: Precision = "auto"
@@ -58,6 +62,11 @@ class OutputConfig(Settings):
         precision = settled(self.precision, torch.device(device))
         mode = self.mode if self.mode != "auto" else "generator" if device.startswith("cuda") else "lut"
         return self.model_copy(update={"mode": mode, "precision": precision})
+
+    @property
+    def name(self) -> str:
+        """The classical method, or the mode of Pix2Pix."""
+        return self.mode if self.method == "pix2pix" else self.method
 
 
 class Normalizer(Protocol):
@@ -134,25 +143,33 @@ def _table(recolourer: Recolourer, white: Rgb8, config: OutputConfig) -> LutNorm
 
 
 MAKERS: dict[str, Maker] = {"generator": _generator, "guard": _guard, "lut": _lut}
-"""By mode, what makes a normalizer: of a checkpoint, the output's white, settings, and a device as torch names it."""
+"""By mode of Pix2Pix, what makes a normalizer: of a checkpoint, the output's white, settings, and a device."""
 
 
 def load_normalizer(
     config: OutputConfig, checkpoint: Path, device: str = "cpu", digest: str | None = None
 ) -> Normalizer:
-    """The normalizer for a checkpoint; loaded once per process, whatever the number of calls.
+    """The normalizer for a checkpoint, or for a style; loaded once per process, whatever the number of calls.
 
     Args:
-        config: What to make of the generated pixels.
-        checkpoint: The checkpoint's file.
+        config: The method, and what to make of generated pixels.
+        checkpoint: The checkpoint's file; for classical methods that of the style.
         device: As torch names it.
         digest: SHA-256 of the file as the run knows it; computed when None.
 
     Raises:
-        CheckpointError: The file is no checkpoint, or no longer the one that the run began with.
+        CheckpointError: The file is no such thing, or no longer the one that the run began with.
     """
+    digest = digest or file_digest(checkpoint)
+    if config.method != "pix2pix":
+        return _classic(checkpoint, digest)
     config = config.resolved(device)
-    return _loaded(MAKERS[config.mode], config, checkpoint, device, digest or file_digest(checkpoint))
+    return _loaded(MAKERS[config.mode], config, checkpoint, device, digest)
+
+
+@cache
+def _classic(path: Path, digest: str) -> Normalizer:
+    return load_style(path, digest).normalizer()
 
 
 @cache
