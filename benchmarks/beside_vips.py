@@ -13,6 +13,7 @@ import argparse
 import os
 import tempfile
 import time
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -32,7 +33,7 @@ from wsi_stain.output import MAKERS, IdentityNormalizer, OutputConfig, Rgb8, loa
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.pyramid import stitch_slide
 from wsi_stain.stain import Template, slide_statistics
-from wsi_stain.store import SlideRecord, TileStore
+from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 
 
 def stored_slide(folder: Path, size: Size) -> Pixels:
@@ -86,8 +87,7 @@ def normalize_tasks(folder: Path, size: Size, jpeg: JpegConfig) -> list[Normaliz
     save_artifact(folder / "artifact.npz", {})
     return [
         NormalizeTask(
-            store=folder / "store",
-            slide_id="slide",
+            slide=partial(StoredSlide, folder / "store" / "slide"),
             block=block,
             checkpoint=folder / "checkpoint.safetensors",
             digest=digest,

@@ -81,6 +81,7 @@ def run(
     masks: Masks = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Store no tiles: read pixels from the slides.")] = False,
     keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the slides' tiles in OUT/work.")] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -89,6 +90,7 @@ def run(
     from pipelines.config import chosen_config
 
     overrides = overrides_of(mpp, slide_mpp, output, formats, workers, scheduler, keep_tiles or None, codec, method)
+    overrides["stream"] = stream or None
     request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, say), masks)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 

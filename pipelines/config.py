@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.products import Format
 from wsi_stain.blockfile import JpegConfig
@@ -32,6 +32,7 @@ class RunConfig(Settings):
         jpeg: How the pyramids' tiles are compressed; an OME-Zarr is lossless.
         formats: What is made of each slide: ome-tiff, ome-zarr, dicom; the report links to the first.
         executor: Where the work runs.
+        stream: Read pixels from the slides' own files; no tiles of theirs are stored.
         keep_tiles: Keep each slide's tiles in the store after its pyramid is written.
     """
 
@@ -41,12 +42,21 @@ class RunConfig(Settings):
     jpeg: JpegConfig = JpegConfig()
     formats: tuple[Format, ...] = Field(default=("ome-tiff",), min_length=1)
     executor: ExecutorConfig = ExecutorConfig()
+    stream: bool = False
     keep_tiles: bool = False
 
     @field_validator("formats")
     @classmethod
     def _once_each(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
         return tuple(dict.fromkeys(formats))
+
+    @model_validator(mode="after")
+    def _streams_or_stores(self) -> RunConfig:
+        if self.stream and self.keep_tiles:
+            raise ValueError("stream stores no tiles that keep_tiles could keep: choose one of them")
+        if self.stream and self.tiling.codec != "lossless":
+            raise ValueError("stream stores no tiles, it shows the slide's own pixels: leave tiling.codec lossless")
+        return self
 
 
 def configs_directory() -> Path:

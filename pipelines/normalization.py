@@ -14,10 +14,10 @@ from pipelines.products import SUFFIXES, Product, Products, product_name
 from pipelines.workspace import Workspace
 from wsi_stain import __version__, blockfile
 from wsi_stain.dicom_writer import DicomTask, write_dicom
+from wsi_stain.errors import UnreadableError
 from wsi_stain.executor import Task
 from wsi_stain.finished import Origin
 from wsi_stain.geometry import BlockIndex, Mpp
-from wsi_stain.grid import TileGrid
 from wsi_stain.identity import effective_config
 from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
 from wsi_stain.journal import fingerprint, partial_directory
@@ -25,7 +25,8 @@ from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainStatistics
-from wsi_stain.store import StoredSlide
+from wsi_stain.store import StoredSlide, TiledSlide
+from wsi_stain.tiling import check_holes
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,12 @@ class Normalization:
         names = (product_name(self.stems[slide_id], kind) for kind in SUFFIXES)
         return any((self.workspace.out / name).exists() for name in names)
 
-    def origin(self, slide: StoredSlide, source: SlideSource, file: Path | None) -> Origin:
+    def origin(self, slide: TiledSlide, source: SlideSource, file: Path | None) -> Origin:
         """What a slide's products are made from; `file` is None where only its tiles are known."""
         profile = self.model.icc_profile
         return Origin(
             slide=file and file.absolute(),
-            tiles=str(slide.path),
+            tiles=str(slide.path) if isinstance(slide, StoredSlide) else None,
             reading=effective_config(source, self.config.tiling).slide,
             fingerprint=slide.record.fingerprint,
             icc_sha256=hashlib.sha256(profile).hexdigest() if profile else None,
@@ -90,11 +91,10 @@ class Normalization:
             stain=slide.record.stain,
         )
 
-    def prepare(self, slide: StoredSlide, slide_id: str, products: Products) -> Task:
+    def prepare(self, slide: TiledSlide, slide_id: str, products: Products) -> Task:
         """The task that measures what a slide's blocks share."""
         task = PrepareTask(
-            store=slide.path.parent,
-            slide_id=slide.record.slide_id,
+            slide=slide.opener,
             checkpoint=self.model.path,
             digest=self.model.digest,
             output=self.output,
@@ -106,20 +106,16 @@ class Normalization:
         )
         return Task(prepare_slide, task, "prepare")
 
-    def blocks(self, slide: StoredSlide, products: Products) -> list[Task]:
+    def blocks(self, slide: TiledSlide, products: Products) -> list[Task]:
         """The tasks that normalize a slide's blocks, in row-major order; all leave lossless shards where these miss."""
         zarr = partial_directory(products.product("ome-zarr").path) if "ome-zarr" in products.missing else None
-        blocks = TileGrid(slide.size, slide.tissue, slide.kept).blocks()
-        tasks = [self._block_task(slide, products, block, zarr) for block in blocks]
+        tasks = [self._block_task(slide, products, block, zarr) for block in slide.grid.blocks()]
         return [Task(normalize_block, task, "normalize") for task in tasks]
 
-    def _block_task(
-        self, slide: StoredSlide, products: Products, block: BlockIndex, zarr: Path | None
-    ) -> NormalizeTask:
+    def _block_task(self, slide: TiledSlide, products: Products, block: BlockIndex, zarr: Path | None) -> NormalizeTask:
         name = f"{block.row}_{block.col}"
         return NormalizeTask(
-            store=slide.path.parent,
-            slide_id=slide.record.slide_id,
+            slide=slide.opener,
             block=block,
             checkpoint=self.model.path,
             digest=self.model.digest,
@@ -133,7 +129,26 @@ class Normalization:
             zarr=zarr,
         )
 
-    def stitches(self, slide: StoredSlide, products: Products, receipts: Sequence[Mapping[str, Any]]) -> list[Task]:
+    def holes(
+        self, slide: TiledSlide, source: SlideSource, products: Products, receipts: Sequence[Mapping[str, Any]]
+    ) -> int:
+        """How many of a slide's tiles cannot be read from its file: known of a stored one, found in a streamed one's.
+
+        Raises:
+            UnreadableError: There are too many; their blocks will be read anew.
+        """
+        found = sum(len(receipt["holes"]) for receipt in receipts)
+        try:
+            check_holes(source.relative, found, int(slide.kept.sum()), self.config.tiling.max_holes)
+        except UnreadableError:
+            for receipt in receipts:
+                if receipt["holes"]:  # a fault of the network may be over when the command is run again
+                    row, col = receipt["block"]
+                    (products.blocks / f"{row}_{col}.json").unlink(missing_ok=True)
+            raise
+        return slide.record.holes + found
+
+    def stitches(self, slide: TiledSlide, products: Products, receipts: Sequence[Mapping[str, Any]]) -> list[Task]:
         """The tasks that assemble a slide's pyramids, given the blocks' receipts."""
         pyramids = [products.tiff]
         if "ome-zarr" in products.missing:
@@ -142,7 +157,7 @@ class Normalization:
         return [Task(stitch_slide, task, "stitch") for task in tasks]
 
     def _stitch_task(
-        self, slide: StoredSlide, products: Products, product: Product, receipts: Sequence[Mapping[str, Any]]
+        self, slide: TiledSlide, products: Products, product: Product, receipts: Sequence[Mapping[str, Any]]
     ) -> StitchTask:
         model, record = self.model, slide.record
         made = [receipt for receipt in receipts if receipt["product"]]

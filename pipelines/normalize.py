@@ -28,7 +28,7 @@ from wsi_stain.report import SlideRow
 from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainStatistics
 from wsi_stain.stain_pool import pooled_by_group
-from wsi_stain.store import StoredSlide
+from wsi_stain.store import StoredSlide, TiledSlide
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def _references(store: Place) -> list[StoredSlide]:
 
 
 def normalize_flow(
-    slide: StoredSlide, source: SlideSource, shared: Normalization, started: float, file: Path | None = None
+    slide: TiledSlide, source: SlideSource, shared: Normalization, started: float, file: Path | None = None
 ) -> Flow:
-    """Normalize one stored slide into its products.
+    """Normalize one slide into its products.
 
     Args:
-        slide: Its tiles.
+        slide: Its tiles, stored or streamed.
         source: Its place in the list: the names of its row and its products.
         shared: What all slides of the run share.
         started: When work on the slide began, by time.monotonic().
@@ -150,11 +150,12 @@ def normalize_flow(
     shared.model.check_colours(slide.record)
     (prepared,) = yield [shared.prepare(slide, source.slide_id, products)]
     receipts = yield shared.blocks(slide, products)
+    holes = shared.holes(slide, source, products, receipts)
     shared.check_lease()
     pyramids = yield shared.stitches(slide, products, receipts)
     if "dicom" in products.missing:
         yield [shared.dicom(source.slide_id, products, pyramids[0])]
-    row = finished_row(slide, source, products, time.monotonic() - started).model_copy(
+    row = finished_row(slide, source, products, holes, time.monotonic() - started).model_copy(
         update=judged(slide, shared.output.mode, prepared, receipts)
     )
     save_finished(products.place, Finished(products.key, row, shared.origin(slide, source, file), slide.grid))

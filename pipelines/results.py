@@ -26,7 +26,7 @@ from wsi_stain.output import Mode
 from wsi_stain.report import SlideRow, after_thumbnail, write_report, write_sheet, write_summary
 from wsi_stain.seams import seam_score
 from wsi_stain.slides import SlideSource
-from wsi_stain.store import StoredSlide
+from wsi_stain.store import TiledSlide
 from wsi_stain.unexplained import PER_UNIT, map_png, unexplained_map
 
 _VERSIONS = ("torch", "numpy", "openslide-python", "zarr", "distributed", "imagecodecs", "scikit-image")
@@ -47,9 +47,9 @@ def failed_row(source: SlideSource, error: Exception, seconds: float) -> SlideRo
     )
 
 
-def finished_row(slide: StoredSlide, source: SlideSource, products: Products, seconds: float) -> SlideRow:
+def finished_row(slide: TiledSlide, source: SlideSource, products: Products, holes: int, seconds: float) -> SlideRow:
     """The row of a slide whose products stand."""
-    tiles, holes = int(slide.kept.sum()), slide.record.holes
+    tiles = int(slide.kept.sum())
     row = SlideRow(
         slide=source.relative,
         slide_id=source.slide_id,
@@ -70,7 +70,7 @@ def finished_row(slide: StoredSlide, source: SlideSource, products: Products, se
 
 
 def judged(
-    slide: StoredSlide, mode: Mode, prepared: Mapping[str, Any], receipts: Sequence[Mapping[str, Any]]
+    slide: TiledSlide, mode: Mode, prepared: Mapping[str, Any], receipts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The fields of a slide's row that say how good its normalization is.
 

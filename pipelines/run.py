@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
 from wsi_stain.finished import load_finished
 from wsi_stain.geometry import Mpp
+from wsi_stain.identity import TilingConfig
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
 from wsi_stain.looking import LookTask, identify_slide
@@ -35,6 +36,7 @@ from wsi_stain.slides import SlideSource, find_slides, with_details
 from wsi_stain.stain import StainStatistics
 from wsi_stain.stain_pool import pooled_by_group
 from wsi_stain.store import TileStore
+from wsi_stain.streaming import StreamTask, drop_survey, load_streamed, stream_slide
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,37 @@ class Job:
     Attributes:
         source: The slide as it is listed: its row, its products.
         tiled_as: The slide as its store knows it; a reference keeps its own name there.
-        store: The tile store.
+        store: The tile store; None reads the tiles from the slide's file.
+        survey: Where a slide that is not tiled keeps its survey.
         keep_tiles: Whether the tiles stay when the products are written.
     """
 
     source: SlideSource
     tiled_as: SlideSource
-    store: Path
+    store: Path | None
+    survey: Path
     keep_tiles: bool
+
+    def tiles_flow(self, config: TilingConfig, say: Callable[[str], None]) -> Flow:
+        """Tile or survey the slide; nothing to do where that stands.
+
+        Returns:
+            The slide, ready to be normalized.
+        """
+        if self.store is not None:
+            yield from tile_flow(self.tiled_as, self.store, config, say)
+            return TileStore(self.store)[self.tiled_as.slide_id]
+        (receipt,) = yield [Task(stream_slide, StreamTask(self.tiled_as, config, self.survey), "survey")]
+        if receipt["redone_because"] is not None:
+            say(f"{self.source.relative}: surveyed again, because {receipt['redone_because']}")
+        return load_streamed(self.survey, self.tiled_as, config)
+
+    def tidy(self) -> None:
+        """Remove what only the making of the products needed."""
+        if self.store is None:
+            drop_survey(self.survey)
+        elif not self.keep_tiles:
+            TileStore(self.store).drop_tiles(self.tiled_as.slide_id)
 
 
 def plan(request: Request, progress: Progress) -> list[Look]:
@@ -96,12 +121,13 @@ def run(request: Request, console: Console) -> int:
     with lease(request.out) as check, Progress(console) as progress, open_executor(config.executor) as executor:
         remove_partials(request.out)
         workspace.mark()
-        jobs = _jobs(sources, references, workspace, config.keep_tiles)
-        tiled_here = [job.source for job in jobs if job.store == workspace.tiles]
+        jobs = _jobs(sources, references, workspace, config)
+        tiled_here = [job.source for job in jobs if job.store != workspace.reference]
         refused = unusable(executor, tiled_here, config.tiling, progress)
         model = _model(request, references, workspace, executor, progress)
         shared = Normalization(workspace, model, config, product_stems(sources), check, progress.say)
-        TileStore.create(workspace.tiles)
+        if not config.stream:
+            TileStore.create(workspace.tiles)
         usable = [job for job in jobs if job.source.slide_id not in refused]
         shared = replace(shared, stains=group_stains(executor, usable, shared, progress))
         rows = _rows(executor, jobs, refused, shared, progress)
@@ -152,8 +178,8 @@ def _stain_flow(job: Job, shared: Normalization) -> Flow:
     kept = load_finished(shared.workspace.slide(job.source.slide_id))
     if kept and kept.origin.tiles_key == known["key"]:
         return kept.origin.stain
-    yield from tile_flow(job.tiled_as, job.store, tiling, shared.say)
-    return TileStore(job.store)[job.tiled_as.slide_id].record.stain
+    slide = yield from job.tiles_flow(tiling, shared.say)
+    return slide.stain
 
 
 def slide_flow(job: Job, shared: Normalization) -> Flow:
@@ -167,7 +193,6 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
         The slide's row.
     """
     started, tiling, slide_id = time.monotonic(), shared.config.tiling, job.source.slide_id
-    store = TileStore(job.store)
     row = None
     if shared.is_known(slide_id):
         (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
@@ -176,11 +201,9 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
         if row is None:
             products.forget()
     if row is None:
-        yield from tile_flow(job.tiled_as, job.store, tiling, shared.say)
-        stored, file = store[job.tiled_as.slide_id], job.source.path
-        row = yield from normalize_flow(stored, job.source, shared, started, file)
-    if not job.keep_tiles:
-        store.drop_tiles(job.tiled_as.slide_id)
+        slide = yield from job.tiles_flow(tiling, shared.say)
+        row = yield from normalize_flow(slide, job.source, shared, started, job.source.path)
+    job.tidy()
     return row
 
 
@@ -242,13 +265,14 @@ def _model(
 
 
 def _jobs(
-    sources: Sequence[SlideSource], references: Sequence[SlideSource], workspace: Workspace, keep_tiles: bool
+    sources: Sequence[SlideSource], references: Sequence[SlideSource], workspace: Workspace, config: RunConfig
 ) -> list[Job]:
     """A job for each slide; one that is itself a reference is taken from the reference's store, not tiled twice."""
     tiled: Mapping[Path, SlideSource] = {source.path.resolve(): source for source in references}
     jobs = []
     for source in sources:
         twin = tiled.get(source.path.resolve())
-        store = workspace.reference if twin else workspace.tiles
-        jobs.append(Job(source, twin or source, store, keep_tiles or twin is not None))
+        store = workspace.reference if twin else None if config.stream else workspace.tiles
+        survey = workspace.survey(source.slide_id)
+        jobs.append(Job(source, twin or source, store, survey, config.keep_tiles or twin is not None))
     return jobs

@@ -54,6 +54,10 @@ class Workspace:
         """A slide's own corner for artifact, blocks, thumbnails and receipts."""
         return self.out / "work" / "slides" / slide_id
 
+    def survey(self, slide_id: str) -> Path:
+        """Where the survey of a slide that is streamed is kept until its products stand."""
+        return self.slide(slide_id) / "survey"
+
 
 def product_stems(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
     """What each slide id's products are called, relative to OUT, without suffix: slides/ and its relative path.

@@ -84,6 +84,7 @@ wsi_stain.store.checking
 wsi_stain.store.reading
 wsi_stain.store.record
 wsi_stain.store.tile_store
+wsi_stain.store.tiled
 wsi_stain.store.writing
 wsi_stain.style
 wsi_stain.suspects
@@ -124,6 +125,7 @@ wsi_stain.report.summary
 wsi_stain.report.thumbnails
 wsi_stain.source_check
 wsi_stain.stain_sample
+wsi_stain.streaming
 wsi_stain.survey
 wsi_stain.tiling
 wsi_stain.training

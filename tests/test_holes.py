@@ -186,7 +186,8 @@ def test_a_finished_slide_with_holes_says_so_in_its_row(tmp_path: Path, sound: R
         Products(tmp_path, tmp_path, PurePosixPath("a"), ["ome-tiff"], "key"),
     )
     write_jpeg_slide(products.tiff.path, [paint(SMALL)], JPEG)
-    row = finished_row(run.whole(), run.source, products, 1.0)
+    slide = run.whole()
+    row = finished_row(slide, run.source, products, slide.record.holes, 1.0)
     assert row.status == "done-with-holes" and row.remedy
     assert row.reason == f"4 of {row.tiles} tiles cannot be read and show a coarser level"
     row = finished_row(sound.stored, sound.source, products, 1.0)

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
@@ -59,8 +60,7 @@ class Place:
 
     def prepare(self, out: Path, mode: str = "generator", slide_id: str = "kept", key: str = "k") -> PrepareTask:
         return PrepareTask(
-            store=self.store,
-            slide_id=slide_id,
+            slide=partial(StoredSlide, self.store / slide_id),
             checkpoint=self.checkpoint,
             digest=self.digest,
             output=OutputConfig.model_validate({"mode": mode, "core": 512, "lut_tiles": 10, "lut_size": 9}),
@@ -73,8 +73,7 @@ class Place:
         prepare = self.prepare(out, mode)
         name = f"{block.row}-{block.col}"
         return NormalizeTask(
-            store=self.store,
-            slide_id="kept",
+            slide=prepare.slide,
             block=block,
             checkpoint=self.checkpoint,
             digest=self.digest,
@@ -203,10 +202,11 @@ def test_every_mode_works_and_is_repeatable(place: Place, tmp_path: Path, mode: 
 def test_a_finished_task_is_not_done_again(place: Place, tmp_path: Path) -> None:
     task = place.normalize(tmp_path, BlockIndex(0, 1))
     preparing = place.prepare(tmp_path)
-    assert prepare_slide(preparing) == prepare_slide(replace(preparing, store=tmp_path / "gone"))
-    assert normalize_block(task) == normalize_block(replace(task, store=tmp_path / "gone"))
+    gone = partial(StoredSlide, tmp_path / "gone")
+    assert prepare_slide(preparing) == prepare_slide(replace(preparing, slide=gone))
+    assert normalize_block(task) == normalize_block(replace(task, slide=gone))
     with pytest.raises(StoreError, match="gone"):
-        normalize_block(replace(task, store=tmp_path / "gone", key="other"))
+        normalize_block(replace(task, slide=gone, key="other"))
     task.out.unlink()
     normalize_block(task)
     assert task.out.exists()
@@ -309,5 +309,8 @@ def test_a_changed_checkpoint_is_refused(place: Place, tmp_path: Path) -> None:
 
 def test_tasks_travel_between_processes(place: Place, tmp_path: Path) -> None:
     for task in (place.prepare(tmp_path), place.normalize(tmp_path, BlockIndex(0, 1))):
-        assert pickle.loads(pickle.dumps(task)) == task
+        travelled = pickle.loads(pickle.dumps(task))
+        with travelled.slide() as slide:
+            assert slide.slide_id == "kept"
+        assert replace(travelled, slide=task.slide) == task
         assert len(pickle.dumps(task)) < 2000

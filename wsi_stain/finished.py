@@ -28,7 +28,8 @@ class Origin(Settings):
 
     Attributes:
         slide: The slide's file, absolute; None where the run knew only its tiles.
-        tiles: The slide's folder in the tile store; a run drops it unless it is told to keep it.
+        tiles: The slide's folder in the tile store, which a run drops unless it is told to keep it; None where its
+            tiles were never stored.
         reading: How the file becomes the working frame.
         fingerprint: Fingerprint of the file, as the tile store has it.
         icc_sha256: SHA-256 of the colour profile that outputs embed, or None.
@@ -37,7 +38,7 @@ class Origin(Settings):
     """
 
     slide: Path | None
-    tiles: str
+    tiles: str | None
     reading: SlideConfig
     fingerprint: dict[str, str | int]
     icc_sha256: str | None

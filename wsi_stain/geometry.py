@@ -108,6 +108,11 @@ def block_region(block: BlockIndex, size: Size) -> Region:
     return Region(x, y, min(BLOCK, size.width - x), min(BLOCK, size.height - y))
 
 
+def tile_region(tile: TileIndex) -> Region:
+    """The square that a tile covers; at the slide's far edge part of it lies outside."""
+    return Region(tile.col * TILE, tile.row * TILE, TILE, TILE)
+
+
 def block_of(tile: TileIndex) -> BlockIndex:
     """The block that a tile is in."""
     return BlockIndex(tile.row // TILES_PER_BLOCK, tile.col // TILES_PER_BLOCK)

@@ -6,7 +6,7 @@ nothing of schedulers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,14 +18,13 @@ from wsi_stain.artifact import Artifact, load_artifact, save_artifact
 from wsi_stain.blockfile import JpegConfig, Run, write_block
 from wsi_stain.errors import StainError
 from wsi_stain.feather import Kept, Pixels, fade_into, with_ring
-from wsi_stain.geometry import TILES_PER_BLOCK, BlockIndex, block_region, level_sizes
+from wsi_stain.geometry import TILES_PER_BLOCK, BlockIndex, block_of, block_region, level_sizes
 from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
-from wsi_stain.place import Place
 from wsi_stain.reader import BlockReader
 from wsi_stain.seams import measure_seams
 from wsi_stain.stain import StainStatistics
-from wsi_stain.store import TileStore
+from wsi_stain.store import TiledSlide
 from wsi_stain.table_output import TABLE
 from wsi_stain.unexplained import unexplained
 
@@ -35,8 +34,7 @@ class PrepareTask:
     """Learn what a normalizer has to know about one slide.
 
     Attributes:
-        store: The tile store.
-        slide_id: The slide's name in it.
+        slide: Opens the slide, stored or streamed: its `opener`.
         checkpoint: The checkpoint's file.
         digest: SHA-256 of that file, as the run knows it.
         output: What becomes of the generated pixels.
@@ -47,8 +45,7 @@ class PrepareTask:
         stain: What to take for the slide's stain; None takes its own.
     """
 
-    store: Place
-    slide_id: str
+    slide: Callable[[], TiledSlide]
     checkpoint: Path
     digest: str
     output: OutputConfig
@@ -64,8 +61,7 @@ class NormalizeTask:
     """Normalize one block of one slide.
 
     Attributes:
-        store: The tile store.
-        slide_id: The slide's name in it.
+        slide: Opens the slide, stored or streamed: its `opener`.
         block: Place in the block grid.
         checkpoint: The checkpoint's file.
         digest: SHA-256 of that file, as the run knows it.
@@ -79,8 +75,7 @@ class NormalizeTask:
         zarr: The OME-Zarr that is being made, to leave lossless shards in; None where none is wanted.
     """
 
-    store: Place
-    slide_id: str
+    slide: Callable[[], TiledSlide]
     block: BlockIndex
     checkpoint: Path
     digest: str
@@ -104,16 +99,17 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     Raises:
         StainError: The slide's stain was not measured.
         CheckpointError: The checkpoint changed, or does not fit the slide.
-        StoreError: The slide is not in the store, or is damaged.
+        StoreError: The slide is not in the store, or is damaged there.
+        SlideError: Its file can no longer be read.
     """
     if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
         return done
-    slide = TileStore(task.store)[task.slide_id]
-    statistics = task.stain or slide.record.stain
-    if statistics is None:
-        raise StainError(f"The stain of {task.slide_id} was not measured", "Tile the slide again")
-    normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
-    artifact = normalizer.prepare(slide, statistics)
+    with task.slide() as slide:
+        statistics = task.stain or slide.stain
+        if statistics is None:
+            raise StainError(f"The stain of {slide.slide_id} was not measured", "Tile the slide again")
+        normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+        artifact = normalizer.prepare(slide, statistics)
     task.receipt.unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
     save_artifact(task.artifact, artifact)
     details = {"residual": float(artifact["residual"])} if "residual" in artifact else {}
@@ -127,23 +123,27 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
 
     Returns:
         The receipt: key, product (the block file; None where no tile of the block is kept), block [row, col], tiles,
-        shards (those left in the OME-Zarr, as receipts describe files), and where there are pixels what `normalized`
-        says of them.
+        shards (those left in the OME-Zarr, as receipts describe files), holes ([[row, col], ...] of the tiles that were
+        found unreadable in the slide's file and show its next coarser level), and where there are pixels what
+        `normalized` says of them.
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
-        StoreError: The slide is not in the store, or is damaged.
+        StoreError: The slide is not in the store, or is damaged there.
+        SlideError: Its file can no longer be read.
         OutputError: The block file cannot be written, or the artifact cannot be read.
     """
     if done := _valid_receipt(task):
         return done
-    slide = TileStore(task.store)[task.slide_id]
-    ring = kept_ring(slide, task.block)
-    kept, details = ring[1:-1, 1:-1], {"block": list(task.block), "tiles": int(ring[1:-1, 1:-1].sum())}
-    if not kept.any():
-        return journal.write_receipt(task.receipt, task.key, None, shards={}, **details)
-    normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
-    pixels, measured = normalized(slide, task.block, ring, normalizer, load_artifact(task.artifact), task.output)
+    with task.slide() as slide:
+        ring = kept_ring(slide, task.block)
+        kept, details = ring[1:-1, 1:-1], {"block": list(task.block), "tiles": int(ring[1:-1, 1:-1].sum())}
+        if not kept.any():
+            return journal.write_receipt(task.receipt, task.key, None, shards={}, holes=[], **details)
+        normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+        artifact = load_artifact(task.artifact)
+        pixels, measured = normalized(slide, task.block, ring, normalizer, artifact, task.output)
+    details["holes"] = [list(tile) for tile in sorted(slide.mended) if block_of(tile) == task.block]
     with _mapping(task.output.threads) as run:
         write_block(task.out, pixels, kept, task.jpeg, run)
     shards = {}

@@ -1,4 +1,4 @@
-"""The face that everything with pixels to normalize shows: the tile store's slides today, a slide itself as well."""
+"""The face that everything with pixels to normalize shows: a slide in the tile store, or the slide's own file."""
 
 from __future__ import annotations
 

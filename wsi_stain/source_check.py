@@ -148,10 +148,9 @@ def _opened(origin: Origin, given: Path | None) -> Iterator[Slide | StoredSlide 
             yield slide
         return
     try:
-        tiles = StoredSlide(as_place(origin.tiles))
+        tiles = StoredSlide(as_place(origin.tiles)) if origin.tiles else None
     except StoreError:
-        yield None
-        return
+        tiles = None
     yield tiles
 
 

@@ -1,4 +1,4 @@
-"""Which pixels of a stored slide its stain is measured on. They depend on the slide's tiles alone, never on a run."""
+"""Which pixels of a slide its stain is measured on. They depend on the slide's tiles alone, never on a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.geometry import TILE, TileIndex, ceil_div
 from wsi_stain.stain import Rgb, StainConfig, StainStatistics, slide_statistics, white_point
-from wsi_stain.store import StoredSlide
+from wsi_stain.store import TiledSlide
 from wsi_stain.tissue import pen_mask, tissue_mask
 
 _TILES = 256
@@ -20,8 +20,8 @@ _PIXELS = 200_000
 _NEARLY_GLASS = 0.9
 
 
-def measure_stain(slide: StoredSlide, config: StainConfig, own_mask: bool = False) -> StainStatistics:
-    """Stain statistics of a slide in the store, from a sample that depends on its tiles alone.
+def measure_stain(slide: TiledSlide, config: StainConfig, own_mask: bool = False) -> StainStatistics:
+    """Stain statistics of a slide, from a sample that depends on its tiles alone.
 
     Args:
         slide: The slide; it may still be in the making.
@@ -36,7 +36,7 @@ def measure_stain(slide: StoredSlide, config: StainConfig, own_mask: bool = Fals
     return slide_statistics(sample_pixels(slide, white), white, origin, config)
 
 
-def sample_pixels(slide: StoredSlide, white: Rgb) -> NDArray[np.uint8]:
+def sample_pixels(slide: TiledSlide, white: Rgb) -> NDArray[np.uint8]:
     """(N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
     tiles = sample_tiles(slide.kept, slide.tissue)
     share = ceil_div(_PIXELS, len(tiles))
@@ -45,7 +45,7 @@ def sample_pixels(slide: StoredSlide, white: Rgb) -> NDArray[np.uint8]:
     )
 
 
-def on_tissue(slide: StoredSlide, tile: TileIndex) -> NDArray[np.bool_]:
+def on_tissue(slide: TiledSlide, tile: TileIndex) -> NDArray[np.bool_]:
     """(256, 256): which pixels of a tile the slide's mask calls tissue; ink over tissue is not among them."""
     rows, cols = (
         np.minimum(((first * TILE + np.arange(TILE) + 0.5) * count / side).astype(np.intp), count - 1)

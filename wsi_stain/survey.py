@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.errors import StainError, UnreadableError
+from wsi_stain.errors import NoTissueError, StainError, UnreadableError
 from wsi_stain.geometry import TILE, Region, Size
 from wsi_stain.grid import TileGrid, tile_grid
 from wsi_stain.masks import read_mask
 from wsi_stain.slide import Slide
+from wsi_stain.slides import SlideSource
 from wsi_stain.stain_vectors import NOT_HE_REMEDY
 from wsi_stain.suspects import overlooked
 from wsi_stain.tissue import TissueConfig, dark_share, ink_mask, tissue_mask
@@ -78,6 +79,18 @@ def look_over(slide: Slide, config: TissueConfig, own_mask: Path | None = None) 
         grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, ink).kept)
     missed = tile_grid(slide.size, overlooked(thumbnail, mask, mpp, config) & inside)
     return Survey(thumbnail, mask, ink, grid, (missed.tissue > 0) & ~grid.kept)
+
+
+def look_for_tissue(slide: Slide, config: TissueConfig, source: SlideSource) -> Survey:
+    """As `look_over`, of a slide that is to be worked on; NoTissueError where it has no tissue."""
+    found = look_over(slide, config, source.mask)
+    if not found.grid.kept.any():
+        missed = f", but {count} tiles look as if they had some" if (count := int(found.suspect.sum())) else ""
+        raise NoTissueError(
+            f"No tissue was found on {source.relative}{missed}",
+            "Leave the slide out, or look at it with inspect --overlay and choose tiling.tissue.method or --masks",
+        )
+    return found
 
 
 def unreadable(slide: Slide, grid: TileGrid) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from wsi_stain import journal
 from wsi_stain.block_tiles import BlockTiles
-from wsi_stain.errors import NoTissueError, SlideError, StoreError, UnreadableError
+from wsi_stain.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.geometry import BlockIndex, TileIndex
 from wsi_stain.identity import TilingConfig, labels, opened, record_of
 from wsi_stain.overlay import draw_overlay
@@ -30,7 +30,7 @@ from wsi_stain.slide import Slide
 from wsi_stain.slides import SlideSource
 from wsi_stain.stain_sample import measure_stain
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
-from wsi_stain.survey import look_over
+from wsi_stain.survey import look_for_tissue
 from wsi_stain.tissue import ink_mask
 
 
@@ -167,13 +167,7 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
 
 
 def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
-    found = look_over(slide, task.config.tissue, task.source.mask)
-    if not found.grid.kept.any():
-        missed = f", but {count} tiles look as if they had some" if (count := int(found.suspect.sum())) else ""
-        raise NoTissueError(
-            f"No tissue was found on {task.source.relative}{missed}",
-            "Leave the slide out, or look at it with inspect --overlay and choose tiling.tissue.method or --masks",
-        )
+    found = look_for_tissue(slide, task.config.tissue, task.source)
     writer.begin(slide.size, found.thumbnail, found.mask, found.grid, task.config.codec)
     writer.write_map("suspect", found.suspect)
 
@@ -262,18 +256,35 @@ def _write_holes(writer: SlideWriter, task: FinishTask, receipts: Sequence[dict[
         for hole in receipt["holes"]:
             holes[TileIndex(*hole)] = True
     count, tiles = int(holes.sum()), int(kept.sum())
-    if count > task.config.max_holes * tiles:
+    try:
+        check_holes(task.source.relative, count, tiles, task.config.max_holes)
+    except UnreadableError:
         for receipt in receipts:
             if receipt["holes"]:  # a fault of the network may be over when the command is run again
                 writer.forget_shard(BlockIndex(*receipt["block"]))
-        raise UnreadableError(
-            f"{count} of {tiles} tiles of {task.source.relative} cannot be read,"
-            f" expected at most {task.config.max_holes:.1%}",
-            "Copy the slide again from its source, or raise tiling.max_holes",
-        )
+        raise
     if count:
         writer.write_map("holes", holes)
     return count
+
+
+def check_holes(relative: str, holes: int, tiles: int, most: float) -> None:
+    """Refuse a slide with too many holes.
+
+    Args:
+        relative: The slide's name.
+        holes: How many of its tiles cannot be read.
+        tiles: How many it has.
+        most: Largest share that may be unreadable.
+
+    Raises:
+        UnreadableError: There are more.
+    """
+    if holes > most * tiles:
+        raise UnreadableError(
+            f"{holes} of {tiles} tiles of {relative} cannot be read, expected at most {most:.1%}",
+            "Copy the slide again from its source, or raise tiling.max_holes",
+        )
 
 
 def _relabelled(writer: SlideWriter, source: SlideSource) -> SlideRecord:

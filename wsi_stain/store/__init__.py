@@ -13,7 +13,8 @@ The attribute `wsi_stain` is the completion mark: written last, atomically, and 
 without it does not exist for readers, since a missing shard would read as glass. One shard has one writer.
 
     tile_store   the store: which slides are in it
-    reading      a slide's pixels and maps
+    tiled        a slide as tiles on a grid, wherever its pixels are
+    reading      a slide of the store: its shards and maps
     writing      how a slide is made
     checking     whether it still is what was written
     record       what is known of a slide
@@ -25,6 +26,7 @@ from wsi_stain.store.checking import check_shards
 from wsi_stain.store.reading import StoredSlide
 from wsi_stain.store.record import SlideRecord
 from wsi_stain.store.tile_store import TileStore
+from wsi_stain.store.tiled import TiledSlide
 from wsi_stain.store.writing import SlideWriter
 
-__all__ = ["SlideRecord", "SlideWriter", "StoredSlide", "TileStore", "check_shards"]
+__all__ = ["SlideRecord", "SlideWriter", "StoredSlide", "TileStore", "TiledSlide", "check_shards"]
