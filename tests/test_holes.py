@@ -190,7 +190,7 @@ def test_a_finished_slide_with_holes_says_so_in_its_row(tmp_path: Path, sound: R
     row = finished_row(slide, run.source, products, slide.record.holes, 1.0)
     assert row.status == "done-with-holes" and row.remedy
     assert row.reason == f"4 of {row.tiles} tiles cannot be read and show a coarser level"
-    row = finished_row(sound.stored, sound.source, products, 1.0)
+    row = finished_row(sound.stored, sound.source, products, 0, 1.0)
     assert (row.status, row.reason, row.remedy) == ("done", "", "")
 
 
