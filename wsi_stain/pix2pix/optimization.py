@@ -35,7 +35,8 @@ class Recipe:
         lambda_l1: Weight of the L1 term.
         gan: The adversarial loss.
         ndf: Channels of the discriminator's first layer.
-        ema: Decay of the moving average of the generator's weights, for each step; 0 takes the weights as they are.
+        ema: Decay of the moving average of the generator's weights, for each step, at most (1 + n) / (10 + n) after n
+            steps; 0 takes the weights as they are.
         clip: Largest norm of each network's gradient; 0 sets no limit.
         compile: Whether torch.compile makes both networks faster first.
         device: Where to compute, as torch names it.
@@ -89,7 +90,7 @@ class Pix2Pix:
         ]
         self._scaler = torch.amp.GradScaler(recipe.device.type, enabled=recipe.dtype == torch.float16)
         self._average = (
-            AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))  # type: ignore[no-untyped-call]
+            AveragedModel(self.generator, multi_avg_fn=self._move_average)  # type: ignore[arg-type]
             if recipe.ema
             else None
         )
@@ -204,6 +205,11 @@ class Pix2Pix:
             self._scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
         self._scaler.step(optimizer)
+
+    def _move_average(self, average: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        """One step of the moving average; its decay grows, lest the first weights outlive the training."""
+        decay = min(self.recipe.ema, (1 + self.steps_done) / (10 + self.steps_done))
+        get_ema_multi_avg_fn(decay)(average, current, count)  # type: ignore[no-untyped-call]
 
     def _rate(self, step: int) -> float:
         falling = self.recipe.steps * (1 - self.recipe.constant_share)
