@@ -72,9 +72,9 @@ def shipped_configs() -> list[str]:
 
 def device() -> str:
     """Where the generator runs, as torch names it: cuda where there is a GPU, else cpu."""
-    import torch
+    from wsi_stain.precision import default_device  # torch is not loaded before it is needed
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return default_device()
 
 
 def chosen_config(

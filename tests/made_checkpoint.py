@@ -27,10 +27,19 @@ STATISTICS = StainStatistics(
 )
 
 
-def untrained(path: Path, mpp: float = 0.5) -> Path:
-    """Write a checkpoint for a resolution, um/px, whose weights are as they were drawn."""
+def untrained(path: Path, mpp: float = 0.5, gain: float = 1) -> Path:
+    """Write a checkpoint for a resolution, um/px, whose weights are as they were drawn.
+
+    Args:
+        path: Where to.
+        mpp: The resolution.
+        gain: By how much the weights are larger: as drawn the output is nearly one gray, with 5 it is of many colours.
+    """
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(downs=5, ngf=4)).eval()
+    for weights in generator.parameters():
+        if weights.ndim == 4:
+            weights.data *= gain
     reference = STATISTICS.model_copy(update={"white": tuple(map(float, WHITE))})
     template = Template(kind="gray", reference=reference)
     contract = Contract(

@@ -117,7 +117,9 @@ wsi_stain.imports.pictures
 wsi_stain.inference
 wsi_stain.looking
 wsi_stain.looks
+wsi_stain.normalized_slide
 wsi_stain.pyramid
+wsi_stain.region_normalizer
 wsi_stain.report
 wsi_stain.report.page
 wsi_stain.report.rows

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from wsi_stain.geometry import Region as Region
     from wsi_stain.geometry import Size as Size
     from wsi_stain.geometry import TileIndex as TileIndex
+    from wsi_stain.normalized_slide import NormalizedSlide as NormalizedSlide
+    from wsi_stain.region_normalizer import normalized_tiles as normalized_tiles
     from wsi_stain.slide import Slide as Slide
     from wsi_stain.slide import SlideConfig as SlideConfig
     from wsi_stain.slides import find_slides as find_slides
@@ -25,6 +27,8 @@ __version__ = version("wsi-stain")
 _HOMES = {
     "errors": ["WsiStainError"],
     "geometry": ["Mpp", "Region", "Size", "TileIndex"],
+    "normalized_slide": ["NormalizedSlide"],
+    "region_normalizer": ["normalized_tiles"],
     "slide": ["Slide", "SlideConfig"],
     "slides": ["find_slides"],
     "store": ["StoredSlide", "TileStore"],

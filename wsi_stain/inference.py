@@ -16,7 +16,6 @@ from typing import Any
 from wsi_stain import journal
 from wsi_stain.artifact import Artifact, load_artifact, save_artifact
 from wsi_stain.blockfile import JpegConfig, Run, write_block
-from wsi_stain.errors import StainError
 from wsi_stain.feather import Kept, Pixels, fade_into, with_ring
 from wsi_stain.geometry import TILES_PER_BLOCK, BlockIndex, block_of, block_region, level_sizes
 from wsi_stain.ome_zarr import write_block_shards
@@ -105,11 +104,8 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
         return done
     with task.slide() as slide:
-        statistics = task.stain or slide.stain
-        if statistics is None:
-            raise StainError(f"The stain of {slide.slide_id} was not measured", "Tile the slide again")
         normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
-        artifact = normalizer.prepare(slide, statistics)
+        artifact = normalizer.prepare(slide, task.stain or slide.measured_stain())
     task.receipt.unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
     save_artifact(task.artifact, artifact)
     details = {"residual": float(artifact["residual"])} if "residual" in artifact else {}

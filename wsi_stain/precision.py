@@ -25,3 +25,8 @@ def settled(precision: Precision, device: torch.device) -> Precision:
     else:
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if native else "float32"
+
+
+def default_device() -> str:
+    """Where the generator runs unless one is told, as torch names it: cuda where there is a GPU, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

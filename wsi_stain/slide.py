@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_stain.errors import SlideError, UnreadableError
-from wsi_stain.geometry import Mpp, Region, Size, cut_on_grid
+from wsi_stain.geometry import Mpp, Region, Size, ceil_div, cut_on_grid
 from wsi_stain.openslide_handle import DAMAGED
 from wsi_stain.resampling import area_average, bicubic, source_span
 from wsi_stain.resolution import MPP_RANGE, objective_power, resolve
@@ -151,7 +151,23 @@ class Slide:
         Raises:
             SlideError: The pixels cannot be decoded, or the region is beyond any memory.
         """
-        return self._read(region, None)
+        return self._read(self._frame, region, None)
+
+    def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
+        """RGB pixels of the working frame shrunk by a whole factor, by area from the best level of the file.
+
+        Args:
+            factor: Pixels of the working frame along each side of one of these.
+            region: In these pixels; may reach beyond the slide.
+
+        Returns:
+            (height, width, 3), values 0 to 255; 255 outside the slide.
+
+        Raises:
+            SlideError: The pixels cannot be decoded, or the region is beyond any memory.
+        """
+        size = Size(ceil_div(self.size.width, factor), ceil_div(self.size.height, factor))
+        return self._read(_Grid(size, self._frame.step_x * factor, self._frame.step_y * factor), region, None)
 
     def read_mended(self, region: Region) -> tuple[NDArray[np.uint8], bool]:
         """As `read`, of a slide that may be damaged here and there.
@@ -165,19 +181,19 @@ class Slide:
             SlideError: The file can no longer be opened, or the region is beyond any memory.
         """
         mended: list[Region] = []
-        return self._read(region, mended), bool(mended)
+        return self._read(self._frame, region, mended), bool(mended)
 
-    def _read(self, region: Region, mended: list[Region] | None) -> NDArray[np.uint8]:
+    def _read(self, grid: _Grid, region: Region, mended: list[Region] | None) -> NDArray[np.uint8]:
         self._refuse_huge(region.width * region.height)
         out = np.empty((region.height, region.width, 3), np.uint8)
         left, top = max(region.x, 0), max(region.y, 0)
-        right, bottom = min(region.x + region.width, self.size.width), min(region.y + region.height, self.size.height)
+        right, bottom = min(region.x + region.width, grid.size.width), min(region.y + region.height, grid.size.height)
         inside = Region(left, top, right - left, bottom - top)
         if inside != region:
             out[:] = 255
         if left < right and top < bottom:
             target = out[top - region.y : bottom - region.y, left - region.x : right - region.x]
-            self._read_grid(self._frame, inside, target, mended)
+            self._read_grid(grid, inside, target, mended)
         return out
 
     def thumbnail(self, mpp: float) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wsi_stain import journal
 from wsi_stain.artifact import load_artifact, save_artifact
 from wsi_stain.errors import SlideError
-from wsi_stain.geometry import TileIndex, tile_region
+from wsi_stain.geometry import Region, TileIndex, tile_region
 from wsi_stain.grid import TileGrid
 from wsi_stain.identity import TilingConfig, labels, opened, record_of
 from wsi_stain.slide import Slide
@@ -108,6 +108,17 @@ class StreamedSlide(TiledSlide):
         record = self.record.model_dump(mode="json")
         journal.write_receipt(place / _RECEIPT, self.record.key, place / _SURVEY, record=record)
         self.place = place
+
+    def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
+        """As `Slide.read_shrunk`, glass included."""
+        with self._lock:
+            return self._slide.read_shrunk(factor, region)
+
+    @property
+    def bounds(self) -> Region:
+        """As `Slide.bounds`."""
+        with self._lock:
+            return self._slide.bounds
 
     @cached_property
     def _slide(self) -> Slide:

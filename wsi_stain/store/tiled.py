@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.errors import StainError
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, block_of, ceil_div, tile_region
 from wsi_stain.grid import TileGrid
 from wsi_stain.stain import StainStatistics
@@ -84,6 +85,12 @@ class TiledSlide(ABC):
     def stain(self) -> StainStatistics | None:
         """How the slide is stained; None where it was not measured."""
         return self.record.stain
+
+    def measured_stain(self) -> StainStatistics:
+        """How the slide is stained; StainError where it was not measured."""
+        if self.stain is None:
+            raise StainError(f"The stain of {self.slide_id} was not measured", "Tile the slide again")
+        return self.stain
 
     @property
     def size(self) -> Size:
