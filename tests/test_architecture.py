@@ -31,6 +31,7 @@ wsi_stain.block_tiles
 wsi_stain.blockfile
 wsi_stain.checkpoint
 wsi_stain.chunks
+wsi_stain.colour_memo
 wsi_stain.colour_table
 wsi_stain.csv_file
 wsi_stain.dicom

@@ -11,13 +11,15 @@ that colours never seen (ink, blood) follow the base map.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 from scipy import sparse
 from scipy.sparse.linalg import cg
+
+from wsi_stain.colour_memo import ColourMemo
 
 Colours = NDArray[np.float64]
 Table = NDArray[np.float32]
@@ -35,7 +37,6 @@ _MENDINGS = 4
 _LEAST_RISE = 0.1
 _ROUNDING = 0.5
 _SHARES = 101
-_STRIP_ROWS = 512
 
 
 class ColourPairs:
@@ -102,25 +103,21 @@ def look_up(table: Table, colours: NDArray[np.floating] | Pixels) -> Colours:
 
 
 def apply_table(table: Table, pixels: Pixels) -> Pixels:
-    """Send every pixel through a table.
-
-    Memory bound: the result, and a strip of 512 rows twice.
+    """Send every pixel through a table; the last two tables remember what they said, see `colour_memo`.
 
     Args:
         table: (N, N, N, 3), 2 <= N <= 65.
         pixels: (h, w, 3) RGB.
 
     Returns:
-        (h, w, 3) RGB, rounded.
+        (h, w, 3) RGB, rounded; the same bytes on any processor.
     """
-    # Pillow wants red to run fastest: axes blue, green, red; and values as a share of full scale.
-    flat = np.ascontiguousarray(table.transpose(2, 1, 0, 3), np.float32).ravel() / np.float32(255)
-    lut = ImageFilter.Color3DLUT(len(table), flat)
-    result = np.empty_like(pixels)
-    for top in range(0, len(pixels), _STRIP_ROWS):
-        strip = np.ascontiguousarray(pixels[top : top + _STRIP_ROWS])
-        result[top : top + _STRIP_ROWS] = np.asarray(Image.fromarray(strip).filter(lut))
-    return result
+    return _memo(np.ascontiguousarray(table, np.float32).tobytes(), len(table)).apply(pixels)
+
+
+@lru_cache(maxsize=2)
+def _memo(table: bytes, size: int) -> ColourMemo:
+    return ColourMemo(np.frombuffer(table, np.float32).reshape(size, size, size, 3))
 
 
 def _base_map(
