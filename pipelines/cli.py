@@ -27,6 +27,7 @@ from pipelines.options import (
     Output,
     Overlay,
     Scheduler,
+    SchedulerFile,
     SlideMpp,
     Slides,
     Store,
@@ -81,6 +82,7 @@ def run(
     masks: Masks = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     stream: Annotated[bool, typer.Option("--stream", help="Store no tiles: read pixels from the slides.")] = False,
     keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the slides' tiles in OUT/work.")] = False,
     dry_run: DryRun = False,
@@ -89,7 +91,9 @@ def run(
     from pipelines import run as pipeline
     from pipelines.config import chosen_config
 
-    overrides = overrides_of(mpp, slide_mpp, output, formats, workers, scheduler, keep_tiles or None, codec, method)
+    overrides = overrides_of(
+        mpp, slide_mpp, output, formats, workers, scheduler, scheduler_file, keep_tiles or None, codec, method
+    )
     overrides["stream"] = stream or None
     request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, say), masks)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
@@ -107,13 +111,16 @@ def tile(
     overlay: Overlay = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
     """Extract the tissue tiles of slides into a Zarr store."""
     from pipelines import tile as pipeline
     from pipelines.config import chosen_config
 
-    overrides = overrides_of(mpp, slide_mpp, workers=workers, scheduler=scheduler, codec=codec)
+    overrides = overrides_of(
+        mpp, slide_mpp, workers=workers, scheduler=scheduler, scheduler_file=scheduler_file, codec=codec
+    )
     request = pipeline.Request(slides, store, chosen_config(config, overrides), masks, overlay)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
@@ -156,13 +163,14 @@ def normalize(
     formats: Formats = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
     """Normalize the slides of a tile store with a trained checkpoint, or by a classical method."""
     from pipelines import normalize as pipeline
     from pipelines.config import chosen_config
 
-    overrides = overrides_of(output=output, formats=formats, workers=workers, scheduler=scheduler, method=method)
+    overrides = overrides_of(None, None, output, formats, workers, scheduler, scheduler_file, method=method)
     chosen, style = chosen_config(config, overrides, say), absolute(as_place(reference)) if reference else None
     request = pipeline.Request(absolute(as_place(store)), checkpoint, style, out, chosen)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
@@ -209,13 +217,14 @@ def verify(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be looked at and stop.")] = False,
 ) -> None:
     """Check every output of a run against its receipts, its readers and its source; faults go to OUT/verify.csv."""
     from pipelines import verify as pipeline
     from wsi_stain.executor import ExecutorConfig
 
-    executor = ExecutorConfig(workers=workers, scheduler=scheduler)
+    executor = ExecutorConfig(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     request = pipeline.Request(out, slides or [], executor)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 

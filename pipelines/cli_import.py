@@ -13,6 +13,7 @@ from pipelines.options import (
     PatchDirectory,
     PatchMpp,
     Scheduler,
+    SchedulerFile,
     Store,
     Workers,
     absolute,
@@ -33,13 +34,14 @@ def idc(
     config: Config = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
     """Kaggle breast-histopathology-images: 50 px patches, laid back at their coordinates, a slide a patient."""
     from pipelines import import_patches as pipeline
     from pipelines.config import chosen_config
 
-    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler))
+    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
     request = pipeline.idc(directory, store, mpp, chosen)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
@@ -55,13 +57,14 @@ def pcam(
     config: Config = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
     """PatchCamelyon in HDF5: 96 px patches, side by side, a slide for each one that the metadata names."""
     from pipelines import import_patches as pipeline
     from pipelines.config import chosen_config
 
-    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler))
+    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
     request = pipeline.pcam(files, meta, store, mpp, chosen)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
@@ -77,12 +80,13 @@ def images(
     config: Config = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
     """Folders of PNG, JPEG or TIFF patches, side by side, labels from the folders' names."""
     from pipelines import import_patches as pipeline
     from pipelines.config import chosen_config
 
-    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler))
+    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
     request = pipeline.images(directory, store, mpp, labels, chosen)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))

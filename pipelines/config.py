@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from wsi_stain.identity import TilingConfig
 from wsi_stain.output import OutputConfig
 from wsi_stain.settings import Settings
 from wsi_stain.training_config import TrainingConfig
-
-_GPU_WORKERS = 4
 
 
 class RunConfig(Settings):
@@ -77,6 +74,13 @@ def device() -> str:
     return default_device()
 
 
+def gpu_count() -> int:
+    """GPUs that torch finds on this machine."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def chosen_config(
     name: str | None, overrides: Mapping[str, Any], say: Callable[[str], None] = lambda text: None
 ) -> RunConfig:
@@ -92,11 +96,9 @@ def chosen_config(
         name = "wsi" if gpu else "small"
         say(f"configuration: {name} ({'a GPU was found' if gpu else 'no GPU was found'})")
     config = load_config(name, overrides)
-    if not gpu or config.executor.workers is not None:
+    if config.executor.gpus is not None:
         return config
-    # Each worker holds a context on the GPU: a few keep it busy, one a core would fill its memory.
-    few = config.executor.model_copy(update={"workers": min(_GPU_WORKERS, len(os.sched_getaffinity(0)))})
-    return config.model_copy(update={"executor": few})
+    return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": gpu_count()})})
 
 
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:

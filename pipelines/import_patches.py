@@ -89,7 +89,7 @@ def show_plan(request: Request, console: Console) -> int:
     Returns:
         0, or 3 when some patches or slides cannot be imported.
     """
-    with Progress(console) as progress, open_executor(request.config.executor) as executor:
+    with Progress(console) as progress, open_executor(request.config.executor, progress.say) as executor:
         results = _driven(executor, request, progress, look_at_patches, "look")
     table = Table()
     for heading in ("slide", "patches", "refused", "labels", "size, px", "bytes, at most"):
@@ -109,7 +109,11 @@ def run(request: Request, console: Console) -> int:
     Raises:
         SlideError: No slide could be imported.
     """
-    with lease(request.store), Progress(console) as progress, open_executor(request.config.executor) as executor:
+    with (
+        lease(request.store),
+        Progress(console) as progress,
+        open_executor(request.config.executor, progress.say) as executor,
+    ):
         TileStore.create(request.store)
         results = _driven(executor, request, progress, import_slide, "import")
     done = [result.value for result in results if result.value]

@@ -76,7 +76,11 @@ def run(request: Request, console: Console) -> int:
     """
     workspace, found = Workspace(request.out), plan(request)
     sources = [_source(slide) for slide in found.slides]
-    with lease(request.out) as check, Progress(console) as progress, open_executor(request.config.executor) as executor:
+    with (
+        lease(request.out) as check,
+        Progress(console) as progress,
+        open_executor(request.config.executor, progress.say) as executor,
+    ):
         remove_partials(request.out)
         workspace.mark()
         model, stains = _model(request, workspace), _pooled(found.slides)

@@ -68,7 +68,11 @@ Workers = Annotated[
     int | None, typer.Option("--workers", "-j", min=0, help="Worker processes; 0 for none. [default: one a core]")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler, tcp://host:port.")
+    str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler, tcp://host:port or tls://...")
+]
+SchedulerFile = Annotated[
+    Path | None,
+    typer.Option("--scheduler-file", callback=absolute, help="File that a running Dask scheduler wrote for clients."),
 ]
 Codec = Annotated[
     str | None,
@@ -99,6 +103,7 @@ def overrides_of(
     formats: list[str] | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
+    scheduler_file: Path | None = None,
     keep_tiles: bool | None = None,
     codec: str | None = None,
     method: str | None = None,
@@ -108,7 +113,7 @@ def overrides_of(
         "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}, "codec": codec},
         "output": {"method": method, "mode": output},
         "formats": formats or None,
-        "executor": {"workers": workers, "scheduler": scheduler},
+        "executor": {"workers": workers, "scheduler": scheduler, "scheduler_file": scheduler_file},
         "keep_tiles": keep_tiles,
     }
 

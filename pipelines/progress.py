@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from wsi_stain.errors import WsiStainError
-from wsi_stain.executor import Task
+from wsi_stain.executor import Receipt, Task
 
 _PLAIN_EVERY_S = 10.0
 
@@ -80,7 +80,7 @@ class Progress(AbstractContextManager["Progress"]):
         for stage, count in Counter(task.stage for task in tasks).items():
             self.expect(stage, count)
 
-    def on_done(self, key: str, task: Task) -> None:
+    def on_done(self, key: str, task: Task, receipt: Receipt) -> None:
         """For `drive`: a task ended well."""
         self.advance(task.stage, note=key)
 

@@ -118,7 +118,11 @@ def run(request: Request, console: Console) -> int:
     _check(request)
     sources, references = slides_and_references(request)
     workspace, config = Workspace(request.out), request.config
-    with lease(request.out) as check, Progress(console) as progress, open_executor(config.executor) as executor:
+    with (
+        lease(request.out) as check,
+        Progress(console) as progress,
+        open_executor(config.executor, progress.say) as executor,
+    ):
         remove_partials(request.out)
         workspace.mark()
         jobs = _jobs(sources, references, workspace, config)

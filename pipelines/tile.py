@@ -53,7 +53,11 @@ def run(request: Request, console: Console) -> int:
         0, or 3 when some slides failed.
     """
     sources = find_slides(request.slides, request.masks)
-    with lease(request.store), Progress(console) as progress, open_executor(request.config.executor) as executor:
+    with (
+        lease(request.store),
+        Progress(console) as progress,
+        open_executor(request.config.executor, progress.say) as executor,
+    ):
         TileStore.create(request.store)
         errors = [
             result.error

@@ -103,7 +103,7 @@ def run(request: Request, console: Console) -> int:
     """
     tasks, workspace = plan(request), Workspace(request.out)
     where = request.executor if len(tasks) > 1 else ExecutorConfig(workers=0)
-    with lease(request.out), Progress(console) as progress, open_executor(where) as executor:
+    with lease(request.out), Progress(console) as progress, open_executor(where, progress.say) as executor:
         outcomes = {name: Outcome(name, ()) for name in tasks}
         outcomes |= {outcome.name: outcome for outcome in _looked_at(executor, tasks, progress)}
         for name, fault in _summary_faults(workspace):

@@ -37,6 +37,12 @@ wsi_stain.csv_file
 wsi_stain.dicom
 wsi_stain.dicom_source
 wsi_stain.executor
+wsi_stain.executor.config
+wsi_stain.executor.dask_executor
+wsi_stain.executor.driving
+wsi_stain.executor.serial
+wsi_stain.executor.tasks
+wsi_stain.executor.workforce
 wsi_stain.faults
 wsi_stain.feather
 wsi_stain.generator_output
@@ -220,8 +226,8 @@ def test_there_are_no_cycles() -> None:
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        pytest.param("distributed", {"wsi_stain.executor"}, id="distributed"),
-        pytest.param("dask", {"wsi_stain.executor"}, id="dask"),
+        pytest.param("distributed", {"wsi_stain.executor.dask_executor"}, id="distributed"),
+        pytest.param("dask", {"wsi_stain.executor.dask_executor"}, id="dask"),
         pytest.param(
             "zarr", {"wsi_stain.zarr_jpeg", "wsi_stain.zarr_reading"}, id="zarr: its files are written by hand"
         ),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wsi_stain.errors import SlideError, WsiStainError
-from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, SerialExecutor, Task, drive, open_executor
+from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Pool, SerialExecutor, Task, drive, open_executor
 
 
 def double(value: int) -> dict[str, Any]:
@@ -87,14 +87,18 @@ def test_progress_hooks_see_every_task(executor: SerialExecutor | DaskExecutor) 
     asked: list[int] = []
     done: list[str] = []
     flows = {"a": summing_flow([1, 2]), "b": summing_flow([3])}
-    list(drive(executor, flows, lambda key, tasks: asked.append(len(tasks)), lambda key, task: done.append(key)))
+    list(
+        drive(executor, flows, lambda key, tasks: asked.append(len(tasks)), lambda key, task, receipt: done.append(key))
+    )
     assert sum(asked) == len(done) == 5
 
 
 def test_window_bounds_the_tasks_in_flight() -> None:
     class Counting(SerialExecutor):
-        window = 3
         deepest = 0
+
+        def has_room(self, pool: Pool) -> bool:
+            return len(self._queue) < 3
 
         def submit(self, ticket: int, task: Task) -> None:
             super().submit(ticket, task)

@@ -1,0 +1,36 @@
+"""Where tasks run: in this process, or on Dask.
+
+A task is a module-level function of `wsi_stain` and one small record; its result is a small receipt. Pixels never
+pass through here. A *flow* is the work on one slide: a generator that yields a list of tasks, is sent the list of
+their receipts, and returns its result. `drive` runs many flows at once, so that one slide is stitched while the next
+is normalized, and a slide that fails takes no other down.
+
+    tasks           what a task, a flow and an executor are
+    config          the settings
+    serial          this process: the reference that all others are compared with
+    dask_executor   worker processes; the only file that imports dask and distributed
+    workforce       which workers there are, in their two pools
+    driving         flows on an executor
+"""
+
+from __future__ import annotations
+
+from wsi_stain.executor.config import ExecutorConfig
+from wsi_stain.executor.dask_executor import DaskExecutor, open_executor
+from wsi_stain.executor.driving import drive
+from wsi_stain.executor.serial import SerialExecutor
+from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task
+
+__all__ = [
+    "DaskExecutor",
+    "Executor",
+    "ExecutorConfig",
+    "Flow",
+    "FlowResult",
+    "Pool",
+    "Receipt",
+    "SerialExecutor",
+    "Task",
+    "drive",
+    "open_executor",
+]

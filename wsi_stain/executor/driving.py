@@ -1,0 +1,130 @@
+"""Flows on an executor: which task goes next, and what becomes of its receipt. Knows no Dask.
+
+Ordering: flows are served in the order given, each flow's receipts in the order of its tasks; nothing else is ordered.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task
+
+_AHEAD = 2
+"""Slides whose tasks may wait for a full pool before another is begun: enough that no pool runs dry, and few enough
+that tiles do not pile up on disk before the GPU."""
+
+
+@dataclass
+class _Running:
+    """A flow under way: tasks not yet submitted, receipts that came back, and how many are awaited."""
+
+    flow: Flow
+    started: float = 0.0
+    begun: bool = False
+    waiting: deque[tuple[int, Task]] = field(default_factory=deque)
+    receipts: list[Receipt | None] = field(default_factory=list)
+    in_flight: int = 0
+    failure: Exception | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """Of the task that waits first."""
+        return self.waiting[0][1].pool
+
+    def fail(self, error: Exception) -> None:
+        """Keep the step's first error and drop what was not submitted yet."""
+        self.failure = self.failure or error
+        self.waiting.clear()
+
+
+def drive(
+    executor: Executor,
+    flows: Mapping[str, Flow],
+    on_tasks: Callable[[str, list[Task]], None] = lambda key, tasks: None,
+    on_done: Callable[[str, Task, Receipt], None] = lambda key, task, receipt: None,
+) -> Iterator[FlowResult]:
+    """Run flows side by side and yield each one's result as it ends.
+
+    Args:
+        executor: Where the tasks run.
+        flows: A flow for each key (a slide's id), served in this order.
+        on_tasks: Called with a flow's key and the tasks it just asked for.
+        on_done: Called with a flow's key, each of its tasks that ended well, and the receipt.
+
+    Yields:
+        A FlowResult per flow. When a task fails, the flow's other tasks of that step are let run or dropped, and the
+        error is raised inside the flow, which may handle it.
+
+    Raises:
+        WsiStainError: The executor cannot go on.
+    """
+    fresh, running = deque(flows.items()), dict[str, _Running]()
+    owners: dict[int, tuple[str, Task, int]] = {}
+    tickets = itertools.count()
+    while fresh or running:
+        # Flows already begun come before another is begun: their slides end sooner and hold less on disk.
+        if (key := _next_served(running, executor)) is not None:
+            place, task = running[key].waiting.popleft()
+            running[key].in_flight += 1
+            ticket = next(tickets)
+            owners[ticket] = (key, task, place)
+            executor.submit(ticket, task)
+            continue
+        if fresh and _may_begin(running, executor):
+            key, flow = fresh.popleft()
+            running[key] = _Running(flow)
+        else:
+            done, outcome = executor.completed()
+            key, task, place = owners.pop(done)
+            if isinstance(outcome, Exception):
+                running[key].fail(outcome)
+            else:
+                running[key].receipts[place] = outcome
+                on_done(key, task, outcome)
+            running[key].in_flight -= 1
+        state = running[key]
+        if not state.in_flight and not state.waiting and (ended := _advance(key, state, on_tasks)) is not None:
+            del running[key]
+            yield ended
+
+
+def _next_served(running: Mapping[str, _Running], executor: Executor) -> str | None:
+    """The first flow with a task whose pool has room for it."""
+    return next((key for key, state in running.items() if state.waiting and executor.has_room(state.pool)), None)
+
+
+def _may_begin(running: Mapping[str, _Running], executor: Executor) -> bool:
+    """Whether another flow should be begun: some pool has room, and few flows wait for the other."""
+    waiting = sum(bool(state.waiting) for state in running.values())
+    return waiting < _AHEAD and (executor.has_room("cpu") or executor.has_room("gpu"))
+
+
+def _advance(key: str, state: _Running, on_tasks: Callable[[str, list[Task]], None]) -> FlowResult | None:
+    """Hand a flow its receipts (or its failure) until it asks for tasks again or ends."""
+    while True:
+        try:
+            tasks = _resume(state)
+        except StopIteration as end:
+            return FlowResult(key, end.value, None, time.monotonic() - state.started)
+        except Exception as error:
+            return FlowResult(key, None, error, time.monotonic() - state.started)
+        state.receipts = [None] * len(tasks)
+        state.waiting = deque(enumerate(tasks))
+        on_tasks(key, tasks)
+        if tasks:
+            return None
+
+
+def _resume(state: _Running) -> list[Task]:
+    """Start a flow, raise its failure inside it, or send it the receipts it waits for."""
+    if not state.begun:
+        state.begun, state.started = True, time.monotonic()
+        return next(state.flow)
+    if state.failure is not None:
+        failure, state.failure = state.failure, None
+        return state.flow.throw(failure)
+    return state.flow.send([receipt for receipt in state.receipts if receipt is not None])

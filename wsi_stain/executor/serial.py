@@ -1,0 +1,37 @@
+"""Tasks in this process, one after the other: the reference that all other executors are compared with."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from wsi_stain.executor.tasks import Pool, Receipt, Task
+
+
+class SerialExecutor(AbstractContextManager["SerialExecutor"]):
+    """Runs each task in this process."""
+
+    def __init__(self) -> None:
+        self._queue: deque[tuple[int, Task]] = deque()
+
+    def has_room(self, pool: Pool) -> bool:
+        """Whether nothing is queued: both pools are this process."""
+        return not self._queue
+
+    def submit(self, ticket: int, task: Task) -> None:
+        """Queue a task."""
+        self._queue.append((ticket, task))
+
+    def completed(self) -> tuple[int, Receipt | Exception]:
+        """Run the oldest queued task."""
+        ticket, task = self._queue.popleft()
+        try:
+            return ticket, task.function(task.argument)
+        except Exception as error:
+            return ticket, error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.clear()
