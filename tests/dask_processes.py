@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distributed import Client
+
 ONE_THREAD = ("--nthreads", "1")
 _PATIENCE_S = 60
 
@@ -39,6 +41,11 @@ class Processes:
         started = ("--no-nanny", "--no-dashboard", "--local-directory", str(self.file.parent), *self.options, *options)
         self.workers.append(_dask("worker", self.address, "--host", "127.0.0.1", *started))
         return self.workers[-1]
+
+    def await_workers(self) -> None:
+        """Wait until all that were started have joined."""
+        with Client(self.address) as client:
+            client.wait_for_workers(len(self.workers), timeout=_PATIENCE_S)
 
 
 @contextmanager

@@ -34,10 +34,14 @@ def where(argument: Any) -> dict[str, Any]:
     }
 
 
-def wait_for(path: str) -> dict[str, Any]:
-    while not Path(path).exists():
+def wait_for_another(known: tuple[Path, list[int]]) -> dict[str, Any]:
+    """Return when this is, or has been, another process than those known."""
+    come, pids = known
+    if os.getpid() not in pids:
+        come.touch()
+    while not come.exists():
         time.sleep(0.02)
-    return {}
+    return {"pid": os.getpid()}
 
 
 def note(path: str) -> dict[str, Any]:
@@ -63,6 +67,7 @@ def kept_busy(folder: Path, name: str, count: int) -> Flow:
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
     with dask_processes(tmp_path, *[ONE_THREAD] * 3) as started:
+        started.await_workers()
         yield started
 
 
@@ -86,10 +91,8 @@ def test_the_generator_s_stages_go_to_the_gpus_and_all_others_elsewhere(monkeypa
 
 
 def test_a_scheduler_s_workers_with_gpus_are_told_by_what_they_offer(tmp_path: Path) -> None:
-    with dask_processes(tmp_path, ("--nthreads", "1", "--resources", "CPU=1")) as processes:
-        with open_executor(joining(processes)) as executor:
-            list(drive(executor, {"there it is": flow_of(Task(where, None, "look"))}))
-        processes.start_worker(*GPU)
+    with dask_processes(tmp_path, ("--nthreads", "1", "--resources", "CPU=1"), GPU) as processes:
+        processes.await_workers()
         with open_executor(joining(processes, gpus=1)) as executor:
             tasks = [Task(where, None, stage) for stage in ("normalize", "stitch") * 6]
             (result,) = drive(executor, {"slide": flow_of(*tasks)})
@@ -127,8 +130,9 @@ def test_when_the_scheduler_is_gone_the_run_ends(processes: Processes, tmp_path:
 
 
 def test_workers_that_come_late_are_put_to_work(processes: Processes, tmp_path: Path) -> None:
+    known = (tmp_path / "come", [worker.pid for worker in processes.workers])
     with open_executor(joining(processes)) as executor:
-        flow = kept_busy(tmp_path, "a", 100)
+        flow = flow_of(*[Task(wait_for_another, known, "wait")] * 20)
         ended = drive(executor, {"quick": flow_of(Task(where, None, "look")), "long": flow})
         next(ended)
         late = processes.start_worker(*ONE_THREAD)

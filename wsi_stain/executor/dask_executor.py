@@ -17,7 +17,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,12 +29,15 @@ from wsi_stain.executor.serial import SerialExecutor
 from wsi_stain.executor.tasks import Pool, Receipt, Task
 from wsi_stain.executor.workforce import RESOURCES, Workforce, no_workers
 
-_WORKERS = {
+_LOCAL = {
+    "distributed.deploy.lost-worker-timeout": "10 minutes",
+    "distributed.comm.timeouts.connect": "120s",
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 8 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
     "distributed.worker.profile.enabled": False,
 }
-"""Dask's settings for worker processes. By its own, each array goes back to the kernel at once (a trim threshold of
+"""Dask's settings for workers of this machine. By its own, a worker that died is given up unless another stands in its
+place within 15 s, and a busy machine takes longer. Each array goes back to the kernel at once (a trim threshold of
 64 KiB), and fetching its pages again for the next tile takes as long as all the rest of tiling; blocks still go back.
 And each task would be stopped every 10 ms for a profile that nobody sees."""
 
@@ -64,19 +67,25 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
     """
 
     def __init__(self, config: ExecutorConfig, say: Callable[[str], None] = lambda text: None) -> None:
+        import dask
         from distributed import Client
 
         self._config = config
-        self._cluster = None if config.is_remote else _local_cluster(config)
-        self._client: Any = _connected(config) if self._cluster is None else Client(self._cluster)
+        with ExitStack() as opened:
+            if config.is_remote:
+                self._client: Any = opened.enter_context(_connected(config))
+                self._await_worker()
+            else:
+                opened.enter_context(dask.config.set(_LOCAL))
+                cluster = opened.enter_context(_local_cluster(config))
+                self._client = opened.enter_context(Client(cluster))
+            self._opened = opened.pop_all()
         self._workforce = Workforce(self._known_workers, bool(config.gpus), config.worker_timeout_s)
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._flights: dict[str, _Flight] = {}
         self._suspects: deque[_Flight] = deque()
         # A scheduler may serve several runs: names are never shared, or one run would be handed the other's receipts.
         self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
-        if config.is_remote:
-            self._await_worker()
         wanting = "" if importlib.util.find_spec("bokeh") else " (needs bokeh: pip install bokeh)"
         say(f"dashboard: {self._client.dashboard_link}{wanting}")
 
@@ -84,7 +93,6 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         try:
             self._client.wait_for_workers(1, timeout=self._config.worker_timeout_s)
         except TimeoutError as error:
-            self._client.close()
             raise no_workers(self._config.worker_timeout_s) from error
 
     def _known_workers(self) -> dict[str, dict[str, Any]]:
@@ -164,9 +172,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+        self._opened.close()
 
 
 def open_executor(
@@ -185,7 +191,6 @@ def open_executor(
 
 def _local_cluster(config: ExecutorConfig) -> Any:
     """A scheduler, CPU workers, and a worker for each GPU that sees no other; all on the loopback interface."""
-    import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
     quiet = {"silence_logs": logging.CRITICAL}  # what matters reaches us as an error; the rest is of closing down
@@ -197,8 +202,7 @@ def _local_cluster(config: ExecutorConfig) -> Any:
         options = {**common, **offered, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
         workers[f"gpu-{number}"] = {"cls": Nanny, "options": options}
     scheduler = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
-    with dask.config.set(_WORKERS):
-        return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, **quiet)
+    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, **quiet)
 
 
 def _cpu_workers(config: ExecutorConfig) -> int:
