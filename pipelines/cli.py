@@ -230,6 +230,14 @@ def verify(
 
 
 @app.command()
+def report(out: Annotated[Path, typer.Argument(callback=absolute, help="Output directory of a run.")]) -> None:
+    """Make OUT/report/index.html again from what a run left, finished or not. Needs no slides."""
+    from pipelines import report as pipeline
+
+    raise typer.Exit(pipeline.run(out, console()))
+
+
+@app.command()
 def doctor(
     directory: Annotated[Path, typer.Argument(help="Where outputs would go.")] = Path("."),
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import CheckpointError
 from wsi_stain.journal import file_digest, write_json
-from wsi_stain.stain import Rgb
+from wsi_stain.stain import Rgb, StainStatistics
 from wsi_stain.store import SlideRecord, StoredSlide
 from wsi_stain.style import Classic, Style, measure_style, style_of
 
@@ -24,6 +24,7 @@ class Model:
         digest: SHA-256 of its bytes.
         white: The reference's white, R, G, B, 0 to 255: the colour of all glass in the outputs.
         icc_profile: The reference's ICC profile, which outputs embed.
+        reference: Stain of the reference, which every slide is brought to.
         template: Kind of template that the generator takes; `none` for a style.
         icc_policy: What was done with the reference's ICC profile: `keep` or `srgb`.
     """
@@ -32,6 +33,7 @@ class Model:
     digest: str
     white: tuple[int, int, int]
     icc_profile: bytes | None
+    reference: StainStatistics
     template: str
     icc_policy: str
 
@@ -45,14 +47,15 @@ class Model:
         checkpoint = Checkpoint.load(path)
         contract = checkpoint.contract
         white, profile = _rounded(contract.white), _decoded(contract.icc_profile)
-        return cls(path, checkpoint.digest, white, profile, contract.template.kind, contract.icc_policy)
+        template = contract.template
+        return cls(path, checkpoint.digest, white, profile, template.reference, template.kind, contract.icc_policy)
 
     @classmethod
     def of_style(cls, style: Style, path: Path) -> Model:
         """Write a style to its file, from which the workers read it."""
         write_json(path, style.model_dump(mode="json"))
         white, profile = _rounded(style.stain.white), _decoded(style.icc_profile)
-        return cls(path, file_digest(path), white, profile, "none", style.icc_policy)
+        return cls(path, file_digest(path), white, profile, style.stain, "none", style.icc_policy)
 
     def check_colours(self, record: SlideRecord) -> None:
         """Refuse a slide whose pixels are in another colour space than those the generator was trained on."""

@@ -23,6 +23,7 @@ from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, pre
 from wsi_stain.journal import fingerprint, partial_directory
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
+from wsi_stain.report import PictureTask, take_pictures
 from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainStatistics
 from wsi_stain.store import StoredSlide, TiledSlide
@@ -186,6 +187,18 @@ class Normalization:
             format=product.kind,
             shards={name: file for receipt in made for name, file in receipt["shards"].items()},
         )
+
+    def pictures(self, slide: TiledSlide, products: Products, unexplained: bytes | None) -> Task:
+        """The task that takes the pictures of a slide whose TIFF stands, given its hallucination map."""
+        task = PictureTask(
+            opener=slide.opener,
+            pyramid=products.tiff.path,
+            white=self.model.white,
+            tissue=self.config.tiling.tissue,
+            unexplained=unexplained,
+            out=products.blocks / "pictures.json",
+        )
+        return Task(take_pictures, task, "pictures")
 
     def dicom(self, slide_id: str, products: Products, pyramid: Mapping[str, Any]) -> Task:
         """The task that copies a slide's TIFF into DICOM, given the TIFF's receipt."""

@@ -15,7 +15,7 @@ from pipelines.normalization import Normalization
 from pipelines.plans import expected_output
 from pipelines.products import Products, check_formats
 from pipelines.progress import Progress, tell
-from pipelines.results import failed_row, finish, finished_row, judged
+from pipelines.results import begin, failed_row, finish, finished_row, judged
 from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, product_stems
 from wsi_stain.errors import ConfigError, LeaseError
@@ -24,7 +24,7 @@ from wsi_stain.finished import Finished, load_finished, save_finished
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
 from wsi_stain.place import Place
-from wsi_stain.report import SlideRow
+from wsi_stain.report import SlideRow, load_pictures
 from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainStatistics
 from wsi_stain.stain_pool import pooled_by_group
@@ -84,6 +84,7 @@ def run(request: Request, console: Console) -> int:
         remove_partials(request.out)
         workspace.mark()
         model, stains = _model(request, workspace), _pooled(found.slides)
+        begin(workspace, [*sources, *map(_unknown, found.damaged)], request.config, model)
         shared = Normalization(workspace, model, request.config, product_stems(sources), check, progress.say, stains)
         flows = {
             source.slide_id: normalize_flow(slide, source, shared, time.monotonic())
@@ -91,7 +92,7 @@ def run(request: Request, console: Console) -> int:
         }
         rows = collected(executor, flows, sources, progress) + _damaged_rows(found, progress)
         check()
-        return finish(workspace, rows, request.config, model, console)
+        return finish(workspace, rows, console)
 
 
 def _check_reference(request: Request) -> None:
@@ -144,7 +145,7 @@ def normalize_flow(
         file: The slide's own file, where the run knows it.
 
     Returns:
-        The slide's row.
+        The slide's row, without pictures.
     """
     products = shared.products(source.slide_id, shared.key(source.slide_id, slide.record.key))
     row = yield from standing_flow(source, shared, products)
@@ -159,12 +160,14 @@ def normalize_flow(
     pyramids = yield shared.stitches(slide, products, receipts)
     if "dicom" in products.missing:
         yield [shared.dicom(source.slide_id, products, pyramids[0])]
-    row = finished_row(slide, source, products, holes, time.monotonic() - started).model_copy(
-        update=judged(slide, shared.output.mode, prepared, receipts)
-    )
+    found = judged(slide, shared.output.mode, prepared, receipts)
+    pictures = shared.pictures(slide, products, found.get("unexplained"))
+    yield [pictures]
+    row = finished_row(slide, source, products, holes, time.monotonic() - started).model_copy(update=found)
+    row = row.with_shown(load_pictures(pictures.argument.out))
     save_finished(products.place, Finished(products.key, row, shared.origin(slide, source, file), slide.grid))
     products.tidy()
-    return row
+    return row.without_pictures()
 
 
 def standing_flow(source: SlideSource, shared: Normalization, products: Products) -> Flow:
@@ -174,7 +177,7 @@ def standing_flow(source: SlideSource, shared: Normalization, products: Products
     blocks of a finished slide are gone.
 
     Returns:
-        The slide's row, or None when the slide has to be normalized.
+        The slide's row, without pictures, or None when the slide has to be normalized.
     """
     kept, missing, tiff = load_finished(products.place), products.missing, products.tiff.standing()
     row = kept.row if kept and kept.key == products.key else None
@@ -191,7 +194,7 @@ def standing_flow(source: SlideSource, shared: Normalization, products: Products
     if asked != row:
         save_finished(products.place, replace(kept, row=asked))
     products.tidy()
-    return asked
+    return asked.without_pictures()
 
 
 def collected(
@@ -217,9 +220,13 @@ def _damaged_rows(found: Stored, progress: Progress) -> list[SlideRow]:
     rows = []
     for slide_id, error in found.damaged.items():
         progress.say(f"{slide_id}: failed: {error}")
-        source = SlideSource(path=Path(slide_id), slide_id=slide_id, relative=slide_id)
-        rows.append(failed_row(source, error, seconds=0))
+        rows.append(failed_row(_unknown(slide_id), error, seconds=0))
     return rows
+
+
+def _unknown(slide_id: str) -> SlideSource:
+    """The list entry of a slide of which only its name in the store is known."""
+    return SlideSource(path=Path(slide_id), slide_id=slide_id, relative=slide_id)
 
 
 def _pooled(slides: Sequence[StoredSlide]) -> dict[str, StainStatistics]:

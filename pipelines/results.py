@@ -1,4 +1,4 @@
-"""What a run leaves to read: a row a slide, summary.csv, run.json, the report."""
+"""What a run leaves to read: a row a slide, summary.csv and run.json; the report is `report`'s."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from pipelines.config import RunConfig, device
 from pipelines.model import Model
 from pipelines.products import Products
 from pipelines.progress import tell
+from pipelines.report import write_page
 from pipelines.tile import told_holes
 from pipelines.workspace import Workspace
 from wsi_stain import __version__
+from wsi_stain.csv_file import printable
 from wsi_stain.errors import NoTissueError, WsiStainError
 from wsi_stain.geometry import BlockIndex
-from wsi_stain.html import thumbnail_jpeg
 from wsi_stain.journal import write_json
 from wsi_stain.output import Mode
-from wsi_stain.report import SlideRow, after_thumbnail, write_report, write_sheet, write_summary
+from wsi_stain.report import SlideRow, write_summary
 from wsi_stain.seams import seam_score
 from wsi_stain.slides import SlideSource
 from wsi_stain.store import TiledSlide
@@ -48,7 +49,7 @@ def failed_row(source: SlideSource, error: Exception, seconds: float) -> SlideRo
 
 
 def finished_row(slide: TiledSlide, source: SlideSource, products: Products, holes: int, seconds: float) -> SlideRow:
-    """The row of a slide whose products stand."""
+    """The row of a slide whose products stand, as far as numbers go."""
     tiles = int(slide.kept.sum())
     row = SlideRow(
         slide=source.relative,
@@ -63,8 +64,6 @@ def finished_row(slide: TiledSlide, source: SlideSource, products: Products, hol
         mpp=slide.mpp,
         mpp_origin=slide.record.mpp_origin,
         stain=slide.record.stain,
-        before=thumbnail_jpeg(slide.thumbnail),
-        after=after_thumbnail(products.tiff.path),
     )
     return row.of_outputs(products.names)
 
@@ -92,34 +91,28 @@ def judged(
     return fields
 
 
-def finish(
-    workspace: Workspace,
-    rows: Sequence[SlideRow],
-    config: RunConfig,
-    model: Model,
-    console: Console,
-    trained_here: bool = False,
-) -> int:
-    """Write summary.csv, run.json and the report, and tell how it went.
+def begin(workspace: Workspace, sources: Sequence[SlideSource], config: RunConfig, model: Model) -> None:
+    """Write run.json, before any slide is done, so that a report can be made even if the run is killed.
+
+    The summary of an earlier run goes: from now on it would not be true.
+    """
+    slides = [[printable(source.slide_id), printable(source.relative)] for source in sources]
+    write_json(workspace.record, run_facts(config, model) | {"slides": slides})
+    workspace.summary.unlink(missing_ok=True)
+
+
+def finish(workspace: Workspace, rows: Sequence[SlideRow], console: Console) -> int:
+    """Write summary.csv and the report, and tell how it went.
 
     Returns:
         The exit code: 0, or 3 when some slides failed.
     """
-    facts = run_facts(config, model)
-    write_summary(workspace.out / "summary.csv", rows)
-    write_json(workspace.out / "run.json", facts)
-    write_sheet(workspace.out / "report" / "before-after.jpg", rows)
-    report = write_report(workspace.out, rows, facts, panel=_last_panel(workspace) if trained_here else None)
+    write_summary(workspace.summary, rows)
+    page = write_page(workspace)
     for status, count in Counter(row.status for row in rows).items():
         tell(console, f"{count} {status}")
-    tell(console, f"pyramids: {workspace.out / 'slides'}   report: {report}")
+    tell(console, f"pyramids: {workspace.out / 'slides'}   report: {page}")
     return 0 if all(row.status in _OK for row in rows) else 3
-
-
-def _last_panel(workspace: Workspace) -> bytes | None:
-    """The training's last picture."""
-    panels = sorted((workspace.training / "panels").glob("*.png"))
-    return panels[-1].read_bytes() if panels else None
 
 
 def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:
@@ -130,5 +123,6 @@ def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:
         "libraries": {name: version(name) for name in _VERSIONS},
         "config": config.model_dump(mode="json") | {"output": config.output.resolved(device()).model_dump(mode="json")},
         "device": device(),
+        "reference": model.reference.model_dump(mode="json"),
         "checkpoint": {"file": model.path.name, "sha256": model.digest},
     }

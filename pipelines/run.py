@@ -18,7 +18,7 @@ from pipelines.opening import unusable
 from pipelines.plans import Look, look_at, print_plan
 from pipelines.products import check_formats
 from pipelines.progress import Progress
-from pipelines.results import failed_row, finish
+from pipelines.results import begin, failed_row, finish
 from pipelines.tile import tile_all, tile_flow
 from pipelines.train import trained
 from pipelines.workspace import Workspace, product_stems
@@ -129,6 +129,7 @@ def run(request: Request, console: Console) -> int:
         tiled_here = [job.source for job in jobs if job.store != workspace.reference]
         refused = unusable(executor, tiled_here, config.tiling, progress)
         model = _model(request, references, workspace, executor, progress)
+        begin(workspace, sources, config, model)
         shared = Normalization(workspace, model, config, product_stems(sources), check, progress.say)
         if not config.stream:
             TileStore.create(workspace.tiles)
@@ -136,14 +137,7 @@ def run(request: Request, console: Console) -> int:
         shared = replace(shared, stains=group_stains(executor, usable, shared, progress))
         rows = _rows(executor, jobs, refused, shared, progress)
         check()
-        return finish(
-            workspace,
-            rows,
-            config,
-            model,
-            console,
-            trained_here=request.checkpoint is None and config.output.method == "pix2pix",
-        )
+        return finish(workspace, rows, console)
 
 
 def _rows(

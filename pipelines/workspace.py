@@ -26,6 +26,16 @@ class Workspace:
     out: Path
 
     @property
+    def summary(self) -> Path:
+        """The table of all slides; there once a run ended."""
+        return self.out / "summary.csv"
+
+    @property
+    def record(self) -> Path:
+        """What the run is: configuration, versions, hashes, slides; there once the checkpoint is."""
+        return self.out / "run.json"
+
+    @property
     def tiles(self) -> Path:
         """The tile store of the slides to normalize."""
         return self.out / "work" / "tiles.zarr"

@@ -128,10 +128,17 @@ wsi_stain.normalized_slide
 wsi_stain.pyramid
 wsi_stain.region_normalizer
 wsi_stain.report
+wsi_stain.report.charts
+wsi_stain.report.cohort
+wsi_stain.report.colours
+wsi_stain.report.fields
+wsi_stain.report.outliers
 wsi_stain.report.page
+wsi_stain.report.pictures
 wsi_stain.report.rows
+wsi_stain.report.sheet
 wsi_stain.report.summary
-wsi_stain.report.thumbnails
+wsi_stain.report.training
 wsi_stain.source_check
 wsi_stain.stain_sample
 wsi_stain.streaming
@@ -162,6 +169,7 @@ pipelines.options
 pipelines.plans
 pipelines.products
 pipelines.progress
+pipelines.report
 pipelines.results
 pipelines.run
 pipelines.stored

@@ -32,6 +32,11 @@ def neutral(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
 
+def plain(cell: str) -> str:
+    """A cell as it was before `neutral`."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
+
+
 def printable(cell: Any) -> Any:
     """File names need not be Unicode; what is not is shown escaped, so that every row can be written."""
     return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell

@@ -1,6 +1,6 @@
 """A finished slide as it is kept beside its receipts: its row, what it was made from, and which tiles it has.
 
-    row.json    key, row, pictures, origin; written last
+    row.json    key, row (pictures in base64), origin; written last
     grid.npz    kept, tissue
 
 A rerun finds the row again, and verification what the slide's pyramid must agree with.
@@ -8,7 +8,7 @@ A rerun finds the row again, and verification what the slide's pyramid must agre
 
 from __future__ import annotations
 
-import base64
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,24 +66,17 @@ class Finished:
 def save_finished(place: Path, slide: Finished) -> None:
     """Keep a finished slide in its corner of the output directory."""
     save_artifact(place / "grid.npz", {"kept": slide.grid.kept, "tissue": slide.grid.tissue})
-    pictures = {name: _text(getattr(slide.row, name)) for name in ("before", "after", "unexplained")}
-    row = slide.row.model_dump(mode="json", exclude=set(pictures))
-    origin = slide.origin.model_dump(mode="json")
-    write_json(place / "row.json", {"key": slide.key, "row": row, "pictures": pictures, "origin": origin})
+    row, origin = slide.row.model_dump(mode="json"), slide.origin.model_dump(mode="json")
+    write_json(place / "row.json", {"key": slide.key, "row": row, "origin": origin})
 
 
 def load_finished(place: Path) -> Finished | None:
     """The slide that was kept there; None where none was, or not all of it, or by another version."""
     saved: Any = read_json(place / "row.json")
     try:
-        pictures = {name: base64.b64decode(text) if text else None for name, text in saved["pictures"].items()}
-        row = SlideRow.model_validate({**saved["row"], **pictures})
+        row = SlideRow.model_validate_json(json.dumps(saved["row"]))
         arrays = load_artifact(place / "grid.npz")
         grid = TileGrid(row.size, arrays["tissue"], arrays["kept"]) if row.size else None
         return Finished(saved["key"], row, Origin.model_validate(saved["origin"]), grid) if grid else None
     except (AttributeError, KeyError, TypeError, ValueError, OutputError):
         return None
-
-
-def _text(picture: bytes | None) -> str | None:
-    return base64.b64encode(picture).decode() if picture else None

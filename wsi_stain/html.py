@@ -30,8 +30,8 @@ def environment() -> jinja2.Environment:
 
 
 def data_uri(picture: bytes) -> str:
-    """A JPEG or PNG as an URL that holds it."""
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    """A JPEG, PNG or WebP as an URL that holds it."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "webp" if picture.startswith(b"RIFF") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
@@ -41,4 +41,14 @@ def thumbnail_jpeg(picture: Image.Image | NDArray[np.uint8], longest: int = 1024
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def shrunk(picture: bytes, longest: int, quality: int) -> bytes:
+    """A picture as a WebP whose longer side is at most `longest` px: a third smaller than a JPEG that looks as good."""
+    with Image.open(io.BytesIO(picture)) as image:
+        small = image.convert("RGB")
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "WEBP", quality=quality, method=4)
     return file.getvalue()

@@ -19,6 +19,8 @@ _OUTLINE, _TILE_LINES, _SUSPECT, _INK = (0, 158, 115), (86, 180, 233), (213, 94,
 _LEGEND = (("tissue", _OUTLINE), ("kept tiles", _TILE_LINES), ("suspect", _SUSPECT), ("ink", _INK))
 _SMALLEST, _LARGEST = 1024, 3000
 _FADED = 0.45
+_LEAST_CELL = 5.0
+"""Px: where tiles are smaller, only the outline of all of them is drawn."""
 
 
 def draw_overlay(
@@ -30,19 +32,36 @@ def draw_overlay(
     suspect: NDArray[np.bool_],
     size: Size,
 ) -> None:
-    """Write the picture as PNG.
+    """Write the picture as PNG, with a legend; the arguments are those of `overlay`."""
+    picture = overlay(thumbnail, mask, ink, kept, suspect, size, _SMALLEST, _LARGEST)
+    _draw_legend(picture)
+    atomic_write(path, lambda file: picture.save(file, "PNG"))
+
+
+def overlay(
+    thumbnail: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    ink: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
+    suspect: NDArray[np.bool_],
+    size: Size,
+    smallest: int,
+    largest: int,
+) -> Image.Image:
+    """The picture, without legend.
 
     Args:
-        path: Where to.
         thumbnail: RGB of the whole slide, (h, w, 3).
         mask: (h, w), true on tissue.
         ink: (h, w), true on ink.
         kept: (rows, cols), which tiles exist.
         suspect: (rows, cols), tiles that look as if they had tissue.
         size: Working frame, px.
+        smallest: Least length of the picture's longer side, px.
+        largest: Greatest length of it.
     """
     side = max(thumbnail.shape[:2])
-    factor = min(max(1.0, _SMALLEST / side), _LARGEST / side)
+    factor = min(max(1.0, smallest / side), largest / side)
     width, height = (max(1, round(length * factor)) for length in (thumbnail.shape[1], thumbnail.shape[0]))
     picture = Image.fromarray(thumbnail).resize((width, height), Image.Resampling.BICUBIC)
     marks = [
@@ -55,10 +74,15 @@ def draw_overlay(
         pixels[_outline(mark)] = colour
     picture = Image.fromarray(pixels)
     scale = width / size.width, height / size.height
-    _draw_tiles(picture, kept, scale, _TILE_LINES, 1)
+    if TILE * min(scale) < _LEAST_CELL:  # lines of single tiles would cover everything
+        pixels = np.array(picture)
+        shown = Image.fromarray(kept).resize((width, height), Image.Resampling.NEAREST)
+        pixels[_outline(np.asarray(shown))] = _TILE_LINES
+        picture = Image.fromarray(pixels)
+    else:
+        _draw_tiles(picture, kept, scale, _TILE_LINES, 1)
     _draw_tiles(picture, suspect, scale, _SUSPECT, 3)
-    _draw_legend(picture)
-    atomic_write(path, lambda file: picture.save(file, "PNG"))
+    return picture
 
 
 def _faded_outside(picture: Image.Image, shown: NDArray[np.bool_], size: Size) -> Image.Image:

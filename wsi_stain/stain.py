@@ -247,23 +247,23 @@ def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.
     own, ref = statistics, template.reference
     if template.kind == "he":
         gains = [
-            2 / _HEADROOM_HE / ref.h_nuclei * _gain(ref.h_nuclei, own.h_nuclei),
-            2 / _HEADROOM_HE / ref.e_stroma * _gain(ref.e_stroma, own.e_stroma),
+            2 / _HEADROOM_HE / ref.h_nuclei * gain(ref.h_nuclei, own.h_nuclei),
+            2 / _HEADROOM_HE / ref.e_stroma * gain(ref.e_stroma, own.e_stroma),
         ]
         return (unmixing(own.vectors) * gains).astype(np.float32), 0.0, 0.0
     scale = 2 / _HEADROOM_GRAY / ref.lum_nuclei
-    overall = _gain(ref.lum_nuclei, own.lum_nuclei)
+    overall = gain(ref.lum_nuclei, own.lum_nuclei)
     # The stroma's level depends on what the slide shows as well as on its stain: go half of the way (geometrically).
-    low = (overall * _gain(ref.lum_stroma, own.lum_stroma)) ** 0.5
+    low = (overall * gain(ref.lum_stroma, own.lum_stroma)) ** 0.5
     wanted, found = ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma
     # Where luminance hardly tells nuclei from stroma, it cannot say how steep the curve is between them.
     told = min(wanted, found) > _LEVELS_APART * own.lum_stroma
-    high = float(np.clip(_gain(wanted, found), low / _BEND_MAX, low * _BEND_MAX)) if told else low
+    high = float(np.clip(gain(wanted, found), low / _BEND_MAX, low * _BEND_MAX)) if told else low
     weights = np.asarray(LUMINANCE, np.float32)[:, None] * np.float32(low * scale)
     return weights, high / low - 1, low * scale * own.lum_stroma
 
 
-def _gain(wanted: float, found: float) -> float:
+def gain(wanted: float, found: float) -> float:
     """The factor from a found level to the wanted one, clipped: beyond it is a fault of measurement, not a stain."""
     return float(np.clip(wanted / max(found, 1e-3), 1 / _GAIN_MAX, _GAIN_MAX))
 

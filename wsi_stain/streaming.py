@@ -83,6 +83,11 @@ class StreamedSlide(TiledSlide):
         return self._found.grid.tissue
 
     @property
+    def suspect(self) -> NDArray[np.bool_]:
+        """(rows, cols): tiles without tissue that look as if they had some."""
+        return self._found.suspect
+
+    @property
     def thumbnail(self) -> NDArray[np.uint8]:
         """RGB of the whole frame, (h, w, 3)."""
         return self._found.thumbnail

@@ -1,16 +1,33 @@
-"""What people look at after a run: `summary.csv` and `report/index.html`. Knows no stages; it is told rows."""
+"""What people look at after a run: `summary.csv` and `report/index.html`. Knows no stages; it is told rows.
 
-from wsi_stain.report.page import write_report
+rows         what became of one slide
+pictures     everything that a row shows of the slide, made when its pyramid stands; from
+             fields (places at several magnifications) and colours (OD, stain after)
+summary      the table
+sheet        one picture of several slides
+page         the page; from outliers (what to look at first), cohort (its colours), training, charts
+"""
+
+from wsi_stain.report.colours import reference_histogram
+from wsi_stain.report.page import RunRecord, write_report
+from wsi_stain.report.pictures import PictureTask, load_pictures, take_pictures
 from wsi_stain.report.rows import SlideRow, Status
-from wsi_stain.report.summary import read_summary, summary_row, write_summary
-from wsi_stain.report.thumbnails import after_thumbnail, write_sheet
+from wsi_stain.report.sheet import write_sheet
+from wsi_stain.report.summary import read_rows, read_summary, summary_row, write_summary
+from wsi_stain.report.training import read_training
 
 __all__ = [
+    "PictureTask",
+    "RunRecord",
     "SlideRow",
     "Status",
-    "after_thumbnail",
+    "load_pictures",
+    "read_rows",
     "read_summary",
+    "read_training",
+    "reference_histogram",
     "summary_row",
+    "take_pictures",
     "write_report",
     "write_sheet",
     "write_summary",

@@ -1,7 +1,10 @@
 """`report/index.html`: the page that people look at after a run. Knows no stages; it is told rows.
 
-The page is one file that needs nothing else: pictures are embedded (about 0.3 MB a slide), and its own policy (CSP)
-lets it load nothing and run only the script it came with. Names and messages are text, whatever they contain.
+The page is one file that needs nothing else: pictures are embedded, and its own policy (CSP) lets it load nothing and
+run only the script it came with. Names and messages are text, whatever they contain. Pictures get smaller where there
+are many slides: 0.3 to 0.5 MB a slide for up to 50 of them, 0.1 to 0.2 MB for more.
+
+Memory bound: the pictures of one slide, and the page's text without pictures.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 from urllib.parse import quote
@@ -19,19 +23,80 @@ import jinja2
 from markupsafe import Markup
 
 from wsi_stain import html, journal
+from wsi_stain.report.cohort import colour_charts, od_chart, stain_table
+from wsi_stain.report.outliers import FEWEST, Standing, standings
 from wsi_stain.report.rows import SlideRow, Status
+from wsi_stain.report.training import Training
+from wsi_stain.stain import StainStatistics
+from wsi_stain.stain_vectors import angle_deg
 
-_NEEDS_ATTENTION = ("failed", "done-with-holes", "empty")
+_FAILED = ("failed", "unfinished", "empty", "done-with-holes")
+_PANEL = 1200
 
 
-def write_report(out_dir: Path, rows: Sequence[SlideRow], run: Mapping[str, Any], panel: bytes | None = None) -> Path:
+@dataclass(frozen=True)
+class RunRecord:
+    """What the page says of the run as a whole.
+
+    Attributes:
+        facts: By name; plain values are shown at once, nested ones unfold.
+        reference: Stain of the reference.
+        reference_od: Its OD histogram, see `colours`; empty where it is not known.
+        training: The training, if the run had one.
+        notes: What is missing from the page, and why.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    reference: StainStatistics | None = None
+    reference_od: tuple[float, ...] = ()
+    training: Training | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How large and how good the pictures are: longer side in px, WebP quality from 0 to 100."""
+
+    slide: int
+    field: int
+    quality: int
+    tiny: int = 132
+
+
+@dataclass(frozen=True)
+class Card:
+    """A slide on the page.
+
+    Attributes:
+        number: Its place in the run's order, from 1; names its anchor.
+        row: What became of it, with pictures once it comes to be drawn.
+        standing: How far it stands out.
+    """
+
+    number: int
+    row: SlideRow
+    standing: Standing
+
+    @property
+    def shift(self) -> float:
+        """By how many degrees the slide's stain vectors turned, on average; -1 where that is not known."""
+        before, after = self.row.stain, self.row.colours.stain if self.row.colours else None
+        if before is None or after is None:
+            return -1.0
+        turned = [angle_deg(old, new) for old, new in zip(before.vectors, after.vectors, strict=True)]
+        return round(sum(turned) / 2, 2)
+
+
+def write_report(
+    out_dir: Path, rows: Sequence[SlideRow], with_pictures: Callable[[SlideRow], SlideRow], run: RunRecord
+) -> Path:
     """Write `report/index.html` below the output directory.
 
     Args:
         out_dir: The run's output directory; links to pyramids are relative to it.
-        rows: All slides, in the order to show them.
-        run: Facts about the run by name; plain values are shown at once, nested ones unfold.
-        panel: A picture of the training (template, generated, target), PNG or JPEG.
+        rows: All slides; they need no pictures.
+        with_pictures: The same row with its pictures; called for one slide after the other.
+        run: What is known of the run.
 
     Returns:
         The page's path.
@@ -40,16 +105,26 @@ def write_report(out_dir: Path, rows: Sequence[SlideRow], run: Mapping[str, Any]
         OutputError: The page cannot be written.
     """
     path = out_dir / "report" / "index.html"
+    cards = [Card(number, *found) for number, found in enumerate(zip(rows, standings(rows), strict=True), start=1)]
+    cards.sort(key=lambda card: -card.standing.score)
+    made = [card for card in cards if card.row.output]
+    detail = Detail(640, 480, 72) if len(made) <= 50 else Detail(360, 320, 55)
+    nested = {name: value for name, value in run.facts.items() if isinstance(value, Mapping | list | tuple)}
     page = (
-        _environment()
+        _environment(detail)
         .get_template("report/page.html")
         .generate(
             rows=rows,
             counts=_counts(rows),
-            attention=[row for row in rows if row.status in _NEEDS_ATTENTION],
-            facts={name: value for name, value in run.items() if not isinstance(value, Mapping | list | tuple)},
-            details={name: value for name, value in run.items() if isinstance(value, Mapping | list | tuple)},
-            panel=panel,
+            attention=[row for status in _FAILED for row in rows if row.status == status],
+            standing_out=[card for card in made if card.standing.score],
+            cards=made,
+            with_pictures=with_pictures,
+            compared=len(made) >= FEWEST,
+            run=run,
+            charts=colour_charts(rows, run.reference, run.reference_od),
+            facts={name: value for name, value in run.facts.items() if name not in nested},
+            details=nested,
         )
     )
 
@@ -66,14 +141,28 @@ def _counts(rows: Sequence[SlideRow]) -> dict[str, int]:
     return {status: found[status] for status in get_args(Status) if found[status]}
 
 
-def _environment() -> jinja2.Environment:
+def _environment(detail: Detail) -> jinja2.Environment:
     environment = html.environment()
-    environment.filters |= {"duration": _duration, "pretty": _pretty, "href": _href}
+    environment.filters |= {
+        "duration": _duration,
+        "pretty": _pretty,
+        "href": _href,
+        "whole": lambda picture: html.data_uri(html.shrunk(picture, detail.slide, detail.quality)),
+        "tiny": lambda picture: html.data_uri(html.shrunk(picture, detail.tiny, detail.quality)),
+        "field": lambda picture: html.data_uri(html.shrunk(picture, detail.field, detail.quality)),
+        "panel": lambda picture: html.data_uri(html.shrunk(picture, _PANEL, detail.quality)),
+    }
+    environment.globals |= {"od_chart": od_chart, "stain_table": stain_table}
     for name in ("style", "script"):
-        source = (html.TEMPLATES / f"report/page.{'css' if name == 'style' else 'js'}").read_text(encoding="utf-8")
+        source = "".join(_sources(name))
         digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
         environment.globals |= {name: Markup(source), f"{name}_hash": f"sha256-{digest}"}  # noqa: S704 our own file
     return environment
+
+
+def _sources(name: str) -> Iterator[str]:
+    for file in ("page.css", "charts.css") if name == "style" else ("page.js",):
+        yield (html.TEMPLATES / "report" / file).read_text(encoding="utf-8")
 
 
 def _duration(seconds: float) -> str:

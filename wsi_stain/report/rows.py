@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from wsi_stain.csv_file import printable
 from wsi_stain.geometry import Mpp, Size
@@ -13,12 +13,69 @@ from wsi_stain.seams import SeamScore
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics
 
-Status = Literal["done", "done-with-holes", "empty", "failed", "skipped"]
+Status = Literal["done", "done-with-holes", "empty", "failed", "skipped", "unfinished"]
+"""How a slide ended. `unfinished` stands only in reports of runs that did not end."""
 
 Text = Annotated[str, BeforeValidator(printable)]
 
 
-class SlideRow(Settings):
+class FieldOfView(Settings):
+    """One place of a slide before and after, at one magnification.
+
+    Attributes:
+        what: Why this place was taken.
+        mpp: Resolution of the pictures, um per px.
+        x: Left edge in the working frame, px.
+        y: Upper edge in the working frame, px.
+        before: JPEG of the slide.
+        after: JPEG of the pyramid; the same frame.
+    """
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    what: Text
+    mpp: float
+    x: int
+    y: int
+    before: bytes
+    after: bytes
+
+
+class Colours(Settings):
+    """A slide's colours before and after, from the same pixels.
+
+    Attributes:
+        before: Share of tissue pixels by luminance OD relative to the slide's white; see `colours`.
+        after: The same of the pyramid, relative to the reference's white.
+        stain: Stain of the pyramid; None where it could not be measured.
+    """
+
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    stain: StainStatistics | None = None
+
+
+class Shown(Settings):
+    """What a report shows of a slide; all of it is None or empty where there is no pyramid.
+
+    Attributes:
+        before: JPEG thumbnail of the slide.
+        after: JPEG thumbnail of the pyramid; the same frame as `before`.
+        overlay: JPEG of what was taken for tissue; the same frame.
+        fields: A few places, before and after, at several magnifications.
+        colours: Its colours before and after.
+    """
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    before: bytes | None = None
+    after: bytes | None = None
+    overlay: bytes | None = None
+    fields: tuple[FieldOfView, ...] = ()
+    colours: Colours | None = None
+
+
+class SlideRow(Shown):
     """What became of one slide.
 
     Attributes:
@@ -36,8 +93,6 @@ class SlideRow(Settings):
         mpp: Resolution of level 0, um per px.
         mpp_origin: Where the resolution came from.
         stain: Its stain as measured, before normalization.
-        before: JPEG thumbnail of the slide.
-        after: JPEG thumbnail of the pyramid; the same frame as `before`.
         seam: How much the lines show where it was cut.
         unexplained: PNG of mode L, a pixel a tile: ten times the colour difference, CIEDE2000, that no colour table for
             the slide explains (see `unexplained`). None where the output is such a table, which explains itself.
@@ -59,12 +114,20 @@ class SlideRow(Settings):
     mpp: Mpp | None = None
     mpp_origin: Text = ""
     stain: StainStatistics | None = None
-    before: bytes | None = None
-    after: bytes | None = None
     seam: SeamScore | None = None
     unexplained: bytes | None = None
     unexplained_p95: float | None = None
     table_distance: float | None = None
+
+    def with_shown(self, shown: Shown) -> SlideRow:
+        """The row with pictures and colours."""
+        return self.model_copy(update=dict(shown))
+
+    def without_pictures(self) -> SlideRow:
+        """The row as it can be held in memory for thousands of slides."""
+        return self.model_copy(
+            update={"before": None, "after": None, "unexplained": None, "overlay": None, "fields": ()}
+        )
 
     def of_outputs(self, names: Sequence[str]) -> SlideRow:
         """The row with other outputs, the first being the one to show."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wsi_stain.csv_file import neutral, write_table
+from wsi_stain.csv_file import neutral, plain, write_table
 from wsi_stain.errors import OutputError
 from wsi_stain.report.rows import SlideRow
 
@@ -16,6 +16,8 @@ _COLUMNS = (
     *("slide_id", "output", "other_outputs", "width", "height", "mpp_x", "mpp_y", "mpp_origin", "suspect"),
     *("seam", "unexplained", "table_distance"),
 )
+
+_ENDED = ("slide", "slide_id", "status", "reason", "remedy", "tiles", "seconds", "output")
 
 
 def write_summary(path: Path, rows: Sequence[SlideRow]) -> None:
@@ -35,6 +37,14 @@ def read_summary(path: Path) -> list[dict[str, str]]:
         raise OutputError(
             f"{path} is not a run's summary: {error}", "Name the output directory of a finished run"
         ) from error
+
+
+def read_rows(path: Path) -> list[SlideRow]:
+    """The rows of such a table, as far as they tell how a slide ended."""
+    return [
+        SlideRow.model_validate({name: plain(found[name]) for name in _ENDED if found[name]})
+        for found in read_summary(path)
+    ]
 
 
 def summary_row(row: SlideRow) -> dict[str, str]:

@@ -85,6 +85,11 @@ class StoredSlide(TiledSlide):
         """(rows, cols): share of tissue in each tile, 0 to 1."""
         return zarr_files.read_array(self.path / "maps" / "tissue", "float32")
 
+    @property
+    def suspect(self) -> NDArray[np.bool_]:
+        """(rows, cols): tiles without tissue that look as if they had some; none where nobody looked."""
+        return self.map("suspect") if "suspect" in self.maps() else np.zeros_like(self.kept)
+
     def maps(self) -> list[str]:
         """Names of the slide's maps, sorted."""
         return folders(self.path / "maps")

@@ -72,6 +72,11 @@ class TiledSlide(ABC):
     def mask(self) -> NDArray[np.bool_]:
         """(h, w): where tissue was found on the thumbnail."""
 
+    @property
+    @abstractmethod
+    def suspect(self) -> NDArray[np.bool_]:
+        """(rows, cols): tiles without tissue that look as if they had some."""
+
     @abstractmethod
     def _decoded(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
         """RGB of each tile in turn, (256, 256, 3), all of them kept; neighbours come together."""

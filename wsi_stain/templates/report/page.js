@@ -1,27 +1,31 @@
 "use strict";
-const dialog = document.querySelector("dialog");
-let shots = [];
-let shown = 0;
 
-function show(index) {
-  shown = index % shots.length;
-  document.getElementById("title").textContent = shots[shown].dataset.slide;
-  document.getElementById("caption").textContent = shots[shown].dataset.caption;
-  document.getElementById("large").src = shots[shown].querySelector("img").src;
-}
-
-for (const shot of document.querySelectorAll(".shot")) {
-  shot.addEventListener("click", () => {
-    shots = [...(shot.closest(".pair") ?? shot.parentElement).querySelectorAll(".shot")];
-    show(shots.indexOf(shot));
-    dialog.showModal();
-  });
-}
-
-dialog.addEventListener("click", (event) => (event.target.id === "large" ? show(shown + 1) : dialog.close()));
-dialog.addEventListener("keydown", (event) => {
-  if ([" ", "ArrowLeft", "ArrowRight"].includes(event.key)) {
-    event.preventDefault();
-    show(shown + 1);
-  }
+addEventListener("input", ({ target }) => {
+  if (target.matches(".compare input")) target.parentElement.style.setProperty("--at", target.value + "%");
 });
+
+const form = document.querySelector(".controls");
+const cards = [...document.querySelectorAll("article")];
+
+function arrange() {
+  const name = form.elements.name.value.toLowerCase();
+  const which = form.elements.which.value;
+  const order = form.elements.order.value;
+  const up = order === "number" ? 1 : -1;
+  const sorted = [...cards].sort((a, b) => up * (a.dataset[order] - b.dataset[order]) || a.dataset.number - b.dataset.number);
+  const kept = sorted.filter(({ dataset }) =>
+    dataset.name.toLowerCase().includes(name) && (!which || dataset.status === which || (which === "outlier" && dataset.score > 0)));
+  const numbers = new Set(kept.map((card) => card.dataset.number));
+  for (const list of document.querySelectorAll("[data-sorted]")) {
+    const items = new Map([...list.children].map((item) => [item.dataset.number, item]));
+    for (const item of items.values()) item.hidden = !numbers.has(item.dataset.number);
+    list.append(...sorted.map((card) => items.get(card.dataset.number)));
+  }
+  document.getElementById("shown").textContent = `${kept.length} of ${cards.length} slides`;
+}
+
+if (form) {
+  form.addEventListener("input", arrange);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  arrange();
+}

@@ -1,0 +1,160 @@
+"""The `report` command: the page of a run, made from what the run left on disk. Needs no slide and no checkpoint.
+
+Also after a crash: run.json lists the slides once a run has a checkpoint, and each finished slide has its row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from pipelines.progress import tell
+from pipelines.workspace import Workspace
+from wsi_stain.errors import OutputError, WsiStainError
+from wsi_stain.finished import load_finished
+from wsi_stain.journal import read_json
+from wsi_stain.report import (
+    RunRecord,
+    SlideRow,
+    read_rows,
+    read_training,
+    reference_histogram,
+    write_report,
+    write_sheet,
+)
+from wsi_stain.stain import StainStatistics
+from wsi_stain.store import TileStore
+
+_AGAIN = "Run the same command again: what is finished stays"
+
+
+def run(out: Path, console: Console) -> int:
+    """Write the report of a run, finished or not.
+
+    Returns:
+        0.
+
+    Raises:
+        OutputError: No run has left anything in `out`.
+    """
+    workspace = Workspace(out)
+    if not (workspace.record.exists() or workspace.summary.exists() or workspace.training.exists()):
+        raise OutputError(f"{out} is not the output directory of a run", "Name the directory given to run --out")
+    page = write_page(workspace)
+    for status, count in Counter(row.status for row in _rows(workspace, _record(workspace))).items():
+        tell(console, f"{count} {status}")
+    for note in _notes(workspace, _record(workspace)):
+        tell(console, note)
+    tell(console, f"report: {page}")
+    return 0
+
+
+def write_page(workspace: Workspace) -> Path:
+    """Write report/index.html and report/before-after.jpg from what the run left.
+
+    Memory bound: the pictures of one slide.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    record = _record(workspace)
+    rows = _rows(workspace, record)
+    reference = _reference(record)
+
+    def with_pictures(row: SlideRow) -> SlideRow:
+        finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
+        return finished.row if finished else row
+
+    write_sheet(workspace.out / "report" / "before-after.jpg", map(with_pictures, rows))
+    return write_report(
+        workspace.out,
+        rows,
+        with_pictures,
+        RunRecord(
+            facts={name: value for name, value in record.items() if name not in ("slides", "reference")},
+            reference=reference,
+            reference_od=_reference_od(workspace, reference),
+            training=read_training(workspace.training),
+            notes=_notes(workspace, record),
+        ),
+    )
+
+
+def _record(workspace: Workspace) -> dict[str, Any]:
+    """What run.json says; nothing where there is none."""
+    record = read_json(workspace.record)
+    return record if isinstance(record, dict) else {}
+
+
+def _rows(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:
+    """A row for each slide, without pictures: as the summary has them if the run ended, else as far as it came."""
+    ended = {row.slide_id: row for row in _summary(workspace)}
+    listed = dict(record.get("slides", ())) or {slide_id: row.slide for slide_id, row in ended.items()}
+    return [_row(workspace, slide_id, name, ended) for slide_id, name in (listed or _found(workspace)).items()]
+
+
+def _row(workspace: Workspace, slide_id: str, name: str, ended: Mapping[str, SlideRow]) -> SlideRow:
+    told = ended.get(slide_id)
+    if told and not told.output:
+        return told
+    if finished := load_finished(workspace.slide(slide_id)):
+        return finished.row.without_pictures()
+    missing = SlideRow(
+        slide=name, slide_id=slide_id, status="unfinished", reason="The run ended before the slide", remedy=_AGAIN
+    )
+    return told or missing
+
+
+def _summary(workspace: Workspace) -> list[SlideRow]:
+    return read_rows(workspace.summary) if workspace.summary.exists() else []
+
+
+def _found(workspace: Workspace) -> dict[str, str]:
+    """Slides that were finished, where no list of them is left: id and name."""
+    places = sorted((workspace.out / "work" / "slides").glob("*/row.json"))
+    finished = [load_finished(place.parent) for place in places]
+    return {found.row.slide_id: found.row.slide for found in finished if found}
+
+
+def _reference(record: Mapping[str, Any]) -> StainStatistics | None:
+    try:
+        return StainStatistics.model_validate(record["reference"])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _reference_od(workspace: Workspace, reference: StainStatistics | None) -> tuple[float, ...]:
+    """The OD histogram of the first reference slide, if the run has tiled one."""
+    if reference is None or not workspace.reference.exists():
+        return ()
+    try:
+        store = TileStore(workspace.reference)
+        return reference_histogram(store[store.slide_ids()[0]], reference.white)
+    except (WsiStainError, IndexError):
+        return ()
+
+
+def _notes(workspace: Workspace, record: Mapping[str, Any]) -> Sequence[str]:
+    """What is missing, and what follows."""
+    return list(_missing(workspace, record))
+
+
+def _missing(workspace: Workspace, record: Mapping[str, Any]) -> Iterator[str]:
+    rows = _rows(workspace, record)
+    if not record:
+        yield "There is no run.json: the run ended before it had a checkpoint. Its slides and settings are unknown."
+    elif not workspace.summary.exists():
+        unfinished = sum(row.status == "unfinished" for row in rows)
+        yield f"The run did not end: {unfinished} of {len(rows)} slides are unfinished. {_AGAIN}."
+    lost = sum(bool(row.output) and load_finished(workspace.slide(row.slide_id)) is None for row in rows)
+    if lost:
+        yield f"{lost} finished slides have no pictures here: OUT/work no longer has their rows."
+    if record and _reference(record) is None:
+        yield "run.json does not have the reference's stain: it was written by an earlier version."
+    if not workspace.training.exists():
+        yield "No training was done in this run: its checkpoint was given."

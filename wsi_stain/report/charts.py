@@ -1,0 +1,184 @@
+"""Small charts as coordinates that a template draws as SVG: lines, points, intervals. Knows numbers, no slides.
+
+A chart is `WIDTH` x `HEIGHT` units of SVG, y downwards. What a series looks like is the stylesheet's, by its `kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, floor, isfinite, log10
+from typing import Literal
+
+WIDTH, HEIGHT = 360, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 36
+_MOST_TICKS = 5
+
+Shape = Literal["line", "steps", "area", "points", "intervals"]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values to draw.
+
+    Attributes:
+        name: As the legend has it; "" leaves it out of the legend.
+        kind: What it looks like: a class of the stylesheet.
+        points: (x, y) each; those that are not finite are left out.
+        shape: How they are drawn; `intervals` joins each two that follow one another.
+    """
+
+    name: str
+    kind: str
+    points: Sequence[Point]
+    shape: Shape = "line"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A series in the chart's own units."""
+
+    name: str
+    kind: str
+    shape: Shape
+    path: str
+    dots: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A place on an axis, and what it says there."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a template draws.
+
+    Attributes:
+        title: What it shows.
+        x: The horizontal axis's name.
+        y: The vertical axis's name.
+        drawn: The series.
+        x_ticks: Along the horizontal axis.
+        y_ticks: Along the vertical axis.
+        x_label: Whether the horizontal ticks have labels.
+        width: Units.
+        height: Units.
+        left: Left edge of the area of values; the others alike.
+        right: Right edge.
+        top: Upper edge.
+        bottom: Lower edge.
+    """
+
+    title: str
+    x: str
+    y: str
+    drawn: Sequence[Drawn]
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = _LEFT
+    right: int = WIDTH - _RIGHT
+    top: int = _TOP
+    bottom: int = HEIGHT - _BOTTOM
+
+    @property
+    def legend(self) -> list[Drawn]:
+        """The series that have a name, each name once."""
+        return list({found.name: found for found in reversed(self.drawn) if found.name}.values())[::-1]
+
+
+def chart(
+    title: str, x: str, y: str, series: Iterable[Series], x_range: Point | None = None, y_from: float | None = None
+) -> Chart | None:
+    """Lay series out.
+
+    Args:
+        title: What the chart shows.
+        x: The horizontal axis's name.
+        y: The vertical axis's name.
+        series: What to draw, the lowest first.
+        x_range: Ends of the horizontal axis; by default those of the values.
+        y_from: Lower end of the vertical axis; by default the smallest value.
+
+    Returns:
+        The chart; None where there is no finite value.
+    """
+    kept = [
+        Series(found.name, found.kind, [point for point in found.points if all(map(isfinite, point))], found.shape)
+        for found in series
+    ]
+    kept = [found for found in kept if found.points]
+    if not kept:
+        return None
+    xs, ys = zip(*(point for found in kept for point in found.points), strict=True)
+    x_low, x_high = x_range or (min(xs), max(xs))
+    x_ticks = ticks(x_low, x_high)
+    y_ticks = ticks(min(ys) if y_from is None else y_from, max(ys))
+    if x_range is None:
+        x_low, x_high = x_ticks[0], x_ticks[-1]
+    across = _Scale(x_low, x_high, _LEFT, WIDTH - _RIGHT)
+    down = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP)
+    drawn = [_drawn(found, [(across(px), down(py)) for px, py in found.points], down(y_ticks[0])) for found in kept]
+    return Chart(
+        title,
+        x,
+        y,
+        drawn,
+        [Tick(across(at), f"{at:g}") for at in x_ticks if x_low <= at <= x_high],
+        [Tick(down(at), f"{at:g}") for at in y_ticks],
+    )
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers from at most `low` to at least `high`, two to six of them, a step of 1, 2 or 5 times 10^k apart."""
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-3):
+        margin = max(abs(low) * 0.1, 1e-3)
+        low, high = low - margin, high + margin
+    rough = (high - low) / _MOST_TICKS
+    power = 10.0 ** floor(log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+class _Scale:
+    """From values to units, along one axis."""
+
+    def __init__(self, low: float, high: float, start: float, end: float) -> None:
+        self._low, self._start = low, start
+        self._per_unit = (end - start) / (high - low)
+
+    def __call__(self, value: float) -> float:
+        return round(self._start + (value - self._low) * self._per_unit, 1)
+
+
+def _drawn(series: Series, points: Sequence[Point], floor_y: float) -> Drawn:
+    """A series whose points are in the chart's units."""
+    if series.shape == "points":
+        return Drawn(series.name, series.kind, series.shape, "", points)
+    if series.shape == "intervals":
+        pairs = zip(points[::2], points[1::2], strict=True)
+        return Drawn(series.name, series.kind, series.shape, "".join(_path(pair) for pair in pairs), ())
+    path = _path(_stepped(points) if series.shape in ("steps", "area") else points)
+    if series.shape == "area":
+        path = f"M{points[0][0]:g} {floor_y:g}L{path[1:]}V{floor_y:g}Z"
+    return Drawn(series.name, series.kind, series.shape, path, ())
+
+
+def _stepped(points: Sequence[Point]) -> list[Point]:
+    """A histogram's outline: each value holds until the next one's place; the last holds nowhere."""
+    outline: list[Point] = []
+    for (x, y), (next_x, _) in pairwise(points):
+        outline += [(x, y), (next_x, y)]
+    return outline or list(points)
+
+
+def _path(points: Sequence[Point]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)

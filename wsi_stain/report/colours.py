@@ -1,0 +1,67 @@
+"""How a slide's colours changed: histograms of optical density, and the stain as it is after normalization.
+
+Histograms are of luminance OD as in `stain`: od = LUMINANCE . ln((white + 1) / (I + 1)), from 0 (glass) up, so that
+slides with different glass can be laid over each other. Their bins are `BIN` wide; what is darker counts to the last.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from wsi_stain.errors import StainError
+from wsi_stain.geometry import TILE
+from wsi_stain.report.rows import Colours
+from wsi_stain.stain import Rgb, StainStatistics, od_table, slide_statistics
+from wsi_stain.stain_sample import on_tissue, sample_pixels, sample_tiles
+from wsi_stain.stain_vectors import LUMINANCE
+from wsi_stain.store import StoredSlide, TiledSlide
+
+BINS, BIN = 40, 0.05
+"""Number of bins, and their width, OD."""
+
+_TILES = 48
+_EVERY = 8
+
+
+def compared_colours(
+    slide: TiledSlide, pyramid: openslide.OpenSlide, stain: StainStatistics, white: Rgb
+) -> Colours | None:
+    """A slide's colours before and after, from the same pixels of at most 48 tiles rich in tissue.
+
+    Args:
+        slide: The slide.
+        pyramid: What was made of it.
+        stain: Its own stain.
+        white: The pyramid's white.
+
+    Returns:
+        The colours; None where no tile is on tissue.
+    """
+    before, after = [], []
+    for tile in sample_tiles(slide.kept, slide.tissue)[:_TILES]:
+        use = on_tissue(slide, tile)
+        new = pyramid.read_region((tile.col * TILE, tile.row * TILE), 0, (TILE, TILE)).convert("RGB")
+        before.append(slide.read_tile(tile)[use][::_EVERY])
+        after.append(np.asarray(new)[use][::_EVERY])
+    old, new = (np.concatenate([*parts, np.zeros((0, 3), np.uint8)]) for parts in (before, after))
+    if not len(old):
+        return None
+    try:
+        found = slide_statistics(new, white, "reference", slide.record.stain_config)
+    except StainError:
+        found = None
+    return Colours(before=od_histogram(old, stain.white), after=od_histogram(new, white), stain=found)
+
+
+def reference_histogram(slide: StoredSlide, white: Rgb) -> tuple[float, ...]:
+    """The histogram of a reference slide."""
+    return od_histogram(sample_pixels(slide, white), white)
+
+
+def od_histogram(pixels: NDArray[np.uint8], white: Rgb) -> tuple[float, ...]:
+    """Share of pixels, (N, 3) RGB, in each of `BINS` bins of luminance OD; 0 everywhere where there are none."""
+    od = np.take_along_axis(od_table(white), pixels.astype(np.intp), axis=0) @ np.asarray(LUMINANCE)
+    counts = np.bincount(np.minimum(od / BIN, BINS - 1).astype(np.intp), minlength=BINS)
+    return tuple(round(float(share), 5) for share in counts / max(len(pixels), 1))

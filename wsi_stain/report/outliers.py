@@ -1,0 +1,113 @@
+"""Which slides to look at first, and why. Knows rows, no files.
+
+A slide stands out by what its row says outright (holes, tiles that may hold overlooked tissue, lines that show), or by
+a measure that is far from the other slides': the modified z-score 0.6745 (x - median) / MAD, beyond 3.5, of Iglewicz
+and Hoaglin (1993, How to Detect and Handle Outliers). Where nearly all slides agree the MAD is next to nothing; it is
+taken for at least what would not be worth a look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log2
+from typing import NamedTuple
+
+import numpy as np
+
+from wsi_stain.report.rows import SlideRow
+from wsi_stain.stain import StainStatistics
+from wsi_stain.stain_vectors import LUMINANCE, RUIFROK, angle_deg
+
+BEYOND = 3.5
+FEWEST = 5
+"""With fewer slides than this none is compared with the others."""
+
+
+class Measure(NamedTuple):
+    """A number that slides are compared by.
+
+    Attributes:
+        name: What it is called, with its unit.
+        value: It, or None where the row does not have it.
+        spread: Least MAD.
+        only_high: Whether low values are good.
+    """
+
+    name: str
+    value: Callable[[SlideRow], float | None]
+    spread: float
+    only_high: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a slide stands out.
+
+    Attributes:
+        score: 0 for a slide like the others; else the largest z-score, or as much.
+        reasons: Why, one sentence each.
+    """
+
+    score: float
+    reasons: tuple[str, ...]
+
+
+def _of_stain(value: Callable[[StainStatistics], float], after: bool = False) -> Callable[[SlideRow], float | None]:
+    def of_row(row: SlideRow) -> float | None:
+        stain = (row.colours and row.colours.stain) if after else row.stain
+        return value(stain) if stain else None
+
+    return of_row
+
+
+MEASURES = (
+    Measure("white, grey levels", _of_stain(lambda stain: float(np.dot(stain.white, LUMINANCE))), 2.0),
+    Measure("angle of hematoxylin, degrees", _of_stain(lambda stain: angle_deg(stain.vectors[0], RUIFROK[0])), 1.5),
+    Measure("angle of eosin, degrees", _of_stain(lambda stain: angle_deg(stain.vectors[1], RUIFROK[1])), 1.5),
+    Measure("hematoxylin in nuclei, doublings", _of_stain(lambda stain: log2(stain.h_nuclei)), 0.1),
+    Measure("eosin in stroma, doublings", _of_stain(lambda stain: log2(stain.e_stroma)), 0.1),
+    Measure("hematoxylin after, doublings", _of_stain(lambda stain: log2(stain.h_nuclei), after=True), 0.1),
+    Measure("eosin after, doublings", _of_stain(lambda stain: log2(stain.e_stroma), after=True), 0.1),
+    Measure("unexplained change, CIEDE2000", lambda row: row.unexplained_p95, 0.5, only_high=True),
+    Measure("table's distance to the generator, CIEDE2000", lambda row: row.table_distance, 0.2, only_high=True),
+)
+
+
+def standings(rows: Sequence[SlideRow]) -> list[Standing]:
+    """How far each slide stands out, in the rows' order."""
+    reasons = [list(_outright(row)) for row in rows]
+    for measure in MEASURES:
+        values = np.array([_number(measure.value(row)) for row in rows])
+        known = np.isfinite(values)
+        if known.sum() < FEWEST:
+            continue
+        median = float(np.median(values[known]))
+        spread = max(float(np.median(np.abs(values[known] - median))), measure.spread)
+        for place in np.flatnonzero(known):
+            z = 0.6745 * (values[place] - median) / spread
+            if (z if measure.only_high else abs(z)) > BEYOND:
+                told = f"{measure.name}: {values[place]:.3g}, the others' median is {median:.3g}"
+                reasons[place].append((abs(z), told))
+    return [_standing(found) for found in reasons]
+
+
+def _outright(row: SlideRow) -> list[tuple[float, str]]:
+    found = []
+    if row.status == "done-with-holes":
+        found.append((BEYOND, f"holes: {row.reason}"))
+    if row.suspect:
+        found.append((BEYOND, f"{row.suspect} tiles taken for glass look as if they had tissue"))
+    if row.seam and row.seam.low > 1:
+        told = f"lines may show: seam score {row.seam.score:.3f}, interval {row.seam.low:.3f} to {row.seam.high:.3f}"
+        found.append((BEYOND + 100 * (row.seam.low - 1), told))
+    return found
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _standing(found: Sequence[tuple[float, str]]) -> Standing:
+    ordered = sorted(found, key=lambda reason: -reason[0])
+    return Standing(round(ordered[0][0], 2) if ordered else 0.0, tuple(told for _, told in ordered))
