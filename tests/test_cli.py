@@ -87,7 +87,7 @@ def test_run_leaves_the_record_and_the_report(finished: Path) -> None:
     assert len(record["checkpoint"]["sha256"]) == 64
     page = (finished / "report" / "index.html").read_text()
     assert "broken.svs" in page
-    assert page.count("data:image/jpeg") >= 6
+    assert page.count("data:image/webp") >= 6 * 3
     assert (finished / "training" / "checkpoint.safetensors").exists()
     assert not (finished / ".lease").exists()
 

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain.blockfile import encode_jpeg
-from wsi_stain.errors import OutputError
-from wsi_stain.geometry import Mpp, Size, level_sizes
+from wsi_stain.csv_file import printable
+from wsi_stain.geometry import Mpp, Size
 from wsi_stain.html import thumbnail_jpeg
-from wsi_stain.ome_tiff import PyramidTiff
-from wsi_stain.report import SlideRow, after_thumbnail, write_report, write_sheet, write_summary
+from wsi_stain.report import RunRecord, SlideRow, read_rows, read_training, write_report, write_sheet, write_summary
+from wsi_stain.report.rows import Colours, FieldOfView
+from wsi_stain.seams import SeamScore
 from wsi_stain.stain import StainStatistics
+from wsi_stain.unexplained import map_png
 
 STAIN = StainStatistics(
     white=(243.4, 241.0, 244.6),
@@ -77,12 +77,15 @@ class Page(HTMLParser):
         return " ".join(" ".join(text for tag, text in self.texts if tag not in ("script", "style")).split())
 
 
-def report(directory: Path, *rows: SlideRow, run: dict[str, Any] | None = None, panel: bytes | None = None) -> Page:
-    return Page(write_report(directory, rows, run or {}, panel))
+def report(directory: Path, *rows: SlideRow, run: RunRecord | None = None) -> Page:
+    pictures = {row.slide_id: row for row in rows}
+    bare = [row.without_pictures() for row in rows]
+    return Page(write_report(directory, bare, lambda row: pictures[row.slide_id], run or RunRecord()))
 
 
-def test_the_page_tells_what_became_of_every_slide(tmp_path: Path) -> None:
-    done = SlideRow(
+def done(**more: Any) -> SlideRow:
+    """A row with everything that a row can have."""
+    row = SlideRow(
         slide="a/one.svs",
         slide_id="a-one",
         status="done",
@@ -95,32 +98,68 @@ def test_the_page_tells_what_became_of_every_slide(tmp_path: Path) -> None:
         stain=STAIN,
         before=jpeg((200, 100, 150)),
         after=jpeg((180, 90, 170)),
+        overlay=jpeg((10, 20, 30)),
+        fields=(FieldOfView(what="most tissue", mpp=0.5, x=3, y=4, before=jpeg((9, 8, 7)), after=jpeg((6, 5, 4))),),
+        colours=Colours(before=(0.5, 0.5), after=(0.25, 0.75), stain=STAIN),
+        seam=SeamScore(score=1.012, low=0.99, high=1.03),
+        unexplained=map_png(np.full((2, 3), 40, np.uint8)),
+        unexplained_p95=4.0,
+        table_distance=0.75,
     )
+    return row.model_copy(update=more)
+
+
+def test_the_page_tells_what_became_of_every_slide(tmp_path: Path) -> None:
     failed = SlideRow(slide="b.svs", slide_id="b", status="failed", reason="No resolution", remedy="Give --slide-mpp")
-    page = report(tmp_path, done, failed, run={"device": "cpu", "config": {"jpeg": {"quality": 90}}})
+    run = RunRecord({"device": "cpu", "config": {"jpeg": {"quality": 90}}}, reference=STAIN, reference_od=(0.5, 0.5))
+    page = report(tmp_path, done(), failed, run=run)
     for expected in (
         "2 slides 1 done 1 failed",
         "b.svs failed No resolution Give --slide-mpp",
         "device cpu",
         '"quality": 90',
-        *(
-            "470 \u00d7 310 px 0.2528 \u00d7 0.25 µm per px (openslide) 1432 tiles 1 min 23 s",
-            "a/one.svs done before after",
-        ),
-        "hematoxylin 0.65 0.70 0.29 · eosin 0.07 0.99 0.11 · white 243 241 245 (from glass)",
+        "470 \u00d7 310 px 0.2528 \u00d7 0.25 µm per px (openslide) 1432 tiles 1 min 23 s",
+        "whole slide 20\u00d7",
+        "20\u00d7, 0.5 µm per px: most tissue, from x 3, y 4.",
+        "white, R G B 243 241 245 243 241 245 243 241 245",
+        "hematoxylin, OD R G B 0.65 0.70 0.29 0.65 0.70 0.29",
+        "its angle to the reference's 0.0° 0.0°",
+        "gain of hematoxylin 1.00 1.00",
+        "seam score 1.012 0.990 to 1.030 unexplained change, p95 4.00 CIEDE2000 table to generator 0.75 CIEDE2000",
     ):
         assert expected in page.text
-    sources = [image["src"] for image in page.all("img") if image.get("src")]
-    assert done.before is not None and done.after is not None
-    assert sources == [
-        f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" for data in (done.before, done.after)
-    ]
-    assert [link["href"] for link in page.all("a")] == ["../slides/a/one.ome.tif"]
+    assert {str(link["href"]) for link in page.all("a")} == {"../slides/a/one.ome.tif", "#slide1"}
+
+
+def test_every_picture_is_there_before_and_after(tmp_path: Path) -> None:
+    page = report(tmp_path, done())
+    sources = {str(image["alt"]): str(image["src"]) for image in page.all("img")}
+    colours = {
+        "a/one.svs, before": (200, 100, 150),
+        "a/one.svs, after": (180, 90, 170),
+        "a/one.svs, most tissue, before": (9, 8, 7),
+        "a/one.svs, most tissue, after": (6, 5, 4),
+        "a/one.svs: what was taken for tissue": (10, 20, 30),
+        "a/one.svs: change that no colour table explains, by tile": (40, 40, 40),
+    }
+    for name, colour in colours.items():
+        with Image.open(io.BytesIO(base64.b64decode(sources[name].partition(",")[2]))) as picture:
+            np.testing.assert_allclose(picture.convert("RGB").getpixel((1, 1)), colour, atol=6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "missing", ["before", "fields", "colours", "stain", "seam", "unexplained", "overlay", "size", "table_distance"]
+)
+def test_what_a_row_lacks_is_left_out(tmp_path: Path, missing: str) -> None:
+    empty = () if missing == "fields" else None
+    page = report(tmp_path, done(**{missing: empty}), run=RunRecord(reference=STAIN))
+    assert "a/one.svs done" in page.text
 
 
 def test_a_run_without_trouble_or_pictures_has_no_table_of_failures(tmp_path: Path) -> None:
     page = report(tmp_path, SlideRow(slide="one.svs", slide_id="one", status="done"))
     assert "Needs attention" not in page.text
+    assert "Look at these first" not in page.text
     assert "Training" not in page.text
     assert "1 slide 1 done" in page.text
 
@@ -131,28 +170,58 @@ def test_a_report_of_nothing_is_still_a_page(tmp_path: Path, count: int) -> None
     assert f"{count} slide" in report(tmp_path, *rows).text
 
 
-def test_the_training_panel_keeps_its_format(tmp_path: Path) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (30, 20)).save(file, "PNG")
-    images = report(tmp_path, panel=file.getvalue()).all("img")
-    assert str(images[0]["src"]).startswith("data:image/png;base64,")
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    assert "The run did not end." in report(tmp_path, run=RunRecord(notes=["The run did not end."])).text
+
+
+def test_outliers_come_first_and_say_why(tmp_path: Path) -> None:
+    usual = [done(slide=f"{number}", slide_id=f"{number}", seam=None) for number in range(6)]
+    odd = done(slide="odd", slide_id="odd", seam=None, stain=STAIN.model_copy(update={"white": (180.0, 181.0, 182.0)}))
+    page = report(tmp_path, *usual, odd)
+    articles = [str(found["data-name"]) for found in page.all("article")]
+    assert articles == ["odd", *"012345"]
+    assert "white, grey levels: 181, the others' median is 242" in page.text
+
+
+def test_training_is_shown_as_curves_and_panels(tmp_path: Path) -> None:
+    folder = tmp_path / "training"
+    (folder / "panels").mkdir(parents=True)
+    for epoch in (1, 2):
+        Image.new("RGB", (30, 20)).save(folder / "panels" / f"epoch_00{epoch}.png")
+    (folder / "metrics.csv").write_text("epoch,step,l1,perturbed_ciede2000\n1,10,0.5,4\n2,20,0.25,nan\n")
+    page = report(tmp_path, run=RunRecord(training=read_training(folder)))
+    assert [str(image["alt"]) for image in page.all("img")] == [
+        f"Template, generated and target tiles, {epoch} epoch" for epoch in ("first", "last")
+    ]
+    assert "L1 loss" in page.text and "Colour difference to the truth" in page.text
+    assert "Structure kept" not in page.text
+
+
+@pytest.mark.parametrize("content", [b"", b'\xff\x00,\n"', b"epoch\n1\n"], ids=["empty", "torn", "bare"])
+def test_a_torn_table_of_epochs_is_no_curve(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    training = read_training(tmp_path)
+    assert training is not None and training.charts() == []
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_names_are_only_text(tmp_path: Path, name: str) -> None:
-    common: dict[str, Any] = {"status": "failed", "size": Size(30, 20), "mpp": Mpp(0.5, 0.5), "before": jpeg((9, 9, 9))}
-    fields = ("slide", "slide_id", "reason", "remedy", "output", "mpp_origin")
-    hostile, harmless = (
-        report(tmp_path / where, SlideRow(**(common | dict.fromkeys(fields, text))), run={text: text, "d": [text]})
-        for where, text in (("hostile", name), ("harmless", "x"))
-    )
+    def hostile_page(directory: Path, text: str) -> Page:
+        fields = ("slide", "slide_id", "reason", "remedy", "output", "mpp_origin")
+        field = done().fields[0].model_copy(update={"what": printable(text)})
+        told = {name: printable(text) for name in fields}
+        row = done(**told, other_outputs=(printable(text),), fields=(field,), status="done-with-holes")
+        return report(directory, row, run=RunRecord({text: text, "d": [text]}, notes=[text], reference=STAIN))
+
+    hostile, harmless = (hostile_page(tmp_path / text[:1], text) for text in (name, "x"))
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in harmless.elements]
     assert [set(found) for _, found in hostile.elements] == [set(found) for _, found in harmless.elements]
-    assert re.fullmatch(r"\.\./[\w%.~/-]+", str(hostile.all("a")[0]["href"]))
+    links = [str(link["href"]) for link in hostile.all("a")]
+    assert all(re.fullmatch(r"\.\./[\w%.~/-]+|#slide1", link) for link in links)
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_script(tmp_path: Path) -> None:
-    page = report(tmp_path, SlideRow(slide="one", slide_id="one", status="done", before=jpeg((1, 2, 3))))
+    page = report(tmp_path, done())
     policy = next(str(meta["content"]) for meta in page.all("meta") if "http-equiv" in meta)
     assert policy.startswith("default-src 'none'; img-src data:;")
     for tag in ("style", "script"):
@@ -161,6 +230,7 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(tmp_path: Path) -> 
         assert any(f"{tag}-src 'sha256-{base64.b64encode(digest).decode()}'" in policy for digest in digests)
     assert "unsafe" not in policy
     assert not page.all("link") and all("src" not in found for found in page.all("script"))
+    assert not any("style" in found for _, found in page.elements), "the policy forbids inline style"
 
 
 def summary(path: Path, *rows: SlideRow) -> list[dict[str, str]]:
@@ -211,26 +281,18 @@ def test_thumbnail_size(shape: tuple[int, int], size: tuple[int, int]) -> None:
         assert (picture.format, picture.size) == ("JPEG", size)
 
 
-def gradient() -> NDArray[np.uint8]:
-    y, x = np.mgrid[0:256, 0:256]
-    return np.stack([x // 2 + 60, y // 2 + 90, np.full_like(x, 170)], axis=-1).astype(np.uint8)
+def test_a_summary_is_read_back_as_it_was_meant(tmp_path: Path) -> None:
+    rows = [
+        SlideRow(slide="=1+1.svs", slide_id="-x", status="failed", reason="+", remedy="@home", seconds=1.5, tiles=3),
+        SlideRow(slide="'quoted", slide_id="y", status="done", output="slides/y.ome.tif"),
+    ]
+    write_summary(tmp_path / "summary.csv", rows)
+    assert read_rows(tmp_path / "summary.csv") == rows
 
 
-def test_the_after_picture_is_the_pyramid(tmp_path: Path) -> None:
-    size, path = Size(300, 200), tmp_path / "slide.ome.tif"
-    with open(path, "w+b") as file:
-        tiff = PyramidTiff(file, level_sizes(size), encode_jpeg(gradient(), 95))
-        tiff.finish(Mpp(0.5, 0.5), b"<OME/>")
-    with Image.open(io.BytesIO(after_thumbnail(path))) as picture:
-        assert picture.size == (300, 200)
-        np.testing.assert_allclose(np.asarray(picture)[120, 200], gradient()[120, 200], atol=4)
-
-
-@pytest.mark.parametrize("content", [b"", b"II+\x00 not a slide"], ids=["empty", "foreign"])
-def test_an_unreadable_pyramid_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x.ome.tif").write_bytes(content)
-    with pytest.raises(OutputError, match=r"x\.ome\.tif cannot be read back"):
-        after_thumbnail(tmp_path / "x.ome.tif")
+def test_a_row_with_all_its_pictures_survives_json() -> None:
+    row = done()
+    assert SlideRow.model_validate_json(row.model_dump_json()) == row
 
 
 def test_sheet_shows_before_above_after(tmp_path: Path) -> None:
