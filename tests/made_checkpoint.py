@@ -33,7 +33,7 @@ def untrained(path: Path, mpp: float = 0.5, gain: float = 1) -> Path:
     Args:
         path: Where to.
         mpp: The resolution.
-        gain: By how much the weights are larger: as drawn the output is nearly one gray, with 5 it is of many colours.
+        gain: By how much the weights are larger: as drawn the output is nearly one gray, with 12 it is of many colours.
     """
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(downs=5, ngf=4)).eval()

@@ -140,6 +140,7 @@ wsi_stain.report.sheet
 wsi_stain.report.summary
 wsi_stain.report.training
 wsi_stain.source_check
+wsi_stain.stain_normalize
 wsi_stain.stain_sample
 wsi_stain.streaming
 wsi_stain.survey
@@ -260,7 +261,14 @@ def test_networks_know_neither_slides_nor_files(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["wsi_stain.tiling", "wsi_stain.imports.importing", "wsi_stain.executor", "pipelines.doctor", "wsi_stain"]
+    "module",
+    [
+        "wsi_stain.tiling",
+        "wsi_stain.streaming",
+        "wsi_stain.imports.importing",
+        "wsi_stain.executor",
+        "pipelines.doctor",
+    ],
 )
 def test_workers_that_tile_never_import_torch(module: str) -> None:
     code = f"import sys, {module} as m; [getattr(m, name) for name in dir(m)]; sys.exit('torch' in sys.modules)"

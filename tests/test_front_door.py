@@ -35,3 +35,10 @@ def test_another_name_is_an_attribute_error() -> None:
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     code = "import sys, wsi_stain; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_torch_is_loaded_only_by_what_needs_it() -> None:
+    needing = {"NormalizedSlide", "StainNormalize", "normalized_tiles"}
+    others = sorted(set(wsi_stain._HOME_OF) - needing)
+    code = f"import sys, wsi_stain; [getattr(wsi_stain, name) for name in {others}]; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

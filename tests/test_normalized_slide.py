@@ -43,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slide of two blocks, its tile store, and a checkpoint."""
     root = tmp_path_factory.mktemp("normalized")
     Run(write(root / "a.tif", paint(SIZE)), root / "store").whole()
-    untrained(root / "c.safetensors", mpp=0.5, gain=5)
+    untrained(root / "c.safetensors", mpp=0.5, gain=12)
     return root
 
 

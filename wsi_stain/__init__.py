@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wsi_stain.slide import Slide as Slide
     from wsi_stain.slide import SlideConfig as SlideConfig
     from wsi_stain.slides import find_slides as find_slides
+    from wsi_stain.stain_normalize import StainNormalize as StainNormalize
     from wsi_stain.store import StoredSlide as StoredSlide
     from wsi_stain.store import TileStore as TileStore
 
@@ -31,6 +32,7 @@ _HOMES = {
     "region_normalizer": ["normalized_tiles"],
     "slide": ["Slide", "SlideConfig"],
     "slides": ["find_slides"],
+    "stain_normalize": ["StainNormalize"],
     "store": ["StoredSlide", "TileStore"],
 }
 _HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
