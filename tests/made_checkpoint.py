@@ -1,4 +1,4 @@
-"""A checkpoint that never trained, for tests of everything around the generator."""
+"""Checkpoints that never trained, for tests of everything around the generator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from wsi_stain.checkpoint import Contract, save
+from wsi_stain.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.stain import StainStatistics, Template
 
@@ -47,3 +47,23 @@ def untrained(path: Path, mpp: float = 0.5, gain: float = 1) -> Path:
     )
     save(path, generator, contract)
     return path
+
+
+def lively(path: Path, spread: float = 0.12, **config: object) -> Checkpoint:
+    """Write a checkpoint whose output uses its whole range, with running statistics as after some training."""
+    torch.manual_seed(5)
+    generator = Generator(GeneratorConfig.model_validate({"downs": 5, "ngf": 6, **config}))
+    side = max(128, 2**generator.config.downs)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            if parameter.ndim == 4:
+                parameter.mul_(spread / parameter.std())
+        for _batch in range(3):
+            generator.train()(torch.rand(4, generator.config.in_channels, side, side) * 2 - 1)
+    reference = STATISTICS.model_copy(update={"white": tuple(map(float, WHITE))})
+    template = Template(kind="he" if generator.config.in_channels == 2 else "gray", reference=reference)
+    contract = Contract(
+        generator=generator.config, template=template, mpp=0.5, training_fingerprint="0" * 64, version="0"
+    )
+    save(path, generator.eval(), contract)
+    return Checkpoint.load(path)

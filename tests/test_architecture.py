@@ -27,6 +27,7 @@ PARTS = """
 wsi_stain.artifact
 wsi_stain.augment
 wsi_stain.baselines
+wsi_stain.block_output
 wsi_stain.block_tiles
 wsi_stain.blockfile
 wsi_stain.checkpoint
@@ -73,6 +74,7 @@ wsi_stain.pyramid_check
 wsi_stain.pyramid_reader
 wsi_stain.quality
 wsi_stain.reader
+wsi_stain.recolourer
 wsi_stain.resampling
 wsi_stain.resolution
 wsi_stain.seams
@@ -104,6 +106,7 @@ wsi_stain.table_output
 wsi_stain.tiff_reading
 wsi_stain.tissue
 wsi_stain.unexplained
+wsi_stain.windows
 wsi_stain.zarr_files
 wsi_stain.zarr_jpeg
 wsi_stain.zarr_reading

@@ -119,7 +119,7 @@ def test_a_thread_pool_writes_the_same_bytes(tmp_path: Path) -> None:
     pixels, kept = smooth(Size(1000, 700)), np.ones((3, 4), bool)
     write_block(tmp_path / "a", pixels, kept, JpegConfig())
     with ThreadPoolExecutor(3) as pool:
-        write_block(tmp_path / "b", pixels, kept, JpegConfig(), pool.map)
+        write_block(tmp_path / "b", pixels, kept, JpegConfig(), run=pool.map)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

@@ -13,18 +13,18 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 from made_checkpoint import STATISTICS, WHITE, untrained
 from numpy.typing import NDArray
 
-from wsi_stain.blockfile import BlockFile
+from wsi_stain.block_output import hands, normalized
+from wsi_stain.blockfile import BlockFile, JpegConfig
 from wsi_stain.errors import CheckpointError, StainError, StoreError
 from wsi_stain.feather import fade_into, with_ring
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shape
 from wsi_stain.grid import TileGrid
-from wsi_stain.inference import NormalizeTask, PrepareTask, kept_ring, normalize_block, normalized, prepare_slide
+from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
 from wsi_stain.journal import file_digest, files_below, remove_partials
 from wsi_stain.output import IdentityNormalizer, OutputConfig
 from wsi_stain.shard import ShardFile
@@ -242,26 +242,21 @@ def test_killed_among_the_blocks_and_done_again_gives_the_same_bytes(place: Plac
     }
 
 
-@pytest.mark.usefixtures("identity")
-def test_threads_do_not_change_a_byte(place: Place, tmp_path: Path) -> None:
-    prepare_slide(place.prepare(tmp_path))
-    task = place.normalize(tmp_path, BlockIndex(0, 0))
-    normalize_block(task)
-    threaded = replace(
-        task,
-        out=tmp_path / "threaded",
-        receipt=tmp_path / "threaded.json",
-        output=task.output.model_copy(update={"threads": 3}),
-    )
-    normalize_block(threaded)
+@pytest.mark.parametrize("mode", ["generator", "guard", "lut"])
+def test_threads_do_not_change_a_byte(place: Place, tmp_path: Path, mode: str) -> None:
+    prepare_slide(place.prepare(tmp_path, mode))
+    task = place.normalize(tmp_path, BlockIndex(0, 0), mode)
+    receipt = normalize_block(task)
+    output = task.output.model_copy(update={"threads": 3})
+    threaded = replace(task, out=tmp_path / "threaded", receipt=tmp_path / "threaded.json", output=output)
+    assert normalize_block(threaded) == receipt | {"product": receipt["product"] | {"name": "threaded"}}
     assert task.out.read_bytes() == threaded.out.read_bytes()
-    torch.set_num_threads(1)
 
 
 def unchanged(slide: StoredSlide, block: BlockIndex) -> Pixels:
     """A block as the identity leaves it, faded into white."""
-    pixels, _ = normalized(slide, block, kept_ring(slide, block), IdentityNormalizer(WHITE), {}, OutputConfig())
-    return pixels
+    with hands(1) as by:
+        return normalized(slide, block, IdentityNormalizer(WHITE), {}, OutputConfig(), JpegConfig(), by).pixels
 
 
 def test_blocks_meet_without_a_step(slide: StoredSlide) -> None:

@@ -17,12 +17,12 @@ from pipelines import normalize
 from pipelines.config import RunConfig
 from pipelines.workspace import Workspace
 from wsi_stain import output
-from wsi_stain.artifact import Artifact
+from wsi_stain.artifact import Artifact, Tally
 from wsi_stain.finished import load_finished
-from wsi_stain.generator_output import Pixels, Recolourer
 from wsi_stain.geometry import TILE, Size
 from wsi_stain.output import IdentityNormalizer
 from wsi_stain.reader import BlockReader
+from wsi_stain.recolourer import Pixels, Recolourer
 from wsi_stain.report import SlideRow, read_summary
 from wsi_stain.stain import StainStatistics
 from wsi_stain.table_output import LutNormalizer
@@ -37,7 +37,7 @@ def normalized_row(tmp_path: Path, mode: str) -> SlideRow:
         store_slide(store, "one", painted(SIZE, seed=4), mpp=0.5)
     settings = {"mode": mode, "core": 512, "lut_tiles": 20, "lut_size": 9}
     config = RunConfig.model_validate({"executor": {"workers": 0}, "output": settings})
-    request = normalize.Request(store, untrained(tmp_path / "c.safetensors"), out, config)
+    request = normalize.Request(store, untrained(tmp_path / "c.safetensors"), None, out, config)
     said = io.StringIO()
     assert normalize.run(request, Console(file=said)) == 0, said.getvalue()
     kept = load_finished(Workspace(out).slide("one"))
@@ -94,8 +94,10 @@ class Planting(IdentityNormalizer):
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
         return LutNormalizer(Contrast(), self.white, 9, 20).prepare(slide, statistics)
 
-    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
-        made = contrasted(pixels)
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
+        made = contrasted(pixels)  # all five rows of tiles
         tile = made[2 * TILE : 3 * TILE, 4 * TILE : 5 * TILE]
         for row, col in ((30, 40), (90, 180), (150, 70), (200, 200)):
             tile[row : row + 20, col : col + 20] = (85, 60, 130)

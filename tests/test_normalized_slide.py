@@ -20,10 +20,12 @@ from tiled_slides import SIZE, SMALL, Run, paint, write
 
 from wsi_stain import NormalizedSlide, normalized_tiles
 from wsi_stain.artifact import load_artifact
+from wsi_stain.block_output import hands, normalized
+from wsi_stain.blockfile import JpegConfig
 from wsi_stain.errors import CheckpointError, SlideError, StainError
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size
 from wsi_stain.identity import TilingConfig
-from wsi_stain.inference import PrepareTask, kept_ring, normalized, prepare_slide
+from wsi_stain.inference import PrepareTask, prepare_slide
 from wsi_stain.journal import file_digest
 from wsi_stain.output import Mode, OutputConfig, load_normalizer
 from wsi_stain.region_normalizer import RegionNormalizer
@@ -72,7 +74,8 @@ def of_run(root: Path, stored: StoredSlide, config: OutputConfig) -> Pixels:
     whole[:] = normalizer.white
     for col in range(2):
         block = BlockIndex(0, col)
-        pixels, _ = normalized(stored, block, kept_ring(stored, block), normalizer, load_artifact(place), config)
+        with hands(1) as by:
+            pixels = normalized(stored, block, normalizer, load_artifact(place), config, JpegConfig(), by).pixels
         whole[:, col * 4096 :][:, : pixels.shape[1]] = pixels
     return whole
 

@@ -11,20 +11,20 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from made_checkpoint import STATISTICS, WHITE
+from made_checkpoint import STATISTICS, WHITE, lively
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
 from wsi_stain.artifact import load_artifact, save_artifact, statistics_of
-from wsi_stain.checkpoint import Checkpoint, Contract, save
+from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.colour_table import apply_table
 from wsi_stain.errors import CheckpointError, NoTissueError, OutputError
-from wsi_stain.generator_output import GeneratorNormalizer, GuardNormalizer, Recolourer, folded
+from wsi_stain.generator_output import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.geometry import Mpp, Region, Size, TileIndex, grid_shape
 from wsi_stain.output import IdentityNormalizer, OutputConfig, load_normalizer
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.stain import Template, apply_template
+from wsi_stain.recolourer import Recolourer, folded
+from wsi_stain.stain import apply_template
 from wsi_stain.table_output import RESIDUAL, TABLE, TILES, LutNormalizer, choose_tiles
 
 Pixels = NDArray[np.uint8]
@@ -32,34 +32,10 @@ Pixels = NDArray[np.uint8]
 MPP = Mpp(0.5, 0.5)
 
 
-def lively_generator(config: GeneratorConfig) -> Generator:
-    """A generator whose output uses its whole range, with running statistics as after some training."""
-    torch.manual_seed(5)
-    generator = Generator(config)
-    with torch.no_grad():
-        for parameter in generator.parameters():
-            if parameter.ndim == 4:
-                parameter.mul_(0.12 / parameter.std())
-        for _batch in range(3):
-            generator.train()(torch.rand(4, config.in_channels, 128, 128) * 2 - 1)
-    return generator.eval()
-
-
-def make_checkpoint(path: Path, **config: object) -> Checkpoint:
-    generator = lively_generator(GeneratorConfig.model_validate({"downs": 5, "ngf": 6, **config}))
-    reference = STATISTICS.model_copy(update={"white": tuple(map(float, WHITE))})
-    template = Template(kind="he" if generator.config.in_channels == 2 else "gray", reference=reference)
-    contract = Contract(
-        generator=generator.config, template=template, mpp=0.5, training_fingerprint="0" * 64, version="0"
-    )
-    save(path, generator, contract)
-    return Checkpoint.load(path)
-
-
 @pytest.fixture(scope="module")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "checkpoint.safetensors"
-    make_checkpoint(path)
+    lively(path)
     return path
 
 
@@ -127,7 +103,7 @@ def all_needed(pixels: Pixels, halo: int) -> NDArray[np.bool_]:
     ids=lambda config: "-".join(f"{k}{v}" for k, v in config.items()),
 )
 def test_tiled_is_whole_before_rounding(tmp_path: Path, painting: Painting, config: dict[str, object]) -> None:
-    recolourer = Recolourer(make_checkpoint(tmp_path / "c", **config), precision="float32")
+    recolourer = Recolourer(lively(tmp_path / "c", **config), precision="float32")
     halo = recolourer.halo
     whole = recolourer.recolour(painting.read(Region(0, 0, 1024, 768).grown(halo)), STATISTICS)
     assert whole.shape == (768, 1024, 3)

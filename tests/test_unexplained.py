@@ -12,7 +12,7 @@ from PIL import Image
 
 from wsi_stain.colour_table import ColourPairs, Table, fit_table
 from wsi_stain.geometry import TILE, BlockIndex, Size
-from wsi_stain.unexplained import map_png, unexplained, unexplained_map
+from wsi_stain.unexplained import map_png, packed_map, unexplained, unexplained_map
 
 Pixels = NDArray[np.uint8]
 SHAPE = (4, 5)
@@ -36,8 +36,7 @@ def fitted(source: Pixels, output: Pixels) -> Table:
 
 
 def mapped(source: Pixels, output: Pixels, table: Table) -> NDArray[np.uint8]:
-    text = unexplained(source, output, np.ones(SHAPE, bool), table)
-    return unexplained_map({BlockIndex(0, 0): text}, SHAPE)
+    return unexplained(source, output, np.ones(SHAPE, bool), table)
 
 
 def plant(pixels: Pixels, row: int, col: int, nuclei: int = 6) -> None:
@@ -78,17 +77,16 @@ def test_tiles_that_are_not_kept_are_nothing(source: Pixels) -> None:
     kept = np.zeros(SHAPE, bool)
     table = fitted(source, contrasted(source))
     black = np.zeros_like(source)
-    assert not unexplained_map({BlockIndex(0, 0): unexplained(source, black, kept, table)}, SHAPE).any()
+    assert not unexplained(source, black, kept, table).any()
     kept[3, 4] = True
-    found = unexplained_map({BlockIndex(0, 0): unexplained(source, black, kept, table)}, SHAPE)
-    assert np.argwhere(found).tolist() == [[3, 4]]
+    assert np.argwhere(unexplained(source, black, kept, table)).tolist() == [[3, 4]]
 
 
-def test_blocks_take_their_places_in_the_map(source: Pixels) -> None:
-    table, nothing = fitted(source, contrasted(source)), np.zeros_like(source)
-    text = unexplained(source, nothing, np.ones(SHAPE, bool), table)
-    whole = unexplained_map({BlockIndex(1, 2): text}, (16 + SHAPE[0], 32 + SHAPE[1]))
-    assert whole[16:, 32:].all() and not whole[:16].any() and not whole[:, :32].any()
+def test_blocks_take_their_places_in_the_map() -> None:
+    part = np.arange(1, 21, dtype=np.uint8).reshape(SHAPE)
+    whole = unexplained_map({BlockIndex(1, 2): packed_map(part)}, (16 + SHAPE[0], 32 + SHAPE[1]))
+    np.testing.assert_array_equal(whole[16:, 32:], part)
+    assert not whole[:16].any() and not whole[:, :32].any()
     picture = Image.open(io.BytesIO(map_png(whole)))
     assert (picture.mode, picture.format) == ("L", "PNG")
     np.testing.assert_array_equal(np.asarray(picture), whole)

@@ -1,4 +1,4 @@
-"""What `prepare` leaves for `apply`: named arrays in one file, computed once a slide. Knows not what they mean.
+"""What `prepare` leaves for `apply`: named arrays in one file, computed once a slide; and what `apply` has to tell.
 
 The file is NumPy's .npz; nothing pickled is written or read. The same arrays give the same bytes.
 """
@@ -6,6 +6,7 @@ The file is NumPy's .npz; nothing pickled is written or read. The same arrays gi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import BadZipFile
@@ -21,6 +22,17 @@ Artifact = Mapping[str, NDArray[Any]]
 
 STATISTICS = "statistics"
 """The entry that holds the slide's stain statistics: canonical JSON in UTF-8, as uint8."""
+
+
+@dataclass
+class Tally:
+    """What is to be told of some blocks' normalization.
+
+    Attributes:
+        retried: Passes of the generator that gave values that are no numbers, and were computed again in float32.
+    """
+
+    retried: int = 0
 
 
 def packed(statistics: StainStatistics) -> NDArray[np.uint8]:

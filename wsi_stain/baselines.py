@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import lab2rgb, rgb2lab
 
-from wsi_stain.artifact import STATISTICS, Artifact, packed, statistics_of
+from wsi_stain.artifact import STATISTICS, Artifact, Tally, packed, statistics_of
 from wsi_stain.errors import ConfigError, NoTissueError
 from wsi_stain.geometry import TILE, Region
 from wsi_stain.reader import BlockReader
@@ -47,7 +47,7 @@ class ReinhardNormalizer:
         white: What tiles that are not needed become, RGB.
     """
 
-    halo = 0
+    halo, band = 0, 4 * TILE
 
     def __init__(
         self, reference_lab_mean: Rgb, reference_lab_std: Rgb, white: tuple[int, int, int] = (255, 255, 255)
@@ -67,7 +67,9 @@ class ReinhardNormalizer:
         mean, std = lab_moments(np.concatenate(pixels), statistics.white)
         return {MEAN: np.asarray(mean), SPREAD: np.asarray(std)}
 
-    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
         scale = self._std / np.maximum(artifact[SPREAD], 1e-3)
         result = _blank(pixels, self.white)
@@ -90,7 +92,7 @@ class MacenkoNormalizer:
         reference: Stain of the reference.
     """
 
-    halo = 0
+    halo, band = 0, 4 * TILE
 
     def __init__(self, reference: StainStatistics) -> None:
         self._reference = reference
@@ -101,7 +103,9 @@ class MacenkoNormalizer:
         """The slide's stain is all there is to know."""
         return {STATISTICS: packed(statistics)}
 
-    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
         own, ref = statistics_of(artifact), self._reference
         table = od_table(own.white)
@@ -127,7 +131,7 @@ class VahadaneNormalizer:
         reference_white: Colour of the reference's glass, RGB from 0 to 255; also what tiles not needed become.
     """
 
-    halo = 0
+    halo, band = 0, 4 * TILE
 
     def __init__(
         self, reference_vectors: tuple[Rgb, Rgb], reference_amounts: tuple[float, float], reference_white: Rgb
@@ -144,7 +148,9 @@ class VahadaneNormalizer:
         vectors, amounts = sparse_stains(np.concatenate(pixels).reshape(-1, 3), statistics.white)
         return {STATISTICS: packed(statistics), VECTORS: np.asarray(vectors), AMOUNTS: np.asarray(amounts)}
 
-    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
         table = od_table(statistics_of(artifact).white)
         unmix = np.linalg.pinv(artifact[VECTORS]) * (self._amounts / artifact[AMOUNTS])

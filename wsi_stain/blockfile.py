@@ -112,6 +112,7 @@ def write_block(
     pixels: Pixels,
     kept: Kept,
     config: JpegConfig,
+    finest: list[bytes] | None = None,
     run: Run = map,
 ) -> None:
     """Make the levels of a block and write its file, whole or not at all.
@@ -123,6 +124,7 @@ def write_block(
         pixels: Level 0, (h, w, 3) RGB, at most 4096 on a side; what is not kept holds the output's background.
         kept: (ceil(h / 256), ceil(w / 256)): tiles that are more than glass.
         config: JPEG settings.
+        finest: The streams of level 0's kept tiles, row-major, where these are encoded already.
         run: Applies the encoder to tiles in order: `map`, or a thread pool's `map`.
 
     Raises:
@@ -135,8 +137,10 @@ def write_block(
     streams: list[bytes] = []
     levels = block_levels(pixels, kept)
     for level_pixels, level_kept in islice(levels, LEVELS):
-        tiles = block_tiles(level_pixels, level_kept).values()
-        encoded = list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), tiles))
+        encoded, finest = finest, None
+        if encoded is None:
+            tiles = block_tiles(level_pixels, level_kept).values()
+            encoded = list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), tiles))
         tables.append(_lengths(level_kept, encoded))
         streams += encoded
     mip, _ = next(levels)

@@ -1,107 +1,39 @@
-"""The generator at work on a slide's pixels: fixed shapes, exact halo, nothing stochastic. Knows no files.
+"""The generator over every tissue tile: as it is, or with the source's own detail. Knows no files.
 
-        halo      core       halo
-    |---------|-----------|---------|     one pass: a square window of fixed side, of which the core is kept
-              |-----------|-----------|   cores stand side by side from the block's origin
-
-A core's pixels see nothing beyond the window: the halo is at least the receptive field's reach, core and halo are
-multiples of the generator's step (2**downs), and BatchNorm uses frozen statistics. So the output does not depend on
-where a slide is cut.
+Where a window can show all that its core's pixels see, the output does not depend on where a slide is cut: the margin
+is at least the receptive field's reach, core and margin are multiples of the generator's step (2**downs), and
+BatchNorm uses frozen statistics. A generator that sees too far for that (the paper's unet_256: 765 px) works on smaller
+windows whose results are blended; see `windows`.
 """
 
 from __future__ import annotations
 
-import copy
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from wsi_stain import guided
-from wsi_stain.artifact import STATISTICS, Artifact, packed, statistics_of
-from wsi_stain.checkpoint import Checkpoint
-from wsi_stain.errors import CheckpointError
-from wsi_stain.geometry import TILE, ceil_div
-from wsi_stain.pix2pix.generator import Generator, receptive_halo
-from wsi_stain.precision import Precision, compute_dtype
+from wsi_stain.artifact import STATISTICS, Artifact, Tally, packed, statistics_of
+from wsi_stain.geometry import BLOCK, TILE
 from wsi_stain.reader import BlockReader
-from wsi_stain.stain import StainStatistics, apply_template
+from wsi_stain.recolourer import Pixels, Recolourer, Started, rounded_up
+from wsi_stain.stain import StainStatistics
+from wsi_stain.windows import Place, Windows
 
-Pixels = NDArray[np.uint8]
 Fit = Callable[[BlockReader, StainStatistics], Artifact]
 
-_GLASS = 255
+_BLENDED_BEYOND = 512
+"""What a window of blended results shows beyond its core on both sides together, px, at least."""
+
+_AHEAD = 2
+"""Passes that may be under way, or done and not fetched."""
+
 _EVEN = 100.0
 """Variance of a window, in squared grey levels, that still counts as even; the scanner's noise has about 10."""
-
-
-class Recolourer:
-    """A checkpoint's generator, made ready for one device: template, network, back to RGB.
-
-    Args:
-        checkpoint: Whose generator; it is copied, not changed.
-        device: As torch names it.
-        precision: `auto` takes bfloat16 where the device computes in it natively.
-
-    Attributes:
-        step: Windows have sides that are multiples of this, px.
-        halo: What a window must show on each side of the part that is wanted, px; a multiple of `step` and of 32.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", precision: Precision = "auto") -> None:
-        config = checkpoint.contract.generator
-        self.step = 2**config.downs
-        self.halo = _rounded_up(receptive_halo(config.downs), max(32, self.step))
-        self._check_fits = checkpoint.check_fits
-        self._template = checkpoint.contract.template
-        self._device = torch.device(device)
-        self._dtype = compute_dtype(precision, self._device)
-        generator = folded(checkpoint.generator).to(self._device, self._dtype)
-        self._generator = generator.to(memory_format=torch.channels_last)
-
-    def check_fits(self, slide: BlockReader) -> None:
-        """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
-        self._check_fits(slide.mpp)
-
-    def recolour(self, window: Pixels, statistics: StainStatistics) -> Tensor:
-        """Generate the inner part of a window.
-
-        Args:
-            window: (h + 2 halo, w + 2 halo, 3) RGB of the slide, sides multiples of `step`.
-            statistics: Of the slide.
-
-        Returns:
-            (h, w, 3) float32 RGB, 0 to 255, on the device.
-
-        Raises:
-            CheckpointError: The generator gave a value that is no number.
-        """
-        template_HWC = self._make_template(window, statistics)
-        x_BCHW = template_HWC.permute(2, 0, 1)[None].to(self._dtype, memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            y_CHW: Tensor = self._generator(x_BCHW)[0]
-        inner_HWC = y_CHW[:, self.halo : -self.halo, self.halo : -self.halo].permute(1, 2, 0).float()
-        if not bool(torch.isfinite(inner_HWC.sum())):  # one value that is no number makes the sum none
-            raise CheckpointError(
-                "The generator gave values that are no numbers (NaN or infinite)",
-                "Train again, or set output.precision to float32 if the training itself went well",
-            )
-        return (inner_HWC + 1) * 127.5
-
-    def _make_template(self, window: Pixels, statistics: StainStatistics) -> Tensor:
-        """The generator's input, (H, W, C) float32, on the device; on a CPU numpy is the faster."""
-        if self._device.type == "cpu":
-            return torch.from_numpy(np.asarray(apply_template(window, statistics, self._template)))
-        source_HWC = torch.from_numpy(np.array(window)).to(self._device)
-        template_HWC: Tensor = apply_template(source_HWC, statistics, self._template)
-        return template_HWC
-
-    def recolour_rounded(self, window: Pixels, statistics: StainStatistics) -> Pixels:
-        """Like `recolour`, as (h, w, 3) uint8 in the memory of the host."""
-        return to_pixels(self.recolour(window, statistics))
 
 
 class GeneratorNormalizer:
@@ -110,62 +42,63 @@ class GeneratorNormalizer:
     Args:
         recolourer: The generator.
         white: The background where nothing is generated, RGB.
-        core: Side of the square that one pass yields, px; rounded up to the generator's step.
+        core: Side of the square that is one pass's own, px; rounded up to the generator's step. Where it is less than
+            twice the generator's halo, results are blended, and it is rounded to what divides a block.
         fit: What finds the slide's colour table, as `LutNormalizer.prepare` does: what the generator does beyond it is
             the hallucination map. Without it there is none.
+        batch: Windows of a pass; the last one of a block is filled up.
     """
 
+    _margin = 0
+    """Generated pixels on each side of a result that are needed to make it."""
+
     def __init__(
-        self, recolourer: Recolourer, white: tuple[int, int, int], core: int = 1024, fit: Fit | None = None
+        self,
+        recolourer: Recolourer,
+        white: tuple[int, int, int],
+        core: int = 1024,
+        fit: Fit | None = None,
+        batch: int = 1,
     ) -> None:
-        self._recolourer = recolourer
-        self._core = _rounded_up(core, recolourer.step)
-        self._fit = fit
-        self.white = white
-        self.halo = recolourer.halo
+        self._recolourer, self._fit, self._batch, self.white = recolourer, fit, batch, white
+        core, overlap, self._crop = _cut(core, recolourer)
+        self._windows = Windows(core, overlap, self._crop + self._margin)
+        self.halo, self.band = self._windows.halo, self._windows.band
 
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
         """The slide's stain statistics, and its table; CheckpointError where the generator does not fit the slide."""
         self._recolourer.check_fits(slide)
         return {STATISTICS: packed(statistics), **(self._fit(slide, statistics) if self._fit else {})}
 
-    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
         """Generate the cores in which a needed tile lies; the rest is white.
 
-        Memory bound: the result, and one window's activations.
+        Memory bound: the result (where it is blended, four times that), and the activations of a pass; on a GPU of two.
         """
-        statistics, halo = statistics_of(artifact), self.halo
-        height, width = pixels.shape[0] - 2 * halo, pixels.shape[1] - 2 * halo
-        result = np.empty((height, width, 3), np.uint8)
-        result[:] = self.white
-        for top, left in self._cores(needed):
-            inner = result[top : top + self._core, left : left + self._core]
-            window = self._window(pixels, top, left)
-            inner[:] = self._made(window, statistics)[: inner.shape[0], : inner.shape[1]]
-        return result
+        height, width = pixels.shape[0] - 2 * self.halo, pixels.shape[1] - 2 * self.halo
+        made = self._passes(pixels, self._windows.places(needed), statistics_of(artifact), tally or Tally())
+        return self._windows.joined(made, (height, width), self.white)
 
-    def _made(self, window: Pixels, statistics: StainStatistics) -> Pixels:
-        """The core of a window, (core, core, 3)."""
-        return self._recolourer.recolour_rounded(window, statistics)
+    def _passes(
+        self, pixels: Pixels, places: list[Place], statistics: StainStatistics, tally: Tally
+    ) -> Iterator[tuple[Place, Pixels]]:
+        """Each core's place and result, in the order of `places`; a few passes are begun ahead."""
+        started: deque[tuple[list[Place], Started]] = deque()
+        for first in range(0, len(places), self._batch):
+            batch = places[first : first + self._batch]
+            windows = [self._windows.cut(pixels, place) for place in batch]
+            windows += [np.zeros_like(windows[0])] * (self._batch - len(batch))
+            started.append((batch, self._recolourer.start(windows, statistics, self._crop, self._finished)))
+            if len(started) == _AHEAD:
+                yield from _ended(started, tally)
+        while started:
+            yield from _ended(started, tally)
 
-    def _cores(self, needed: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-        """(top, left), px, of the cores over at least one needed tile."""
-        rows, cols = (ceil_div(count * TILE, self._core) for count in needed.shape)
-        for row in range(rows):
-            for col in range(cols):
-                tiles = [slice(i * self._core // TILE, ceil_div((i + 1) * self._core, TILE)) for i in (row, col)]
-                if needed[tiles[0], tiles[1]].any():
-                    yield row * self._core, col * self._core
-
-    def _window(self, pixels: Pixels, top: int, left: int) -> Pixels:
-        """A core with its halo, always of one shape; glass where the pixels end."""
-        side = self._core + 2 * self.halo
-        found = pixels[top : top + side, left : left + side]
-        if found.shape[:2] == (side, side):
-            return found
-        window = np.full((side, side, 3), _GLASS, np.uint8)
-        window[: found.shape[0], : found.shape[1]] = found
-        return window
+    def _finished(self, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+        """What becomes of generated pixels: see `recolourer.Finish`."""
+        return generated_BHWC
 
 
 class GuardNormalizer(GeneratorNormalizer):
@@ -174,54 +107,49 @@ class GuardNormalizer(GeneratorNormalizer):
     Args:
         recolourer: The generator.
         white: The background where nothing is generated, RGB.
-        core: Side of the square that one pass yields, px; rounded up to the generator's step.
+        core: As for `GeneratorNormalizer`.
         radius: Half the side of the windows in which the change is taken for smooth, px; see `guided`.
         fit: As for `GeneratorNormalizer`.
+        batch: As for `GeneratorNormalizer`.
     """
 
     def __init__(
-        self, recolourer: Recolourer, white: tuple[int, int, int], core: int, radius: int, fit: Fit | None = None
+        self,
+        recolourer: Recolourer,
+        white: tuple[int, int, int],
+        core: int,
+        radius: int,
+        fit: Fit | None = None,
+        batch: int = 1,
     ) -> None:
-        super().__init__(recolourer, white, core, fit)
-        self._radius = _rounded_up(radius, guided.STEP)
-        self._margin = _rounded_up(guided.reach(self._radius), max(32, recolourer.step))
-        self.halo = recolourer.halo + self._margin
+        self._radius = rounded_up(radius, guided.STEP)
+        self._margin = rounded_up(guided.reach(self._radius), max(32, recolourer.step))
+        super().__init__(recolourer, white, core, fit, batch)
 
-    def _made(self, window: Pixels, statistics: StainStatistics) -> Pixels:
-        generated_HWC = self._recolourer.recolour(window, statistics)
-        halo, margin = self._recolourer.halo, self._margin
-        source_HWC = torch.from_numpy(np.array(window[halo:-halo, halo:-halo])).to(generated_HWC)
-        source_BCHW, changed_BCHW = (image.permute(2, 0, 1)[None] for image in (source_HWC, generated_HWC))
-        kept_CHW = guided.guided(source_BCHW, changed_BCHW, self._radius, _EVEN)[0, :, margin:-margin, margin:-margin]
-        return to_pixels(kept_CHW.permute(1, 2, 0))
-
-
-def to_pixels(image_HWC: Tensor) -> Pixels:
-    """Float values, 0 to 255, as (H, W, 3) uint8 in the memory of the host."""
-    return np.ascontiguousarray((image_HWC + 0.5).clamp_(0, 255).to(torch.uint8).cpu().numpy())
+    def _finished(self, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+        crop, margin = self._crop, self._margin
+        source_BHWC = windows_BHWC[:, crop:-crop, crop:-crop].to(generated_BHWC)
+        source_BCHW, changed_BCHW = (image.permute(0, 3, 1, 2) for image in (source_BHWC, generated_BHWC))
+        with torch.inference_mode():
+            kept_BCHW = guided.guided(source_BCHW, changed_BCHW, self._radius, _EVEN)
+        return kept_BCHW[:, :, margin:-margin, margin:-margin].permute(0, 2, 3, 1)
 
 
-def folded(generator: Generator) -> Generator:
-    """A copy of a generator in eval mode with every BatchNorm folded into the convolution before it."""
-    generator = copy.deepcopy(generator).eval().requires_grad_(False)
-    for blocks in (generator.down, generator.up):
-        for place, block in enumerate(blocks):
-            assert isinstance(block, nn.Sequential)
-            blocks[place] = _folded_block(block)
-    return generator
+def _cut(core: int, recolourer: Recolourer) -> tuple[int, int, int]:
+    """Core, overlap and crop: exact where the halo is at most half the core, else blended.
+
+    Blended, a quarter of what a window shows beyond its core is thrown away on each side and a quarter is overlap.
+    """
+    core = rounded_up(core, recolourer.step)
+    if 2 * recolourer.halo <= core:
+        return core, 0, recolourer.halo
+    while BLOCK % core:
+        core -= TILE
+    core = max(core, recolourer.step)
+    quarter = rounded_up(_BLENDED_BEYOND, recolourer.step) // 4
+    return core, quarter, quarter
 
 
-def _folded_block(block: nn.Sequential) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for layer in block:
-        if isinstance(layer, nn.BatchNorm2d):
-            before = layers.pop()
-            assert isinstance(before, nn.Conv2d | nn.ConvTranspose2d)
-            layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))
-        if not isinstance(layer, nn.Dropout):
-            layers.append(layer)
-    return nn.Sequential(*layers)
-
-
-def _rounded_up(length: int, step: int) -> int:
-    return ceil_div(length, step) * step
+def _ended(started: deque[tuple[list[Place], Started]], tally: Tally) -> Iterator[tuple[Place, Pixels]]:
+    places, fetch = started.popleft()
+    yield from zip(places, fetch(tally), strict=False)  # without what filled the batch up

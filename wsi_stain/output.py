@@ -15,14 +15,15 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from wsi_stain.artifact import Artifact
+from wsi_stain.artifact import Artifact, Tally
 from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import CheckpointError
-from wsi_stain.generator_output import GeneratorNormalizer, GuardNormalizer, Pixels, Recolourer
+from wsi_stain.generator_output import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.geometry import TILE
 from wsi_stain.journal import file_digest
 from wsi_stain.precision import Precision, settled
 from wsi_stain.reader import BlockReader
+from wsi_stain.recolourer import Pixels, Recolourer
 from wsi_stain.settings import Settings
 from wsi_stain.stain import StainStatistics
 from wsi_stain.style import Classic, load_style
@@ -40,17 +41,23 @@ class OutputConfig(Settings):
         method: `pix2pix`, or a classical method at slide level, for which no other setting here counts.
         mode: `generator`: as they are. `guard`: the source with the smooth part of the change. `lut`: one colour table
             per slide, fitted to the generator, applied to every pixel. `auto`: `generator` on a GPU, `lut` without.
-        core: Side of the square that one pass of the generator yields, px; a multiple of 256. Part of the fixed shape.
+        core: Side of the square that is one pass's own, px; a multiple of 256. Seams are impossible where it is at
+            least twice the generator's halo (96 px at five downs, 192 at six, 768 at eight); else passes are blended.
+        batch: Squares of one pass. Part of the fixed shape, as `core` is.
+        compile: Whether torch.compile translates the generator: worth its minute on large cohorts.
         precision: Of the generator; `auto` is bfloat16 where the device computes in it natively, else float32.
         guard_um: Half the side of the windows within which `guard` takes the change for smooth, um.
         lut_size: Entries along each side of the colour table.
         lut_tiles: Tissue tiles of a slide that the table is fitted to and checked on.
-        threads: CPU threads of one worker process. The executor starts one process per core.
+        threads: Threads of one task, each with a band of the block: reading, the generator and encoding overlap. The
+            executor starts one process per core, so one thread is enough without a GPU.
     """
 
     method: Method = "pix2pix"
     mode: Mode = "auto"
     core: int = Field(default=1024, ge=TILE, le=4096, multiple_of=TILE)
+    batch: int = Field(default=1, ge=1, le=64)
+    compile: bool = False
     precision: Precision = "auto"
     guard_um: float = Field(default=8.0, ge=1, le=64)
     lut_size: int = Field(default=17, ge=5, le=65)
@@ -74,6 +81,7 @@ class Normalizer(Protocol):
 
     Attributes:
         halo: Source pixels that `apply` needs on each side of a block, px.
+        band: How many rows of a block `apply` is best given at once, px; a multiple of 256.
         white: The background of the output, RGB.
     """
 
@@ -81,19 +89,25 @@ class Normalizer(Protocol):
     def halo(self) -> int: ...
 
     @property
+    def band(self) -> int: ...
+
+    @property
     def white(self) -> Rgb8: ...
 
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
         """What `apply` has to know about the slide. The same slide gives the same arrays."""
 
-    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
-        """Normalize a block. A pixel's result does not depend on how the slide is cut into blocks.
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
+        """Normalize a block, or a band of one. A pixel's result does not depend on how the slide is cut into them.
 
         Args:
-            pixels: (h + 2 halo, w + 2 halo, 3) RGB; 255 where the slide has no tile. The block's origin lies on a
-                multiple of 1024 px.
+            pixels: (h + 2 halo, w + 2 halo, 3) RGB; 255 where the slide has no tile. The origin lies on a multiple
+                of `band` from the block's.
             needed: (ceil(h / 256), ceil(w / 256)): tiles whose result matters.
             artifact: From `prepare` on the same slide.
+            tally: Takes note of what the receipt should tell.
 
         Returns:
             (h, w, 3) RGB; anything in tiles that are not needed.
@@ -109,7 +123,7 @@ class IdentityNormalizer:
     No setting leads to it. Who wants it puts a maker of it into `MAKERS`; then it passes through the doors of all.
     """
 
-    halo = 0
+    halo, band = 0, 4 * TILE
 
     def __init__(self, white: Rgb8 = (255, 255, 255)) -> None:
         self.white = white
@@ -118,24 +132,32 @@ class IdentityNormalizer:
         """Nothing to know."""
         return {}
 
-    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
         """The very pixels."""
         return pixels
 
 
 def _generator(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
-    recolourer = Recolourer(checkpoint, device, config.precision)
-    return GeneratorNormalizer(recolourer, white, config.core, _table(recolourer, white, config).prepare)
+    recolourer = _recolourer(checkpoint, config, device)
+    fit = _table(recolourer, white, config).prepare
+    return GeneratorNormalizer(recolourer, white, config.core, fit, config.batch)
 
 
 def _guard(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
-    recolourer = Recolourer(checkpoint, device, config.precision)
+    recolourer = _recolourer(checkpoint, config, device)
     radius = max(1, round(config.guard_um / checkpoint.contract.mpp))
-    return GuardNormalizer(recolourer, white, config.core, radius, _table(recolourer, white, config).prepare)
+    fit = _table(recolourer, white, config).prepare
+    return GuardNormalizer(recolourer, white, config.core, radius, fit, config.batch)
 
 
 def _lut(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
-    return _table(Recolourer(checkpoint, device, config.precision), white, config)
+    return _table(_recolourer(checkpoint, config, device), white, config)
+
+
+def _recolourer(checkpoint: Checkpoint, config: OutputConfig, device: str) -> Recolourer:
+    return Recolourer(checkpoint, device, config.precision, config.compile)
 
 
 def _table(recolourer: Recolourer, white: Rgb8, config: OutputConfig) -> LutNormalizer:
@@ -174,7 +196,6 @@ def _classic(path: Path, digest: str) -> Normalizer:
 
 @cache
 def _loaded(maker: Maker, config: OutputConfig, path: Path, device: str, digest: str) -> Normalizer:
-    torch.set_num_threads(config.threads)
     checkpoint = load_checkpoint(path, digest)
     red, green, blue = (round(value) for value in checkpoint.contract.white)
     return maker(checkpoint, (red, green, blue), config, device)

@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from wsi_stain.colour_table import apply_table
@@ -166,9 +165,8 @@ def normalized_tiles(
 
 
 def output_config(output: Mode | OutputConfig) -> OutputConfig:
-    """Settings for this process: as many threads as torch has now, whatever a worker would take."""
-    config = output if isinstance(output, OutputConfig) else OutputConfig(mode=output)
-    return config.model_copy(update={"threads": torch.get_num_threads()})
+    """A mode as settings; torch keeps the threads that it has in this process."""
+    return output if isinstance(output, OutputConfig) else OutputConfig(mode=output)
 
 
 def _tiles(area: Region) -> tuple[slice, slice]:

@@ -13,13 +13,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.artifact import STATISTICS, Artifact, packed
+from wsi_stain.artifact import STATISTICS, Artifact, Tally, packed
 from wsi_stain.colour_table import ColourPairs, apply_table, fit_table, look_up
 from wsi_stain.errors import NoTissueError
-from wsi_stain.generator_output import Pixels, Recolourer
 from wsi_stain.geometry import TILE, Region, TileIndex
 from wsi_stain.metrics import ciede2000
 from wsi_stain.reader import BlockReader
+from wsi_stain.recolourer import Pixels, Recolourer
 from wsi_stain.stain import StainStatistics
 from wsi_stain.tissue import pen_mask
 
@@ -46,7 +46,7 @@ class LutNormalizer:
         tiles: How many tissue tiles the generator looks at.
     """
 
-    halo = 0
+    halo, band = 0, 4 * TILE
 
     def __init__(self, recolourer: Recolourer, white: tuple[int, int, int], size: int = 17, tiles: int = 100) -> None:
         self._recolourer = recolourer
@@ -77,7 +77,9 @@ class LutNormalizer:
             TILES: np.array(tiles, np.int64),
         }
 
-    def apply(self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact) -> Pixels:
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
         """Send the rows of tiles with a needed one through the table; the rest is white."""
         result = np.empty_like(pixels)
         white = np.tile(np.array(self.white, np.uint8), (pixels.shape[1], 1))  # a row is copied, three values are slow

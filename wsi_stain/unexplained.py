@@ -34,8 +34,8 @@ _WORST = (TILE // _CELL) ** 2 // 16
 """Cells of a tile that decide its value."""
 
 
-def unexplained(source: Pixels, output: Pixels, kept: Kept, table: Table) -> str:
-    """What a block's receipt says of it: a byte for each tile, row-major, in base64.
+def unexplained(source: Pixels, output: Pixels, kept: Kept, table: Table) -> NDArray[np.uint8]:
+    """The map of a block, or of a part of it: (rows, cols).
 
     Args:
         source: (h, w, 3) RGB before normalization.
@@ -51,11 +51,16 @@ def unexplained(source: Pixels, output: Pixels, kept: Kept, table: Table) -> str
         worst = np.sort(difference.reshape(len(difference), -1), axis=1)[:, -_WORST:]
         values = PER_UNIT * worst.mean(axis=1)
         grid[kept] = np.minimum(np.rint(values), 255)
+    return grid
+
+
+def packed_map(grid: NDArray[np.uint8]) -> str:
+    """A block's map as its receipt has it: a byte for each tile, row-major, in base64."""
     return base64.b64encode(grid.tobytes()).decode("ascii")
 
 
 def unexplained_map(blocks: Mapping[BlockIndex, str], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The map of a slide whose tile grid has `shape` (rows, cols), from what `unexplained` gave for its blocks."""
+    """The map of a slide whose tile grid has `shape` (rows, cols), from the packed ones of its blocks."""
     values = np.zeros(shape, np.uint8)
     for block, text in blocks.items():
         rows, cols = (slice(at * TILES_PER_BLOCK, (at + 1) * TILES_PER_BLOCK) for at in block)
