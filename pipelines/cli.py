@@ -20,12 +20,15 @@ from pipelines.options import (
     Config,
     DryRun,
     Formats,
+    Host,
     Masks,
     Method,
     MppOption,
+    OpenBrowser,
     Out,
     Output,
     Overlay,
+    Port,
     Scheduler,
     SchedulerFile,
     SlideMpp,
@@ -235,6 +238,24 @@ def report(out: Annotated[Path, typer.Argument(callback=absolute, help="Output d
     from pipelines import report as pipeline
 
     raise typer.Exit(pipeline.run(out, console()))
+
+
+@app.command()
+def view(
+    subject: Annotated[
+        Path, typer.Argument(metavar="OUT|SLIDE", callback=absolute, help="Output directory of a run, or any slide.")
+    ],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[OTHER]", callback=absolute, help="A slide to show beside it.")
+    ] = None,
+    port: Port = None,
+    browser: OpenBrowser = True,
+    host: Host = "127.0.0.1",
+) -> None:
+    """Look at slides in the web browser: source and normalized side by side, or one over the other."""
+    from pipelines import view as pipeline
+
+    raise typer.Exit(pipeline.run(pipeline.Request(subject, other, host, port, browser), console()))
 
 
 @app.command()

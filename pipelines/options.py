@@ -93,6 +93,13 @@ Overlay = Annotated[
     Path | None,
     typer.Option(callback=absolute, help="Directory for a picture a slide: tissue, kept and suspect tiles, ink."),
 ]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port; 0 for any. [default: 8765, or the next that is free]")
+]
+Host = Annotated[str, typer.Option(help="Address to serve on; any but loopback lets the network see the slides.")]
+OpenBrowser = Annotated[
+    bool, typer.Option("--browser/--no-browser", help="Open the page in the web browser, and end when it is closed.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (slides, tiles, bytes, time) and stop.")]
 
 

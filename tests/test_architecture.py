@@ -154,6 +154,10 @@ wsi_stain.training_data
 wsi_stain.training_log
 wsi_stain.training_state
 wsi_stain.verification
+wsi_stain.viewer
+wsi_stain.viewer.cases
+wsi_stain.viewer.server
+wsi_stain.viewer.tiles
 wsi_stain.yardsticks
 """
 RUNS = """
@@ -181,6 +185,7 @@ pipelines.tables
 pipelines.tile
 pipelines.train
 pipelines.verify
+pipelines.view
 pipelines.workspace
 """
 FLOORS = [GROUND, PARTS, STAGES, RUNS, "pipelines.cli"]
@@ -245,6 +250,7 @@ def test_there_are_no_cycles() -> None:
         ),
         pytest.param("obstore", {"wsi_stain.place"}, id="obstore"),
         pytest.param("typer", {"pipelines.cli", "pipelines.cli_import", "pipelines.options"}, id="typer"),
+        pytest.param("tornado", {"wsi_stain.viewer.server"}, id="tornado"),
         pytest.param("yaml", {"pipelines.config"}, id="yaml"),
     ],
 )

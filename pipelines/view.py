@@ -1,0 +1,129 @@
+"""The `view` command: a run's slides beside their sources, or one or two slides, in the web browser."""
+
+from __future__ import annotations
+
+import asyncio
+import webbrowser
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pipelines.products import SUFFIXES
+from pipelines.progress import tell
+from pipelines.workspace import Workspace
+from wsi_stain.errors import ConfigError, SlideError
+from wsi_stain.finished import load_finished
+from wsi_stain.report import read_summary
+from wsi_stain.slides import find_slides
+from wsi_stain.viewer.cases import Case, Picture, described
+from wsi_stain.viewer.server import ViewServer
+from wsi_stain.viewer.tiles import SlideTiles
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `wsi-stain view` was asked for.
+
+    Attributes:
+        subject: The output directory of a run, a slide, or a directory of slides.
+        other: A slide to show beside the first.
+        host: Address to serve on.
+        port: Port to serve on; None for the usual one, or the next that is free.
+        browser: Open the page, and end when it is closed.
+    """
+
+    subject: Path
+    other: Path | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    browser: bool = True
+
+
+def plan(request: Request) -> list[Case]:
+    """What is to be seen.
+
+    Raises:
+        ConfigError: Nothing is, or not one slide on each side.
+        SlideError: The slide, or both of the two, cannot be opened.
+    """
+    if request.other is not None:
+        before, after = (_only_slide(path) for path in (request.subject, request.other))
+        pictures = Picture("before", before), Picture("after", after)
+        return [_openable(Case(f"{before.name} and {after.name}", pictures))]
+    if (request.subject / "summary.csv").exists():
+        return [_case(Workspace(request.subject), row) for row in read_summary(request.subject / "summary.csv")]
+    cases = [Case(slide.relative, (Picture("", slide.path, slide.mpp),)) for slide in find_slides([request.subject])]
+    return [_openable(case) for case in cases] if len(cases) == 1 else cases
+
+
+def run(request: Request, console: Console) -> int:
+    """Serve the page until Ctrl-C or, where it was opened from here, until it is closed.
+
+    Returns:
+        0, however it was ended.
+    """
+    cases = plan(request)
+    server = ViewServer(cases, request.host, request.port, request.subject.resolve().name)
+
+    def on_ready(url: str) -> None:
+        opened = request.browser and _open_browser(url)
+        tell(console, url)
+        tell(console, "Ctrl-C ends it" + (", and so does closing the page" if request.browser else ""))
+        if request.browser and not opened:
+            tell(console, "No browser could be started here: open the address yourself")
+
+    asyncio.run(server.serve(on_ready, end_with_pages=request.browser))
+    return 0
+
+
+def _only_slide(path: Path) -> Path:
+    """The file that OpenSlide opens of the one slide that a path names."""
+    found = find_slides([path])
+    if len(found) > 1:
+        raise ConfigError(f"{path} holds {len(found)} slides, expected one to show beside another", "Name one of them")
+    return found[0].path
+
+
+def _openable(case: Case) -> Case:
+    """The case, unless none of its pictures can be opened: better said at once than on the page."""
+    panes = described(case, SlideTiles())["panes"]
+    if all("problem" in pane for pane in panes):
+        raise SlideError(panes[0]["problem"], panes[0]["remedy"])
+    return case
+
+
+def _case(workspace: Workspace, row: Mapping[str, str]) -> Case:
+    """A row of a run's summary, with its pyramid and its source where these are."""
+    finished = load_finished(workspace.slide(row["slide_id"])) if row["output"] else None
+    pictures, notes = [], [text for text in (row["reason"], row["remedy"]) if text]
+    source = finished.origin.slide if finished else None
+    if finished and source and source.exists():
+        pictures.append(Picture("source", source, finished.origin.reading.slide_mpp))
+    elif source:
+        notes.append(f"The source is no longer at {source}")
+    made = next(_readable(workspace.out, row), None)
+    if made:
+        pictures.append(Picture("normalized", made))
+    elif row["output"]:
+        notes.append("OpenSlide reads none of its outputs: run the same command again with --format ome-tiff as well")
+    return Case(row["slide"], tuple(pictures), row["status"], ". ".join(notes))
+
+
+def _readable(out: Path, row: Mapping[str, str]) -> Iterator[Path]:
+    """A slide's outputs in formats that OpenSlide reads, the OME-TIFF first."""
+    outputs = [out / name for name in (row["output"], *row["other_outputs"].split("; ")) if name]
+    for kind in ("ome-tiff", "dicom"):
+        for path in outputs:
+            if path.name.endswith(SUFFIXES[kind]) and path.exists():
+                yield _only_slide(path)
+
+
+def _open_browser(url: str) -> bool:
+    """Open the page in a graphical browser; one that runs in the terminal would take it over."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return type(browser) is not webbrowser.GenericBrowser and browser.open(url)

@@ -1,0 +1,105 @@
+"""What is to be seen: cases of one or two pictures, and their common frame in micrometres. Reads no pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from wsi_stain.errors import SlideError
+from wsi_stain.viewer.tiles import TILE_PX, DeepSlide, SlideTiles, version
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One slide of a case.
+
+    Attributes:
+        label: What it is, such as "source".
+        path: The file that OpenSlide opens.
+        slide_mpp: Resolution in place of what the file says, um per px.
+    """
+
+    label: str
+    path: Path
+    slide_mpp: float | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Its name in addresses: another one once the file has changed, so that browsers may keep what they got."""
+        return version(self.path)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One entry of the page's list.
+
+    Attributes:
+        name: As the user knows it.
+        pictures: One, or two that show the same tissue from the same corner; none of a slide that failed.
+        status: How its run ended; empty where there was no run.
+        note: What is to be said about it: why there is no picture, what to do.
+    """
+
+    name: str
+    pictures: tuple[Picture, ...]
+    status: str = ""
+    note: str = ""
+
+
+def described(case: Case, tiles: SlideTiles) -> dict[str, Any]:
+    """A case for the page, JSON values only.
+
+    Returns:
+        name, note, `known`: whether sizes are micrometres, and panes. A pane has a label and file, and either
+        problem and remedy, or id, width, height (px), mpp_x, mpp_y, levels, first_level, tile (px). Where a picture's
+        resolution is unknown, it is as wide as the other; where both are, a pixel of the first counts as the unit.
+    """
+    found = [_opened(picture, tiles) for picture in case.pictures]
+    panes = [
+        {"label": picture.label, "file": _text(picture.path.name), **_pane(picture, slide, _unit(slide, found))}
+        for picture, slide in zip(case.pictures, found, strict=True)
+    ]
+    known = any(isinstance(slide, DeepSlide) and slide.mpp for slide in found)
+    return {"name": _text(case.name), "note": _text(case.note), "known": known, "panes": panes}
+
+
+def _opened(picture: Picture, tiles: SlideTiles) -> DeepSlide | SlideError:
+    try:
+        return tiles.describe(picture.path, picture.slide_mpp)
+    except SlideError as error:
+        return error
+
+
+def _unit(slide: DeepSlide | SlideError, found: Sequence[DeepSlide | SlideError]) -> tuple[float, float]:
+    """Width and height of a pixel of a slide in the case's unit."""
+    if not isinstance(slide, DeepSlide):
+        return 1.0, 1.0
+    if slide.mpp:
+        return slide.mpp
+    others = [other for other in found if isinstance(other, DeepSlide)]
+    guide = next((other for other in others if other.mpp), others[0])
+    unit = guide.size.width * (guide.mpp.x if guide.mpp else 1.0) / slide.size.width
+    return unit, unit
+
+
+def _pane(picture: Picture, slide: DeepSlide | SlideError, unit: tuple[float, float]) -> dict[str, Any]:
+    if isinstance(slide, SlideError):
+        return {"problem": _text(slide.problem), "remedy": slide.remedy}
+    return {
+        "id": picture.id,
+        "width": slide.size.width,
+        "height": slide.size.height,
+        "mpp_x": unit[0],
+        "mpp_y": unit[1],
+        "levels": slide.levels,
+        "first_level": slide.first_level,
+        "tile": TILE_PX,
+    }
+
+
+def _text(name: str) -> str:
+    """A name that is not UTF-8, in a form that JSON can carry."""
+    return name.encode("utf-8", "backslashreplace").decode()
