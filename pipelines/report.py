@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from pipelines.progress import tell
@@ -30,6 +30,7 @@ from wsi_stain.report import (
 from wsi_stain.stain import StainStatistics
 from wsi_stain.store import TileStore
 
+_SLIDES = TypeAdapter(list[tuple[str, str]])
 _AGAIN = "Run the same command again: what is finished stays"
 
 
@@ -94,8 +95,16 @@ def _record(workspace: Workspace) -> dict[str, Any]:
 def _rows(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:
     """A row for each slide, without pictures: as the summary has them if the run ended, else as far as it came."""
     ended = {row.slide_id: row for row in _summary(workspace)}
-    listed = dict(record.get("slides", ())) or {slide_id: row.slide for slide_id, row in ended.items()}
-    return [_row(workspace, slide_id, name, ended) for slide_id, name in (listed or _found(workspace)).items()]
+    listed = _listed(record) or {slide_id: row.slide for slide_id, row in ended.items()} or _found(workspace)
+    return [_row(workspace, slide_id, name, ended) for slide_id, name in listed.items()]
+
+
+def _listed(record: Mapping[str, Any]) -> dict[str, str]:
+    """The slides of the run by id, as `results.begin` wrote them."""
+    try:
+        return dict(_SLIDES.validate_python(record.get("slides", [])))
+    except ValidationError:
+        return {}
 
 
 def _row(workspace: Workspace, slide_id: str, name: str, ended: Mapping[str, SlideRow]) -> SlideRow:

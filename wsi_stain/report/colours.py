@@ -1,7 +1,7 @@
 """How a slide's colours changed: histograms of optical density, and the stain as it is after normalization.
 
 Histograms are of luminance OD as in `stain`: od = LUMINANCE . ln((white + 1) / (I + 1)), from 0 (glass) up, so that
-slides with different glass can be laid over each other. Their bins are `BIN` wide; what is darker counts to the last.
+slides with different glass can be laid over each other. Bins are `BIN` wide; what is darker counts to the last.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def compared_colours(
     before, after = [], []
     for tile in sample_tiles(slide.kept, slide.tissue)[:_TILES]:
         use = on_tissue(slide, tile)
+        use[slide.size.height - tile.row * TILE :] = False
+        use[:, slide.size.width - tile.col * TILE :] = False
         new = pyramid.read_region((tile.col * TILE, tile.row * TILE), 0, (TILE, TILE)).convert("RGB")
         before.append(slide.read_tile(tile)[use][::_EVERY])
         after.append(np.asarray(new)[use][::_EVERY])
@@ -61,7 +63,11 @@ def reference_histogram(slide: StoredSlide, white: Rgb) -> tuple[float, ...]:
 
 
 def od_histogram(pixels: NDArray[np.uint8], white: Rgb) -> tuple[float, ...]:
-    """Share of pixels, (N, 3) RGB, in each of `BINS` bins of luminance OD; 0 everywhere where there are none."""
+    """Share of stained pixels, of (N, 3) RGB, in each of `BINS` bins of luminance OD; 0 everywhere if there are none.
+
+    The first bin is glass and stays empty: how much of it lies within the mask is no matter of stain.
+    """
     od = np.take_along_axis(od_table(white), pixels.astype(np.intp), axis=0) @ np.asarray(LUMINANCE)
     counts = np.bincount(np.minimum(od / BIN, BINS - 1).astype(np.intp), minlength=BINS)
-    return tuple(round(float(share), 5) for share in counts / max(len(pixels), 1))
+    counts[0] = 0
+    return tuple(round(float(share), 5) for share in counts / max(counts.sum(), 1))
