@@ -132,6 +132,7 @@ async def _ended(socket: WebSocketClientConnection) -> None:
     """Read what was still said, up to the end."""
     while await socket.read_message() is not None:
         pass
+    socket.close()
 
 
 async def _connected(address: str) -> WebSocketClientConnection:
