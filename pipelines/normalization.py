@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,13 +14,13 @@ from pipelines.products import SUFFIXES, Product, Products, product_name
 from pipelines.workspace import Workspace
 from wsi_stain import __version__, blockfile
 from wsi_stain.dicom_writer import DicomTask, write_dicom
-from wsi_stain.errors import UnreadableError
+from wsi_stain.errors import DeviceMemoryError, UnreadableError
 from wsi_stain.executor import Task
 from wsi_stain.finished import Origin
-from wsi_stain.geometry import BlockIndex, Mpp
+from wsi_stain.geometry import TILE, BlockIndex, Mpp, ceil_div
 from wsi_stain.identity import effective_config
 from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
-from wsi_stain.journal import fingerprint, partial_directory
+from wsi_stain.journal import fingerprint, partial_directory, read_json, write_json
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
 from wsi_stain.report import PictureTask, take_pictures
@@ -42,6 +42,7 @@ class Normalization:
         check_lease: Raises LeaseError when another run took the output directory.
         say: Prints a line.
         stains: What to take for the stain of slides that share a group, by slide id.
+        asked: The same as it was asked for, where a slide is made in a smaller shape.
     """
 
     workspace: Workspace
@@ -51,6 +52,7 @@ class Normalization:
     check_lease: Callable[[], None]
     say: Callable[[str], None]
     stains: Mapping[str, StainStatistics] = field(default_factory=dict)
+    asked: Normalization | None = None
 
     @property
     def output(self) -> OutputConfig:
@@ -68,6 +70,41 @@ class Normalization:
             "stain": pooled.model_dump(mode="json") if pooled else None,
         }
         return fingerprint({"tiles": tiles_key, "checkpoint": self.model.digest, "version": __version__, **settings})
+
+    def shaped(self, slide_id: str) -> Normalization:
+        """The same, in the smaller shape that was recorded for a slide for want of memory, if one was."""
+        recorded = read_json(self._shape_file(slide_id))
+        if not isinstance(recorded, dict) or recorded.get("key") != self._shape_key:
+            return self
+        output = self.config.output.model_copy(update={"core": recorded["core"]})
+        return replace(self, config=self.config.model_copy(update={"output": output}), asked=self)
+
+    def shrink(self, slide_id: str, error: DeviceMemoryError) -> None:
+        """Record half the side of the generator's squares for a slide, so that a rerun gives the same bytes.
+
+        Raises:
+            DeviceMemoryError: They cannot be smaller.
+        """
+        core = ceil_div(self.output.core, 2 * TILE) * TILE
+        if core >= self.output.core:
+            raise error
+        asked = self.asked or self
+        write_json(asked._shape_file(slide_id), {"key": asked._shape_key, "core": core})
+        self.say(f"{slide_id}: begun again in squares of {core} px. {error.problem}")
+
+    def _shape_file(self, slide_id: str) -> Path:
+        return self.workspace.slide(slide_id) / "shape.json"
+
+    @property
+    def _shape_key(self) -> str:
+        """Fingerprint of what the generator's need of memory depends on."""
+        output = self.output.model_dump(mode="json")
+        return fingerprint({"output": output, "checkpoint": self.model.digest, "device": device()})
+
+    @property
+    def remark(self) -> str:
+        """What to say of a slide that is made in another shape than asked for."""
+        return f"generated in squares of {self.output.core} px for want of memory" if self.asked else ""
 
     def products(self, slide_id: str, key: str) -> Products:
         """The products of a slide, under a key from `key`."""

@@ -18,9 +18,10 @@ from pipelines.progress import Progress, tell
 from pipelines.results import begin, failed_row, finish, finished_row, judged
 from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, product_stems
-from wsi_stain.errors import ConfigError, LeaseError
+from wsi_stain.errors import ConfigError, DeviceMemoryError, LeaseError
 from wsi_stain.executor import Executor, Flow, drive, open_executor
 from wsi_stain.finished import Finished, load_finished, save_finished
+from wsi_stain.inference import standing_block
 from wsi_stain.journal import remove_partials
 from wsi_stain.lease import lease
 from wsi_stain.place import Place
@@ -147,14 +148,19 @@ def normalize_flow(
     Returns:
         The slide's row, without pictures.
     """
+    shared = shared.shaped(source.slide_id)
     products = shared.products(source.slide_id, shared.key(source.slide_id, slide.record.key))
     row = yield from standing_flow(source, shared, products)
     if row is not None:
         return row
     products.forget()
     shared.model.check_colours(slide.record)
-    (prepared,) = yield [shared.prepare(slide, source.slide_id, products)]
-    receipts = yield shared.blocks(slide, products)
+    try:
+        (prepared,) = yield [shared.prepare(slide, source.slide_id, products)]
+        receipts = yield from _blocks_flow(slide, source, shared, products)
+    except DeviceMemoryError as error:
+        shared.shrink(source.slide_id, error)
+        return (yield from normalize_flow(slide, source, shared.asked or shared, started, file))
     holes = shared.holes(slide, source, products, receipts)
     shared.check_lease()
     pyramids = yield shared.stitches(slide, products, receipts)
@@ -165,9 +171,30 @@ def normalize_flow(
     yield [pictures]
     row = finished_row(slide, source, products, holes, time.monotonic() - started).model_copy(update=found)
     row = row.with_shown(load_pictures(pictures.argument.out))
+    if shared.remark:
+        row = row.model_copy(update={"reason": "; ".join(filter(None, (row.reason, shared.remark)))})
     save_finished(products.place, Finished(products.key, row, shared.origin(slide, source, file), slide.grid))
     products.tidy()
     return row.without_pictures()
+
+
+def _blocks_flow(slide: TiledSlide, source: SlideSource, shared: Normalization, products: Products) -> Flow:
+    """Normalize a slide's blocks, but for those that an interrupted run finished.
+
+    Returns:
+        All blocks' receipts, in row-major order.
+    """
+    tasks = shared.blocks(slide, products)
+    receipts = [standing_block(task.argument) for task in tasks]
+    missing = [place for place, receipt in enumerate(receipts) if receipt is None]
+    if stale := sum(tasks[place].argument.receipt.exists() for place in missing):
+        shared.say(f"{source.relative}: {stale} blocks made again: the slide, a setting or the checkpoint changed")
+    if kept := len(tasks) - len(missing):
+        shared.say(f"{source.relative}: {kept} of {len(tasks)} blocks kept")
+    made = yield [tasks[place] for place in missing]
+    for place, receipt in zip(missing, made, strict=True):
+        receipts[place] = receipt
+    return receipts
 
 
 def standing_flow(source: SlideSource, shared: Normalization, products: Products) -> Flow:

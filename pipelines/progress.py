@@ -14,8 +14,11 @@ from rich.progress import Progress as Bars
 
 from wsi_stain.errors import WsiStainError
 from wsi_stain.executor import Receipt, Task
+from wsi_stain.geometry import TILE
 
 _PLAIN_EVERY_S = 10.0
+_BY_PIXELS = ("tile", "normalize")
+"""Stages whose rate is told in pixels: their receipts say how many tiles they did."""
 
 
 def printable(text: str) -> str:
@@ -51,6 +54,7 @@ class Progress(AbstractContextManager["Progress"]):
             disable=not self._terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._tiles: Counter[str] = Counter()
         self._last_line = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -81,8 +85,15 @@ class Progress(AbstractContextManager["Progress"]):
             self.expect(stage, count)
 
     def on_done(self, key: str, task: Task, receipt: Receipt) -> None:
-        """For `drive`: a task ended well."""
-        self.advance(task.stage, note=key)
+        """For `drive`: a task ended well; where its receipt counts tiles, their rate is told."""
+        self._tiles[task.stage] += receipt.get("tiles", 0)
+        rate = self._megapixels_per_second(task.stage)
+        self.advance(task.stage, note=f"{rate:.1f} Mpx/s, {key}" if rate else key)
+
+    def _megapixels_per_second(self, stage: str) -> float:
+        """Tissue that a stage got through since it began."""
+        seconds = self._bars.tasks[self._tasks[stage]].elapsed or 0.0
+        return self._tiles[stage] * TILE**2 / 1e6 / seconds if seconds and stage in _BY_PIXELS else 0.0
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""

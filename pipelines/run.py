@@ -194,8 +194,9 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
     row = None
     if shared.is_known(slide_id):
         (known,) = yield [Task(identify_slide, LookTask(job.tiled_as, tiling), "identify")]
-        products = shared.products(slide_id, shared.key(slide_id, known["key"]))
-        row = yield from standing_flow(job.source, shared, products)
+        shaped = shared.shaped(slide_id)
+        products = shaped.products(slide_id, shaped.key(slide_id, known["key"]))
+        row = yield from standing_flow(job.source, shaped, products)
         if row is None:
             products.forget()
     if row is None:

@@ -35,6 +35,7 @@ wsi_stain.chunks
 wsi_stain.colour_memo
 wsi_stain.colour_table
 wsi_stain.csv_file
+wsi_stain.device_memory
 wsi_stain.dicom
 wsi_stain.dicom_source
 wsi_stain.executor

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 import pipelines.progress
 from pipelines.progress import Progress
+from wsi_stain.executor import Task
 
 
 def test_plain_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +25,16 @@ def test_plain_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0].startswith("tile 1/4")
     assert "a.svs" in lines[0]
     assert lines[1].startswith("tile 2/4 ETA 0:")
+
+
+def test_how_fast_pixels_are_done_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines.progress, "_PLAIN_EVERY_S", 0.0)
+    text = io.StringIO()
+    with Progress(Console(file=text, width=120)) as progress:
+        task = Task(print, None, "normalize")
+        progress.on_tasks("a.svs", [task, task])
+        progress.on_done("a.svs", task, {"tiles": 100})
+    assert re.search(r"normalize 1/2 .*\(\d+\.\d Mpx/s, a\.svs\)", text.getvalue())
 
 
 def test_bars_on_a_terminal() -> None:

@@ -11,6 +11,7 @@
     ├── CheckpointError     a checkpoint that is damaged or does not fit
     ├── TrainingError       training cannot go on
     │   └── InterruptedTrainingError   it was asked to stop, and can be taken up again
+    ├── DeviceMemoryError   the GPU's memory does not suffice
     └── OutputError         an output that cannot be written or does not hold
         └── LeaseError      another run owns the output directory
 
@@ -75,6 +76,10 @@ class TrainingError(WsiStainError):
 
 class InterruptedTrainingError(TrainingError):
     """Training was asked to stop; its state is saved."""
+
+
+class DeviceMemoryError(WsiStainError):
+    """The GPU's memory does not suffice for the shape that was asked for."""
 
 
 class OutputError(WsiStainError):

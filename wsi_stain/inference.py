@@ -17,6 +17,7 @@ from wsi_stain import journal
 from wsi_stain.artifact import load_artifact, save_artifact
 from wsi_stain.block_output import hands, kept_ring, normalized
 from wsi_stain.blockfile import JpegConfig, write_block
+from wsi_stain.device_memory import device_memory
 from wsi_stain.geometry import BlockIndex, block_of, level_sizes
 from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.output import OutputConfig, load_normalizer
@@ -94,6 +95,7 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     Raises:
         StainError: The slide's stain was not measured.
         CheckpointError: The checkpoint changed, or does not fit the slide.
+        DeviceMemoryError: The device's memory does not suffice for `output.core`.
         StoreError: The slide is not in the store, or is damaged there.
         SlideError: Its file can no longer be read.
     """
@@ -102,7 +104,8 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     with task.slide() as slide:
         normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
         torch.set_num_threads(1)  # with more, sums within a convolution come out differently
-        artifact = normalizer.prepare(slide, task.stain or slide.measured_stain())
+        with device_memory(task.output.core):
+            artifact = normalizer.prepare(slide, task.stain or slide.measured_stain())
     task.receipt.unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
     save_artifact(task.artifact, artifact)
     details = {"residual": float(artifact["residual"])} if "residual" in artifact else {}
@@ -122,11 +125,12 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
+        DeviceMemoryError: The device's memory does not suffice for `output.core`.
         StoreError: The slide is not in the store, or is damaged there.
         SlideError: Its file can no longer be read.
         OutputError: The block file cannot be written, or the artifact cannot be read.
     """
-    if done := _valid_receipt(task):
+    if done := standing_block(task):
         return done
     with task.slide() as slide, hands(task.output.threads) as by:
         kept = kept_ring(slide, task.block)[1:-1, 1:-1]
@@ -135,7 +139,8 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
             return journal.write_receipt(task.receipt, task.key, None, shards={}, holes=[], **details)
         normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
         artifact = load_artifact(task.artifact)
-        made = normalized(slide, task.block, normalizer, artifact, task.output, task.jpeg, by)
+        with device_memory(task.output.core):
+            made = normalized(slide, task.block, normalizer, artifact, task.output, task.jpeg, by)
         write_block(task.out, made.pixels, kept, task.jpeg, made.streams, by.workers.map)
     details["holes"] = [list(tile) for tile in sorted(slide.mended) if block_of(tile) == task.block]
     shards = {}
@@ -145,8 +150,8 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
     return journal.write_receipt(task.receipt, task.key, task.out, shards=shards, **made.details, **details)
 
 
-def _valid_receipt(task: NormalizeTask) -> dict[str, Any] | None:
-    """The receipt of a block that is done, its shards included where they are wanted."""
+def standing_block(task: NormalizeTask) -> dict[str, Any] | None:
+    """The receipt of a block that is done, its shards included where they are wanted; None where it is not."""
     if glass := journal.valid_receipt(task.receipt, task.key, None):
         return glass
     done = journal.valid_receipt(task.receipt, task.key, task.out)

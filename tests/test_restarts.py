@@ -1,0 +1,150 @@
+"""A slide that is begun again, in a smaller shape or after a kill: what is kept, what is told, and the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from commands import Run
+from made_checkpoint import untrained
+from made_run import odd_slide
+from numpy.typing import NDArray
+
+from wsi_stain.artifact import Artifact
+from wsi_stain.output import MAKERS, IdentityNormalizer
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A store with one slide of four blocks, and a checkpoint for it."""
+
+    store: Path
+    checkpoint: Path
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    folder = tmp_path_factory.mktemp("restarts")
+    odd_slide(folder / "odd.svs")
+    tiled = [sys.executable, "-m", "pipelines.cli", "tile", folder / "odd.svs", "-s", folder / "tiles.zarr", "-j", "0"]
+    subprocess.run(tiled, check=True, capture_output=True)
+    return Stored(folder / "tiles.zarr", untrained(folder / "untrained.safetensors"))
+
+
+def command(stored: Stored, out: Path, config: Path) -> list[str]:
+    options = ("--checkpoint", stored.checkpoint, "-o", out, "-c", config, "-j", 0)
+    return [str(word) for word in ("normalize", stored.store, *options)]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text("output: {mode: generator, core: 1024}")
+    return path
+
+
+def digests(out: Path) -> dict[str, str]:
+    found = sorted((out / "slides").rglob("*.tif"))
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+class SmallDevice(IdentityNormalizer):
+    """Changes nothing, on a device whose memory holds squares of 256 px."""
+
+    tries = 0
+
+    def __init__(self, core: int) -> None:
+        super().__init__((245, 243, 246))
+        self._core = core
+
+    def apply(self, pixels: NDArray, needed: NDArray, artifact: Artifact) -> NDArray:
+        SmallDevice.tries += 1
+        if self._core > 256:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nAnd much more")
+        return super().apply(pixels, needed, artifact)
+
+
+@pytest.fixture
+def small_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(MAKERS, "generator", lambda checkpoint, white, config, device: SmallDevice(config.core))
+    SmallDevice.tries = 0
+    return
+
+
+@pytest.mark.usefixtures("small_device")
+def test_without_memory_a_slide_is_begun_again_in_a_smaller_shape_that_is_remembered(
+    stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path
+) -> None:
+    out, asked = tmp_path / "out", tmp_path / "asked"
+    ended = wsi_stain(*command(stored, out, config))
+    assert ended.code == 0
+    assert [f"squares of {core} px" in ended.out for core in (1024, 512, 256, 128)] == [True, True, True, False]
+    assert "CUDA out of memory. Tried to allocate 2.00 GiB" in ended.out
+    assert "generated in squares of 256 px for want of memory" in (out / "summary.csv").read_text()
+    made = digests(out)
+    assert len(made) == 1
+
+    SmallDevice.tries = 0
+    assert wsi_stain(*command(stored, out, config)).code == 0
+    assert SmallDevice.tries == 0, "what stands is kept"
+    next((out / "slides").rglob("*.tif")).unlink()
+    assert "begun again" not in wsi_stain(*command(stored, out, config)).out
+    assert digests(out) == made
+
+    config.write_text("output: {mode: generator, core: 256}")
+    assert wsi_stain(*command(stored, asked, config)).code == 0
+    assert digests(asked) == made, "as if it had been asked for"
+
+
+def test_where_no_shape_is_small_enough_the_slide_fails(
+    stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*arguments: object) -> IdentityNormalizer:
+        return SmallDevice(1024)
+
+    monkeypatch.setitem(MAKERS, "generator", no_memory)
+    ended = wsi_stain(*command(stored, tmp_path / "out", config))
+    assert ended.code == 3
+    assert "too little memory for squares of 256 px" in ended.out
+    assert "device with more memory" in ended.out
+
+
+def test_what_a_killed_run_finished_is_kept_and_told(
+    stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path
+) -> None:
+    config.write_text("output: {mode: generator, core: 512, precision: float32}")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert "blocks kept" not in wsi_stain(*command(stored, whole, config)).out
+    killed = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *command(stored, out, config)],
+        env={**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:9"},
+        check=False,
+        capture_output=True,
+    )
+    assert killed.returncode == -9
+    kept = len([path for path in (out / "work").rglob("blocks/*.json") if json.loads(path.read_text())["product"]])
+    assert 0 < kept < 4
+    assert f"odd.svs: {kept} of 4 blocks kept" in wsi_stain(*command(stored, out, config)).out
+    assert digests(out) == digests(whole)
+
+
+def test_why_blocks_are_not_kept_is_told(stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *command(stored, tmp_path / "out", config)],
+        env={**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:9"},
+        check=False,
+        capture_output=True,
+    )
+    assert killed.returncode == -9
+    config.write_text("output: {mode: generator, core: 512}")
+    said = wsi_stain(*command(stored, tmp_path / "out", config)).out
+    assert "blocks made again: the slide, a setting or the checkpoint changed" in said
+    assert "blocks kept" not in said
