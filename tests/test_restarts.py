@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import Run
@@ -18,7 +20,6 @@ from made_checkpoint import untrained
 from made_run import odd_slide
 from numpy.typing import NDArray
 
-from wsi_stain.artifact import Artifact
 from wsi_stain.output import MAKERS, IdentityNormalizer
 
 
@@ -65,11 +66,11 @@ class SmallDevice(IdentityNormalizer):
         super().__init__((245, 243, 246))
         self._core = core
 
-    def apply(self, pixels: NDArray, needed: NDArray, artifact: Artifact) -> NDArray:
+    def apply(self, *arguments: Any, **named: Any) -> NDArray[np.uint8]:
         SmallDevice.tries += 1
         if self._core > 256:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nAnd much more")
-        return super().apply(pixels, needed, artifact)
+        return super().apply(*arguments, **named)
 
 
 @pytest.fixture
