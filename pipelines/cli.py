@@ -34,6 +34,7 @@ from pipelines.options import (
     SlideMpp,
     Slides,
     Store,
+    To,
     Workers,
     absolute,
     console,
@@ -151,7 +152,13 @@ def train(
 
 @app.command()
 def normalize(
-    store: Annotated[str, typer.Argument(help=f"Tile store of the slides to normalize: {STORE}.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help=f"Tile store, {STORE}; or slides, read directly; or with --patch-mpp a directory of patches.",
+        ),
+    ],
     out: Out,
     checkpoint: Annotated[
         Path | None, typer.Option(callback=absolute, help="Checkpoint (safetensors) made by train or run.")
@@ -160,6 +167,11 @@ def normalize(
         str | None,
         typer.Option("--reference", "-r", help=f"For a classical method: the reference's tile store, {STORE}."),
     ] = None,
+    to: To = None,
+    patch_mpp: Annotated[
+        float | None, typer.Option(help="SOURCE holds PNG, JPEG or TIFF patches of this resolution, um per px.")
+    ] = None,
+    labels: Annotated[bool, typer.Option(help="A patch's folder is its label; else it is its slide.")] = True,
     config: Config = None,
     method: Method = None,
     output: Output = None,
@@ -169,14 +181,17 @@ def normalize(
     scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Normalize the slides of a tile store with a trained checkpoint, or by a classical method."""
+    """Normalize stored slides, slides or patches with a trained checkpoint, or by a classical method."""
     from pipelines import normalize as pipeline
+    from pipelines import normalize_any
     from pipelines.config import chosen_config
 
     overrides = overrides_of(None, None, output, formats, workers, scheduler, scheduler_file, method=method)
-    chosen, style = chosen_config(config, overrides, say), absolute(as_place(reference)) if reference else None
-    request = pipeline.Request(absolute(as_place(store)), checkpoint, style, out, chosen)
-    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+    place, style = absolute(as_place(source)), absolute(as_place(reference)) if reference else None
+    chosen, patches = chosen_config(config, overrides, say), normalize_any.Patches(patch_mpp, labels)
+    request = pipeline.Request(place, checkpoint, style, out, chosen, to)
+    command = normalize_any.show_plan if dry_run else normalize_any.run
+    raise typer.Exit(command(request, patches, console()))
 
 
 @app.command()

@@ -15,7 +15,8 @@ from pipelines.normalization import Normalization
 from pipelines.plans import expected_output
 from pipelines.products import Products, check_formats
 from pipelines.progress import Progress, tell
-from pipelines.results import begin, failed_row, finish, finished_row, judged
+from pipelines.restain import To, restain_flow
+from pipelines.results import begin, failed_row, finish, finished_row, judged, summarize
 from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, product_stems
 from wsi_stain.errors import ConfigError, DeviceMemoryError, LeaseError
@@ -34,13 +35,18 @@ from wsi_stain.store import StoredSlide, TiledSlide
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain normalize` was asked for: Pix2Pix takes a checkpoint, a classical method also a tile store."""
+    """What `wsi-stain normalize` was asked for: Pix2Pix takes a checkpoint, a classical method also a tile store.
+
+    Attributes:
+        to: What is made: pyramids, which is the default, a tile store, or pictures of patches.
+    """
 
     store: Place
     checkpoint: Path | None
     reference: Place | None
     out: Path
     config: RunConfig
+    to: To | None = None
 
 
 def plan(request: Request) -> Stored:
@@ -51,7 +57,7 @@ def plan(request: Request) -> Stored:
         CheckpointError: The checkpoint is none, or is damaged.
         ConfigError: A format cannot be written here, or there is no reference that the method can be had from.
     """
-    _check_reference(request)
+    check_reference(request)
     check_formats(request.config.formats)
     return stored_slides(request.store)
 
@@ -88,15 +94,25 @@ def run(request: Request, console: Console) -> int:
         begin(workspace, [*sources, *map(_unknown, found.damaged)], request.config, model)
         shared = Normalization(workspace, model, request.config, product_stems(sources), check, progress.say, stains)
         flows = {
-            source.slide_id: normalize_flow(slide, source, shared, time.monotonic())
+            source.slide_id: _flow(request.to, slide, source, shared)
             for slide, source in zip(found.slides, sources, strict=True)
         }
         rows = collected(executor, flows, sources, progress) + _damaged_rows(found, progress)
         check()
-        return finish(workspace, rows, console)
+        if request.to in (None, "pyramids"):
+            return finish(workspace, rows, console)
+        where = workspace.patches if request.to == "images" else workspace.restained
+        tell(console, f"{request.to}: {where}")
+        return summarize(workspace, rows, console)
 
 
-def _check_reference(request: Request) -> None:
+def _flow(to: To | None, slide: StoredSlide, source: SlideSource, shared: Normalization) -> Flow:
+    if to in (None, "pyramids"):
+        return normalize_flow(slide, source, shared, time.monotonic())
+    return restain_flow(slide, source, shared, time.monotonic(), images=to == "images")
+
+
+def check_reference(request: Request) -> None:
     """Refuse what the method cannot use, before any work."""
     method = request.config.output.method
     if request.checkpoint is not None and request.reference is not None:

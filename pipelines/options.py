@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -54,6 +54,12 @@ Method = Annotated[
     str | None,
     typer.Option(
         "--method", help="pix2pix, or a classical one at slide level: reinhard, macenko, vahadane. [default: pix2pix]"
+    ),
+]
+To = Annotated[
+    Literal["pyramids", "store", "images"] | None,
+    typer.Option(
+        help="What to make: pyramids, a tile store, or pictures. [default: pictures of patches, else pyramids]"
     ),
 ]
 Formats = Annotated[

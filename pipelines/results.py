@@ -107,11 +107,16 @@ def finish(workspace: Workspace, rows: Sequence[SlideRow], console: Console) -> 
     Returns:
         The exit code: 0, or 3 when some slides failed.
     """
+    code = summarize(workspace, rows, console)
+    tell(console, f"pyramids: {workspace.out / 'slides'}   report: {write_page(workspace)}")
+    return code
+
+
+def summarize(workspace: Workspace, rows: Sequence[SlideRow], console: Console) -> int:
+    """Write summary.csv, and tell how many slides ended how; the exit code, as of `finish`."""
     write_summary(workspace.summary, rows)
-    page = write_page(workspace)
     for status, count in Counter(row.status for row in rows).items():
         tell(console, f"{count} {status}")
-    tell(console, f"pyramids: {workspace.out / 'slides'}   report: {page}")
     return 0 if all(row.status in _OK for row in rows) else 3
 
 

@@ -2,6 +2,7 @@
 
 OUT/slides/<relative path>.ome.tif   one pyramid a slide, or .ome.zarr, .dicom
 OUT/summary.csv  run.json  report/   what happened
+OUT/tiles.zarr  patches/             the same for those who feed models, where that is asked for
 OUT/training                         checkpoint.safetensors, metrics.csv, panels/
 OUT/work                             tile stores, blocks, receipts: what a rerun resumes from
 """
@@ -39,6 +40,21 @@ class Workspace:
     def tiles(self) -> Path:
         """The tile store of the slides to normalize."""
         return self.out / "work" / "tiles.zarr"
+
+    @property
+    def restained(self) -> Path:
+        """The tile store in the reference's stain, where one is asked for."""
+        return self.out / "tiles.zarr"
+
+    @property
+    def patches(self) -> Path:
+        """Where patches in the reference's stain go as pictures."""
+        return self.out / "patches"
+
+    @property
+    def imported(self) -> Path:
+        """The tile store of patches that were given as pictures."""
+        return self.out / "work" / "patches.zarr"
 
     @property
     def reference(self) -> Path:

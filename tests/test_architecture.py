@@ -129,6 +129,7 @@ wsi_stain.inference
 wsi_stain.looking
 wsi_stain.looks
 wsi_stain.normalized_slide
+wsi_stain.patch_files
 wsi_stain.pyramid
 wsi_stain.region_normalizer
 wsi_stain.report
@@ -144,6 +145,7 @@ wsi_stain.report.sheet
 wsi_stain.report.summary
 wsi_stain.report.training
 wsi_stain.source_check
+wsi_stain.restaining
 wsi_stain.stain_normalize
 wsi_stain.stain_sample
 wsi_stain.streaming
@@ -173,12 +175,14 @@ pipelines.inspect
 pipelines.model
 pipelines.normalization
 pipelines.normalize
+pipelines.normalize_any
 pipelines.opening
 pipelines.options
 pipelines.plans
 pipelines.products
 pipelines.progress
 pipelines.report
+pipelines.restain
 pipelines.results
 pipelines.run
 pipelines.stored

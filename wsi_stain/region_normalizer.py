@@ -17,10 +17,11 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.artifact import Artifact
 from wsi_stain.colour_table import apply_table
 from wsi_stain.feather import fade_into, with_ring
-from wsi_stain.geometry import BLOCK, TILE, Region, Size, TileIndex, cut_on_grid, grid_shape, tile_region
-from wsi_stain.output import Mode, OutputConfig, load_normalizer
+from wsi_stain.geometry import BLOCK, TILE, Region, Size, TileIndex, ceil_div, cut_on_grid, grid_shape, tile_region
+from wsi_stain.output import Mode, Normalizer, OutputConfig, load_normalizer
 from wsi_stain.precision import default_device
 from wsi_stain.stain import StainStatistics
 from wsi_stain.store import TiledSlide
@@ -91,10 +92,7 @@ class RegionNormalizer:
 
     def recoloured(self, pixels: Pixels) -> Pixels:
         """Pixels of the slide at any resolution, (h, w, 3), by its colour table: for looking."""
-        if TABLE in self.artifact:
-            return apply_table(self.artifact[TABLE], pixels)
-        every = np.ones(grid_shape(Size(pixels.shape[1], pixels.shape[0])), bool)
-        return self._normalizer.apply(pixels, every, self.artifact)
+        return at_any_resolution(pixels, self._normalizer, self.artifact)
 
     def tiles(self, min_tissue: float = 0.0) -> Iterator[tuple[TileIndex, Pixels]]:
         """The kept tiles with enough tissue, cell by cell, each (256, 256, 3) and not faded.
@@ -127,13 +125,13 @@ class RegionNormalizer:
 
     def _normalized(self, x: int, y: int) -> Pixels:
         area = self._area(x, y)
-        ring = with_ring(self.slide.kept, *_tiles(area))
+        ring = with_ring(self.slide.kept, *tiles_within(area))
         pixels = self._applied(area)
         fade_into(pixels, ring, self.white)
         return pixels
 
     def _applied(self, area: Region) -> Pixels:
-        kept = self.slide.kept[_tiles(area)]
+        kept = self.slide.kept[tiles_within(area)]
         window = self.slide.read(area.grown(self._normalizer.halo))
         return self._normalizer.apply(window, kept, self.artifact)
 
@@ -164,12 +162,33 @@ def normalized_tiles(
     yield from RegionNormalizer(slide, checkpoint, output, statistics).tiles(min_tissue)
 
 
+def at_any_resolution(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
+    """Pixels of a slide, (h, w, 3), by its colour table, which all modes of Pix2Pix have: for looking."""
+    if TABLE in artifact:
+        return apply_table(artifact[TABLE], pixels)
+    return normalized_patch(pixels, normalizer, artifact)
+
+
+def normalized_patch(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
+    """A patch, (h, w, 3), on its own: mirrored at its sides, since what lies beyond is not known."""
+    halo = normalizer.halo
+    window = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="symmetric")
+    every = np.ones(grid_shape(Size(pixels.shape[1], pixels.shape[0])), bool)
+    return normalizer.apply(window, every, artifact)
+
+
+def patch_config(config: OutputConfig, patch: Pixels) -> OutputConfig:
+    """Settings whose passes of the generator are no larger than a patch, (h, w, 3), needs."""
+    side = ceil_div(max(patch.shape[:2]), TILE) * TILE
+    return config.model_copy(update={"core": min(side, config.core)})
+
+
 def output_config(output: Mode | OutputConfig) -> OutputConfig:
     """A mode as settings; torch keeps the threads that it has in this process."""
     return output if isinstance(output, OutputConfig) else OutputConfig(mode=output)
 
 
-def _tiles(area: Region) -> tuple[slice, slice]:
+def tiles_within(area: Region) -> tuple[slice, slice]:
     """Rows and columns of the tile grid that an area on its lines covers."""
     right, bottom = area.x + area.width, area.y + area.height
-    return slice(area.y // TILE, -(-bottom // TILE)), slice(area.x // TILE, -(-right // TILE))
+    return slice(area.y // TILE, ceil_div(bottom, TILE)), slice(area.x // TILE, ceil_div(right, TILE))

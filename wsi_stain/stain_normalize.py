@@ -26,12 +26,12 @@ from torchvision.transforms import v2
 from wsi_stain.artifact import Artifact
 from wsi_stain.colour_table import apply_table
 from wsi_stain.errors import ConfigError, StainError
-from wsi_stain.geometry import TILE, Size, ceil_div, grid_shape
+from wsi_stain.geometry import Size
 from wsi_stain.imports.importing import ImportTask, import_slide
 from wsi_stain.imports.patches import Listing, Patch, shelves
 from wsi_stain.journal import file_digest
 from wsi_stain.output import Mode, Normalizer, OutputConfig, load_normalizer
-from wsi_stain.region_normalizer import output_config
+from wsi_stain.region_normalizer import normalized_patch, output_config, patch_config
 from wsi_stain.stain import StainConfig
 from wsi_stain.store import TiledSlide, TileStore
 from wsi_stain.table_output import TABLE
@@ -77,7 +77,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         self._config = output_config(output).resolved(device)
         self._device = device
         by_id = {slides.slide_id: slides} if isinstance(slides, TiledSlide) else {name: slides[name] for name in slides}
-        normalizer = self._normalizer(self._config.core)
+        normalizer = self._normalizer(self._config)
         self._artifacts = {name: normalizer.prepare(slide, slide.measured_stain()) for name, slide in by_id.items()}
         self._bound = list(self._artifacts.values()) if len(by_id) == 1 else None
 
@@ -172,8 +172,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             )
         if self._config.name == "lut":  # which needs no generator any more: workers do not load it
             return apply_table(artifact[TABLE], pixels)
-        side = min(ceil_div(max(pixels.shape[:2]), TILE) * TILE, self._config.core)
-        return normalized_patch(pixels, self._normalizer(side), artifact)
+        return normalized_patch(pixels, self._normalizer(patch_config(self._config, pixels)), artifact)
 
     def _of_images(self, count: int) -> list[Artifact]:
         """What each of a number of images is normalized by."""
@@ -195,17 +194,8 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             )
         return self._artifacts[slide]
 
-    def _normalizer(self, core: int) -> Normalizer:
-        config = self._config.model_copy(update={"core": core})
+    def _normalizer(self, config: OutputConfig) -> Normalizer:
         return load_normalizer(config, self._checkpoint, self._device, self._digest)
-
-
-def normalized_patch(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
-    """A patch, (h, w, 3), on its own: mirrored at its sides, since what lies beyond is not known."""
-    halo = normalizer.halo
-    window = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="symmetric")
-    every = np.ones(grid_shape(Size(pixels.shape[1], pixels.shape[0])), bool)
-    return normalizer.apply(window, every, artifact)
 
 
 @dataclass(frozen=True)

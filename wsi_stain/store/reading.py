@@ -98,6 +98,10 @@ class StoredSlide(TiledSlide):
         """A map of the slide, (rows, cols): one value a tile; StoreError where there is none of that name."""
         return zarr_files.read_array(self.path / "maps" / name)
 
+    def tables(self) -> list[str]:
+        """Names of the slide's tables, sorted."""
+        return folders(self.path / "tables")
+
     def table(self, name: str) -> str:
         """A table of the slide, as CSV; StoreError where there is none of that name."""
         return zarr_files.read_array(self.path / "tables" / name, "uint8").tobytes().decode("utf-8", "surrogateescape")

@@ -1,0 +1,81 @@
+"""What `normalize` does with what it is given: a tile store; slides, which are streamed; or patches, imported first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from glob import has_magic
+from pathlib import Path
+
+from rich.console import Console
+
+from pipelines import import_patches, normalize
+from pipelines import run as whole
+from pipelines.workspace import Workspace
+from wsi_stain.errors import ConfigError
+from wsi_stain.place import Place
+
+
+@dataclass(frozen=True)
+class Patches:
+    """How a directory of patches is to be understood.
+
+    Attributes:
+        mpp: Their resolution, um per px; None where there are no patches.
+        labelled: Whether a patch's folder is its label; else it is its slide.
+    """
+
+    mpp: float | None
+    labelled: bool
+
+
+def show_plan(request: normalize.Request, patches: Patches, console: Console) -> int:
+    """Print what would be normalized; 3 when some of it cannot be."""
+    if patches.mpp is not None:
+        return import_patches.show_plan(_import(request, patches.mpp, patches.labelled), console)
+    if _is_of_slides(request.store):
+        return whole.show_plan(_of_slides(request), console)
+    return normalize.show_plan(request, console)
+
+
+def run(request: normalize.Request, patches: Patches, console: Console) -> int:
+    """Normalize it.
+
+    Returns:
+        0, or 3 when some slides or patches failed.
+    """
+    if patches.mpp is not None:
+        importing = _import(request, patches.mpp, patches.labelled)
+        normalize.check_reference(request)
+        imported = import_patches.run(importing, console)
+        return max(imported, normalize.run(replace(request, store=importing.store, to=request.to or "images"), console))
+    if _is_of_slides(request.store):
+        return whole.run(_of_slides(request), console)
+    return normalize.run(request, console)
+
+
+def _import(request: normalize.Request, mpp: float, labelled: bool) -> import_patches.Request:
+    directory = request.store
+    if not isinstance(directory, Path) or not directory.is_dir():
+        raise ConfigError(f"{directory} is no directory of patches", "Leave out --patch-mpp for stores and slides")
+    if request.out.resolve().is_relative_to(directory.resolve()):
+        raise ConfigError(f"The output directory {request.out} lies among the patches", "Choose another --out")
+    return import_patches.images(directory, Workspace(request.out).imported, mpp, labelled, request.config)
+
+
+def _is_of_slides(place: Place) -> bool:
+    """Whether a place holds slides: it is there, and no Zarr."""
+    if not isinstance(place, Path) or (place / "zarr.json").exists():
+        return False
+    return place.exists() or has_magic(str(place))
+
+
+def _of_slides(request: normalize.Request) -> whole.Request:
+    """The same as a run that stores no tiles."""
+    if request.to not in (None, "pyramids"):
+        raise ConfigError(f"--to {request.to} needs tiles, got slides", "Tile them first: wsi-stain tile")
+    if request.reference is not None:
+        raise ConfigError("--reference was given with slides", "Use wsi-stain run --method, which takes slides for it")
+    slides: Sequence[Path] = [Path(str(request.store))]
+    config = request.config.model_copy(update={"stream": True})
+    return whole.Request(slides, [], request.checkpoint, request.out, config)
