@@ -16,6 +16,7 @@ from s3_server import s3_endpoint, upload
 
 from wsi_stain.geometry import Size
 from wsi_stain.imports.idc import IdcPatient
+from wsi_stain.synthetic_slide import write_slide
 
 ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -41,6 +42,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     idc_patient(tmp_path / "idc", "10253", tissue_pixels())
     imported(IdcPatient(tmp_path / "idc" / "10253"), tmp_path / "patches.zarr")
     untrained(tmp_path / "training" / "checkpoint.safetensors", mpp=0.25)
+    write_slide(tmp_path / "slide.svs", painted(Size(1500, 700)), 0.25, style="svs")
     monkeypatch.chdir(tmp_path)
     with s3_endpoint():
         upload(tmp_path / "tiles.zarr", "tiles.zarr")
