@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipelines.cli_evaluate import evaluate
 from pipelines.cli_import import patches
 from pipelines.options import (
     STORE,
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 
 app.add_typer(patches, name="import")
+app.add_typer(evaluate, name="evaluate")
 
 
 @app.callback(invoke_without_command=True)

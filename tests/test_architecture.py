@@ -115,6 +115,13 @@ wsi_stain.zarr_reading
 STAGES = """
 wsi_stain.dataset
 wsi_stain.dicom_writer
+wsi_stain.evaluation
+wsi_stain.evaluation.cohort
+wsi_stain.evaluation.figures
+wsi_stain.evaluation.methods
+wsi_stain.evaluation.pairs
+wsi_stain.evaluation.picture
+wsi_stain.evaluation.places
 wsi_stain.finished
 wsi_stain.identity
 wsi_stain.imports
@@ -165,10 +172,18 @@ wsi_stain.yardsticks
 """
 RUNS = """
 pipelines
+pipelines.cli_evaluate
 pipelines.cli_import
 pipelines.config
 pipelines.demo
 pipelines.doctor
+pipelines.evaluate
+pipelines.evaluate.cohort
+pipelines.evaluate.methods
+pipelines.evaluate.pairing
+pipelines.evaluate.pairs
+pipelines.evaluate.results
+pipelines.evaluate.tasks
 pipelines.export
 pipelines.import_patches
 pipelines.inspect
@@ -254,7 +269,11 @@ def test_there_are_no_cycles() -> None:
             "zarr", {"wsi_stain.zarr_jpeg", "wsi_stain.zarr_reading"}, id="zarr: its files are written by hand"
         ),
         pytest.param("obstore", {"wsi_stain.place"}, id="obstore"),
-        pytest.param("typer", {"pipelines.cli", "pipelines.cli_import", "pipelines.options"}, id="typer"),
+        pytest.param(
+            "typer",
+            {"pipelines.cli", "pipelines.cli_evaluate", "pipelines.cli_import", "pipelines.options"},
+            id="typer",
+        ),
         pytest.param("tornado", {"wsi_stain.viewer.server"}, id="tornado"),
         pytest.param("yaml", {"pipelines.config"}, id="yaml"),
     ],

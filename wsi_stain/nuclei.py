@@ -61,6 +61,17 @@ def nuclei_kept(after: Tiles, before: Tiles, mpp: float) -> float | None:
     return min(1.0, other / own) if own else None
 
 
+def nuclei_mask(tiles: Tiles, mpp: float) -> Mask | None:
+    """Where nuclei are, (n, h, w); None where there is too little tissue to tell.
+
+    Args:
+        tiles: RGB, (n, h, w, 3), of one slide.
+        mpp: Their resolution, um per px.
+    """
+    seen, contrast = ~pen_mask(tiles), _contrast(tiles, mpp)
+    return None if contrast is None else _segmented(contrast, _otsu_share(contrast, tiles, seen), seen, mpp)
+
+
 def _nuclei(tiles: Tiles, share: float, seen: Mask, mpp: float) -> Mask:
     """The given share of pixels with the most contrast; none where there is no stain at all."""
     contrast = _contrast(tiles, mpp)

@@ -1,0 +1,88 @@
+"""The commands `wsi-stain evaluate pairs|cohort|transfer`: help texts, and one call each into a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.options import STORE, MppOption, SlideMpp, Workers, absolute, console, overrides_of
+from wsi_stain.place import as_place
+
+evaluate = typer.Typer(
+    no_args_is_help=True, help="Measure how good a normalization is, beside Reinhard, Macenko and Vahadane."
+)
+
+Checkpoint = Annotated[
+    Path | None, typer.Option(callback=absolute, help="Checkpoint (safetensors) made by train or run, to compare.")
+]
+Modes = Annotated[
+    list[str] | None,
+    typer.Option("--output", help="What becomes of its pixels: generator, guard, lut; repeatable. [default: auto]"),
+]
+Reference = Annotated[
+    str | None, typer.Option("--reference", "-r", help=f"Tile store of the reference's slides: {STORE}.")
+]
+Results = Annotated[
+    Path, typer.Option("--out", "-o", callback=absolute, help="Directory for tables, figures and pictures.")
+]
+
+
+@evaluate.command()
+def pairs(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            callback=absolute, exists=True, help="Slides, patches (PNG, JPEG) or a tile store of one laboratory."
+        ),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            callback=absolute, exists=True, help="The same tissue of the reference, registered, same names."
+        ),
+    ],
+    out: Results,
+    checkpoint: Checkpoint = None,
+    output: Modes = None,
+    normalized: Annotated[
+        Path | None,
+        typer.Option(
+            callback=absolute, exists=True, help="SOURCE as normalized before: a run's OUT, slides, or patches."
+        ),
+    ] = None,
+    reference: Reference = None,
+    mpp: MppOption = None,
+    slide_mpp: SlideMpp = None,
+    workers: Workers = None,
+) -> None:
+    """Registered pairs: each SOURCE normalized by every method, against its TRUTH pixel by pixel."""
+    from pipelines.config import chosen_config
+    from pipelines.evaluate import pairs as pipeline
+
+    chosen = chosen_config(None, overrides_of(mpp, slide_mpp, workers=workers))
+    style = absolute(as_place(reference)) if reference else None
+    request = pipeline.Request(source, truth, checkpoint, output or [], normalized, style, mpp, out, chosen)
+    raise typer.Exit(pipeline.run(request, console()))
+
+
+@evaluate.command()
+def cohort(
+    slides: Annotated[str, typer.Argument(metavar="OUT|STORE", help="Output directory of a run, or a tile store.")],
+    out: Results,
+    reference: Reference = None,
+    checkpoint: Checkpoint = None,
+    output: Modes = None,
+    workers: Workers = None,
+) -> None:
+    """A cohort without truth: how alike its slides look and how near the reference, before and after."""
+    from pipelines.config import chosen_config
+    from pipelines.evaluate import cohort as pipeline
+
+    chosen, style = (
+        chosen_config(None, overrides_of(workers=workers)),
+        absolute(as_place(reference)) if reference else None,
+    )
+    request = pipeline.Request(absolute(as_place(slides)), style, checkpoint, output or [], out, chosen)
+    raise typer.Exit(pipeline.run(request, console()))

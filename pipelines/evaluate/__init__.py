@@ -1,0 +1,1 @@
+"""The `evaluate` commands: `pairs`, `cohort` and `transfer`, and what they share."""

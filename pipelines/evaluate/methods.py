@@ -1,0 +1,60 @@
+"""Which methods an evaluation compares: the classical ones, fitted to a reference, and the modes of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from pydantic import ValidationError
+
+from pipelines.config import device
+from pipelines.model import Model
+from wsi_stain.errors import ConfigError
+from wsi_stain.evaluation.methods import Method
+from wsi_stain.output import OutputConfig
+from wsi_stain.store import StoredSlide
+from wsi_stain.style import Classic, measure_style
+
+
+def require_extras() -> None:
+    """Check before any work that what draws and learns is installed; raises ConfigError where it is not."""
+    try:
+        import matplotlib  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"`evaluate` needs {error.name}, which is not installed", "pip install 'wsi-stain[evaluate]'"
+        ) from error
+
+
+def baselines(references: Sequence[StoredSlide], out: Path) -> list[Method]:
+    """Reinhard, Macenko and Vahadane, fitted to the reference's slides; none where there are none."""
+    if not references:
+        return []
+    methods = []
+    for name in get_args(Classic):
+        model = Model.of_style(measure_style(name, references), out / "work" / f"{name}.json")
+        methods.append(Method(name, OutputConfig(method=name), model.path, model.digest))
+    return methods
+
+
+def trained(checkpoint: Path | None, modes: Sequence[str]) -> list[Method]:
+    """A checkpoint in each of the modes asked for; by default in the one that this machine would run.
+
+    Raises:
+        CheckpointError: It is damaged, or none.
+        ConfigError: There is no such mode.
+    """
+    if checkpoint is None:
+        return []
+    model = Model.load(checkpoint)
+    outputs = [_output(mode) for mode in modes or ["auto"]]
+    return [Method(f"wsi-stain {output.mode}", output, model.path, model.digest, device()) for output in outputs]
+
+
+def _output(mode: str) -> OutputConfig:
+    try:
+        return OutputConfig.model_validate({"mode": mode}).resolved(device())
+    except ValidationError as error:
+        raise ConfigError(f"There is no --output {mode}", "Give generator, guard, lut or auto") from error

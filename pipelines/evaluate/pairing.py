@@ -1,0 +1,148 @@
+"""Brings registered pairs into tile stores: slides are tiled, patches imported, tile stores taken as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pipelines.config import RunConfig
+from pipelines.evaluate.tasks import receipts_of
+from pipelines.progress import Progress
+from pipelines.stored import stored_slides
+from pipelines.tile import tile_all
+from wsi_stain.errors import ConfigError
+from wsi_stain.executor import Executor, Task
+from wsi_stain.imports.images import find_folders
+from wsi_stain.imports.importing import ImportTask, import_slide
+from wsi_stain.imports.patches import TABLE, from_csv
+from wsi_stain.slides import find_slides, slide_id
+from wsi_stain.store import StoredSlide, TileStore
+
+_PICTURES = (".png", ".jpg", ".jpeg")
+_NAMES = "Give both of a pair the same name and place in its directory"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair.
+
+    Attributes:
+        source: The slide to be normalized: its folder in a tile store.
+        truth: The same tissue in the reference's look, likewise.
+        normalized: The source as it was normalized before; a slide's file, or a folder in a tile store.
+    """
+
+    source: Path
+    truth: Path
+    normalized: Path | None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What turns directories into pairs.
+
+    Attributes:
+        work: Directory for tile stores.
+        config: How slides are tiled and stain measured.
+        patch_mpp: Resolution of patches, um per px; slides know their own.
+        executor: Where the work runs.
+        progress: Where it is told.
+    """
+
+    work: Path
+    config: RunConfig
+    patch_mpp: float | None
+    executor: Executor
+    progress: Progress
+
+    def find(self, source: Path, truth: Path, normalized: Path | None) -> dict[str, Pair]:
+        """The pairs by name.
+
+        Args:
+            source: Slides, patches or a tile store of one laboratory.
+            truth: The same tissue in the reference's look, under the same names; a single slide may have another.
+            normalized: The source as it was normalized before, under the same names.
+
+        Raises:
+            ConfigError: There is no pair, or patches do not agree.
+        """
+        sources, truths = self.stored(source, "source"), self.stored(truth, "truth")
+        if len(sources) == len(truths) == 1:
+            truths = dict(zip(sources, truths.values(), strict=True))
+        made = self._normalized(normalized) if normalized is not None else {}
+        for name in sorted(sources.keys() ^ truths.keys()):
+            self.progress.say(f"{name}: left out: only {source if name in sources else truth} has it")
+        pairs = {name: Pair(sources[name], truths[name], made.get(name)) for name in sources if name in truths}
+        if not pairs:
+            raise ConfigError(f"Nothing in {source} has its pair in {truth}", _NAMES)
+        for name, pair in pairs.items():
+            if normalized is not None and pair.normalized is None:
+                raise ConfigError(f"{normalized} has no {name}", _NAMES)
+            _check_patches(pair)
+        return pairs
+
+    def stored(self, path: Path, name: str) -> dict[str, Path]:
+        """The slides at a path by name, as folders in a tile store; a store `name` is made where it is none."""
+        if (path / "zarr.json").exists():
+            return {_stem(slide.record.relative): path / slide.slide_id for slide in stored_slides(path).slides}
+        store = self.work / f"{name}.zarr"
+        TileStore.create(store)
+        return self._imported(path, store) if _has_pictures(path) else self._tiled(path, store)
+
+    def _tiled(self, path: Path, store: Path) -> dict[str, Path]:
+        sources = find_slides([path])
+        results = tile_all(self.executor, sources, store, self.config.tiling, self.progress)
+        done = {result.key for result in results if result.error is None}
+        return {_stem(source.relative): store / source.slide_id for source in sources if source.slide_id in done}
+
+    def _imported(self, path: Path, store: Path) -> dict[str, Path]:
+        if self.patch_mpp is None:
+            raise ConfigError(f"The resolution of the patches in {path} is not known", "Give --mpp, um per px")
+        found = find_folders(path, labelled=False)
+        folders = {folder.root.relative_to(path).as_posix().replace(".", "patches"): folder for folder in found}
+        tiling = self.config.tiling
+        tasks = {
+            name: Task(
+                import_slide,
+                ImportTask(folder, store, self.patch_mpp, "--mpp", tiling.tissue, tiling.stain),
+                "import",
+            )
+            for name, folder in folders.items()
+        }
+        done = receipts_of(self.executor, tasks, self.progress)
+        return {name: store / slide_id(folders[name].relative) for name in done}
+
+    def _normalized(self, path: Path) -> dict[str, Path]:
+        """What an earlier run made: patches, slides, or the output directory of `run`."""
+        if _has_pictures(path) and not (path / "slides").is_dir():
+            return self.stored(path, "normalized")
+        root = path / "slides" if (path / "slides").is_dir() else path
+        files = [file for file in sorted(root.rglob("*")) if file.is_file()] if root.is_dir() else [root]
+        return {_stem(file.relative_to(root).as_posix() if file != root else file.name): file for file in files}
+
+
+def _check_patches(pair: Pair) -> None:
+    """Patches of a pair must be the same ones, in the same places."""
+    listed = [_places(folder) for folder in (pair.source, pair.truth, pair.normalized) if folder and folder.is_dir()]
+    for other in listed[1:]:
+        if odd := listed[0] ^ other:
+            raise ConfigError(f"{pair.source.name}: {min(odd)[0]} is not in both, or not of one size", _NAMES)
+
+
+def _places(folder: Path) -> set[tuple[str, object]]:
+    slide = StoredSlide(folder)
+    if TABLE not in slide.tables():
+        return set()
+    return {(patch.name, patch.region) for patch in from_csv(slide.table(TABLE))}
+
+
+def _has_pictures(path: Path) -> bool:
+    return path.is_dir() and any(file.suffix.lower() in _PICTURES for file in path.rglob("*"))
+
+
+def _stem(relative: str) -> str:
+    path = PurePosixPath(relative)
+    for suffix in (".ome.tiff", ".ome.tif", path.suffix):
+        if suffix and path.name.lower().endswith(suffix.lower()):
+            return path.with_name(path.name[: -len(suffix)]).as_posix()
+    return path.as_posix()

@@ -1,0 +1,138 @@
+"""`evaluate pairs`: registered pairs of two laboratories, one normalized by every method, beside the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.config import RunConfig
+from pipelines.evaluate.methods import baselines, require_extras, trained
+from pipelines.evaluate.pairing import Pair, Pairing
+from pipelines.evaluate.results import print_scores, tell_files, write_record, write_scores
+from pipelines.evaluate.tasks import receipts_of
+from pipelines.progress import Progress
+from pipelines.stored import stored_slides
+from pipelines.workspace import Workspace
+from wsi_stain.errors import SlideError
+from wsi_stain.evaluation.figures import write_points
+from wsi_stain.evaluation.methods import Method
+from wsi_stain.evaluation.pairs import PairTask, score_pair, summarized
+from wsi_stain.executor import Executor, Receipt, Task, open_executor
+from wsi_stain.lease import lease
+from wsi_stain.place import Place
+from wsi_stain.store import StoredSlide
+
+HEADINGS = {
+    "ciede2000": "CIEDE2000",
+    "gap_ciede2000": "of the gap",
+    "worst_decile": "worst decile",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "lab_wasserstein_64": "Lab-W, 64 px",
+    "structure": "structure",
+    "texture": "texture",
+}
+_SHIFT_PX = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `wsi-stain evaluate pairs` was asked for.
+
+    Attributes:
+        source: Slides or patches of one laboratory.
+        truth: The same tissue in the reference's look.
+        checkpoint: A trained generator to compare.
+        modes: What becomes of its pixels.
+        normalized: The source as it was normalized before.
+        reference: Tile store that the classical methods are fitted to; None takes the truth itself.
+        patch_mpp: Resolution of patches, um per px.
+        out: Where results go.
+        config: How slides are tiled and where the work runs.
+    """
+
+    source: Path
+    truth: Path
+    checkpoint: Path | None
+    modes: Sequence[str]
+    normalized: Path | None
+    reference: Place | None
+    patch_mpp: float | None
+    out: Path
+    config: RunConfig
+
+
+def run(request: Request, console: Console) -> int:
+    """Compare, print, write.
+
+    Returns:
+        0, or 3 when some pairs were left out.
+
+    Raises:
+        ConfigError: There are no pairs.
+        SlideError: None of them can be compared.
+    """
+    require_extras()
+    models = trained(request.checkpoint, request.modes)
+    with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
+        Workspace(request.out).mark()
+        pairing = Pairing(request.out / "work", request.config, request.patch_mpp, executor, progress)
+        pairs = pairing.find(request.source, request.truth, request.normalized)
+        if request.reference is None:
+            references = [StoredSlide(pair.truth) for pair in pairs.values()]
+        else:
+            references = stored_slides(request.reference).slides
+        receipts = _scored(pairs, [*baselines(references, request.out), *models], request.out, executor, progress)
+    for receipt in receipts.values():
+        _warn_of_shift(receipt, console)
+    _leave(request, list(receipts.values()), console)
+    return 0 if len(receipts) == len(pairs) else 3
+
+
+def _scored(
+    pairs: Mapping[str, Pair], methods: Sequence[Method], out: Path, executor: Executor, progress: Progress
+) -> dict[str, Receipt]:
+    tasks = {
+        name: PairTask(
+            name=name,
+            source=pair.source,
+            truth=pair.truth,
+            methods=methods,
+            normalized=pair.normalized,
+            strip=out / "strips" / f"{pair.source.name}.png",
+        )
+        for name, pair in pairs.items()
+    }
+    receipts = receipts_of(executor, {name: Task(score_pair, task, "score") for name, task in tasks.items()}, progress)
+    if not receipts:
+        raise SlideError(f"None of the {len(pairs)} pairs could be compared", "See the reasons above")
+    return receipts
+
+
+def _warn_of_shift(receipt: Receipt, console: Console) -> None:
+    shift = receipt["shift_px"]
+    if shift is None or shift > _SHIFT_PX:
+        found = "do not show the same tissue" if shift is None else f"lie {shift:.1f} px apart"
+        console.print(f"warning: {receipt['name']}: the two {found}; register them", markup=False, highlight=False)
+
+
+def _leave(request: Request, receipts: Sequence[Receipt], console: Console) -> None:
+    rows, out = summarized(receipts), request.out
+    slides = [
+        {"slide": receipt["name"], "shift_px": receipt["shift_px"], "methods": summarized([receipt])}
+        for receipt in receipts
+    ]
+    facts: dict[str, Any] = {"source": request.source.name, "truth": request.truth.name}
+    print_scores(rows, HEADINGS, console)
+    write_scores(out / "pairs.csv", rows)
+    write_record(out / "pairs.json", rows, facts, slides)
+    panels = {
+        title: {name: [value for each in receipts for value in each["scores"][name][score]] for name in rows}
+        for score, title in (("ciede2000", "CIEDE2000 to the truth"), ("ssim", "SSIM to the truth"))
+    }
+    write_points(out / "pairs.png", panels)
+    tell_files(out, console)

@@ -1,0 +1,71 @@
+"""What an evaluation leaves: a table on the terminal, CSV, JSON, figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.progress import tell
+from pipelines.tables import Column, print_table
+from wsi_stain import __version__
+from wsi_stain.csv_file import write_table
+from wsi_stain.journal import write_json
+
+Rows = Mapping[str, Mapping[str, float]]
+"""By method, its scores by name."""
+
+
+def print_scores(rows: Rows, headings: Mapping[str, str], console: Console) -> None:
+    """Print a table, a line a method.
+
+    Args:
+        rows: The scores.
+        headings: Which of them to show, and under which heading; columns without any value are left out.
+        console: Where to.
+    """
+    shown = {name: text for name, text in headings.items() if any(_text(row.get(name)) for row in rows.values())}
+    columns = [Column("method"), *(Column(text, number=True, rank=place) for place, text in enumerate(shown.values()))]
+    lines = [[method, *(_text(row.get(name)) for name in shown)] for method, row in rows.items()]
+    print_table(columns, lines, console)
+
+
+def write_scores(path: Path, rows: Rows) -> None:
+    """Write the scores as CSV, a row a method."""
+    names = list(next(iter(rows.values())))
+    write_table(
+        path, ["method", *names], [[method, *(_cell(row[name]) for name in names)] for method, row in rows.items()]
+    )
+
+
+def write_record(path: Path, rows: Rows, facts: Mapping[str, Any], slides: Sequence[Mapping[str, Any]]) -> None:
+    """Write everything as JSON: what was compared, the scores, and those of each slide."""
+    write_json(path, {"version": __version__, **facts, "methods": _plain(rows), "slides": _plain(slides)})
+
+
+def tell_files(out: Path, console: Console) -> None:
+    """Say where everything lies."""
+    made = sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".json", ".png"))
+    tell(console, f"{out}: {', '.join(made)}")
+
+
+def _text(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _cell(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON knows them: rounded, and null for what is no number."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return _cell(value) if isinstance(value, float) else value

@@ -1,0 +1,261 @@
+"""A cohort without truth: how alike its slides look, and how near the reference, before and after each method.
+
+Colours are compared within nuclei and within stroma as well: over all tissue, a method that copies the reference's
+composition would be rewarded. Both are found in the source, and every method is judged on the same pixels.
+Memory bound: the judged tiles of the source and of one method, 6 blocks of 1024 px each, and a dozen float maps of
+them: 0.5 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from wsi_stain.artifact import load_artifact, save_artifact
+from wsi_stain.errors import NoTissueError, OutputError, StainError
+from wsi_stain.evaluation.methods import NORMALIZED, UNTOUCHED, Method
+from wsi_stain.evaluation.picture import write_strip
+from wsi_stain.evaluation.places import judged_tiles, square
+from wsi_stain.finished import load_finished
+from wsi_stain.geometry import Mpp, Region, Size, TileIndex
+from wsi_stain.grid import TileGrid
+from wsi_stain.metrics import lab_wasserstein, normalized_median_intensity, spread
+from wsi_stain.nuclei import nuclei_kept, nuclei_mask
+from wsi_stain.place import Place
+from wsi_stain.reader import BlockReader
+from wsi_stain.slide import Slide
+from wsi_stain.source_check import opened_source
+from wsi_stain.stain import Rgb, StainStatistics, od_table
+from wsi_stain.stain_vectors import angle_deg, could_be_he, macenko
+from wsi_stain.store import StoredSlide
+
+Tiles = NDArray[np.uint8]
+
+STRATA = ("tissue", "nuclei", "stroma")
+COLUMNS = (
+    *("nmi", "nmi_sd", "nmi_cv", "lab_wasserstein_tissue", "lab_wasserstein_nuclei", "lab_wasserstein_stroma"),
+    *("angle_hematoxylin", "angle_eosin", "nuclei_kept", "seam"),
+)
+"""Normalized median intensity and its spread over slides; distances to the reference, the sum over L*, a* and b*;
+angles of stain vectors from the reference's, degrees; share of the source's nuclei that is kept; seam score, 1 is
+perfect."""
+
+_BLOCKS = 6
+_STAINED_OD = 0.15
+_PIXELS = 50_000
+_TAIL = 0.015
+_BORDER_UM = 2.0
+_LEAST = 500
+
+
+class Specimen(NamedTuple):
+    """One slide to judge.
+
+    Attributes:
+        slide: Its pixels.
+        stain: Its stain as measured.
+    """
+
+    slide: BlockReader
+    stain: StainStatistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortTask:
+    """Judge one slide.
+
+    Attributes:
+        name: Of the slide.
+        stored: Its folder in a tile store; None where a run's output says what it was made from.
+        finished: Its corner of the output directory of a run; None where it was not normalized yet.
+        pyramid: What that run made of it.
+        methods: What is compared.
+        reference: What `save_reference` wrote; None where nothing is compared with a reference.
+        strip: Where a picture of one place goes, a column a method.
+    """
+
+    name: str
+    stored: Place | None = None
+    finished: Path | None = None
+    pyramid: Path | None = None
+    methods: Sequence[Method]
+    reference: Path | None
+    strip: Path
+
+
+def score_slide(task: CohortTask) -> dict[str, Any]:
+    """Do a `CohortTask`.
+
+    Returns:
+        The receipt: name, and scores: by method and score a value; a score that cannot be had is left out.
+
+    Raises:
+        NoTissueError: The slide has no tissue to judge.
+        StainError: Its stain was not measured.
+        OutputError: The source that a run used is gone.
+        CheckpointError: A model does not fit.
+    """
+    reference = load_artifact(task.reference) if task.reference is not None else {}
+    with _opened(task) as (slide, stain):
+        tiles = judged_tiles(slide, _BLOCKS)
+        if not tiles:
+            raise NoTissueError(f"{task.name} has no tissue to judge", "Leave it out")
+        before, mpp = _read(slide, tiles), slide.mpp.mean
+        strata = find_strata(before, stain.white, mpp)
+        shown: dict[str, Tiles] = {}
+        scores = {}
+
+        def judge(name: str, made: Tiles, white: Rgb) -> None:
+            shown[name] = made[0]
+            scores[name] = _scores(made, strata, white, reference)
+            if name != UNTOUCHED and (kept := nuclei_kept(made, before, mpp)) is not None:
+                scores[name]["nuclei_kept"] = kept
+
+        judge(UNTOUCHED, before, stain.white)
+        for method in task.methods:
+            remade = method.remade(slide, stain)
+            judge(method.name, _read(remade, tiles), remade.white)
+        if task.pyramid is not None:
+            with Slide(task.pyramid) as pyramid:
+                made = _read(pyramid, tiles)
+            judge(NORMALIZED, made, _white_of(reference, stain.white))
+            finished = load_finished(task.finished) if task.finished else None
+            if finished and finished.row.seam:
+                scores[NORMALIZED]["seam"] = finished.row.seam.score
+    write_strip(task.strip, shown)
+    return {"name": task.name, "scores": scores}
+
+
+def save_reference(path: Path, slides: Sequence[StoredSlide], stain: StainStatistics) -> None:
+    """Keep what slides are compared with: pixels of the reference by stratum, its stain vectors and its white.
+
+    Args:
+        path: The file.
+        slides: Of the reference; each gives the same number of pixels.
+        stain: Of the reference.
+
+    Raises:
+        NoTissueError: They have no tissue.
+    """
+    pixels: dict[str, list[Tiles]] = {name: [] for name in STRATA}
+    for slide in slides:
+        tiles = judged_tiles(slide, _BLOCKS)
+        if not tiles or slide.stain is None:
+            continue
+        read = _read(slide, tiles)
+        for name, mask in find_strata(read, slide.stain.white, slide.mpp.mean).items():
+            pixels[name].append(_thinned(read[mask], _PIXELS // len(slides)))
+    if not pixels["tissue"]:
+        raise NoTissueError("The reference has no tissue to compare with", "Choose another --reference")
+    arrays = {name: np.concatenate(parts) for name, parts in pixels.items()}
+    save_artifact(path, {**arrays, "vectors": np.asarray(stain.vectors), "white": np.asarray(stain.white)})
+
+
+def find_strata(tiles: Tiles, white: Rgb, mpp: float) -> dict[str, NDArray[np.bool_]]:
+    """Masks, (n, h, w): `tissue`, all that is stained; `nuclei` in it; `stroma`, the rest but for borders of nuclei."""
+    table = od_table(white)
+    tissue = sum(table[tiles[..., c], c] for c in range(3)) / 3 > _STAINED_OD
+    nuclei = nuclei_mask(tiles, mpp)
+    if nuclei is None:
+        nuclei = np.zeros_like(tissue)
+    around = np.stack([binary_dilation(mask, iterations=max(1, round(_BORDER_UM / mpp))) for mask in nuclei])
+    return {"tissue": tissue, "nuclei": nuclei & tissue, "stroma": tissue & ~around}
+
+
+def summarized(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """By method the `COLUMNS`: means over slides, and the spread of `nmi`; NaN for what no slide has."""
+    rows = {}
+    for method in receipts[0]["scores"]:
+        found = [receipt["scores"][method] for receipt in receipts if method in receipt["scores"]]
+        values = {name: [scores[name] for scores in found if name in scores] for name in COLUMNS}
+        row = {name: float(np.mean(each)) if each else float("nan") for name, each in values.items()}
+        row["nmi_sd"], row["nmi_cv"] = spread(values["nmi"])
+        rows[method] = row
+    return rows
+
+
+def _scores(
+    made: Tiles, strata: Mapping[str, NDArray[np.bool_]], white: Rgb, reference: Mapping[str, NDArray[Any]]
+) -> dict[str, float]:
+    scores = {"nmi": normalized_median_intensity(made[strata["tissue"]])}
+    if not reference:
+        return scores
+    for name in STRATA:
+        pixels = _thinned(made[strata[name]], _PIXELS)
+        if min(len(pixels), len(reference[name])) >= _LEAST:
+            scores[f"lab_wasserstein_{name}"] = sum(lab_wasserstein(pixels, reference[name]))
+    if strata["tissue"].sum() >= _LEAST:
+        vectors = _vectors(_thinned(made[strata["tissue"]], _PIXELS), white)
+        for name, own, wanted in zip(("hematoxylin", "eosin"), vectors, reference["vectors"], strict=True):
+            scores[f"angle_{name}"] = angle_deg(own, wanted)
+    return scores
+
+
+def _vectors(pixels: Tiles, white: Rgb) -> tuple[Rgb, Rgb]:
+    table = od_table(white)
+    od = np.stack([table[pixels[:, c], c] for c in range(3)], axis=-1)
+    return macenko(od[could_be_he(od)], _TAIL)
+
+
+def _thinned(pixels: Tiles, count: int) -> Tiles:
+    """At most `count` of the pixels, (N, 3), evenly spaced."""
+    thinned: Tiles = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(np.intp)]
+    return thinned
+
+
+def _read(slide: Any, tiles: Sequence[TileIndex]) -> Tiles:
+    return np.stack([slide.read(square(tile, 1)) for tile in tiles])
+
+
+def _white_of(reference: Mapping[str, NDArray[Any]], own: Rgb) -> Rgb:
+    red, green, blue = (float(value) for value in reference["white"]) if reference else own
+    return red, green, blue
+
+
+@contextmanager
+def _opened(task: CohortTask) -> Iterator[Specimen]:
+    """The source: from its tile store, or whatever a finished run says that it was made from."""
+    if task.stored is not None:
+        slide = StoredSlide(task.stored)
+        if slide.stain is None:
+            raise StainError(f"The stain of {task.name} was not measured", "Tile the slide again")
+        yield Specimen(slide, slide.stain)
+        return
+    finished = load_finished(task.finished) if task.finished is not None else None
+    if finished is None or finished.row.stain is None:
+        raise OutputError(f"What the run kept of {task.name} cannot be read", "Run the same command again")
+    with opened_source(finished.origin) as source:
+        if source is None:
+            raise OutputError(
+                f"The source of {task.name} is gone: neither {finished.origin.slide} nor its tiles are there",
+                "Put the slide back, or evaluate a tile store: wsi-stain evaluate cohort STORE",
+            )
+        yield Specimen(_Gridded(source, finished.grid), finished.row.stain)
+
+
+class _Gridded:
+    """A slide or a stored one with the tiles that a run kept: a BlockReader."""
+
+    def __init__(self, source: Slide | StoredSlide, grid: TileGrid) -> None:
+        self._source = source
+        self.kept, self.tissue = grid.kept, grid.tissue
+
+    @property
+    def size(self) -> Size:
+        return self._source.size
+
+    @property
+    def mpp(self) -> Mpp:
+        return self._source.mpp
+
+    def read(self, region: Region) -> Tiles:
+        if isinstance(self._source, Slide):
+            return self._source.read_mended(region)[0]
+        return self._source.read(region)

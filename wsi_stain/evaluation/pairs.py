@@ -1,0 +1,201 @@
+"""Registered pairs: the same tissue as two laboratories show it, one normalized and compared with the other.
+
+A pair is two slides of tile stores with one frame; patches are slides, too, in which each patch is judged by itself.
+Memory bound: the judged tiles of source, truth and one method, 10 blocks of 1024 px each, 32 MB, and the oracle's sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.colour_table import ColourPairs, apply_table, fit_table
+from wsi_stain.errors import SlideError, StainError
+from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, UNTOUCHED, Method
+from wsi_stain.evaluation.picture import write_strip
+from wsi_stain.evaluation.places import judged_tiles, square
+from wsi_stain.geometry import Region
+from wsi_stain.imports.patches import TABLE, from_csv
+from wsi_stain.likeness import shift_px
+from wsi_stain.metrics import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
+from wsi_stain.slide import Slide
+from wsi_stain.stain import StainStatistics
+from wsi_stain.store import StoredSlide
+
+Pixels = NDArray[np.uint8]
+Scores = dict[str, list[float]]
+
+GAPS = ("psnr", "ssim", "ciede2000", "lab_wasserstein_64")
+"""The scores against the truth, of which the share of the gap is told as well."""
+
+COLUMNS = ("psnr", "ssim", "ciede2000", "worst_decile", "lab_wasserstein_64", "structure", "texture")
+"""PSNR in dB and SSIM of luminance, higher is better; mean CIEDE2000, and of the worst tenth of tiles; Lab-Wasserstein
+in windows of 64 px; SSIM of luminance to the source; power in the highest octave over the truth's, 1 is right."""
+
+_BEST_PSNR = 99.0
+_EVERY = 4
+_ORACLE_SIZE = 33
+_LEAST_SIDE = 32
+_SHIFT_TILES = 32
+
+
+class Reads(Protocol):
+    """Anything with pixels."""
+
+    def read(self, region: Region) -> Pixels:
+        """RGB pixels, (height, width, 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTask:
+    """Judge one pair.
+
+    Attributes:
+        name: Of the pair.
+        source: The slide to be normalized: its folder in a tile store.
+        truth: The same tissue in the reference's look.
+        methods: What is compared.
+        normalized: The source as an earlier run made it: a slide's file, or a folder in a tile store.
+        blocks: Most blocks of 1024 px to judge; patches are judged all.
+        strip: Where a picture of one place goes, a column a method.
+    """
+
+    name: str
+    source: Path
+    truth: Path
+    methods: Sequence[Method]
+    normalized: Path | None = None
+    blocks: int = 10
+    strip: Path
+
+
+def score_pair(task: PairTask) -> dict[str, Any]:
+    """Do a `PairTask`.
+
+    Returns:
+        The receipt: name, shift_px (how far source and truth lie apart, None where they do not agree), scores: by
+        method and score one value a tile.
+
+    Raises:
+        SlideError: The two have different frames, or nothing to compare.
+        StainError: A slide's stain was not measured.
+        CheckpointError: A model does not fit.
+    """
+    source, truth = StoredSlide(task.source), StoredSlide(task.truth)
+    regions = _judged(source, truth, task.blocks)
+    own, wanted = stain_of(source), stain_of(truth)
+    before, target = ([slide.read(region) for region in regions] for slide in (source, truth))
+    scores: dict[str, Scores] = {}
+    shown: dict[str, Pixels] = {"truth": target[0]}
+
+    def judge(name: str, made: Sequence[Pixels]) -> None:
+        scores[name] = _scores(made, target, before)
+        shown[name] = made[0]
+
+    judge(UNTOUCHED, before)
+    for method in task.methods:
+        remade = method.remade(source, own)
+        judge(method.name, [remade.read(region) for region in regions])
+    if task.normalized is not None:
+        with opened(task.normalized) as made:
+            judge(NORMALIZED, [made.read(region) for region in regions])
+    judge(ORACLE, oracle(before, target, own, wanted))
+    write_strip(task.strip, shown)
+    return {"name": task.name, "shift_px": _shift(before, target), "scores": scores}
+
+
+def stain_of(slide: StoredSlide) -> StainStatistics:
+    """The slide's stain; StainError where it was not measured."""
+    if slide.stain is None:
+        raise StainError(f"The stain of {slide.slide_id} was not measured", "Tile the slide again")
+    return slide.stain
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Reads]:
+    """A slide's file, or its folder in a tile store."""
+    with ExitStack() as stack:
+        yield StoredSlide(path) if path.is_dir() else stack.enter_context(Slide(path))
+
+
+def oracle(
+    before: Sequence[Pixels], target: Sequence[Pixels], own: StainStatistics, wanted: StainStatistics
+) -> list[Pixels]:
+    """The best table from what a laboratory shows to the truth, fitted on the very pixels it is judged on."""
+    pairs = ColourPairs()
+    for shown, truth in zip(before, target, strict=True):
+        pairs.add(shown.reshape(-1, 3), truth.reshape(-1, 3))
+    table = fit_table(pairs, own.white, wanted.white, _ORACLE_SIZE)
+    return [apply_table(table, shown) for shown in before]
+
+
+def tile_scores(made: Pixels, truth: Pixels, source: Pixels) -> dict[str, float]:
+    """The scores of one tile or patch. Colours are compared on every fourth row and column: the same verdict sooner."""
+    every, half = slice(None, None, _EVERY), slice(None, None, 2)
+    return {
+        "psnr": min(psnr(made, truth), _BEST_PSNR),
+        "ssim": ssim(made, truth),
+        "ciede2000": ciede2000(made[every, every], truth[every, every]),
+        "lab_wasserstein_64": lab_wasserstein_windows(made[half, half], truth[half, half], side=32),
+        "structure": ssim(made, source),
+        "texture": texture(made, truth)[-1],
+    }
+
+
+def summarized(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """By method the `COLUMNS` over all tiles of all pairs, and for `GAPS` each one's share, named `gap_...`."""
+    rows = {method: _row([receipt["scores"][method] for receipt in receipts]) for method in receipts[0]["scores"]}
+    for row in rows.values():
+        for name in GAPS:
+            row[f"gap_{name}"] = share_of_gap(row[name], rows[UNTOUCHED][name], rows[ORACLE][name])
+    return rows
+
+
+def _row(scores: Sequence[Scores]) -> dict[str, float]:
+    def over(name: str, measure: Callable[[NDArray[np.float64]], Any]) -> float:
+        return float(measure(np.concatenate([each[name] for each in scores])))
+
+    worst = over("ciede2000", lambda errors: np.sort(errors)[-max(1, len(errors) // 10) :].mean())
+    means = {name: over(name, np.mean) for name in (*GAPS, "structure")}
+    row = means | {"worst_decile": worst, "texture": over("texture", np.median)}
+    return {name: row[name] for name in COLUMNS}
+
+
+def _judged(source: StoredSlide, truth: StoredSlide, blocks: int) -> list[Region]:
+    if source.size != truth.size:
+        sizes = [f"{slide.size.width} x {slide.size.height} px" for slide in (source, truth)]
+        raise SlideError(
+            f"{source.slide_id} has {sizes[0]}, its truth {sizes[1]}",
+            "Give pairs that are registered to one frame, pixel by pixel; --mpp brings both to one resolution",
+        )
+    regions = patch_regions(source)
+    if regions is None:
+        tiles = [tile for tile in judged_tiles(source, blocks) if truth.kept[tile]]
+        regions = [square(tile, 1) for tile in tiles]
+    regions = [region for region in regions if min(region.width, region.height) >= _LEAST_SIDE]
+    if not regions:
+        raise SlideError(f"{source.slide_id} has no tissue where its truth has some", "Check that they are a pair")
+    return regions
+
+
+def patch_regions(slide: StoredSlide) -> list[Region] | None:
+    """Where a slide's patches lie; None where it is no import of patches."""
+    if TABLE not in slide.tables():
+        return None
+    return [patch.region for patch in from_csv(slide.table(TABLE)) if patch.region]
+
+
+def _scores(made: Sequence[Pixels], target: Sequence[Pixels], before: Sequence[Pixels]) -> Scores:
+    each = [tile_scores(a, b, source) for a, b, source in zip(made, target, before, strict=True)]
+    return {name: [scores[name] for scores in each] for name in each[0]}
+
+
+def _shift(before: Sequence[Pixels], target: Sequence[Pixels]) -> float | None:
+    alike = [place for place, pixels in enumerate(before) if pixels.shape == before[0].shape][:_SHIFT_TILES]
+    return shift_px(*(np.stack([images[place] for place in alike]) for images in (before, target)))
