@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from quality import Part, applied, block_region, normalizers, rich_blocks, trained, untouched
+from quality import Part, applied, block_region, blocks_of, normalizers, trained, untouched
 
 from wsi_stain.geometry import TileIndex
 from wsi_stain.metrics import lab_wasserstein
@@ -66,9 +66,9 @@ def main() -> None:
     for mine, others in (asked.slides, asked.slides[::-1]):
         reference, other = whole(store[mine]), whole(store[others])
         checkpoint = trained(reference, asked.config, asked.changes, asked.workdir / mine)
-        target = sample([reference.read(block_region(block)) for block in rich_blocks(store[mine], reference.kept)])
+        target = sample([reference.read(block_region(block)) for block in blocks_of(store[mine], reference.kept)])
         print(f"{others}, normalized to {mine}")
-        distances(reference, other, rich_blocks(store[others], other.kept), target, checkpoint)
+        distances(reference, other, blocks_of(store[others], other.kept), target, checkpoint)
 
 
 if __name__ == "__main__":

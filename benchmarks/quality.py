@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -44,7 +43,8 @@ from scipy.ndimage import gaussian_filter
 from pipelines.config import load_config
 from wsi_stain.augment import draw_perturbation, perturb
 from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments, sparse_stains
-from wsi_stain.colour_table import ColourPairs, apply_table, fit_table
+from wsi_stain.evaluation.pairs import oracle
+from wsi_stain.evaluation.places import SIDE_TILES, rich_blocks
 from wsi_stain.geometry import TILE, Region, TileIndex
 from wsi_stain.metrics import ciede2000_map, ssim, texture
 from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
@@ -59,7 +59,7 @@ Pixels = NDArray[np.uint8]
 
 _TRAIN_SHARE = 0.6
 _GUARD_TILES = 3
-_BLOCK = 4
+_BLOCK = SIDE_TILES
 _BLOCKS = 10
 _EACH_FAMILY = 8
 _FIRST_SEED = 77_000
@@ -166,13 +166,9 @@ class Case:
 CASES = [Case(family, _FIRST_SEED + number) for family in ("same", "other") for number in range(_EACH_FAMILY)]
 
 
-def rich_blocks(stored: StoredSlide, tiles: NDArray[np.bool_]) -> list[TileIndex]:
-    """First tiles of blocks of 4 x 4 of the tiles that are mostly tissue, chosen by their places alone."""
-    share = np.where(tiles & stored.kept, stored.tissue, 0)
-    rows, cols = (count // _BLOCK * _BLOCK for count in share.shape)
-    means = share[:rows, :cols].reshape(rows // _BLOCK, _BLOCK, cols // _BLOCK, _BLOCK).mean(axis=(1, 3))
-    rich = [TileIndex(int(row) * _BLOCK, int(col) * _BLOCK) for row, col in np.argwhere(means > 0.7)]
-    return sorted(rich, key=lambda tile: hashlib.sha256(repr(tile).encode()).digest())[:_BLOCKS]
+def blocks_of(stored: StoredSlide, tiles: NDArray[np.bool_]) -> list[TileIndex]:
+    """First tiles of the blocks that are judged."""
+    return rich_blocks(np.where(tiles & stored.kept, stored.tissue, 0).astype(np.float32), _BLOCKS)
 
 
 def applied(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
@@ -193,16 +189,6 @@ def normalizers(reference: Part, checkpoints: Mapping[str, Path]) -> Iterator[tu
     for name, path in checkpoints.items():
         for mode in MODES:
             yield f"{name} / {mode}", load_normalizer(OutputConfig(mode=mode), path)  # type: ignore[arg-type]
-
-
-def oracle(slide: Part, truth: Part, blocks: Sequence[TileIndex], stain: StainStatistics, white: Any) -> list[Pixels]:
-    """The best table from what the laboratory shows to the truth, fitted on the very pixels it is judged on."""
-    shown = [slide.read(block_region(block)) for block in blocks]
-    pairs = ColourPairs()
-    for block, pixels in zip(blocks, shown, strict=True):
-        pairs.add(pixels.reshape(-1, 3), truth.read(block_region(block)).reshape(-1, 3))
-    table = fit_table(pairs, stain.white, white, 33)
-    return [apply_table(table, pixels) for pixels in shown]
 
 
 def tile_scores(made: Pixels, truth: Pixels) -> list[tuple[float, float, float]]:
@@ -230,12 +216,12 @@ def judged(
     stored = TileStore(store)[slide_id]
     _, test = parts(stored)
     assert stored.record.stain is not None
-    truth, blocks = Part(stored, test, untouched), rich_blocks(stored, test)
+    truth, blocks = Part(stored, test, untouched), blocks_of(stored, test)
     slide = Part(stored, test if part_alone else np.ones_like(test), case.show(stored.record.stain))
     stain = measure_stain(slide, stored.record.stain_config)  # type: ignore[arg-type]
     targets = [truth.read(block_region(block)) for block in blocks]
     made = {"untouched": [slide.read(block_region(block)) for block in blocks]}
-    made["paired oracle"] = oracle(slide, truth, blocks, stain, stored.record.stain.white)
+    made["paired oracle"] = oracle(made["untouched"], targets, stain, stored.record.stain)
     for name, normalizer in normalizers(training_part(stored), checkpoints):
         if part_alone and name in ("Vahadane", *(f"{own} / guard" for own in checkpoints)):
             continue  # for want of time
@@ -256,7 +242,7 @@ def composition(store: Path, slide_id: str, checkpoints: Mapping[str, Path]) -> 
     show = CASES[0].show(stored.record.stain)
     halves = [Part(stored, half, show) for half in nuclear_halves(stored, test)]
     stains = [measure_stain(half, stored.record.stain_config) for half in halves]  # type: ignore[arg-type]
-    whole, blocks = Part(stored, test, show), rich_blocks(stored, test)[:4]
+    whole, blocks = Part(stored, test, show), blocks_of(stored, test)[:4]
     found = {}
     for name, normalizer in normalizers(training_part(stored), checkpoints):
         artifacts = [normalizer.prepare(half, stain) for half, stain in zip(halves, stains, strict=True)]

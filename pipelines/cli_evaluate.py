@@ -21,6 +21,10 @@ Modes = Annotated[
     list[str] | None,
     typer.Option("--output", help="What becomes of its pixels: generator, guard, lut; repeatable. [default: auto]"),
 ]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option("--baseline", help="Only these of reinhard, macenko, vahadane; repeatable. [default: all]"),
+]
 Reference = Annotated[
     str | None, typer.Option("--reference", "-r", help=f"Tile store of the reference's slides: {STORE}.")
 ]
@@ -46,6 +50,7 @@ def pairs(
     out: Results,
     checkpoint: Checkpoint = None,
     output: Modes = None,
+    baseline: Baselines = None,
     normalized: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +68,9 @@ def pairs(
 
     chosen = chosen_config(None, overrides_of(mpp, slide_mpp, workers=workers))
     style = absolute(as_place(reference)) if reference else None
-    request = pipeline.Request(source, truth, checkpoint, output or [], normalized, style, mpp, out, chosen)
+    request = pipeline.Request(
+        source, truth, checkpoint, output or [], baseline or [], normalized, style, mpp, out, chosen
+    )
     raise typer.Exit(pipeline.run(request, console()))
 
 
@@ -74,6 +81,7 @@ def cohort(
     reference: Reference = None,
     checkpoint: Checkpoint = None,
     output: Modes = None,
+    baseline: Baselines = None,
     workers: Workers = None,
 ) -> None:
     """A cohort without truth: how alike its slides look and how near the reference, before and after."""
@@ -84,5 +92,5 @@ def cohort(
         chosen_config(None, overrides_of(workers=workers)),
         absolute(as_place(reference)) if reference else None,
     )
-    request = pipeline.Request(absolute(as_place(slides)), style, checkpoint, output or [], out, chosen)
+    request = pipeline.Request(absolute(as_place(slides)), style, checkpoint, output or [], baseline or [], out, chosen)
     raise typer.Exit(pipeline.run(request, console()))

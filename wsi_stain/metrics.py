@@ -110,7 +110,7 @@ def share_of_gap(score: float, untouched: float, oracle: float) -> float:
     NaN where there is no way to go.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.float64(score - untouched) / np.float64(oracle - untouched))
+        return float(np.float64(score - untouched) / np.float64(oracle - untouched)) + 0.0  # never a negative zero
 
 
 def texture(a: Rgb8, b: Rgb8) -> tuple[float, ...]:

@@ -43,6 +43,7 @@ class RegionNormalizer:
         statistics: What to take for the slide's stain, such as a group's; by default its own.
         device: Where the generator runs, as torch names it; by default a GPU where there is one.
         held: Cells to keep in memory.
+        faded: Whether tiles fade into white towards those that are not kept, as in a run's pyramids.
 
     Attributes:
         artifact: What the normalization has to know about the slide.
@@ -62,6 +63,7 @@ class RegionNormalizer:
         statistics: StainStatistics | None = None,
         device: str | None = None,
         held: int = 16,
+        faded: bool = True,
     ) -> None:
         self.slide = slide
         config = output_config(output)
@@ -71,11 +73,12 @@ class RegionNormalizer:
         self._normalizer = load_normalizer(config, Path(checkpoint), device)
         self.artifact = self._normalizer.prepare(slide, statistics or slide.measured_stain())
         self.white = self._normalizer.white
+        self._faded = faded
         self._lock = Lock()
         self._cell = lru_cache(held)(self._normalized)
 
     def read(self, region: Region) -> Pixels:
-        """RGB pixels, (height, width, 3), faded into white towards tiles that are not kept; white outside the slide."""
+        """RGB pixels, (height, width, 3), white outside the slide."""
         pixels = np.empty((region.height, region.width, 3), np.uint8)
         pixels[:] = self.white
         left, top = max(region.x, 0), max(region.y, 0)
@@ -125,9 +128,9 @@ class RegionNormalizer:
 
     def _normalized(self, x: int, y: int) -> Pixels:
         area = self._area(x, y)
-        ring = with_ring(self.slide.kept, *tiles_within(area))
         pixels = self._applied(area)
-        fade_into(pixels, ring, self.white)
+        if self._faded:
+            fade_into(pixels, with_ring(self.slide.kept, *tiles_within(area)), self.white)
         return pixels
 
     def _applied(self, area: Region) -> Pixels:

@@ -88,7 +88,7 @@ def check_against_source(
         return faults, None
     faults = _tissue_faults(tissue, lost)
     try:
-        with opened_source(finished.origin, given) as source:
+        with _opened(finished.origin, given) as source:
             found, likeness = _compared(pyramid, source, finished, lost)
     except (SlideError, StoreError) as error:
         return [*faults, Fault("source", "a source that can be read", error.problem, error.remedy)], None
@@ -140,7 +140,7 @@ def _tissue_faults(tissue: Map, lost: Map) -> list[Fault]:
 
 
 @contextmanager
-def opened_source(origin: Origin, given: Path | None = None) -> Iterator[Slide | StoredSlide | None]:
+def _opened(origin: Origin, given: Path | None) -> Iterator[Slide | StoredSlide | None]:
     """The slide's file, or its tiles where those were kept; None where neither is there."""
     file = given or origin.slide
     if file is not None and file.exists():

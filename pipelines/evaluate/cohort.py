@@ -56,6 +56,7 @@ class Request:
         reference: Tile store of the reference; None takes what the run kept of it.
         checkpoint: A trained generator to compare.
         modes: What becomes of its pixels.
+        baselines: Which classical methods to compare; none named means all.
         out: Where results go.
         config: Where the work runs.
     """
@@ -64,6 +65,7 @@ class Request:
     reference: Place | None
     checkpoint: Path | None
     modes: Sequence[str]
+    baselines: Sequence[str]
     out: Path
     config: RunConfig
 
@@ -88,7 +90,7 @@ def run(request: Request, console: Console) -> int:
             save_reference(compared_with, references, measure_style("macenko", references).stain)
         else:
             progress.say("no reference: only the slides' likeness is told; give --reference STORE for distances to it")
-        tasks = _tasks(request, [*baselines(references, request.out), *models], compared_with)
+        tasks = _tasks(request, [*baselines(references, request.baselines, request.out), *models], compared_with)
         named = {name: Task(score_slide, task, "score") for name, task in tasks.items()}
         receipts = receipts_of(executor, named, progress)
     if not receipts:

@@ -28,14 +28,21 @@ def require_extras() -> None:
         ) from error
 
 
-def baselines(references: Sequence[StoredSlide], out: Path) -> list[Method]:
-    """Reinhard, Macenko and Vahadane, fitted to the reference's slides; none where there are none."""
-    if not references:
-        return []
-    methods = []
-    for name in get_args(Classic):
+def baselines(references: Sequence[StoredSlide], names: Sequence[str], out: Path) -> list[Method]:
+    """Classical methods fitted to the reference's slides, by default all three; none where there are no slides.
+
+    Raises:
+        ConfigError: There is no such method.
+    """
+    known: tuple[Classic, ...] = get_args(Classic)
+    if unknown := set(names) - set(known):
+        raise ConfigError(f"There is no --baseline {min(unknown)}", f"Give {', '.join(known)}")
+    methods: list[Method] = []
+    for name in known:
+        if not references or (names and name not in names):
+            continue
         model = Model.of_style(measure_style(name, references), out / "work" / f"{name}.json")
-        methods.append(Method(name, OutputConfig(method=name), model.path, model.digest))
+        methods.append(Method(name, OutputConfig(method=name), model.path))
     return methods
 
 
@@ -50,7 +57,7 @@ def trained(checkpoint: Path | None, modes: Sequence[str]) -> list[Method]:
         return []
     model = Model.load(checkpoint)
     outputs = [_output(mode) for mode in modes or ["auto"]]
-    return [Method(f"wsi-stain {output.mode}", output, model.path, model.digest, device()) for output in outputs]
+    return [Method(f"wsi-stain {output.mode}", output, model.path, device()) for output in outputs]
 
 
 def _output(mode: str) -> OutputConfig:

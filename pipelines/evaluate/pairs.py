@@ -48,6 +48,7 @@ class Request:
         truth: The same tissue in the reference's look.
         checkpoint: A trained generator to compare.
         modes: What becomes of its pixels.
+        baselines: Which classical methods to compare; none named means all.
         normalized: The source as it was normalized before.
         reference: Tile store that the classical methods are fitted to; None takes the truth itself.
         patch_mpp: Resolution of patches, um per px.
@@ -59,6 +60,7 @@ class Request:
     truth: Path
     checkpoint: Path | None
     modes: Sequence[str]
+    baselines: Sequence[str]
     normalized: Path | None
     reference: Place | None
     patch_mpp: float | None
@@ -86,7 +88,9 @@ def run(request: Request, console: Console) -> int:
             references = [StoredSlide(pair.truth) for pair in pairs.values()]
         else:
             references = stored_slides(request.reference).slides
-        receipts = _scored(pairs, [*baselines(references, request.out), *models], request.out, executor, progress)
+        receipts = _scored(
+            pairs, [*baselines(references, request.baselines, request.out), *models], request.out, executor, progress
+        )
     for receipt in receipts.values():
         _warn_of_shift(receipt, console)
     _leave(request, list(receipts.values()), console)

@@ -9,32 +9,32 @@ them: 0.5 GB.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from wsi_stain.artifact import load_artifact, save_artifact
-from wsi_stain.errors import NoTissueError, OutputError, StainError
+from wsi_stain.errors import NoTissueError, OutputError, StoreError
 from wsi_stain.evaluation.methods import NORMALIZED, UNTOUCHED, Method
 from wsi_stain.evaluation.picture import write_strip
-from wsi_stain.evaluation.places import judged_tiles, square
-from wsi_stain.finished import load_finished
-from wsi_stain.geometry import Mpp, Region, Size, TileIndex
-from wsi_stain.grid import TileGrid
+from wsi_stain.evaluation.places import judged_tiles
+from wsi_stain.finished import Finished, load_finished
+from wsi_stain.geometry import TileIndex, tile_region
+from wsi_stain.identity import TilingConfig
 from wsi_stain.metrics import lab_wasserstein, normalized_median_intensity, spread
 from wsi_stain.nuclei import nuclei_kept, nuclei_mask
-from wsi_stain.place import Place
-from wsi_stain.reader import BlockReader
+from wsi_stain.place import Place, as_place
 from wsi_stain.slide import Slide
-from wsi_stain.source_check import opened_source
+from wsi_stain.slides import SlideSource
 from wsi_stain.stain import Rgb, StainStatistics, od_table
 from wsi_stain.stain_vectors import angle_deg, could_be_he, macenko
-from wsi_stain.store import StoredSlide
+from wsi_stain.store import StoredSlide, TiledSlide
+from wsi_stain.streaming import survey
 
 Tiles = NDArray[np.uint8]
 
@@ -53,18 +53,6 @@ _PIXELS = 50_000
 _TAIL = 0.015
 _BORDER_UM = 2.0
 _LEAST = 500
-
-
-class Specimen(NamedTuple):
-    """One slide to judge.
-
-    Attributes:
-        slide: Its pixels.
-        stain: Its stain as measured.
-    """
-
-    slide: BlockReader
-    stain: StainStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +199,7 @@ def _thinned(pixels: Tiles, count: int) -> Tiles:
 
 
 def _read(slide: Any, tiles: Sequence[TileIndex]) -> Tiles:
-    return np.stack([slide.read(square(tile, 1)) for tile in tiles])
+    return np.stack([slide.read(tile_region(tile)) for tile in tiles])
 
 
 def _white_of(reference: Mapping[str, NDArray[Any]], own: Rgb) -> Rgb:
@@ -220,42 +208,29 @@ def _white_of(reference: Mapping[str, NDArray[Any]], own: Rgb) -> Rgb:
 
 
 @contextmanager
-def _opened(task: CohortTask) -> Iterator[Specimen]:
-    """The source: from its tile store, or whatever a finished run says that it was made from."""
+def _opened(task: CohortTask) -> Iterator[tuple[TiledSlide, StainStatistics]]:
+    """The source and its stain: from a tile store, or whatever a finished run says that it was made from."""
     if task.stored is not None:
-        slide = StoredSlide(task.stored)
-        if slide.stain is None:
-            raise StainError(f"The stain of {task.name} was not measured", "Tile the slide again")
-        yield Specimen(slide, slide.stain)
+        stored = StoredSlide(task.stored)
+        yield stored, stored.measured_stain()
         return
     finished = load_finished(task.finished) if task.finished is not None else None
     if finished is None or finished.row.stain is None:
         raise OutputError(f"What the run kept of {task.name} cannot be read", "Run the same command again")
-    with opened_source(finished.origin) as source:
-        if source is None:
-            raise OutputError(
-                f"The source of {task.name} is gone: neither {finished.origin.slide} nor its tiles are there",
-                "Put the slide back, or evaluate a tile store: wsi-stain evaluate cohort STORE",
-            )
-        yield Specimen(_Gridded(source, finished.grid), finished.row.stain)
+    with _source(finished, task.name) as source:
+        yield source, finished.row.stain
 
 
-class _Gridded:
-    """A slide or a stored one with the tiles that a run kept: a BlockReader."""
-
-    def __init__(self, source: Slide | StoredSlide, grid: TileGrid) -> None:
-        self._source = source
-        self.kept, self.tissue = grid.kept, grid.tissue
-
-    @property
-    def size(self) -> Size:
-        return self._source.size
-
-    @property
-    def mpp(self) -> Mpp:
-        return self._source.mpp
-
-    def read(self, region: Region) -> Tiles:
-        if isinstance(self._source, Slide):
-            return self._source.read_mended(region)[0]
-        return self._source.read(region)
+def _source(finished: Finished, name: str) -> TiledSlide:
+    """The slide's file read as the run read it, else its tiles."""
+    origin = finished.origin
+    if origin.slide is not None and origin.slide.exists():
+        listed = SlideSource(path=origin.slide, slide_id=finished.row.slide_id, relative=finished.row.slide)
+        return survey(listed, TilingConfig(slide=origin.reading))
+    with suppress(StoreError):
+        if origin.tiles is not None:
+            return StoredSlide(as_place(origin.tiles))
+    raise OutputError(
+        f"The source of {name} is gone: neither {origin.slide} nor its tiles are there",
+        "Put the slide back, or evaluate a tile store: wsi-stain evaluate cohort STORE",
+    )

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.colour_table import ColourPairs, apply_table, fit_table
-from wsi_stain.errors import SlideError, StainError
+from wsi_stain.errors import SlideError
 from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, UNTOUCHED, Method
 from wsi_stain.evaluation.picture import write_strip
-from wsi_stain.evaluation.places import judged_tiles, square
-from wsi_stain.geometry import Region
+from wsi_stain.evaluation.places import judged_tiles
+from wsi_stain.geometry import Region, tile_region
 from wsi_stain.imports.patches import TABLE, from_csv
 from wsi_stain.likeness import shift_px
 from wsi_stain.metrics import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
@@ -89,7 +89,7 @@ def score_pair(task: PairTask) -> dict[str, Any]:
     """
     source, truth = StoredSlide(task.source), StoredSlide(task.truth)
     regions = _judged(source, truth, task.blocks)
-    own, wanted = stain_of(source), stain_of(truth)
+    own, wanted = source.measured_stain(), truth.measured_stain()
     before, target = ([slide.read(region) for region in regions] for slide in (source, truth))
     scores: dict[str, Scores] = {}
     shown: dict[str, Pixels] = {"truth": target[0]}
@@ -108,13 +108,6 @@ def score_pair(task: PairTask) -> dict[str, Any]:
     judge(ORACLE, oracle(before, target, own, wanted))
     write_strip(task.strip, shown)
     return {"name": task.name, "shift_px": _shift(before, target), "scores": scores}
-
-
-def stain_of(slide: StoredSlide) -> StainStatistics:
-    """The slide's stain; StainError where it was not measured."""
-    if slide.stain is None:
-        raise StainError(f"The stain of {slide.slide_id} was not measured", "Tile the slide again")
-    return slide.stain
 
 
 @contextmanager
@@ -177,7 +170,7 @@ def _judged(source: StoredSlide, truth: StoredSlide, blocks: int) -> list[Region
     regions = patch_regions(source)
     if regions is None:
         tiles = [tile for tile in judged_tiles(source, blocks) if truth.kept[tile]]
-        regions = [square(tile, 1) for tile in tiles]
+        regions = [tile_region(tile) for tile in tiles]
     regions = [region for region in regions if min(region.width, region.height) >= _LEAST_SIDE]
     if not regions:
         raise SlideError(f"{source.slide_id} has no tissue where its truth has some", "Check that they are a pair")

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.geometry import TILE, Region, TileIndex
+from wsi_stain.geometry import TILE, TileIndex
 from wsi_stain.reader import BlockReader
 
 SIDE_TILES = 4
@@ -15,11 +15,6 @@ SIDE_TILES = 4
 
 _RICH = 0.7
 _TISSUE_MIN = 0.25
-
-
-def square(tile: TileIndex, tiles: int) -> Region:
-    """The square of tiles that begins with one."""
-    return Region(tile.col * TILE, tile.row * TILE, tiles * TILE, tiles * TILE)
 
 
 def rich_blocks(tissue: NDArray[np.float32], count: int) -> list[TileIndex]:
