@@ -14,6 +14,7 @@ from patch_files import idc_patient, imported
 from patch_files import tissue as tissue_pixels
 from s3_server import s3_endpoint, upload
 
+from wsi_stain.blockfile import JpegConfig, write_block
 from wsi_stain.geometry import Size
 from wsi_stain.imports.idc import IdcPatient
 from wsi_stain.synthetic_slide import write_slide
@@ -41,6 +42,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     store_slide(tmp_path / "compressed.zarr", "a", painted(Size(600, 400)), codec="jpeg")
     idc_patient(tmp_path / "idc", "10253", tissue_pixels())
     imported(IdcPatient(tmp_path / "idc" / "10253"), tmp_path / "patches.zarr")
+    write_block(tmp_path / "0_0.block", painted(Size(600, 400)), np.ones((2, 3), bool), JpegConfig())
     untrained(tmp_path / "training" / "checkpoint.safetensors", mpp=0.25)
     write_slide(tmp_path / "slide.svs", painted(Size(1500, 700)), 0.25, style="svs")
     monkeypatch.chdir(tmp_path)

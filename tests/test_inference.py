@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
-from made_checkpoint import STATISTICS, WHITE, untrained
+from made_checkpoint import STATISTICS, WHITE, lively, untrained
+from made_store import painted, store_slide
 from numpy.typing import NDArray
 
 from wsi_stain.block_output import hands, normalized
 from wsi_stain.blockfile import BlockFile, JpegConfig
 from wsi_stain.errors import CheckpointError, StainError, StoreError
 from wsi_stain.feather import fade_into, with_ring
-from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shape
+from wsi_stain.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, grid_shape
 from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
 from wsi_stain.journal import file_digest, files_below, remove_partials
-from wsi_stain.output import IdentityNormalizer, OutputConfig
+from wsi_stain.output import IdentityNormalizer, OutputConfig, load_normalizer
 from wsi_stain.shard import ShardFile
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 
@@ -273,6 +274,30 @@ def test_no_outline_shows_around_kept_tiles(slide: StoredSlide) -> None:
     assert np.abs(pixels[3 * TILE, 13 * TILE :].astype(int) - white).max() <= 1
     assert np.abs(pixels[3 * TILE :, 13 * TILE][: 4 * TILE].astype(int) - white).max() <= 1
     assert (pixels[: 3 * TILE] == white).all()
+
+
+@pytest.mark.parametrize("mode", ["generator", "guard", "lut"])
+def test_generated_tissue_meets_glass_within_one_grey_level(tmp_path: Path, mode: str) -> None:
+    """A generator that paints pale tissue dark, right up to the last kept tile: the worst case for an outline."""
+    kept = np.zeros((6, 7), np.float32)
+    kept[1:5, 1:5] = kept[2, 5] = kept[4, 5] = 1
+    kept[2, 2] = 0
+    pale = (255 - (255 - painted(Size(7 * TILE, 6 * TILE), seed=5).astype(int)) // 8).astype(np.uint8)
+    stored = store_slide(tmp_path / "store", "pale", pale, kept, mpp=0.5, measured=False)
+    checkpoint = lively(tmp_path / "c.safetensors")
+    output = OutputConfig.model_validate({"mode": mode, "core": 512, "lut_tiles": 10, "lut_size": 9})
+    normalizer = load_normalizer(output, tmp_path / "c.safetensors", "cpu", checkpoint.digest)
+    artifact = normalizer.prepare(stored, STATISTICS)
+    with hands(1) as by:
+        made = normalized(stored, BlockIndex(0, 0), normalizer, artifact, output, JpegConfig(), by).pixels.astype(int)
+    window = stored.read(Region(0, 0, *stored.size).grown(normalizer.halo))
+    bare = normalizer.apply(window, stored.kept, artifact).astype(int)
+    assert np.abs(bare[: 5 * TILE, 5 * TILE - 1][TILE:] - WHITE).max() > 5, "without fading there would be an outline"
+    for axis, (pixels, tiles) in enumerate(((made, stored.kept), (made.swapaxes(0, 1), stored.kept.T))):
+        for line in range(1, len(tiles)):
+            border = np.repeat(tiles[line - 1] != tiles[line], TILE)
+            step = np.abs(pixels[line * TILE] - pixels[line * TILE - 1])[border]
+            assert step.max(initial=0) <= 1, (axis, line)
 
 
 def test_the_edge_of_the_slide_is_no_border() -> None:

@@ -30,6 +30,7 @@ from wsi_stain.table_output import RESIDUAL, TABLE, TILES, LutNormalizer, choose
 Pixels = NDArray[np.uint8]
 
 MPP = Mpp(0.5, 0.5)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,11 @@ def all_needed(pixels: Pixels, halo: int) -> NDArray[np.bool_]:
     ],
     ids=lambda config: "-".join(f"{k}{v}" for k, v in config.items()),
 )
-def test_tiled_is_whole_before_rounding(tmp_path: Path, painting: Painting, config: dict[str, object]) -> None:
-    recolourer = Recolourer(lively(tmp_path / "c", **config), precision="float32")
+@pytest.mark.parametrize("device", DEVICES)
+def test_tiled_is_whole_before_rounding(
+    tmp_path: Path, painting: Painting, config: dict[str, object], device: str
+) -> None:
+    recolourer = Recolourer(lively(tmp_path / "c", **config), device, "float32")
     halo = recolourer.halo
     whole = recolourer.recolour(painting.read(Region(0, 0, 1024, 768).grown(halo)), STATISTICS)
     assert whole.shape == (768, 1024, 3)
@@ -119,16 +123,17 @@ def test_tiled_is_whole_before_rounding(tmp_path: Path, painting: Painting, conf
 
 @pytest.mark.parametrize("guard", [False, True], ids=["generator", "guard"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("device", DEVICES)
 def test_blocks_of_any_size_give_one_picture(
-    checkpoint_path: Path, painting: Painting, precision: str, guard: bool
+    checkpoint_path: Path, painting: Painting, precision: str, guard: bool, device: str
 ) -> None:
-    recolourer = Recolourer(Checkpoint.load(checkpoint_path), precision=precision)  # type: ignore[arg-type]
+    recolourer = Recolourer(Checkpoint.load(checkpoint_path), device, precision)  # type: ignore[arg-type]
     pictures = []
-    for core, cuts in ((256, [0]), (512, [0, 512]), (1024, [0]), (768, [0, 768])):
+    for core, batch, cuts in ((256, 1, [0]), (512, 4, [0, 512]), (1024, 1, [0]), (768, 2, [0, 768])):
         normalizer = (
-            GuardNormalizer(recolourer, WHITE, core, radius=16)
+            GuardNormalizer(recolourer, WHITE, core, radius=16, batch=batch)
             if guard
-            else GeneratorNormalizer(recolourer, WHITE, core)
+            else GeneratorNormalizer(recolourer, WHITE, core, batch=batch)
         )
         artifact = normalizer.prepare(painting, STATISTICS)
         picture = np.zeros_like(painting.pixels)

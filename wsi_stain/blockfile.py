@@ -1,29 +1,7 @@
 """The block file: one block of a normalized slide, ready to be copied into a pyramid. Knows no slides and no generator.
 
-Format 3, integers little-endian:
-
-    offset        bytes
-    0             8    magic, b"WSIBLOCK"
-    8             4    format version, uint32
-    12            4    n, length of the index, uint32
-    16            n    index, JSON in UTF-8
-    16 + n        ...  payload: JPEG streams of levels 0 to 3 in index order, then the mip as a QOI image
-    last 4        4    CRC-32C of everything before it, uint32: a torn or zeroed file is never read for a block
-
-The index is an object with
-
-    size      [width, height] of the block at level 0, px; less than 4096 only at the slide's far edges
-    jpeg      {"quality": 50 to 100, "subsampling": 444 or 420}
-    levels    for each of levels 0 to 3 the bytes of each tile's stream, row-major; 0 means that the tile is glass,
-              that is, the output's one shared glass tile
-    mip       bytes of the QOI image
-
-Tile (row, col) of level k covers px [256 row, 256 row + 256) x [256 col, 256 col + 256) of that level, padded by
-replication where the level ends inside it. Its stream is a complete baseline JPEG, YCbCr.
-Level k + 1 is (a + b + c + d + 2) >> 2 of level k's pixels as they were before JPEG; sides halve rounding up, an odd
-edge is replicated. The mip holds level 4, lossless: coarser levels are made from mips. QOI is nearly as small as PNG
-and written 25 times as fast. A block's side, 4096 px, is 16 tiles at level 0 and 1 at level 4, so tile and block
-borders coincide on all five levels.
+JPEG tiles of levels 0 to 3 and a lossless level 4, with an index and a checksum: format 3, specified in
+docs/block-file.md.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ the lines where pieces meet, divided by the mean step across lines beside them, 
 source, which has steps of its own there: it was JPEG, in blocks of 8 px. The lines beside lie multiples of 32 px away,
 where both the source's JPEG blocks and the generator's grids have the same phase. 1 is perfect.
 
+The interval says how far apart whole lines are, not pieces of them: on real slides, lines where nothing was cut differ
+from each other more than their pieces do, by the scanner's and the resampling's own patterns.
+
 Two kinds of line: where two passes of the generator meet within a block, and where two blocks meet. Of the second kind
 a block knows only its own side, and leaves thinned rows of luminance there, which are paired afterwards.
 Everything is integers until the last division, so the order of blocks is nothing. Knows no files and no generator.
@@ -19,12 +22,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from wsi_stain.geometry import BLOCK, TILE, TILES_PER_BLOCK, BlockIndex
 from wsi_stain.settings import Settings
 
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.int32]
+Sums = NDArray[np.int64]
+"""(n, 5): a row for each piece of line: which line, then across and beside, of the output, of the source."""
 
 TISSUE_MIN = 0.25
 """Share of tissue in a tile from which its lines count."""
@@ -39,8 +45,7 @@ _BESIDE = (32, 64, 96, 128)
 _SIDE = np.dtype([("dense", "?"), ("beside", "<u4", 2), ("line", "u1", (2, _SAMPLES))])
 """A tile's part of a block's outermost row: whether it counts, steps beside, luminance; of the output, the source."""
 
-_SEGMENTS_MIN = 8
-_RESAMPLINGS = 500
+_PIECES_MIN, _LINES_MIN = 8, 2
 
 
 class SeamScore(Settings):
@@ -73,10 +78,12 @@ def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], c
     sides, inner = np.zeros((2, 2, TILES_PER_BLOCK), _SIDE), []
     for axis, tiles in enumerate((dense, dense.T)):
         images = [image.swapaxes(0, axis) for image in (output, source)]
-        inner += [_inner(images, tiles, line) for line in range(core, len(output.swapaxes(0, axis)), core)]
+        for line in range(core, len(images[0]), core):
+            sums = _inner(images, tiles, line)
+            inner.append(np.insert(sums, 0, axis * BLOCK + line, axis=1))
         for end in (0, 1):
             _fill_side(sides[axis, end], images, tiles, end)
-    segments = np.concatenate([*inner, np.zeros((0, 4), np.int64)])
+    segments = np.concatenate([*inner, np.zeros((0, 5), np.int64)])
     return {"inner": _packed(segments.astype("<u4")), "sides": _packed(sides)}
 
 
@@ -87,29 +94,37 @@ def seam_score(blocks: Mapping[BlockIndex, Mapping[str, str]]) -> SeamScore | No
         blocks: What `measure_seams` gave for each block that has pixels.
 
     Returns:
-        The score, its interval by bootstrap over pieces of line of one tile's length (Efron and Tibshirani 1993,
-        percentile method); None where fewer than 8 such pieces lie in tissue.
+        The score, its interval by the jackknife over lines (Efron and Tibshirani 1993, equation 11.5; Student's t on
+        the logarithm); None where fewer than 8 pieces of line, a tile long, or only one line lie in tissue.
     """
-    segments = [_unpacked(found["inner"], np.dtype("<u4")).reshape(-1, 4) for found in blocks.values()]
+    pieces = [_placed(_unpacked(found["inner"], np.dtype("<u4")).reshape(-1, 5), at) for at, found in blocks.items()]
     sides = {block: _unpacked(found["sides"], _SIDE).reshape(2, 2, -1) for block, found in blocks.items()}
-    segments += _met(sides)
-    found = np.concatenate([*segments, np.zeros((0, 4), np.uint32)]).astype(np.int64)
-    found = found[np.lexsort(found.T)]
-    if len(found) < _SEGMENTS_MIN or not found.sum(axis=0).all():
+    found = np.concatenate([*pieces, *_met(sides), np.zeros((0, 5), np.int64)])
+    lines = [found[found[:, 0] == line, 1:].sum(axis=0) for line in np.unique(found[:, 0])]
+    total = np.sum([np.zeros(4, np.int64), *lines], axis=0)
+    without = [total - line for line in lines]
+    if len(found) < _PIECES_MIN or len(lines) < _LINES_MIN or not all(left.all() for left in without):
         return None
-    random = np.random.default_rng(0)
-    resampled = [
-        _ratio(found[random.integers(0, len(found), len(found))].sum(axis=0)) for _resampling in range(_RESAMPLINGS)
-    ]
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
-    score, low, high = (round(float(value), 4) for value in (_ratio(found.sum(axis=0)), low, high))
-    return SeamScore(score=score, low=low, high=high)
+    count, score = len(lines), _ratio(total)
+    spread = np.log([_ratio(left) for left in without])
+    error = np.sqrt((count - 1) / count * ((spread - spread.mean()) ** 2).sum())
+    away = float(np.exp(student.ppf(0.975, count - 1) * error))
+    return SeamScore(score=round(score, 4), low=round(score / away, 4), high=round(score * away, 4))
 
 
 def _ratio(sums: NDArray[np.int64]) -> float:
-    """Of (across, beside) of the output and (across, beside) of the source, the score; NaN where one is nothing."""
-    across, beside, source_across, source_beside = sums
-    return float(across * source_beside / (beside * source_across)) if beside and source_across else float("nan")
+    """Of (across, beside) of the output and (across, beside) of the source, the score."""
+    across, beside, source_across, source_beside = map(int, sums)
+    return across * source_beside / (beside * source_across)
+
+
+def _placed(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
+    """Pieces with their lines counted from the slide's origin: columns as negative numbers."""
+    placed = pieces.astype(np.int64)
+    across_rows = placed[:, 0] < BLOCK
+    line = np.where(across_rows, placed[:, 0] + block.row * BLOCK, -(placed[:, 0] + (block.col - 1) * BLOCK))
+    placed[:, 0] = line
+    return placed
 
 
 def _inner(images: list[Pixels], tiles: NDArray[np.bool_], line: int) -> NDArray[np.int64]:
@@ -137,8 +152,8 @@ def _fill_side(side: NDArray[Any], images: list[Pixels], tiles: NDArray[np.bool_
     side["dense"][: len(rows)] = tiles[-end][: len(rows)]
 
 
-def _met(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[NDArray[np.int64]]:
-    """(n, 4) for each pair of neighbouring blocks, as `_inner` gives it."""
+def _met(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[Sums]:
+    """The pieces between each pair of neighbouring blocks."""
     for block, ours in sides.items():
         for axis, neighbour in enumerate((BlockIndex(block.row + 1, block.col), BlockIndex(block.row, block.col + 1))):
             if neighbour not in sides:
@@ -146,7 +161,8 @@ def _met(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[NDArray[np.int64]
             last, first = ours[axis, 1], sides[neighbour][axis, 0]
             across = np.abs(last["line"].astype(np.int64) - first["line"]).sum(axis=2) * len(_BESIDE) * 2
             beside = last["beside"].astype(np.int64) + first["beside"]
-            columns = [across[:, 0], beside[:, 0], across[:, 1], beside[:, 1]]
+            line = -neighbour.col * BLOCK if axis else neighbour.row * BLOCK
+            columns = [np.full(len(across), line), across[:, 0], beside[:, 0], across[:, 1], beside[:, 1]]
             yield np.stack(columns, axis=1)[last["dense"] & first["dense"]]
 
 

@@ -48,6 +48,7 @@ def unexplained(source: Pixels, output: Pixels, kept: Kept, table: Table) -> NDA
         wanted, found = _thinned(source, kept), _thinned(output, kept)
         explained = apply_table(table, wanted.reshape(len(wanted), -1, 3)).reshape(wanted.shape)
         difference = ciede2000_map(_cells(explained), _cells(found)).astype(np.float64)
+        difference *= _whole_cells(source, kept)
         worst = np.sort(difference.reshape(len(difference), -1), axis=1)[:, -_WORST:]
         values = PER_UNIT * worst.mean(axis=1)
         grid[kept] = np.minimum(np.rint(values), 255)
@@ -80,6 +81,15 @@ def _thinned(image: Pixels, kept: Kept) -> Pixels:
     """(n, 64, 64, 3): some pixels of each kept tile."""
     start = _THIN // 2
     return np.stack([tile[start::_THIN, start::_THIN] for tile in block_tiles(image, kept).values()])
+
+
+def _whole_cells(image: Pixels, kept: Kept) -> Kept:
+    """(n, 16, 16): which cells of each kept tile the image covers; at the slide's far edges not all of them."""
+    height, width, _ = image.shape
+    rows = np.arange(kept.shape[0] * (TILE // _CELL)) < height // _CELL
+    cols = np.arange(kept.shape[1] * (TILE // _CELL)) < width // _CELL
+    cells = (rows[:, None] & cols).reshape(kept.shape[0], TILE // _CELL, kept.shape[1], TILE // _CELL)
+    return np.asarray(cells.swapaxes(1, 2)[kept])
 
 
 def _cells(tiles: Pixels) -> Pixels:
