@@ -89,6 +89,11 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         wanting = "" if importlib.util.find_spec("bokeh") else " (needs bokeh: pip install bokeh)"
         say(f"dashboard: {self._client.dashboard_link}{wanting}")
 
+    @property
+    def scheduler_address(self) -> str:
+        """Where others reach the scheduler."""
+        return str(self._client.scheduler.address)
+
     def _await_worker(self) -> None:
         try:
             self._client.wait_for_workers(1, timeout=self._config.worker_timeout_s)
