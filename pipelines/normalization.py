@@ -15,11 +15,11 @@ from pipelines.workspace import Workspace
 from wsi_stain import __version__, blockfile
 from wsi_stain.dicom_writer import DicomTask, write_dicom
 from wsi_stain.errors import DeviceMemoryError, UnreadableError
-from wsi_stain.executor import Task
+from wsi_stain.executor import Flow, Task
 from wsi_stain.finished import Origin
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, ceil_div
 from wsi_stain.identity import effective_config
-from wsi_stain.inference import NormalizeTask, PrepareTask, normalize_block, prepare_slide
+from wsi_stain.inference import NormalizeTask, PrepareTask, SampleTask, normalize_block, prepare_slide, sample_slide
 from wsi_stain.journal import fingerprint, partial_directory, read_json, write_json
 from wsi_stain.output import OutputConfig
 from wsi_stain.pyramid import StitchTask, stitch_slide
@@ -27,6 +27,7 @@ from wsi_stain.report import PictureTask, take_pictures
 from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainStatistics
 from wsi_stain.store import StoredSlide, TiledSlide
+from wsi_stain.table_output import PARTS
 from wsi_stain.tiling import check_holes
 
 
@@ -63,7 +64,7 @@ class Normalization:
         """Fingerprint of everything that decides the bytes of a slide's products."""
         pooled = self.stains.get(slide_id)
         settings = {
-            "output": self.output.model_dump(mode="json", exclude={"threads"}),
+            "output": self.output.model_dump(mode="json", exclude={"threads", "lut_outside"}),
             "jpeg": self.config.jpeg.model_dump(mode="json"),
             "device": device(),
             "block_format": blockfile.VERSION,
@@ -129,9 +130,24 @@ class Normalization:
             stain=slide.record.stain,
         )
 
-    def prepare(self, slide: TiledSlide, slide_id: str, products: Products) -> Task:
-        """The task that measures what a slide's blocks share."""
-        task = PrepareTask(
+    def prepare(self, slide: TiledSlide, slide_id: str, products: Products) -> Flow:
+        """Measure what a slide's blocks share; parts of it first, where there is a generator to wait for.
+
+        Returns:
+            The receipt of `prepare_slide`.
+        """
+        task = self._prepare_task(slide, slide_id, products)
+        samples = []
+        for part in range(PARTS if self.output.method == "pix2pix" else 0):
+            artifact, receipt = (products.blocks / "samples" / f"{part}{suffix}" for suffix in (".npz", ".json"))
+            samples.append(SampleTask(part=part, **vars(task) | {"artifact": artifact, "receipt": receipt}))
+        yield [Task(sample_slide, sample, "prepare") for sample in samples]
+        task = replace(task, samples=tuple(sample.artifact for sample in samples))
+        (prepared,) = yield [Task(prepare_slide, task, "prepare")]
+        return prepared
+
+    def _prepare_task(self, slide: TiledSlide, slide_id: str, products: Products) -> PrepareTask:
+        return PrepareTask(
             slide=slide.opener,
             checkpoint=self.model.path,
             digest=self.model.digest,
@@ -142,7 +158,6 @@ class Normalization:
             key=products.key,
             stain=self.stains.get(slide_id),
         )
-        return Task(prepare_slide, task, "prepare")
 
     def blocks(self, slide: TiledSlide, products: Products) -> list[Task]:
         """The tasks that normalize a slide's blocks, in row-major order; all leave lossless shards where these miss."""

@@ -16,7 +16,7 @@ from pipelines.plans import expected_output
 from pipelines.products import Products, check_formats
 from pipelines.progress import Progress, tell
 from pipelines.restain import To, restain_flow
-from pipelines.results import begin, failed_row, finish, finished_row, judged, summarize
+from pipelines.results import begin, colours_outside, failed_row, finish, finished_row, judged, summarize
 from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, product_stems
 from wsi_stain.errors import ConfigError, DeviceMemoryError, LeaseError
@@ -172,7 +172,7 @@ def normalize_flow(
     products.forget()
     shared.model.check_colours(slide.record)
     try:
-        (prepared,) = yield [shared.prepare(slide, source.slide_id, products)]
+        prepared = yield from shared.prepare(slide, source.slide_id, products)
         receipts = yield from _blocks_flow(slide, source, shared, products)
     except DeviceMemoryError as error:
         shared.shrink(source.slide_id, error)
@@ -187,8 +187,10 @@ def normalize_flow(
     yield [pictures]
     row = finished_row(slide, source, products, holes, time.monotonic() - started).model_copy(update=found)
     row = row.with_shown(load_pictures(pictures.argument.out))
-    if shared.remark:
-        row = row.model_copy(update={"reason": "; ".join(filter(None, (row.reason, shared.remark)))})
+    if warning := colours_outside(prepared, shared.output):
+        shared.say(f"{row.slide}: {warning}")
+    remarks = "; ".join(filter(None, (row.reason, shared.remark, warning)))
+    row = row.model_copy(update={"reason": remarks})
     save_finished(products.place, Finished(products.key, row, shared.origin(slide, source, file), slide.grid))
     products.tidy()
     return row.without_pictures()

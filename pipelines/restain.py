@@ -55,7 +55,7 @@ def restain_flow(slide: StoredSlide, source: SlideSource, shared: Normalization,
         artifact=products.place / "artifact.npz",
     )
     if not stands(store.writer(source.slide_id), task.record.key):
-        yield [shared.prepare(slide, source.slide_id, products)]
+        yield from shared.prepare(slide, source.slide_id, products)
         yield [Task(begin_restained, task, "begin")]
         yield [Task(restain_block, replace(task, block=block), "normalize") for block in slide.grid.blocks()]
         shared.check_lease()

@@ -23,7 +23,7 @@ from wsi_stain.csv_file import printable
 from wsi_stain.errors import NoTissueError, WsiStainError
 from wsi_stain.geometry import BlockIndex
 from wsi_stain.journal import write_json
-from wsi_stain.output import Mode
+from wsi_stain.output import Mode, OutputConfig
 from wsi_stain.report import SlideRow, write_summary
 from wsi_stain.seams import seam_score
 from wsi_stain.slides import SlideSource
@@ -89,6 +89,23 @@ def judged(
         fields["unexplained"] = map_png(values)
         fields["unexplained_p95"] = float(np.percentile(values[slide.kept & (slide.tissue > 0)], 95)) / PER_UNIT
     return fields
+
+
+def colours_outside(prepared: Mapping[str, Any], config: OutputConfig) -> str:
+    """What to say where a slide's table was not fitted to the colours of more tissue than the settings allow.
+
+    Args:
+        prepared: The receipt of `prepare_slide`.
+        config: The output's settings.
+
+    Returns:
+        A sentence; empty where there is nothing to say.
+    """
+    share = prepared.get("outside", 0.0)
+    if config.mode != "lut" or share <= config.lut_outside:
+        return ""
+    told = f"{share:.1%} of the tissue has colours that the colour table was not fitted to"
+    return f"{told}: look there, or use another output"
 
 
 def begin(workspace: Workspace, sources: Sequence[SlideSource], config: RunConfig, model: Model) -> None:

@@ -32,6 +32,7 @@ wsi_stain.block_tiles
 wsi_stain.blockfile
 wsi_stain.checkpoint
 wsi_stain.chunks
+wsi_stain.colour_bins
 wsi_stain.colour_memo
 wsi_stain.colour_table
 wsi_stain.csv_file

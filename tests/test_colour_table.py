@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
-from wsi_stain.colour_table import ColourPairs, apply_table, fit_table, look_up
+from wsi_stain.colour_bins import ColourPairs
+from wsi_stain.colour_table import apply_table, fit_table, look_up
 
 Pixels = NDArray[np.uint8]
 WHITE, WANTED_WHITE = (231.0, 236.0, 240.0), (245.0, 243.0, 246.0)

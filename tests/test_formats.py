@@ -186,14 +186,14 @@ def test_a_damaged_product_is_made_again(laboratory: Laboratory, whole: Path, tm
 
 
 STEPS = {
-    "a shard": "before-rename:6",
-    "a block's receipt": "before-rename:9",
+    "a shard": "before-rename:14",
+    "a block's receipt": "before-rename:17",
     "in the TIFF": "stitch-block:1",
     "in the OME-Zarr": "stitch-block:2",
-    "OME-Zarr's final name": "before-rename:15",
-    "DICOM's final name": "before-rename:17",
-    "what is kept of the slide": "before-rename:18",
-    "row": "before-rename:19",
+    "OME-Zarr's final name": "before-rename:23",
+    "DICOM's final name": "before-rename:25",
+    "what is kept of the slide": "before-rename:26",
+    "row": "before-rename:27",
 }
 
 

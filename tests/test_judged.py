@@ -15,12 +15,13 @@ from rich.console import Console
 
 from pipelines import normalize
 from pipelines.config import RunConfig
+from pipelines.results import colours_outside
 from pipelines.workspace import Workspace
 from wsi_stain import output
 from wsi_stain.artifact import Artifact, Tally
 from wsi_stain.finished import load_finished
 from wsi_stain.geometry import TILE, Size
-from wsi_stain.output import IdentityNormalizer
+from wsi_stain.output import IdentityNormalizer, OutputConfig
 from wsi_stain.reader import BlockReader
 from wsi_stain.recolourer import Pixels, Recolourer
 from wsi_stain.report import SlideRow, read_summary
@@ -30,12 +31,12 @@ from wsi_stain.table_output import LutNormalizer
 SIZE = Size(7 * TILE, 5 * TILE)
 
 
-def normalized_row(tmp_path: Path, mode: str) -> SlideRow:
+def normalized_row(tmp_path: Path, mode: str, **output: object) -> SlideRow:
     """Normalize a painted slide in this process; its row, as a rerun would find it."""
     store, out = tmp_path / "store", tmp_path / "out"
     if not store.exists():
         store_slide(store, "one", painted(SIZE, seed=4), mpp=0.5)
-    settings = {"mode": mode, "core": 512, "lut_tiles": 20, "lut_size": 9}
+    settings = {"mode": mode, "core": 512, "lut_tiles": 20, "lut_size": 9, **output}
     config = RunConfig.model_validate({"executor": {"workers": 0}, "output": settings})
     request = normalize.Request(store, untrained(tmp_path / "c.safetensors"), None, out, config)
     said = io.StringIO()
@@ -64,9 +65,16 @@ def test_a_generated_slide_is_judged_and_the_judgement_kept(tmp_path: Path) -> N
 
 def test_a_table_is_judged_by_its_distance_to_the_generator(tmp_path: Path) -> None:
     row = normalized_row(tmp_path, "lut")
-    assert row.seam is not None
+    assert row.seam is not None and row.status == "done" and row.reason == ""
     assert row.table_distance is not None and row.table_distance > 0
     assert row.unexplained is None and row.unexplained_p95 is None
+
+
+def test_colours_that_a_table_was_not_fitted_to_are_told() -> None:
+    config, prepared = OutputConfig(mode="lut", lut_outside=0.01), {"residual": 1.0, "outside": 0.034}
+    assert "3.4% of the tissue" in colours_outside(prepared, config)
+    assert colours_outside(prepared, config.model_copy(update={"mode": "generator"})) == ""
+    assert colours_outside(prepared | {"outside": 0.01}, config) == colours_outside({}, config) == ""
 
 
 class Contrast(Recolourer):

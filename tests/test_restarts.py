@@ -126,7 +126,7 @@ def test_what_a_killed_run_finished_is_kept_and_told(
     assert "blocks kept" not in wsi_stain(*command(stored, whole, config)).out
     killed = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *command(stored, out, config)],
-        env={**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:9"},
+        env={**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:17"},
         check=False,
         capture_output=True,
     )
@@ -140,7 +140,7 @@ def test_what_a_killed_run_finished_is_kept_and_told(
 def test_why_blocks_are_not_kept_is_told(stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path) -> None:
     killed = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *command(stored, tmp_path / "out", config)],
-        env={**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:9"},
+        env={**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:17"},
         check=False,
         capture_output=True,
     )

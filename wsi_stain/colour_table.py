@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import cg
 
+from wsi_stain.colour_bins import ColourPairs
 from wsi_stain.colour_memo import ColourMemo
 
 Colours = NDArray[np.float64]
@@ -29,7 +30,6 @@ White = tuple[float, float, float]
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 """Shares of R, G and B in the luminance (ITU-R BT.601) that must not fall along the gray axis."""
 
-_BIN_SHIFT, _BINS = 2, 64
 _BASE_RIDGE = 0.01
 _PIN_WEIGHT = 1e3
 _FADE = 1e-3
@@ -37,34 +37,6 @@ _MENDINGS = 4
 _LEAST_RISE = 0.1
 _ROUNDING = 0.5
 _SHARES = 101
-
-
-class ColourPairs:
-    """Pairs (source, wanted colour) gathered in 64^3 bins of the source; sums are integers, so order is nothing."""
-
-    def __init__(self) -> None:
-        self._count = np.zeros(_BINS**3, np.int64)
-        self._sums = np.zeros((6, _BINS**3), np.int64)
-
-    def add(self, source: Pixels, wanted: Pixels) -> None:
-        """Add pairs of pixels.
-
-        Args:
-            source: (N, 3) RGB.
-            wanted: (N, 3) RGB of the same pixels.
-        """
-        red, green, blue = (source >> _BIN_SHIFT).astype(np.int64).T
-        bins = (red * _BINS + green) * _BINS + blue
-        self._count += np.bincount(bins, minlength=_BINS**3)
-        for sums, values in zip(self._sums, np.hstack([source, wanted]).T, strict=True):
-            sums += np.bincount(bins, weights=values, minlength=_BINS**3).astype(np.int64)
-
-    def means(self) -> tuple[Colours, Colours, Colours]:
-        """Source (M, 3), wanted (M, 3) and number of pixels (M,) of the M occupied bins."""
-        seen = self._count > 0
-        count = self._count[seen].astype(np.float64)
-        means = self._sums[:, seen].T / count[:, None]
-        return means[:, :3], means[:, 3:], count
 
 
 def fit_table(pairs: ColourPairs, white: White, wanted_white: White, size: int = 17, smoothness: float = 0.1) -> Table:

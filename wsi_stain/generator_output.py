@@ -9,7 +9,8 @@ windows whose results are blended; see `windows`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,8 +25,6 @@ from wsi_stain.recolourer import Pixels, Recolourer, Started, rounded_up
 from wsi_stain.stain import StainStatistics
 from wsi_stain.windows import Place, Windows
 
-Fit = Callable[[BlockReader, StainStatistics], Artifact]
-
 _BLENDED_BEYOND = 512
 """What a window of blended results shows beyond its core on both sides together, px, at least."""
 
@@ -36,6 +35,16 @@ _EVEN = 100.0
 """Variance of a window, in squared grey levels, that still counts as even; the scanner's noise has about 10."""
 
 
+class TableFitter(Protocol):
+    """What finds a slide's colour table: at once, or from parts that several processes looked at."""
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact: ...
+
+    def sample(self, slide: BlockReader, statistics: StainStatistics, part: int) -> Artifact: ...
+
+    def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact: ...
+
+
 class GeneratorNormalizer:
     """Generated pixels as they are, over every tissue tile.
 
@@ -44,8 +53,8 @@ class GeneratorNormalizer:
         white: The background where nothing is generated, RGB.
         core: Side of the square that is one pass's own, px; rounded up to the generator's step. Where it is less than
             twice the generator's halo, results are blended, and it is rounded to what divides a block.
-        fit: What finds the slide's colour table, as `LutNormalizer.prepare` does: what the generator does beyond it is
-            the hallucination map. Without it there is none.
+        table: What finds the slide's colour table, as `LutNormalizer` does: what the generator does beyond it is the
+            hallucination map. Without it there is none.
         batch: Windows of a pass; the last one of a block is filled up.
     """
 
@@ -57,10 +66,10 @@ class GeneratorNormalizer:
         recolourer: Recolourer,
         white: tuple[int, int, int],
         core: int = 1024,
-        fit: Fit | None = None,
+        table: TableFitter | None = None,
         batch: int = 1,
     ) -> None:
-        self._recolourer, self._fit, self._batch, self.white = recolourer, fit, batch, white
+        self._recolourer, self._table, self._batch, self.white = recolourer, table, batch, white
         core, overlap, self._crop = _cut(core, recolourer)
         self._windows = Windows(core, overlap, self._crop + self._margin)
         self.halo, self.band = self._windows.halo, self._windows.band
@@ -68,7 +77,16 @@ class GeneratorNormalizer:
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
         """The slide's stain statistics, and its table; CheckpointError where the generator does not fit the slide."""
         self._recolourer.check_fits(slide)
-        return {STATISTICS: packed(statistics), **(self._fit(slide, statistics) if self._fit else {})}
+        return {STATISTICS: packed(statistics), **(self._table.prepare(slide, statistics) if self._table else {})}
+
+    def sample(self, slide: BlockReader, statistics: StainStatistics, part: int) -> Artifact:
+        """A part of what the table is fitted to; CheckpointError where the generator does not fit the slide."""
+        self._recolourer.check_fits(slide)
+        return self._table.sample(slide, statistics, part) if self._table else {}
+
+    def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact:
+        """What `prepare` gives, from what `sample` gave."""
+        return {STATISTICS: packed(statistics), **(self._table.fit(statistics, samples) if self._table else {})}
 
     def apply(
         self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
@@ -109,7 +127,7 @@ class GuardNormalizer(GeneratorNormalizer):
         white: The background where nothing is generated, RGB.
         core: As for `GeneratorNormalizer`.
         radius: Half the side of the windows in which the change is taken for smooth, px; see `guided`.
-        fit: As for `GeneratorNormalizer`.
+        table: As for `GeneratorNormalizer`.
         batch: As for `GeneratorNormalizer`.
     """
 
@@ -119,12 +137,12 @@ class GuardNormalizer(GeneratorNormalizer):
         white: tuple[int, int, int],
         core: int,
         radius: int,
-        fit: Fit | None = None,
+        table: TableFitter | None = None,
         batch: int = 1,
     ) -> None:
         self._radius = rounded_up(radius, guided.STEP)
         self._margin = rounded_up(guided.reach(self._radius), max(32, recolourer.step))
-        super().__init__(recolourer, white, core, fit, batch)
+        super().__init__(recolourer, white, core, table, batch)
 
     def _finished(self, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
         crop, margin = self._crop, self._margin

@@ -14,15 +14,16 @@ from typing import Any
 import torch
 
 from wsi_stain import journal
-from wsi_stain.artifact import load_artifact, save_artifact
+from wsi_stain.artifact import Artifact, load_artifact, save_artifact
 from wsi_stain.block_output import hands, kept_ring, normalized
 from wsi_stain.blockfile import JpegConfig, write_block
 from wsi_stain.device_memory import device_memory
 from wsi_stain.geometry import BlockIndex, block_of, level_sizes
 from wsi_stain.ome_zarr import write_block_shards
-from wsi_stain.output import OutputConfig, load_normalizer
+from wsi_stain.output import Normalizer, OutputConfig, SampledNormalizer, load_normalizer
 from wsi_stain.stain import StainStatistics
 from wsi_stain.store import TiledSlide
+from wsi_stain.table_output import OUTSIDE, RESIDUAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class PrepareTask:
         receipt: Where the receipt goes.
         key: Fingerprint of everything that the arrays depend on.
         stain: What to take for the slide's stain; None takes its own.
+        samples: What `sample_slide` left of each part, in order; where there is none, it is done here.
     """
 
     slide: Callable[[], TiledSlide]
@@ -50,6 +52,18 @@ class PrepareTask:
     receipt: Path
     key: str
     stain: StainStatistics | None = None
+    samples: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleTask(PrepareTask):
+    """Learn a part of what is learnt of one slide: the generator's work on some tiles takes longer than all the rest.
+
+    Attributes:
+        part: Which, 0 to `PARTS` - 1.
+    """
+
+    part: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +99,30 @@ class NormalizeTask:
     zarr: Path | None = None
 
 
+def sample_slide(task: SampleTask) -> dict[str, Any]:
+    """Do a `SampleTask`, unless it is done; raises what `prepare_slide` does.
+
+    Returns:
+        The receipt: key, product (the artifact of the part).
+    """
+    if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
+        return done
+    with task.slide() as slide:
+        normalizer = _loaded(task)
+        sample: Artifact = {}
+        if isinstance(normalizer, SampledNormalizer):
+            with device_memory(task.output.core):
+                sample = normalizer.sample(slide, task.stain or slide.measured_stain(), task.part)
+    return _save(task, sample)
+
+
 def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     """Do a `PrepareTask`, unless it is done.
 
     Returns:
-        The receipt: key, product (the artifact), white [r, g, b] of the output, and `residual`, the mean CIEDE2000
-        of the slide's table to the generator on tiles that were not fitted.
+        The receipt: key, product (the artifact), white [r, g, b] of the output, and where there is a table `residual`,
+        its mean CIEDE2000 to the generator on tiles that were not fitted, and `outside`, the share of tissue whose
+        colours it was not fitted to.
 
     Raises:
         StainError: The slide's stain was not measured.
@@ -102,14 +134,27 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
         return done
     with task.slide() as slide:
-        normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
-        torch.set_num_threads(1)  # with more, sums within a convolution come out differently
-        with device_memory(task.output.core):
-            artifact = normalizer.prepare(slide, task.stain or slide.measured_stain())
+        normalizer, statistics = _loaded(task), task.stain or slide.measured_stain()
+        if task.samples and isinstance(normalizer, SampledNormalizer):
+            artifact = normalizer.fit(statistics, [load_artifact(path) for path in task.samples])
+        else:
+            with device_memory(task.output.core):
+                artifact = normalizer.prepare(slide, statistics)
+    details = {name: float(artifact[name]) for name in (RESIDUAL, OUTSIDE) if name in artifact}
+    return _save(task, artifact, white=list(normalizer.white), **details)
+
+
+def _loaded(task: PrepareTask) -> Normalizer:
+    normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+    torch.set_num_threads(1)  # with more, sums within a convolution come out differently
+    return normalizer
+
+
+def _save(task: PrepareTask, artifact: Artifact, **details: Any) -> dict[str, Any]:
+    """Write an artifact and its receipt."""
     task.receipt.unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
     save_artifact(task.artifact, artifact)
-    details = {"residual": float(artifact["residual"])} if "residual" in artifact else {}
-    return journal.write_receipt(task.receipt, task.key, task.artifact, white=list(normalizer.white), **details)
+    return journal.write_receipt(task.receipt, task.key, task.artifact, **details)
 
 
 def normalize_block(task: NormalizeTask) -> dict[str, Any]:

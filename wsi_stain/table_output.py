@@ -14,26 +14,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.artifact import STATISTICS, Artifact, Tally, packed
-from wsi_stain.colour_table import ColourPairs, apply_table, fit_table, look_up
+from wsi_stain.colour_bins import BINS, ColourPairs, colour_counts
+from wsi_stain.colour_table import Table, White, apply_table, fit_table, look_up
 from wsi_stain.errors import NoTissueError
-from wsi_stain.geometry import TILE, Region, TileIndex
+from wsi_stain.geometry import TILE, TileIndex, tile_region
 from wsi_stain.metrics import ciede2000
 from wsi_stain.reader import BlockReader
 from wsi_stain.recolourer import Pixels, Recolourer
 from wsi_stain.stain import StainStatistics
 from wsi_stain.tissue import pen_mask
 
-TABLE, RESIDUAL, TILES = "table", "residual", "tiles"
-"""Entries of the artifact: (N, N, N, 3) float32; CIEDE2000 of table to generator on tiles not fitted; (n, 2) tiles."""
+TABLE, RESIDUAL, TILES, OUTSIDE = "table", "residual", "tiles", "outside"
+"""Entries of the artifact: (N, N, N, 3) float32; CIEDE2000 of table to generator on tiles not fitted; (n, 2) tiles; the
+share of tissue pixels whose colours are far from all that the table was fitted to."""
+
+PARTS = 4
+"""A slide is sampled in so many parts, which may be looked at in any order, by any process."""
+
+PAIRS, HELD_SOURCE, HELD_WANTED, SEEN = "pairs", "held_source", "held_wanted", "seen"
+"""Entries of a part: `ColourPairs.packed` of the tiles fitted; (n, 3) RGB of tiles not fitted, and what the generator
+made of them; (2, n): bins and counts of the tissue in all tiles that were looked at."""
 
 T = TypeVar("T")
 
+_NONE = np.zeros((0, 3), np.uint8)
 _CANDIDATES_PER_TILE = 4
 _STRATA = 10
 _PLACES = 8
 _TISSUE_MIN = 0.25
 _HELD_OUT_EVERY = 5
-_MEASURED_PIXELS = 50_000
+_HELD_PIXELS = 2_500
+_THIN = 4
+"""One pixel in so many, along and across, tells a tile's shade and its colours."""
+
+_STAINED = float(np.exp(-0.15))
+"""Share of the glass's light below which, in one channel at least, a pixel is tissue: OD 0.15, as in Macenko 2009."""
 
 
 class LutNormalizer:
@@ -54,27 +69,69 @@ class LutNormalizer:
         self._tiles = tiles
         self.white = white
 
+    def sample(self, slide: BlockReader, statistics: StainStatistics, part: int) -> Artifact:
+        """Have the generator look at one of `PARTS` parts of the slide's sample.
+
+        Every fifth tile is held out, of each part another fifth. A part without tissue gives empty arrays.
+
+        Raises:
+            CheckpointError: The generator does not fit the slide.
+        """
+        self._recolourer.check_fits(slide)
+        found = read_candidates(slide, candidates(slide, self._tiles)[part::PARTS])
+        tiles = chosen(found, self._tiles // PARTS + (part < self._tiles % PARTS))
+        pairs, held = ColourPairs(), [(_NONE, _NONE)]
+        for turn, tile in enumerate(tiles):
+            source, wanted = self._pair(slide, tile, statistics)
+            if (turn + part + 1) % _HELD_OUT_EVERY == 0:
+                every = max(len(source) // _HELD_PIXELS, 1)
+                held.append((source[::every], wanted[::every]))
+            else:
+                pairs.add(source, wanted)
+        counts = sum((_tissue_colours(pixels, statistics.white) for _, pixels in found), np.zeros(BINS**3, np.int64))
+        held_source, held_wanted = (np.concatenate(side) for side in zip(*held, strict=True))
+        return {
+            PAIRS: pairs.packed(),
+            HELD_SOURCE: held_source,
+            HELD_WANTED: held_wanted,
+            SEEN: np.stack([np.flatnonzero(counts), counts[counts > 0]]),
+            TILES: np.array(tiles, np.int64).reshape(-1, 2),
+        }
+
     def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
-        """Fit the slide's table; every fifth tile is held out and says how far the table is from the generator.
+        """`sample` of all parts, then `fit`.
 
         Raises:
             NoTissueError: No tile holds tissue.
             CheckpointError: The generator does not fit the slide.
         """
-        self._recolourer.check_fits(slide)
-        tiles = choose_tiles(slide, self._tiles)
-        held_out = tiles[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
-        pairs = ColourPairs()
-        for tile in tiles:
-            if tile not in held_out:
-                pairs.add(*self._pair(slide, tile, statistics))
+        return self.fit(statistics, [self.sample(slide, statistics, part) for part in range(PARTS)])
+
+    def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact:
+        """Fit the slide's table; tiles held out say how far it is from the generator.
+
+        Args:
+            statistics: The slide's stain.
+            samples: What `sample` gave for each part, in order.
+
+        Raises:
+            NoTissueError: No tile holds tissue.
+        """
+        pairs, counts = ColourPairs(), np.zeros(BINS**3, np.int64)
+        for sample in samples:
+            pairs.add_packed(sample[PAIRS])
+            counts[sample[SEEN][0]] += sample[SEEN][1]
+        tiles = np.concatenate([sample[TILES] for sample in samples])
+        if not len(tiles):
+            raise NoTissueError("No tile of the slide holds tissue", "Check the tissue mask, or leave the slide out")
         red, green, blue = self.white
         table = fit_table(pairs, statistics.white, (red, green, blue), self._size)
         return {
             STATISTICS: packed(statistics),
             TABLE: table,
-            RESIDUAL: np.array(self._residual(slide, held_out or tiles, statistics, table)),
-            TILES: np.array(tiles, np.int64),
+            RESIDUAL: np.array(_residual(table, pairs, samples)),
+            OUTSIDE: np.array(pairs.share_outside(counts)),
+            TILES: tiles,
         }
 
     def apply(
@@ -96,7 +153,7 @@ class LutNormalizer:
     def _pair(self, slide: BlockReader, tile: TileIndex, statistics: StainStatistics) -> tuple[Pixels, Pixels]:
         """Source and generated colours, (N, 3) each, of a tile's pixels within the slide that bear no ink."""
         halo = self._recolourer.halo
-        window = slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE).grown(halo))
+        window = slide.read(tile_region(tile).grown(halo))
         generated = self._recolourer.recolour_rounded(window, statistics)
         source = window[halo:-halo, halo:-halo]
         use = ~pen_mask(source)
@@ -104,15 +161,21 @@ class LutNormalizer:
         use[:, slide.size.width - tile.col * TILE :] = False
         return source[use], generated[use]
 
-    def _residual(
-        self, slide: BlockReader, tiles: Sequence[TileIndex], statistics: StainStatistics, table: NDArray[np.float32]
-    ) -> float:
-        """Mean CIEDE2000 between the table's colours and the generator's."""
-        pairs = [self._pair(slide, tile, statistics) for tile in tiles]
-        source, generated = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        every = max(len(source) // _MEASURED_PIXELS, 1)
-        found = np.round(look_up(table, source[::every])).astype(np.uint8)
-        return float(ciede2000(found[None], generated[None, ::every]))
+
+def _residual(table: Table, pairs: ColourPairs, samples: Sequence[Artifact]) -> float:
+    """Mean CIEDE2000 between the table's colours and the generator's, on tiles held out; else on the colours fitted."""
+    source, wanted = (np.concatenate([sample[side] for sample in samples]) for side in (HELD_SOURCE, HELD_WANTED))
+    if not len(source):
+        source, wanted = (np.round(side).astype(np.uint8) for side in pairs.means()[:2])
+    if not len(source):
+        return 0.0
+    found = np.round(look_up(table, source)).astype(np.uint8)
+    return float(ciede2000(found[None], wanted[None]))
+
+
+def _tissue_colours(pixels: Pixels, white: White) -> NDArray[np.int64]:
+    """`colour_counts` of a tile's pixels that are not glass; ink counts, since the table is applied to it too."""
+    return colour_counts(pixels[(pixels < np.asarray(white) * _STAINED).any(axis=-1)])
 
 
 def choose_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
@@ -128,13 +191,28 @@ def choose_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
     Raises:
         NoTissueError: No tile holds tissue.
     """
-    candidates = _spread(_tissue_tiles(slide))[: count * _CANDIDATES_PER_TILE]
-    if not candidates:
+    tiles = chosen(read_candidates(slide, candidates(slide, count)), count)
+    if not tiles:
         raise NoTissueError("No tile of the slide holds tissue", "Check the tissue mask, or leave the slide out")
-    shade = np.array([_shade(slide, tile) for tile in candidates])
-    strata = np.array_split(np.argsort(shade, kind="stable"), min(_STRATA, len(candidates)))
-    # Within a stratum the candidates' own order is the one that spreads over the slide.
-    return [candidates[index] for index in _interleaved([sorted(stratum) for stratum in strata])[:count]]
+    return tiles
+
+
+def candidates(slide: BlockReader, count: int) -> list[TileIndex]:
+    """Four times `count` tissue tiles, in an order whose every stretch is spread over the slide."""
+    return _spread(_tissue_tiles(slide))[: count * _CANDIDATES_PER_TILE]
+
+
+def read_candidates(slide: BlockReader, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, Pixels]]:
+    """Each tile with some of its pixels, (64, 64, 3)."""
+    every = slice(_THIN // 2, None, _THIN)
+    return [(tile, slide.read(tile_region(tile))[every, every]) for tile in tiles]
+
+
+def chosen(found: Sequence[tuple[TileIndex, Pixels]], count: int) -> list[TileIndex]:
+    """So many of some tiles, as many of each shade; their own order spreads over the slide."""
+    shade = np.array([pixels.mean() for _, pixels in found])
+    strata = np.array_split(np.argsort(shade, kind="stable"), min(_STRATA, len(found)) or 1)
+    return [found[index][0] for index in _interleaved([sorted(stratum) for stratum in strata])[:count]]
 
 
 def _tissue_tiles(slide: BlockReader) -> list[TileIndex]:
@@ -165,8 +243,3 @@ def _interleaved(groups: Sequence[Sequence[T]]) -> list[T]:
 def _hash(index: tuple[int, int]) -> bytes:
     row, col = index
     return hashlib.sha256(f"{row},{col}".encode()).digest()
-
-
-def _shade(slide: BlockReader, tile: TileIndex) -> float:
-    """Mean of a tile's RGB, 0 to 255."""
-    return float(slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)).mean())

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from wsi_stain.artifact import STATISTICS, packed
 from wsi_stain.baselines import MEAN, SPREAD, MacenkoNormalizer, ReinhardNormalizer, lab_moments
-from wsi_stain.colour_table import ColourPairs, apply_table, fit_table
+from wsi_stain.colour_bins import ColourPairs
+from wsi_stain.colour_table import apply_table, fit_table
 from wsi_stain.looks import HeldOut, Look
 from wsi_stain.metrics import ciede2000, psnr, ssim
 from wsi_stain.stain import StainStatistics

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.colour_table import ColourPairs, apply_table, fit_table
+from wsi_stain.colour_bins import ColourPairs
+from wsi_stain.colour_table import apply_table, fit_table
 from wsi_stain.errors import SlideError
 from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, UNTOUCHED, Method
 from wsi_stain.evaluation.picture import write_strip
