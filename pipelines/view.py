@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import webbrowser
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipelines.progress import tell
 from pipelines.workspace import Workspace
 from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.finished import load_finished
-from wsi_stain.report import read_summary
+from wsi_stain.report import SlideRow, read_rows
 from wsi_stain.slides import find_slides
 from wsi_stain.viewer.cases import Case, Picture, described
 from wsi_stain.viewer.server import ViewServer
@@ -52,8 +52,9 @@ def plan(request: Request) -> list[Case]:
         before, after = (_only_slide(path) for path in (request.subject, request.other))
         pictures = Picture("before", before), Picture("after", after)
         return [_openable(Case(f"{before.name} and {after.name}", pictures))]
-    if (request.subject / "summary.csv").exists():
-        return [_case(Workspace(request.subject), row) for row in read_summary(request.subject / "summary.csv")]
+    workspace = Workspace(request.subject)
+    if workspace.summary.exists():
+        return [_case(workspace, row) for row in read_rows(workspace.summary)]
     cases = [Case(slide.relative, (Picture("", slide.path, slide.mpp),)) for slide in find_slides([request.subject])]
     return [_openable(case) for case in cases] if len(cases) == 1 else cases
 
@@ -94,26 +95,26 @@ def _openable(case: Case) -> Case:
     return case
 
 
-def _case(workspace: Workspace, row: Mapping[str, str]) -> Case:
-    """A row of a run's summary, with its pyramid and its source where these are."""
-    finished = load_finished(workspace.slide(row["slide_id"])) if row["output"] else None
-    pictures, notes = [], [text for text in (row["reason"], row["remedy"]) if text]
+def _case(workspace: Workspace, row: SlideRow) -> Case:
+    """A slide of a run, with its pyramid and its source where these are."""
+    finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
+    pictures, notes = [], [text for text in (row.reason, row.remedy) if text]
     source = finished.origin.slide if finished else None
     if finished and source and source.exists():
         pictures.append(Picture("source", source, finished.origin.reading.slide_mpp))
-    elif source:
-        notes.append(f"The source is no longer at {source}")
-    made = next(_readable(workspace.out, row), None)
+    elif row.output:
+        notes.append(f"The source is no longer at {source}" if source else "Its source is not known")
+    made = next(_readable(workspace.out, finished.row if finished else row), None)
     if made:
         pictures.append(Picture("normalized", made))
-    elif row["output"]:
+    elif row.output:
         notes.append("OpenSlide reads none of its outputs: run the same command again with --format ome-tiff as well")
-    return Case(row["slide"], tuple(pictures), row["status"], ". ".join(notes))
+    return Case(row.slide, tuple(pictures), row.status, ". ".join(notes))
 
 
-def _readable(out: Path, row: Mapping[str, str]) -> Iterator[Path]:
+def _readable(out: Path, row: SlideRow) -> Iterator[Path]:
     """A slide's outputs in formats that OpenSlide reads, the OME-TIFF first."""
-    outputs = [out / name for name in (row["output"], *row["other_outputs"].split("; ")) if name]
+    outputs = [out / name for name in (row.output, *row.other_outputs) if name]
     for kind in ("ome-tiff", "dicom"):
         for path in outputs:
             if path.name.endswith(SUFFIXES[kind]) and path.exists():

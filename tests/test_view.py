@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -15,12 +16,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import openslide
 import psutil
 import pytest
 import simplejpeg
 from commands import Run
+from openslide.deepzoom import DeepZoomGenerator
+from scipy import ndimage
 from slide_files import Jpeg, noise, shrink, write_jpeg_slide, write_slide
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 from viewed import Viewer, made_out, pyramid, viewing
 
@@ -172,13 +176,10 @@ def test_own_host_names_are_not(viewer: Viewer) -> None:
 
 
 def test_a_foreign_page_cannot_keep_it_alive(viewer: Viewer) -> None:
-    import asyncio
-
     async def connect() -> None:
         request = HTTPRequest(viewer.url.replace("http", "ws") + "alive", headers={"Origin": "http://evil.example"})
         with pytest.raises(HTTPClientError, match="403"):
             await websocket_connect(request)
-        AsyncHTTPClient().close()
 
     asyncio.run(connect())
 
@@ -209,11 +210,28 @@ def test_a_slide_without_coarse_levels_is_never_read_whole(tmp_path: Path, monke
         tiles.jpeg(path, first - 1, 0, 0)
 
 
-def test_a_level_a_little_coarser_than_a_fourth_is_used(tmp_path: Path) -> None:
-    pixels = noise(1003, 803)
-    path = write_slide(tmp_path / "odd.tiff", [pixels, shrink(pixels, 4)])
+def test_a_level_a_little_coarser_than_a_fourth_is_used_as_it_is(tmp_path: Path) -> None:
+    fourth = np.asarray(ndimage.uniform_filter(noise(600, 590), (5, 5, 0)), np.uint8)
+    pixels = np.pad(fourth.repeat(4, axis=0).repeat(4, axis=1), ((0, 3), (0, 3), (0, 0)), mode="edge")
+    path = write_jpeg_slide(tmp_path / "odd.svs", [pixels, fourth], Jpeg((240, 240), aperio=True))
     tiles = SlideTiles()._tiles_of(path)
-    assert tiles.get_tile_coordinates(tiles.level_count - 3, (0, 0))[1] == 1
+    level = tiles.level_count - 3
+    assert tiles.get_tile_coordinates(level, (1, 0))[1] == 1
+    with openslide.OpenSlide(path) as slide:
+        stored = np.asarray(slide.read_region((0, 0), 1, (600, 590)).convert("RGB"))
+    assert np.array_equal(np.asarray(tiles.get_tile(level, (1, 0))), stored[:513, 511:])
+
+
+def test_plain_jpeg_tiles_are_those_of_openslide(tmp_path: Path) -> None:
+    pixels = noise(1100, 700)
+    path = write_jpeg_slide(tmp_path / "plain.tiff", [pixels, shrink(pixels, 2)], Jpeg((240, 240)))
+    ours = SlideTiles()._tiles_of(path)
+    with openslide.OpenSlide(path) as slide:
+        plain = DeepZoomGenerator(slide, TILE_PX, 1)
+        for level in (ours.level_count - 1, ours.level_count - 2, ours.level_count - 3):
+            for place in np.ndindex(ours.level_tiles[level]):
+                shown, expected = (np.asarray(tiles.get_tile(level, place)) for tiles in (ours, plain))
+                assert np.array_equal(shown, expected), (level, place)
 
 
 def test_only_so_many_slides_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +300,22 @@ def test_a_run_whose_outputs_openslide_cannot_read_says_how_to_get_some(tmp_path
     assert case.pictures == () and "--format ome-tiff" in case.note
 
 
+def test_names_are_as_the_user_knows_them_not_as_spreadsheets_do(tmp_path: Path) -> None:
+    formula = SlideRow(slide="=1+1.svs", slide_id="a", status="done", output="slides/a.ome.tif")
+    made_out(tmp_path, [(formula, tmp_path / "a.svs", GRAY)], 0.5)
+    (case,) = plan(Request(tmp_path))
+    assert case.name == "=1+1.svs"
+    assert [picture.path.name for picture in case.pictures] == ["a.ome.tif"]
+
+
+def test_of_a_record_that_cannot_be_read_the_pyramid_is_shown_and_the_source_said_to_be_unknown(tmp_path: Path) -> None:
+    row = SlideRow(slide="a", slide_id="a", status="done", output="slides/a.ome.tif")
+    made_out(tmp_path, [(row, tmp_path / "a.svs", GRAY)], 0.5)
+    (tmp_path / "work" / "slides" / "a" / "row.json").write_text("{}")
+    (case,) = plan(Request(tmp_path))
+    assert [picture.label for picture in case.pictures] == ["normalized"] and "not known" in case.note
+
+
 def test_a_port_that_is_taken(wsi_stain: Run, tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "a.tiff", [noise(300, 200)])
     with socket.socket() as taken:
@@ -310,8 +344,6 @@ def test_a_signal_ends_it_cleanly_amid_work(tmp_path: Path, number: signal.Signa
 
 
 def test_closing_the_page_ends_a_viewer_that_opened_it(tmp_path: Path) -> None:
-    import asyncio
-
     slide = write_slide(tmp_path / "a.tiff", [noise(300, 200)])
     opened = tmp_path / "opened"
     browser = f"{sys.executable} -c \"import sys; open('{opened}', 'w').write(sys.argv[1])\" %s &"
@@ -321,7 +353,7 @@ def test_closing_the_page_ends_a_viewer_that_opened_it(tmp_path: Path) -> None:
             for _ in range(2):  # loading a page again is no end
                 page = await websocket_connect(viewer.url.replace("http", "ws") + "alive")
                 page.close()
-            AsyncHTTPClient().close()
+                assert await page.read_message() is None
 
         asyncio.run(visit())
         assert viewer.process.wait(30) == 0
