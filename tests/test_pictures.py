@@ -43,8 +43,8 @@ def decoded(jpeg: bytes | None) -> Pixels:
 def test_the_places_are_tissue_a_border_and_the_largest_change(row: SlideRow) -> None:
     assert [(field.what, field.mpp) for field in row.fields] == [
         ("most tissue", 2.0),
-        ("border of two blocks", 0.5),
-        ("largest change of colour", 0.5),
+        ("block border", 0.5),
+        ("largest change", 0.5),
     ]
     assert all(decoded(field.before).shape == (360, 480, 3) for field in row.fields)
     border = row.fields[1]

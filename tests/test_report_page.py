@@ -150,6 +150,9 @@ def test_nothing_sticks_out_at_any_width(browser: Page, tmp_path: Path, width: i
     page = opened(browser, tmp_path, rows)
     page.resize(width, 900)
     assert page.run("document.documentElement.scrollWidth") <= width
+    texts = "[...document.querySelectorAll('h3, p, th, td, figcaption')]"
+    cut = page.run(f"{texts}.filter(text => text.scrollWidth > text.clientWidth).map(text => text.outerHTML)")
+    assert cut == []
 
 
 def test_two_hundred_slides_open(browser: Page, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def fields_of_view(
     window = [max(1, ceil_div(side << level, TILE)) for side in (_SIZE.height, _SIZE.width)]
     chosen = [("most tissue", level, _centre(_largest(uniform_filter(tissue, window, mode="constant"))))]
     if (border := _block_border(tissue)) is not None:
-        chosen.append(("border of two blocks", _level(slide, _MIDDLE), border))
+        chosen.append(("block border", _level(slide, _MIDDLE), border))
     most = _largest(np.where(tissue >= min(_TISSUE_MIN, tissue.max()), change, -1.0))
     chosen.append((changed, _level(slide, _FINE), _centre(most)))
     return tuple(_field(slide, pyramid, what, level, centre) for what, level, centre in chosen)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,9 @@ from typing import Any, BinaryIO, get_args
 from urllib.parse import quote
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
+from PIL import Image
 
 from wsi_stain import html, journal
 from wsi_stain.report.cohort import colour_charts, od_chart, stain_table
@@ -29,9 +32,11 @@ from wsi_stain.report.rows import SlideRow, Status
 from wsi_stain.report.training import Training
 from wsi_stain.stain import StainStatistics
 from wsi_stain.stain_vectors import angle_deg
+from wsi_stain.unexplained import PER_UNIT, map_png
 
 _FAILED = ("failed", "unfinished", "empty", "done-with-holes")
 _PANEL = 1200
+_WHITE = 10
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,7 @@ def _environment(detail: Detail) -> jinja2.Environment:
         "whole": lambda picture: html.data_uri(html.shrunk(picture, detail.slide, detail.quality)),
         "tiny": lambda picture: html.data_uri(html.shrunk(picture, detail.tiny, detail.quality)),
         "field": lambda picture: html.data_uri(html.shrunk(picture, detail.field, detail.quality)),
+        "unexplained": lambda picture: html.data_uri(_brightened(picture)),
         "panel": lambda picture: html.data_uri(html.shrunk(picture, _PANEL, detail.quality)),
     }
     environment.globals |= {"od_chart": od_chart, "stain_table": stain_table}
@@ -163,6 +169,12 @@ def _environment(detail: Detail) -> jinja2.Environment:
 def _sources(name: str) -> Iterator[str]:
     for file in ("page.css", "charts.css") if name == "style" else ("page.js",):
         yield (html.TEMPLATES / "report" / file).read_text(encoding="utf-8")
+
+
+def _brightened(picture: bytes) -> bytes:
+    """A hallucination map whose white is a CIEDE2000 of 10: good slides stay below 5."""
+    with Image.open(io.BytesIO(picture)) as image:
+        return map_png(np.minimum(np.asarray(image) * (255 / (_WHITE * PER_UNIT)), 255).astype(np.uint8))
 
 
 def _duration(seconds: float) -> str:

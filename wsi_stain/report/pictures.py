@@ -79,7 +79,7 @@ def _shown(slide: TiledSlide, task: PictureTask) -> Shown:
                 fields = fields_of_view(slide, pyramid, change, "largest unexplained change")
             else:
                 change = change_of(before, after, slide.kept.shape)
-                fields = fields_of_view(slide, pyramid, change, "largest change of colour")
+                fields = fields_of_view(slide, pyramid, change, "largest change")
             colours = compared_colours(slide, pyramid, slide.stain, task.white) if slide.stain else None
     except openslide.OpenSlideError as error:
         raise OutputError(
