@@ -79,6 +79,11 @@ def test_a_seam_score_that_may_be_one_is_fine() -> None:
     assert standings([row(seam=SeamScore(score=1.02, low=0.99, high=1.06))])[0].score == 0
 
 
+def test_a_table_draws_no_lines() -> None:
+    seam = SeamScore(score=1.1, low=1.02, high=1.2)
+    assert standings([row(seam=seam, table_distance=1.0)])[0].score == 0
+
+
 def test_slides_without_numbers_do_not_stand_out() -> None:
     bare = SlideRow(slide="b", slide_id="b", status="failed")
     assert [standing.score for standing in standings([bare] * 6)] == [0.0] * 6

@@ -98,7 +98,8 @@ def _outright(row: SlideRow) -> list[tuple[float, str]]:
         found.append((BEYOND, f"holes: {row.reason}"))
     if row.suspect:
         found.append((BEYOND, f"{row.suspect} tiles taken for glass look as if they had tissue"))
-    if row.seam and row.seam.low > 1:
+    # A colour table treats all pixels alike: it cannot draw a line, only deepen one that the slide has.
+    if row.seam and row.seam.low > 1 and row.table_distance is None:
         told = f"lines may show: seam score {row.seam.score:.3f}, interval {row.seam.low:.3f} to {row.seam.high:.3f}"
         found.append((BEYOND + 100 * (row.seam.low - 1), told))
     return found
