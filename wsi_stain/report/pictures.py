@@ -78,7 +78,7 @@ def _shown(slide: TiledSlide, task: PictureTask) -> Shown:
                 change = np.asarray(Image.open(io.BytesIO(task.unexplained)), np.float64)
                 fields = fields_of_view(slide, pyramid, change, "largest unexplained change")
             else:
-                change = change_of(before, after, slide.kept.shape)
+                change = change_of(before, after, slide.kept.shape) * slide.tissue  # glass changes at every edge
                 fields = fields_of_view(slide, pyramid, change, "largest change")
             colours = compared_colours(slide, pyramid, slide.stain, task.white) if slide.stain else None
     except openslide.OpenSlideError as error:
