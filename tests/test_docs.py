@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from made_checkpoint import untrained
 from made_store import painted, store_slide
 from patch_files import idc_patient, imported
 from patch_files import tissue as tissue_pixels
+from PIL import Image
 from s3_server import s3_endpoint, upload
 
 from wsi_stain.blockfile import JpegConfig, write_block
@@ -57,6 +60,30 @@ def test_every_example_runs(document: Path) -> None:
     names: dict[str, object] = {"__name__": "__main__"}
     for block in examples(document):
         exec(compile(block, document, "exec"), names)
+
+
+SCRIPTS = {
+    "normalize_for_training": ["tiles.zarr", "training/checkpoint.safetensors"],
+    "look_at_a_store": ["tiles.zarr", "training/checkpoint.safetensors", "look.png"],
+}
+
+
+def test_every_script_has_its_arguments() -> None:
+    assert {path.stem for path in ROOT.glob("docs/examples/*")} == set(SCRIPTS)
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_runs(name: str) -> None:
+    script = ROOT / "docs" / "examples" / f"{name}.py"
+    command = [sys.executable, "-W", "error::UserWarning", str(script), *SCRIPTS[name]]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    said = {"normalize_for_training": "tiles of ['a', 'b']: mean", "look_at_a_store": "resolution: 0.25 um/px"}
+    assert said[name] in ended.stdout
+    if name == "look_at_a_store":
+        with Image.open("look.png") as picture:
+            assert picture.size == (6 * 256, 4 * 256)
 
 
 def test_the_store_has_examples() -> None:
