@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_checkpoint import untrained
+from made_checkpoint import WHITE, untrained
 from numpy.typing import NDArray
 from openslide import AbstractSlide
 from openslide.deepzoom import DeepZoomGenerator
 from PIL import Image
+from scipy import ndimage
 from tiled_slides import SIZE, SMALL, Run, paint, write
 
 from wsi_stain import NormalizedSlide, normalized_tiles
@@ -23,6 +24,7 @@ from wsi_stain.artifact import load_artifact
 from wsi_stain.block_output import hands, normalized
 from wsi_stain.blockfile import JpegConfig
 from wsi_stain.errors import CheckpointError, SlideError, StainError
+from wsi_stain.feather import fade_into, weights_at
 from wsi_stain.geometry import TILE, BlockIndex, Mpp, Size
 from wsi_stain.identity import TilingConfig
 from wsi_stain.inference import PrepareTask, prepare_slide
@@ -111,6 +113,8 @@ def test_coarser_levels_look_like_it(slide: NormalizedSlide) -> None:
     small = np.asarray(slide.read_region((0, 0), 3, slide.level_dimensions[3]))
     full = np.asarray(whole.resize((588, 113), Image.Resampling.BOX)).astype(float)
     assert np.abs(small[..., :3] - full).mean() < 4
+    glass = ~np.kron(ndimage.binary_dilation(slide._slide.kept), np.ones((32, 32), bool))[:113, :588]
+    assert glass.any() and (small[glass][:, :3] == WHITE).all()
     assert (small[..., 3] == 255).all()
     part = np.asarray(slide.read_region((1600, 160), 3, (50, 40)))
     assert np.array_equal(part, small[20:60, 200:250])
@@ -209,3 +213,14 @@ def test_a_slide_whose_stain_was_not_measured_says_so(root: Path, stored: Stored
     bare = StoredSlide(stored.path, stored.record.model_copy(update={"stain": None}))
     with pytest.raises(StainError, match="was not measured"):
         next(normalized_tiles(bare, root / "c.safetensors", "lut"))
+
+
+def test_coarser_levels_fade_as_level_0_does() -> None:
+    kept = np.random.default_rng(0).random((5, 7)) > 0.3
+    pixels = np.zeros((5 * TILE, 7 * TILE, 3), np.uint8)
+    fade_into(pixels, np.pad(kept, 1, mode="edge"), (200, 200, 200))
+    rows, cols = ((np.arange(count * TILE) + 0.5) / TILE for count in kept.shape)
+    weights = weights_at(kept, rows, cols)
+    assert np.abs(200 * (1 - weights) - pixels[..., 0]).max() <= 0.501
+    beyond = weights_at(kept, np.array([-3.0, 0.5, 9.0]), np.array([0.5]))
+    assert beyond.shape == (3, 1) and beyond[0] == weights_at(kept, np.zeros(1), np.array([0.5]))

@@ -109,6 +109,15 @@ def done(**more: Any) -> SlideRow:
     return row.model_copy(update=more)
 
 
+def test_a_row_shows_itself_in_a_notebook() -> None:
+    card = done(slide="<b>one</b>.svs", reason="<script>alert(1)</script>")._repr_html_()
+    assert "<b>" not in card and "<script>" not in card
+    assert "&lt;script&gt;" in card and "470 x 310 px" in card and "slides/a/one.ome.tif" in card
+    assert card.count("data:image/jpeg;base64,") == 2
+    bare = SlideRow(slide="x", slide_id="x", status="failed")._repr_html_()
+    assert "failed" in bare and "<img" not in bare
+
+
 def test_the_page_tells_what_became_of_every_slide(tmp_path: Path) -> None:
     failed = SlideRow(slide="b.svs", slide_id="b", status="failed", reason="No resolution", remedy="Give --slide-mpp")
     run = RunRecord({"device": "cpu", "config": {"jpeg": {"quality": 90}}}, reference=STAIN, reference_od=(0.5, 0.5))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from wsi_stain.geometry import TILE
 
@@ -53,3 +54,30 @@ def _blend(tile: Pixels, around: Kept, white: tuple[int, int, int]) -> None:
     weight = (ramp.T @ around.astype(np.float32) @ ramp)[: tile.shape[0], : tile.shape[1], None]
     background = np.asarray(white, np.float32)
     tile[:] = np.round(background + weight * (tile - background)).astype(np.uint8)
+
+
+def weights_at(kept: Kept, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much of tissue shows at places of a slide at any resolution, as `fade_into` weighs level 0.
+
+    Args:
+        kept: (rows, cols) of the whole slide's tile grid.
+        rows: (h,) places along y, in tiles; what lies beyond the slide counts as its edge.
+        cols: (w,) along x.
+
+    Returns:
+        (h, w), 0 to 1.
+    """
+    padded = np.pad(kept, 1, mode="edge")
+    corners = (padded[:-1, :-1] & padded[1:, :-1] & padded[:-1, 1:] & padded[1:, 1:]).astype(np.float64)
+    along_y, along_x = (_interpolation(places, count) for places, count in zip((rows, cols), kept.shape, strict=True))
+    weights: NDArray[np.float64] = along_y @ corners @ along_x.T
+    return weights
+
+
+def _interpolation(places: NDArray[np.float64], count: int) -> sparse.csr_array:
+    """(n, count + 1): linear weights of the lines of a grid, 0 to count, at places between them."""
+    inside = np.clip(places, 0, count)
+    near = np.minimum(inside.astype(np.intp), count - 1)
+    share, row = inside - near, np.arange(len(places))
+    values, lines = np.concatenate([1 - share, share]), np.concatenate([near, near + 1])
+    return sparse.csr_array((values, (np.concatenate([row, row]), lines)), shape=(len(places), count + 1))

@@ -21,6 +21,7 @@ from PIL import Image
 
 from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import CheckpointError
+from wsi_stain.feather import weights_at
 from wsi_stain.geometry import TILE, Region, level_sizes
 from wsi_stain.identity import TilingConfig
 from wsi_stain.output import Mode, OutputConfig
@@ -172,15 +173,13 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
         return image
 
     def _looked(self, level: int, region: Region) -> NDArray[np.uint8]:
-        """RGB of a coarser level: the slide's colour table, and white where no tile is kept."""
-        pixels = self._normalizer.recoloured(self._slide.read_shrunk(2**level, region))
-        kept, seen = self._slide.kept, np.zeros(pixels.shape[:2], bool)
+        """RGB of a coarser level by the slide's colour table, faded into white as level 0 is."""
+        factor = 2**level
+        pixels = self._normalizer.recoloured(self._slide.read_shrunk(factor, region))
         rows, cols = (
-            (np.arange(start, start + count) * 2**level) // TILE
+            (np.arange(start, start + count) + 0.5) * factor / TILE
             for start, count in ((region.y, region.height), (region.x, region.width))
         )
-        on_rows = np.flatnonzero((rows >= 0) & (rows < kept.shape[0]))
-        on_cols = np.flatnonzero((cols >= 0) & (cols < kept.shape[1]))
-        seen[np.ix_(on_rows, on_cols)] = kept[np.ix_(rows[on_rows], cols[on_cols])]
-        pixels[~seen] = self._normalizer.white
-        return pixels
+        weight, white = weights_at(self._slide.kept, rows, cols)[..., None], np.asarray(self._normalizer.white)
+        faded: NDArray[np.uint8] = np.rint(white + weight * (pixels - white)).astype(np.uint8)
+        return faded

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from wsi_stain import html
 from wsi_stain.csv_file import printable
 from wsi_stain.geometry import Mpp, Size
 from wsi_stain.seams import SeamScore
@@ -118,6 +119,18 @@ class SlideRow(Shown):
     unexplained: bytes | None = None
     unexplained_p95: float | None = None
     table_distance: float | None = None
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "status": self.status,
+            "reason": " ".join(filter(None, (self.reason, self.remedy))),
+            "size": f"{self.size.width} x {self.size.height} px" if self.size else "",
+            "resolution": f"{self.mpp.mean:.4g} um/px, from {self.mpp_origin}" if self.mpp else "",
+            "tiles": str(self.tiles or ""),
+            "output": self.output,
+        }
+        pictures = [picture for picture in (self.before, self.after) if picture]
+        return html.environment().get_template("row.html").render(slide=self.slide, facts=facts, pictures=pictures)
 
     def with_shown(self, shown: Shown) -> SlideRow:
         """The row with pictures and colours."""
