@@ -29,6 +29,7 @@ from tornado.websocket import websocket_connect
 from viewed import Viewer, made_out, pyramid, viewing
 
 from pipelines.view import Request, plan
+from wsi_stain import jpeg_tiles
 from wsi_stain.errors import ConfigError, UnreadableError
 from wsi_stain.report import SlideRow
 from wsi_stain.viewer import tiles as viewer_tiles
@@ -244,12 +245,29 @@ def test_only_so_many_slides_stay_open(tmp_path: Path, monkeypatch: pytest.Monke
     assert len({file.path for file in files()} & {str(path) for path in paths}) <= 2
 
 
-def test_an_error_spoils_no_later_tile(tmp_path: Path) -> None:
+def test_an_error_kills_openslides_handle_and_no_other_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg_tiles, "simplejpeg", None)
     path = spoilt(tmp_path / "spoilt.tiff")
     tiles = SlideTiles()
-    with pytest.raises(UnreadableError):
+
+    def can_be_read(place: tuple[int, int]) -> bool:
+        try:
+            return bool(tiles.jpeg(path, 11, *place))
+        except UnreadableError:
+            return False
+
+    places = [(column, row) for row in range(2) for column in range(3)] * 5
+    with ThreadPoolExecutor(8) as threads:
+        found = [*threads.map(can_be_read, places)]
+    assert found == [place not in {(0, 0), (1, 0)} for place in places]
+
+
+def test_tiles_that_a_scanner_left_out_are_not_shown_as_glass(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "holes.svs", [noise(1200, 600)], aperio="AppMag = 40|MPP = 0.25", holes=[3])
+    tiles = SlideTiles()
+    with pytest.raises(UnreadableError, match="lacks tiles"):
         tiles.jpeg(path, 11, 0, 0)
-    assert tiles.jpeg(path, 11, 2, 1)
+    assert tiles.jpeg(path, 11, 1, 0)
 
 
 # ---- cases

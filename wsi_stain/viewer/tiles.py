@@ -66,9 +66,9 @@ class _Handle(openslide.OpenSlide):  # type: ignore[misc]
 
     def __init__(self, path: Path) -> None:
         with SlideFile(path) as file:
-            self._levels, vendor = file.levels, file.properties.get("openslide.vendor", "")
+            self._levels, self._vendor = file.levels, file.properties.get("openslide.vendor", "")
         super().__init__(path)
-        self._tiles = JpegTiles(path, vendor, [(level.size, level.tile) for level in self._levels])
+        self._tiles = JpegTiles(path, self._vendor, [(level.size, level.tile) for level in self._levels])
         weakref.finalize(self, self._tiles.close)
 
     def get_best_level_for_downsample(self, downsample: float) -> int:
@@ -82,6 +82,8 @@ class _Handle(openslide.OpenSlide):  # type: ignore[misc]
             if not self._tiles.paste(level, Region(x, y, width, height), pixels):
                 return Image.fromarray(pixels).convert("RGBA")
         image: Image.Image = super().read_region(location, level, size)
+        if self._vendor == "aperio" and image.getchannel("A").getextrema()[0] == 0:
+            raise openslide.OpenSlideError("the file lacks tiles there")  # which would look like glass
         return image
 
 
