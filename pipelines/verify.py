@@ -80,6 +80,8 @@ def plan(request: Request) -> dict[str, Task]:
         tasks[row["slide"]] = Task(verify_slide, task, "verify")
     for folder in _stored(workspace):
         tasks[str(folder.relative_to(request.out))] = Task(verify_tiles, TilesTask(folder), "verify")
+    for name, pictures in _pictures(workspace).items():
+        tasks[name] = Task(verify_product, pictures, "verify")
     receipt, checkpoint = workspace.training / ".training.json", workspace.training / "checkpoint.safetensors"
     if receipt.exists():
         tasks[str(checkpoint.relative_to(request.out))] = Task(
@@ -136,13 +138,25 @@ def _flow(task: Task) -> Flow:
 
 
 def _made(workspace: Workspace) -> list[dict[str, str]]:
-    """The rows of the summary that name an output."""
-    return [row for row in read_summary(workspace.out / "summary.csv") if row.get("output")]
+    """The rows of the summary that name a pyramid."""
+    rows = read_summary(workspace.out / "summary.csv")
+    return [row for row in rows if row["output"].endswith(tuple(SUFFIXES.values()))]
+
+
+def _pictures(workspace: Workspace) -> dict[str, ProductTask]:
+    """The folders of patches that the summary names."""
+    return {
+        row["output"]: ProductTask(workspace.slide(row["slide_id"]) / "patches.json", workspace.out / row["output"])
+        for row in read_summary(workspace.out / "summary.csv")
+        if (workspace.out / row["output"]).is_relative_to(workspace.patches)
+    }
 
 
 def _stored(workspace: Workspace) -> list[Path]:
     """The folders of all complete slides in the run's tile stores."""
-    stores = [path for path in (workspace.reference, workspace.tiles) if (path / "zarr.json").exists()]
+    stores = [
+        path for path in (workspace.reference, workspace.tiles, workspace.restained) if (path / "zarr.json").exists()
+    ]
     return [path / slide_id for path in stores for slide_id in TileStore(path).slide_ids()]
 
 

@@ -82,6 +82,10 @@ def test_folders_of_patches_come_out_as_the_same_folders(
     lost.unlink()
     assert wsi_stain("normalize", *common).code == 0
     assert lost.read_bytes() == content
+    assert wsi_stain("verify", out, "-j", 0).code == 0
+    lost.write_bytes(content[:-1])
+    ended = wsi_stain("verify", out, "-j", 0)
+    assert ended.code == 3 and "1 faults" in ended.out
 
 
 @pytest.mark.parametrize("mode", ["lut", "generator"])
