@@ -14,6 +14,8 @@ from pathlib import Path
 
 from distributed import Client
 
+from wsi_stain.journal import read_json
+
 ONE_THREAD = ("--nthreads", "1")
 _PATIENCE_S = 60
 
@@ -64,7 +66,7 @@ def dask_processes(folder: Path, *workers: Sequence[str], options: Sequence[str]
         stack.callback(_end, scheduler)
         processes = Processes(file, scheduler, options)
         deadline = time.monotonic() + _PATIENCE_S
-        while not file.exists():
+        while read_json(file) is None:
             assert scheduler.poll() is None and time.monotonic() < deadline, "the scheduler did not start"
             time.sleep(0.05)
         stack.callback(lambda: [_end(worker) for worker in processes.workers])

@@ -28,6 +28,7 @@ from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.serial import SerialExecutor
 from wsi_stain.executor.tasks import Pool, Receipt, Task
 from wsi_stain.executor.workforce import RESOURCES, Workforce, no_workers
+from wsi_stain.journal import read_json
 
 _LOCAL = {
     "distributed.deploy.lost-worker-timeout": "10 minutes",
@@ -249,9 +250,9 @@ def _connected(config: ExecutorConfig) -> Any:
 
 
 def _await_file(file: Path, timeout_s: float) -> None:
-    """Wait for the scheduler to write its file; Dask would wait for ever."""
+    """Wait for the scheduler to write its file, and all of it; Dask would wait for ever, and not for the end."""
     deadline = time.monotonic() + timeout_s
-    while not file.exists():
+    while read_json(file) is None:
         if time.monotonic() > deadline:
             raise WsiStainError(
                 f"No Dask scheduler has written {file} for {timeout_s:.0f} s", "Check the path, start it"
