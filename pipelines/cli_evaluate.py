@@ -94,3 +94,35 @@ def cohort(
     )
     request = pipeline.Request(absolute(as_place(slides)), style, checkpoint, output or [], baseline or [], out, chosen)
     raise typer.Exit(pipeline.run(request, console()))
+
+
+@evaluate.command()
+def transfer(
+    train: Annotated[
+        str, typer.Argument(help=f"Labelled tile store to train on, the reference laboratory's: {STORE}.")
+    ],
+    test: Annotated[str, typer.Argument(help="Labelled tile store of the other laboratory.")],
+    out: Results,
+    checkpoint: Checkpoint = None,
+    output: Modes = None,
+    baseline: Baselines = None,
+    positive: Annotated[str | None, typer.Option(help="The label to find. [default: of two the last]")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Classifiers to train, each with its own split.")] = 3,
+    patches: Annotated[int, typer.Option(min=1, help="Most patches of a slide.")] = 1000,
+    backbone: Annotated[str, typer.Option(help="A network of torchvision; it starts from nothing.")] = "resnet18",
+    side: Annotated[int, typer.Option(min=32, max=512, help="Size that patches are brought to, px.")] = 64,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the patches.")] = 10,
+    workers: Workers = None,
+) -> None:
+    """A classifier trained on TRAIN, tested on TEST raw and by every method: AUC, with intervals by slide."""
+    from pipelines.config import chosen_config
+    from pipelines.evaluate import transfer as pipeline
+    from wsi_stain.evaluation.classifier import ClassifierConfig
+
+    learnt, other = (absolute(as_place(store)) for store in (train, test))
+    chosen = chosen_config(None, overrides_of(workers=workers))
+    classifier = ClassifierConfig(backbone=backbone, side=side, epochs=epochs)
+    request = pipeline.Request(
+        learnt, other, checkpoint, output or [], baseline or [], positive, seeds, patches, classifier, out, chosen
+    )
+    raise typer.Exit(pipeline.run(request, console()))

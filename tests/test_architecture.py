@@ -117,8 +117,11 @@ STAGES = """
 wsi_stain.dataset
 wsi_stain.dicom_writer
 wsi_stain.evaluation
+wsi_stain.evaluation.auc
+wsi_stain.evaluation.classifier
 wsi_stain.evaluation.cohort
 wsi_stain.evaluation.figures
+wsi_stain.evaluation.labelled
 wsi_stain.evaluation.methods
 wsi_stain.evaluation.pairs
 wsi_stain.evaluation.picture
@@ -185,6 +188,7 @@ pipelines.evaluate.pairing
 pipelines.evaluate.pairs
 pipelines.evaluate.results
 pipelines.evaluate.tasks
+pipelines.evaluate.transfer
 pipelines.export
 pipelines.import_patches
 pipelines.inspect

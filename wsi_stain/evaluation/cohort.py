@@ -21,7 +21,7 @@ from scipy.ndimage import binary_dilation
 from wsi_stain.artifact import load_artifact, save_artifact
 from wsi_stain.errors import NoTissueError, OutputError, StoreError
 from wsi_stain.evaluation.methods import NORMALIZED, UNTOUCHED, Method
-from wsi_stain.evaluation.picture import write_strip
+from wsi_stain.evaluation.picture import darkest, write_strip
 from wsi_stain.evaluation.places import judged_tiles
 from wsi_stain.finished import Finished, load_finished
 from wsi_stain.geometry import TileIndex, tile_region
@@ -98,10 +98,10 @@ def score_slide(task: CohortTask) -> dict[str, Any]:
         before, mpp = _read(slide, tiles), slide.mpp.mean
         strata = find_strata(before, stain.white, mpp)
         shown: dict[str, Tiles] = {}
-        scores = {}
+        scores, place = {}, darkest(before)
 
         def judge(name: str, made: Tiles, white: Rgb) -> None:
-            shown[name] = made[0]
+            shown[name] = made[place]
             scores[name] = _scores(made, strata, white, reference)
             if name != UNTOUCHED and (kept := nuclei_kept(made, before, mpp)) is not None:
                 scores[name]["nuclei_kept"] = kept

@@ -19,7 +19,7 @@ from wsi_stain.colour_bins import ColourPairs
 from wsi_stain.colour_table import apply_table, fit_table
 from wsi_stain.errors import SlideError
 from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, UNTOUCHED, Method
-from wsi_stain.evaluation.picture import write_strip
+from wsi_stain.evaluation.picture import darkest, write_strip
 from wsi_stain.evaluation.places import judged_tiles
 from wsi_stain.geometry import Region, tile_region
 from wsi_stain.imports.patches import TABLE, from_csv
@@ -93,11 +93,12 @@ def score_pair(task: PairTask) -> dict[str, Any]:
     own, wanted = source.measured_stain(), truth.measured_stain()
     before, target = ([slide.read(region) for region in regions] for slide in (source, truth))
     scores: dict[str, Scores] = {}
-    shown: dict[str, Pixels] = {"truth": target[0]}
+    place = darkest(before)
+    shown: dict[str, Pixels] = {"truth": target[place]}
 
     def judge(name: str, made: Sequence[Pixels]) -> None:
         scores[name] = _scores(made, target, before)
-        shown[name] = made[0]
+        shown[name] = made[place]
 
     judge(UNTOUCHED, before)
     for method in task.methods:

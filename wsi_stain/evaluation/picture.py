@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,11 @@ from wsi_stain.journal import atomic_write
 
 _HEIGHT = 256
 _TITLE = 18
+
+
+def darkest(pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> int:
+    """Which of some pictures shows most tissue, as far as its mean tells: the one to look at."""
+    return int(np.argmin([picture.mean() for picture in pictures]))
 
 
 def write_strip(path: Path, pictures: Mapping[str, NDArray[np.uint8]]) -> None:

@@ -1,0 +1,215 @@
+"""`evaluate transfer`: a classifier of one laboratory's labelled patches, tested on another's by every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from pipelines.config import RunConfig, device
+from pipelines.evaluate.methods import baselines, require_extras, trained
+from pipelines.evaluate.results import print_scores, tell_files, write_record, write_scores
+from pipelines.evaluate.tasks import receipts_of
+from pipelines.progress import Progress
+from pipelines.stored import stored_slides
+from pipelines.workspace import Workspace
+from wsi_stain.artifact import load_artifact
+from wsi_stain.errors import ConfigError
+from wsi_stain.evaluation.auc import Auc, auc, compared
+from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_network, train_classifier
+from wsi_stain.evaluation.figures import write_intervals
+from wsi_stain.evaluation.labelled import LABELS, PIXELS, LabelledTask, show_labelled
+from wsi_stain.evaluation.methods import UNTOUCHED, Method
+from wsi_stain.executor import Executor, Task, open_executor
+from wsi_stain.lease import lease
+from wsi_stain.place import Place
+from wsi_stain.store import StoredSlide
+
+HEADINGS = {
+    "auc": "AUC",
+    "low": "95 % from",
+    "high": "to",
+    "seed_sd": "SD of seeds",
+    "gain_low": "gain from",
+    "gain_high": "to ",
+}
+OWN = "own laboratory, held out"
+"""The row of the training laboratory's own slides that were not trained on."""
+
+_HELD_OUT = 0.25
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `wsi-stain evaluate transfer` was asked for.
+
+    Attributes:
+        train: Labelled tile store of the laboratory that the classifier is trained on; also the methods' reference.
+        test: Labelled tile store of the other one.
+        checkpoint: A generator trained on the first one's look.
+        modes: What becomes of its pixels.
+        baselines: Which classical methods to compare; none named means all.
+        positive: The label to find; None where there are two, of which the last in order is meant.
+        seeds: How many classifiers are trained, each with its own split and start.
+        patches: Most patches of a slide.
+        classifier: How they are trained.
+        out: Where results go.
+        config: Where the work runs.
+    """
+
+    train: Place
+    test: Place
+    checkpoint: Path | None
+    modes: Sequence[str]
+    baselines: Sequence[str]
+    positive: str | None
+    seeds: int
+    patches: int
+    classifier: ClassifierConfig
+    out: Path
+    config: RunConfig
+
+
+class Labelled(NamedTuple):
+    """Patches of several slides, (n, side, side, 3), their labels, and whose they are: a patient's, or a slide's."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.str_]
+    groups: NDArray[np.str_]
+
+
+def run(request: Request, console: Console) -> int:
+    """Train, test, print, write.
+
+    Returns:
+        0, or 3 when some slides were left out.
+
+    Raises:
+        ConfigError: The labels or slides do not suffice.
+    """
+    require_extras()
+    make_network(request.classifier.backbone)
+    models = trained(request.checkpoint, request.modes)
+    own, other = (stored_slides(store).slides for store in (request.train, request.test))
+    with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
+        Workspace(request.out).mark()
+        methods: list[Method | None] = [None, *baselines(own, request.baselines, request.out), *models]
+        learnt = _loaded(_files(request, own, None, executor, progress), own)
+        files = {_name(method): _files(request, other, method, executor, progress) for method in methods}
+        usable = [slide for slide in other if all(slide.slide_id in made for made in files.values())]
+        shown = {name: _loaded(made, usable) for name, made in files.items()}
+        positive = _positive(request, learnt, shown[UNTOUCHED])
+        results = _tested(request, learnt, shown, positive, progress)
+    _leave(request, results, positive, {"train": learnt, "test": shown[UNTOUCHED]}, console)
+    whole = len(usable) == len(other) and set(learnt.groups) == {_group(slide) for slide in own}
+    return 0 if whole else 3
+
+
+def _files(
+    request: Request, slides: Sequence[StoredSlide], method: Method | None, executor: Executor, progress: Progress
+) -> dict[str, Path]:
+    """The labelled patches of each slide as a method shows them; slides that fail are told and left out."""
+    folder = (
+        request.out / "work" / "patches" / ("train" if slides and slides[0].path.parent == request.train else "test")
+    )
+    side, most = request.classifier.side, request.patches
+    files = {slide.slide_id: folder / _name(method).replace(" ", "-") / f"{slide.slide_id}.npz" for slide in slides}
+    tasks = {
+        slide.slide_id: Task(
+            show_labelled,
+            LabelledTask(stored=slide.path, method=method, side=side, most=most, out=files[slide.slide_id]),
+            "show",
+        )
+        for slide in slides
+    }
+    return {slide_id: files[slide_id] for slide_id in receipts_of(executor, tasks, progress)}
+
+
+def _loaded(files: Mapping[str, Path], slides: Sequence[StoredSlide]) -> Labelled:
+    chosen = [slide for slide in slides if slide.slide_id in files]
+    if not chosen:
+        raise ConfigError("No slide has labelled patches", "Import some: wsi-stain import idc|pcam|images")
+    arrays = [load_artifact(files[slide.slide_id]) for slide in chosen]
+    groups = [np.full(len(each[LABELS]), _group(slide)) for slide, each in zip(chosen, arrays, strict=True)]
+    pixels, labels = (np.concatenate([each[name] for each in arrays]) for name in (PIXELS, LABELS))
+    return Labelled(pixels, labels, np.concatenate(groups))
+
+
+def _name(method: Method | None) -> str:
+    return method.name if method else UNTOUCHED
+
+
+def _group(slide: StoredSlide) -> str:
+    return slide.record.patient or slide.slide_id
+
+
+def _positive(request: Request, train: Labelled, test: Labelled) -> str:
+    """The label to find; ConfigError where it is not clear, or one side lacks it or all others."""
+    labels = sorted({*train.labels.tolist(), *test.labels.tolist()})
+    if request.positive is None and len(labels) != 2:
+        raise ConfigError(f"There are {len(labels)} labels ({', '.join(labels)}), expected 2", "Give --positive LABEL")
+    positive = labels[-1] if request.positive is None else request.positive
+    for store, labelled in ((request.train, train), (request.test, test)):
+        if len(set(labelled.labels == positive)) < 2:
+            raise ConfigError(
+                f"{store} does not have patches with and without the label {positive}", "Check the labels"
+            )
+    return positive
+
+
+def _tested(
+    request: Request, train: Labelled, shown: Mapping[str, Labelled], positive: str, progress: Progress
+) -> dict[str, Auc]:
+    """Train a classifier a seed, each on other slides; test all of them on everything."""
+    progress.expect("train", request.seeds * request.classifier.epochs)
+    wanted, where = train.labels == positive, device()
+    scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in shown}
+    areas = []
+    for seed in range(request.seeds):
+        apart = split(train.groups, wanted, seed)
+        network = train_classifier(
+            train.pixels[~apart], wanted[~apart], request.classifier, seed, where, lambda: progress.advance("train")
+        )
+        own = classify(network, train.pixels[apart], where)
+        areas.append(auc(wanted[apart], own))
+        for name, labelled in shown.items():
+            scores[name].append(classify(network, labelled.pixels, where))
+    test = shown[UNTOUCHED]
+    spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else float("nan")
+    own_row = Auc(float(np.mean(areas)), spread, *(float("nan"),) * 4)
+    return {OWN: own_row, **compared(test.labels == positive, test.groups.tolist(), scores)}
+
+
+def split(groups: NDArray[np.str_], wanted: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """(n,): the patches of about a quarter of the groups, on either side both labels.
+
+    Raises:
+        ConfigError: No split leaves both labels on either side.
+    """
+    names, rng = np.unique(groups), np.random.default_rng(seed)
+    for _ in range(100):
+        apart = np.isin(groups, rng.permutation(names)[: max(1, round(_HELD_OUT * len(names)))])
+        if all(len(set(side.tolist())) == 2 for side in (wanted[apart], wanted[~apart])):
+            return apart
+    raise ConfigError(
+        f"The {len(names)} slides cannot be split so that both sides have both labels", "Import more slides to train on"
+    )
+
+
+def _leave(
+    request: Request, results: Mapping[str, Auc], positive: str, sides: Mapping[str, Labelled], console: Console
+) -> None:
+    rows, out = {name: found._asdict() for name, found in results.items()}, request.out
+    facts = {name: {"patches": len(each.labels), "groups": len(set(each.groups))} for name, each in sides.items()}
+    settings = {"classifier": request.classifier.model_dump(mode="json"), "seeds": request.seeds, "positive": positive}
+    print_scores(rows, HEADINGS, console)
+    write_scores(out / "transfer.csv", rows)
+    write_record(out / "transfer.json", rows, {**facts, **settings}, [])
+    intervals = {name: (found.auc, found.low, found.high) for name, found in results.items()}
+    write_intervals(out / "transfer.png", "AUC on the other laboratory, 95 % by slide", intervals)
+    tell_files(out, console)

@@ -1,0 +1,150 @@
+"""`evaluate transfer`: a classifier that a change of laboratory breaks, and that normalization mends."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Run
+from made_store import painted, store_slide
+from patch_files import cut, imported, save
+from sklearn.metrics import roc_auc_score
+
+from pipelines.evaluate.transfer import OWN, split
+from wsi_stain.errors import ConfigError
+from wsi_stain.evaluation.auc import auc, compared
+from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_network, train_classifier
+from wsi_stain.evaluation.labelled import labelled_regions
+from wsi_stain.geometry import Size
+from wsi_stain.imports.images import find_folders
+from wsi_stain.store import TileStore
+from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue
+
+SIDE = 48
+
+
+def laboratory(root: Path, name: str, slides: int, first_seed: int, gains: list[float]) -> Path:
+    """An imported store: in each slide half of the patches have twice as much hematoxylin, label `tumour`."""
+    for number in range(slides):
+        tissue = render_tissue(Size(SIDE * 10, SIDE * 8), 1.0, first_seed + number)
+        known = LABORATORIES[name]
+        gain = gains[number % len(gains)]
+        stained = known.model_copy(update={"hematoxylin_gain": known.hematoxylin_gain * gain})
+        dense = tissue * np.array([2.0, 1.0], np.float32)
+        for label, concentrations in (("normal", tissue), ("tumour", dense)):
+            half = np.s_[:, : SIDE * 5] if label == "normal" else np.s_[:, SIDE * 5 :]
+            pixels = stain_tissue(np.ascontiguousarray(concentrations[half]), stained, number)
+            for place, patch in enumerate(cut(pixels, SIDE)):
+                save(root / name / f"s{number}" / label / f"{place:03}.png", patch)
+    for source in find_folders(root / name, labelled=True):
+        imported(source, root / f"{name}.zarr")
+    return root / f"{name}.zarr"
+
+
+@pytest.mark.slow
+def test_another_laboratory_breaks_the_classifier_and_normalization_mends_it(tmp_path: Path, wsi_stain: Run) -> None:
+    train = laboratory(tmp_path, "reference", 6, 100, [1.0])
+    test = laboratory(tmp_path, "other", 4, 200, [0.5, 1.0, 1.8])
+    ended = wsi_stain(
+        *("evaluate", "transfer", train, test, "--out", tmp_path / "out", "--workers", 0, "--seeds", 1),
+        *("--side", 32, "--epochs", 6, "--baseline", "reinhard", "--baseline", "macenko"),
+    )
+    assert ended.code == 0, ended.out + ended.err
+    with open(tmp_path / "out" / "transfer.csv", newline="", encoding="utf-8") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [OWN, "untouched", "reinhard", "macenko"]
+    area = {name: float(row["auc"]) for name, row in rows.items()}
+    assert area[OWN] > 0.85
+    assert area["untouched"] < area[OWN] - 0.1
+    assert area["macenko"] > area["untouched"] + 0.05
+    assert float(rows["macenko"]["low"]) <= area["macenko"] <= float(rows["macenko"]["high"])
+    record = json.loads((tmp_path / "out" / "transfer.json").read_text())
+    assert record["positive"] == "tumour" and record["test"]["groups"] == 4
+    assert (tmp_path / "out" / "transfer.png").exists()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """One labelled slide, which is too few."""
+    for label in ("a", "b"):
+        for place, patch in enumerate(cut(painted(Size(400, 200)), 64)):
+            save(tmp_path / "patches" / label / f"{place}.png", patch)
+    (source,) = find_folders(tmp_path / "patches", labelled=True)
+    imported(source, tmp_path / "labelled.zarr")
+    return tmp_path / "labelled.zarr"
+
+
+def test_what_cannot_be_learnt_is_refused_with_a_remedy(store: Path, tmp_path: Path, wsi_stain: Run) -> None:
+    command = ["evaluate", "transfer", store, store, "--out", tmp_path / "out", "--workers", 0]
+    quick = ["--baseline", "macenko", "--epochs", 1]
+    one = wsi_stain(*command, *quick)
+    assert one.code == 1 and "cannot be split" in one.err
+    label = wsi_stain(*command, *quick, "--positive", "c")
+    assert label.code == 1 and "label c" in label.err
+    network = wsi_stain(*command, "--backbone", "vgg9000")
+    assert network.code == 1 and "resnet18" in network.err
+    store_slide(tmp_path / "plain.zarr", "x", painted(Size(300, 300)))
+    plain = wsi_stain("evaluate", "transfer", tmp_path / "plain.zarr", store, *command[4:], *quick)
+    assert plain.code == 1 and "wsi-stain import" in plain.err
+
+
+def test_labels_are_of_patches_or_of_the_slide(store: Path, tmp_path: Path) -> None:
+    slides = TileStore(store)
+    patches = labelled_regions(slides[slides.slide_ids()[0]])
+    assert len(patches) == 36 and {label for _, label in patches} == {"a", "b"}
+    assert labelled_regions(store_slide(tmp_path / "plain.zarr", "x", painted(Size(300, 300)))) == []
+
+
+def test_the_area_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random(200) < 0.3, rng.integers(0, 20, 200).astype(float)  # with ties
+    assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))
+    assert np.isnan(auc(np.ones(5, bool), scores[:5]))
+
+
+def test_intervals_are_by_group() -> None:
+    """A hundred patches of two slides are two witnesses, those of a hundred slides a hundred."""
+    rng = np.random.default_rng(1)
+    labels = np.tile([True, False], 100)
+    scores = labels + rng.normal(0, 1, 200) + np.repeat(rng.normal(0, 1, 4), 50) * labels
+    four, many = ([str(number // size) for number in range(200)] for size in (50, 2))
+    wide, narrow = (compared(labels, groups, {"m": [scores]})["m"] for groups in (four, many))
+    assert wide.high - wide.low > narrow.high - narrow.low > 0
+    assert narrow.low < narrow.auc < narrow.high
+    assert compared(labels, many, {"m": [scores]})["m"] == narrow or np.isnan(narrow.seed_sd)
+
+
+def test_gains_are_against_the_first_method() -> None:
+    labels = np.tile([True, False], 50)
+    groups = [str(number // 2) for number in range(100)]
+    rng = np.random.default_rng(2)
+    found = compared(labels, groups, {"untouched": [rng.random(100)], "perfect": [labels.astype(float)]})
+    assert found["perfect"].auc == 1 and found["perfect"].gain_low > 0.2
+    assert (found["untouched"].gain_low, found["untouched"].gain_high) == (0, 0)
+
+
+def test_no_slide_is_on_both_sides_of_a_split() -> None:
+    groups = np.repeat([f"s{number}" for number in range(8)], 10)
+    wanted = np.tile([True, False], 40)
+    apart = split(groups, wanted, 3)
+    assert not set(groups[apart]) & set(groups[~apart])
+    assert len(set(groups[apart])) == 2
+    assert (split(groups, wanted, 3) == apart).all()
+    with pytest.raises(ConfigError, match="cannot be split"):
+        split(groups[:10], wanted[:10], 0)
+
+
+def test_a_classifier_learns_and_the_same_seed_gives_the_same_one() -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.integers(100, 156, (48, 32, 32, 3), dtype=np.uint8)
+    labels = np.tile([True, False], 24)
+    patches[labels, :, :, 0] += 60
+    config = ClassifierConfig(side=32, epochs=4, batch=8)
+    one, two = (classify(train_classifier(patches, labels, config, 5), patches) for _ in range(2))
+    assert auc(labels, one) > 0.95
+    assert (one == two).all()
+    with pytest.raises(ConfigError, match="no network"):
+        make_network("nonsense")
