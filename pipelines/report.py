@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,11 @@ def run(out: Path, console: Console) -> int:
     workspace = Workspace(out)
     if not (workspace.record.exists() or workspace.summary.exists() or workspace.training.exists()):
         raise OutputError(f"{out} is not the output directory of a run", "Name the directory given to run --out")
-    page = write_page(workspace)
-    for status, count in Counter(row.status for row in _rows(workspace, _record(workspace))).items():
+    left = _left(workspace)
+    page = _write(workspace, left)
+    for status, count in Counter(row.status for row in left.rows).items():
         tell(console, f"{count} {status}")
-    for note in _notes(workspace, _record(workspace)):
+    for note in left.notes:
         tell(console, note)
     tell(console, f"report: {page}")
     return 0
@@ -58,43 +60,55 @@ def run(out: Path, console: Console) -> int:
 def write_page(workspace: Workspace) -> Path:
     """Write report/index.html and report/before-after.jpg from what the run left.
 
-    Memory bound: the pictures of one slide.
+    Memory bound: the pictures of one slide, and the rows of all without theirs.
 
     Raises:
         OutputError: They cannot be written.
     """
-    record = _record(workspace)
+    return _write(workspace, _left(workspace))
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What a run left: what run.json says, a row for each slide, and what is missing."""
+
+    record: Mapping[str, Any]
+    rows: Sequence[SlideRow]
+    notes: Sequence[str]
+
+
+def _left(workspace: Workspace) -> _Left:
+    record = read_json(workspace.record)
+    record = record if isinstance(record, dict) else {}
     rows = _rows(workspace, record)
-    reference = _reference(record)
+    return _Left(record, rows, list(_notes(workspace, record, rows)))
+
+
+def _write(workspace: Workspace, left: _Left) -> Path:
+    reference = _reference(left.record)
 
     def with_pictures(row: SlideRow) -> SlideRow:
         finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
         return finished.row if finished else row
 
-    write_sheet(workspace.out / "report" / "before-after.jpg", map(with_pictures, rows))
+    write_sheet(workspace.out / "report" / "before-after.jpg", map(with_pictures, left.rows))
     return write_report(
         workspace.out,
-        rows,
+        left.rows,
         with_pictures,
         RunRecord(
-            facts={name: value for name, value in record.items() if name not in ("slides", "reference")},
+            facts={name: value for name, value in left.record.items() if name not in ("slides", "reference")},
             reference=reference,
             reference_od=_reference_od(workspace, reference),
             training=read_training(workspace.training),
-            notes=_notes(workspace, record),
+            notes=left.notes,
         ),
     )
 
 
-def _record(workspace: Workspace) -> dict[str, Any]:
-    """What run.json says; nothing where there is none."""
-    record = read_json(workspace.record)
-    return record if isinstance(record, dict) else {}
-
-
 def _rows(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:
     """A row for each slide, without pictures: as the summary has them if the run ended, else as far as it came."""
-    ended = {row.slide_id: row for row in _summary(workspace)}
+    ended = {row.slide_id: row for row in _summary(workspace) or []}
     listed = _listed(record) or {slide_id: row.slide for slide_id, row in ended.items()} or _found(workspace)
     return [_row(workspace, slide_id, name, ended) for slide_id, name in listed.items()]
 
@@ -119,8 +133,12 @@ def _row(workspace: Workspace, slide_id: str, name: str, ended: Mapping[str, Sli
     return told or missing
 
 
-def _summary(workspace: Workspace) -> list[SlideRow]:
-    return read_rows(workspace.summary) if workspace.summary.exists() else []
+def _summary(workspace: Workspace) -> list[SlideRow] | None:
+    """The rows of summary.csv; None where it cannot be read."""
+    try:
+        return read_rows(workspace.summary) if workspace.summary.exists() else []
+    except (OutputError, ValidationError):
+        return None
 
 
 def _found(workspace: Workspace) -> dict[str, str]:
@@ -148,22 +166,19 @@ def _reference_od(workspace: Workspace, reference: StainStatistics | None) -> tu
         return ()
 
 
-def _notes(workspace: Workspace, record: Mapping[str, Any]) -> Sequence[str]:
+def _notes(workspace: Workspace, record: Mapping[str, Any], rows: Sequence[SlideRow]) -> Iterator[str]:
     """What is missing, and what follows."""
-    return list(_missing(workspace, record))
-
-
-def _missing(workspace: Workspace, record: Mapping[str, Any]) -> Iterator[str]:
-    rows = _rows(workspace, record)
     if not record:
         yield "There is no run.json: the run ended before it had a checkpoint. Its slides and settings are unknown."
     elif not workspace.summary.exists():
         unfinished = sum(row.status == "unfinished" for row in rows)
         yield f"The run did not end: {unfinished} of {len(rows)} slides are unfinished. {_AGAIN}."
-    lost = sum(bool(row.output) and load_finished(workspace.slide(row.slide_id)) is None for row in rows)
+    if _summary(workspace) is None:
+        yield "summary.csv is damaged, or of another version: which slides failed, and why, is unknown."
+    lost = sum(bool(row.output) and row.size is None for row in rows)  # the summary alone knows of them
     if lost:
         yield f"{lost} finished slides have no pictures here: OUT/work no longer has their rows."
     if record and _reference(record) is None:
         yield "run.json does not have the reference's stain: it was written by an earlier version."
     if not workspace.training.exists():
-        yield "No training was done in this run: its checkpoint was given."
+        yield "No training was done in this run."

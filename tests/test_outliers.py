@@ -64,10 +64,11 @@ def test_few_slides_are_not_compared() -> None:
     ("found", "reason"),
     [
         ({"status": "done-with-holes", "reason": "3 tiles"}, "holes: 3 tiles"),
+        ({"reason": "12 % of the tissue"}, "12 % of the tissue"),
         ({"suspect": 4}, "4 tiles taken for glass look as if they had tissue"),
         ({"seam": SeamScore(score=1.1, low=1.02, high=1.2)}, "lines may show: seam score 1.100"),
     ],
-    ids=["holes", "suspect", "seam"],
+    ids=["holes", "reason", "suspect", "seam"],
 )
 def test_what_a_slide_says_outright_counts_even_alone(found: dict[str, Any], reason: str) -> None:
     (standing,) = standings([row(**found)])

@@ -113,6 +113,15 @@ def test_a_damaged_record_is_no_traceback(crashed: Workspace, wsi_stain: Run, te
     assert [article["data-name"] for article in page(crashed).all("article")] == ["b.svs"]
 
 
+@pytest.mark.parametrize("text", ["", "slide,status\na,done\n", "\x00"], ids=["empty", "earlier", "torn"])
+def test_a_summary_that_cannot_be_read_is_told(crashed: Workspace, wsi_stain: Run, text: str) -> None:
+    crashed.summary.write_text(text)
+    ended = wsi_stain("report", crashed.out)
+    assert ended.code == 0, ended.err
+    assert "summary.csv is damaged, or of another version" in ended.out
+    assert [article["data-name"] for article in page(crashed).all("article")] == ["b.svs"]
+
+
 def test_a_directory_without_a_run_is_refused(tmp_path: Path, wsi_stain: Run) -> None:
     ended = wsi_stain("report", tmp_path)
     assert ended.code == 1

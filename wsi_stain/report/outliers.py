@@ -96,6 +96,8 @@ def _outright(row: SlideRow) -> list[tuple[float, str]]:
     found = []
     if row.status == "done-with-holes":
         found.append((BEYOND, f"holes: {row.reason}"))
+    if row.status == "done" and row.reason:
+        found.append((BEYOND, row.reason))
     if row.suspect:
         found.append((BEYOND, f"{row.suspect} tiles taken for glass look as if they had tissue"))
     # A colour table treats all pixels alike: it cannot draw a line, only deepen one that the slide has.
