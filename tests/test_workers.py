@@ -114,7 +114,7 @@ def test_without_a_worker_that_has_a_gpu_the_run_ends_and_says_what_to_start(pro
 def test_when_all_workers_are_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
     config = joining(processes).model_copy(update={"worker_timeout_s": SHORT_S})
     with open_executor(config) as executor:
-        ended = drive(executor, {"quick": flow_of(Task(where, None, "look")), "long": kept_busy(tmp_path, "a", 200)})
+        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 200)})
         assert next(ended).key == "quick"
         for worker in processes.workers:
             worker.kill()
@@ -124,7 +124,7 @@ def test_when_all_workers_are_gone_the_run_ends(processes: Processes, tmp_path: 
 
 def test_when_the_scheduler_is_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
     with open_executor(joining(processes)) as executor:
-        ended = drive(executor, {"quick": flow_of(Task(where, None, "look")), "long": kept_busy(tmp_path, "a", 200)})
+        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 200)})
         assert next(ended).key == "quick"
         processes.scheduler.kill()
         with pytest.raises(WsiStainError, match="scheduler was lost"):
@@ -135,7 +135,7 @@ def test_workers_that_come_late_are_put_to_work(processes: Processes, tmp_path: 
     known = (tmp_path / "come", [worker.pid for worker in processes.workers])
     with open_executor(joining(processes)) as executor:
         flow = flow_of(*[Task(wait_for_another, known, "wait")] * 20)
-        ended = drive(executor, {"quick": flow_of(Task(where, None, "look")), "long": flow})
+        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": flow})
         next(ended)
         late = processes.start_worker(*ONE_THREAD)
         (result,) = ended
@@ -144,7 +144,7 @@ def test_workers_that_come_late_are_put_to_work(processes: Processes, tmp_path: 
 
 def test_a_killed_worker_s_tasks_are_done_by_others(processes: Processes, tmp_path: Path) -> None:
     with open_executor(joining(processes)) as executor:
-        ended = drive(executor, {"quick": flow_of(Task(where, None, "look")), "long": kept_busy(tmp_path, "a", 60)})
+        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 60)})
         next(ended)
         processes.workers[0].kill()
         (result,) = ended

@@ -165,7 +165,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
             self._check()
             if future.status == "error":
                 return _as_exception(future.exception())
-            if future.status in ("cancelled", "lost"):
+            if future.status == "cancelled":
                 raise _lost()
             try:
                 receipt: Receipt | WsiStainError = future.result(timeout=_POLL_S)
