@@ -22,7 +22,6 @@ from typing import Any
 
 from tornado import web
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 from tornado.websocket import WebSocketHandler
 
 from wsi_stain import html
@@ -78,10 +77,10 @@ class ViewServer:
         self.threads = ThreadPoolExecutor(os.cpu_count() or 4, "tiles")
         self.pages: set[WebSocketHandler] = set()
         self._host = host
-        self._sockets = _bound(host, port)
+        self._socket = _bound(host, port)
         name = f"[{host}]" if ":" in host else host
         secret = secrets.token_urlsafe(16)
-        self.url = f"http://{name}:{self._sockets[0].getsockname()[1]}/{secret}/"
+        self.url = f"http://{name}:{self._socket.getsockname()[1]}/{secret}/"
         shared = {"server": self}
         self._app = web.Application(
             [
@@ -107,7 +106,7 @@ class ViewServer:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._ended.set)
         http = HTTPServer(self._app)
-        http.add_sockets(self._sockets)
+        http.add_socket(self._socket)
         try:
             on_ready(self.url)
             await self._ended.wait()
@@ -243,13 +242,16 @@ class _AliveHandler(_Guarded, WebSocketHandler):
         self.server.page_went(self)
 
 
-def _bound(host: str, port: int | None) -> list[socket.socket]:
-    """Sockets on the port, or on the first free one of several."""
+def _bound(host: str, port: int | None) -> socket.socket:
+    """A socket that listens on the port, or on the first free one of several."""
     wanted = [port] if port is not None else range(PORT, PORT + _NEXT_PORTS)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     problem: OSError | None = None
     for number in wanted:
         try:
-            return bind_sockets(number, host)
+            made = socket.create_server((host, number), family=family)
+            made.setblocking(False)
+            return made
         except OSError as error:
             problem = error
     told = f"port {port}" if port is not None else f"any of the ports {PORT} to {PORT + _NEXT_PORTS - 1}"
