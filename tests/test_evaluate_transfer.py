@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Run
+from made_checkpoint import untrained
 from made_store import painted, store_slide
 from patch_files import cut, imported, save
 from sklearn.metrics import roc_auc_score
 
 from pipelines.evaluate.transfer import OWN, split
+from wsi_stain.artifact import load_artifact
 from wsi_stain.errors import ConfigError
 from wsi_stain.evaluation.auc import auc, compared
 from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_network, train_classifier
-from wsi_stain.evaluation.labelled import labelled_regions
+from wsi_stain.evaluation.labelled import PIXELS, labelled_regions
 from wsi_stain.geometry import Size
 from wsi_stain.imports.images import find_folders
 from wsi_stain.store import TileStore
@@ -64,6 +66,51 @@ def test_another_laboratory_breaks_the_classifier_and_normalization_mends_it(tmp
     record = json.loads((tmp_path / "out" / "transfer.json").read_text())
     assert record["positive"] == "tumour" and record["test"]["groups"] == 4
     assert (tmp_path / "out" / "transfer.png").exists()
+
+
+def painted_store(root: Path, name: str, slides: int) -> Path:
+    """Labelled slides at 1 um per px, whose labels have nothing to do with what they show."""
+    for number in range(slides):
+        for label in ("a", "b"):
+            for place, patch in enumerate(cut(painted(Size(400, 200), number), 64)):
+                save(root / name / f"s{number}" / label / f"{place}.png", patch)
+    for source in find_folders(root / name, labelled=True):
+        imported(source, root / f"{name}.zarr")
+    return root / f"{name}.zarr"
+
+
+def test_a_checkpoint_is_compared_in_each_mode(tmp_path: Path, wsi_stain: Run) -> None:
+    train, test = painted_store(tmp_path, "train", 3), painted_store(tmp_path, "test", 2)
+    out = tmp_path / "out"
+    ended = wsi_stain(
+        *("evaluate", "transfer", train, test, "--out", out, "--workers", 0, "--seeds", 1, "--epochs", 1),
+        *("--side", 32, "--baseline", "macenko", "--checkpoint", untrained(tmp_path / "made.safetensors", 1.0, 12)),
+        *("--output", "lut", "--output", "generator", "--output", "guard"),
+    )
+    assert ended.code == 0, ended.out + ended.err
+    modes = [f"wsi-stain {mode}" for mode in ("lut", "generator", "guard")]
+    with open(out / "transfer.csv", newline="", encoding="utf-8") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == [OWN, "untouched", "macenko", *modes]
+    shown = [
+        load_artifact(out / "work" / "patches" / "test" / name.replace(" ", "-") / "test__s0.npz")[PIXELS]
+        for name in ("untouched", "macenko", *modes)
+    ]
+    assert len({pixels.tobytes() for pixels in shown}) == len(shown), "a method shows what another does"
+    assert (out / "transfer.json").exists() and (out / "transfer.png").exists()
+
+
+def test_a_checkpoint_of_another_resolution_leaves_the_other_rows(tmp_path: Path, wsi_stain: Run) -> None:
+    train, test = painted_store(tmp_path, "train", 2), painted_store(tmp_path, "test", 2)
+    ended = wsi_stain(
+        *("evaluate", "transfer", train, test, "--out", tmp_path / "out", "--workers", 0, "--seeds", 1, "--epochs", 1),
+        *("--side", 32, "--baseline", "macenko", "--checkpoint", untrained(tmp_path / "made.safetensors", 0.5)),
+        *("--output", "generator"),
+    )
+    assert ended.code == 3, ended.out + ended.err
+    assert "test__s0 (wsi-stain generator): left out" in ended.out and "0.5 um/px" in ended.out
+    assert "wsi-stain generator: no row" in ended.out
+    with open(tmp_path / "out" / "transfer.csv", newline="", encoding="utf-8") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == [OWN, "untouched", "macenko"]
 
 
 @pytest.fixture
@@ -115,6 +162,12 @@ def test_intervals_are_by_group() -> None:
     assert wide.high - wide.low > narrow.high - narrow.low > 0
     assert narrow.low < narrow.auc < narrow.high
     assert compared(labels, many, {"m": [scores]})["m"] == narrow or np.isnan(narrow.seed_sd)
+
+
+def test_one_group_says_nothing_of_others() -> None:
+    labels, scores = np.tile([True, False], 10), np.random.default_rng(0).random(20)
+    alone = compared(labels, ["s"] * 20, {"m": [scores]})["m"]
+    assert np.isfinite(alone.auc) and np.isnan([alone.low, alone.high, alone.gain_low, alone.gain_high]).all()
 
 
 def test_gains_are_against_the_first_method() -> None:

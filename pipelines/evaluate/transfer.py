@@ -87,7 +87,7 @@ def run(request: Request, console: Console) -> int:
     """Train, test, print, write.
 
     Returns:
-        0, or 3 when some slides were left out.
+        0, or 3 when some slides or methods were left out.
 
     Raises:
         ConfigError: The labels or slides do not suffice.
@@ -101,13 +101,14 @@ def run(request: Request, console: Console) -> int:
         methods: list[Method | None] = [None, *baselines(own, request.baselines, request.out), *models]
         learnt = _loaded(_files(request, own, None, executor, progress), own)
         files = {_name(method): _files(request, other, method, executor, progress) for method in methods}
-        usable = [slide for slide in other if all(slide.slide_id in made for made in files.values())]
-        shown = {name: _loaded(made, usable) for name, made in files.items()}
+        rows = _with_slides(files, progress)
+        usable = [slide for slide in other if all(slide.slide_id in made for made in rows.values())]
+        shown = {name: _loaded(made, usable) for name, made in rows.items()}
         positive = _positive(request, learnt, shown[UNTOUCHED])
         results = _tested(request, learnt, shown, positive, progress)
     _leave(request, results, positive, {"train": learnt, "test": shown[UNTOUCHED]}, console)
-    whole = len(usable) == len(other) and set(learnt.groups) == {_group(slide) for slide in own}
-    return 0 if whole else 3
+    trained_on_all = set(learnt.groups) == {_group(slide) for slide in own}
+    return 0 if trained_on_all and len(usable) == len(other) and len(rows) == len(files) else 3
 
 
 def _files(
@@ -119,15 +120,24 @@ def _files(
     )
     side, most = request.classifier.side, request.patches
     files = {slide.slide_id: folder / _name(method).replace(" ", "-") / f"{slide.slide_id}.npz" for slide in slides}
+    named = {f"{slide.slide_id} ({_name(method)})": slide for slide in slides}
     tasks = {
-        slide.slide_id: Task(
+        name: Task(
             show_labelled,
             LabelledTask(stored=slide.path, method=method, side=side, most=most, out=files[slide.slide_id]),
             "show",
         )
-        for slide in slides
+        for name, slide in named.items()
     }
-    return {slide_id: files[slide_id] for slide_id in receipts_of(executor, tasks, progress)}
+    return {named[name].slide_id: files[named[name].slide_id] for name in receipts_of(executor, tasks, progress)}
+
+
+def _with_slides(files: Mapping[str, Mapping[str, Path]], progress: Progress) -> dict[str, Mapping[str, Path]]:
+    """The methods that show any slide, and the untouched ones; a checkpoint of another resolution shows none."""
+    for name, made in files.items():
+        if not made and name != UNTOUCHED:
+            progress.say(f"{name}: no row, since it shows none of the slides")
+    return {name: made for name, made in files.items() if made or name == UNTOUCHED}
 
 
 def _loaded(files: Mapping[str, Path], slides: Sequence[StoredSlide]) -> Labelled:

@@ -55,7 +55,7 @@ def compared(
 
     Args:
         labels: (n,), true for the positive label.
-        groups: (n,), which slide or patient each patch is of.
+        groups: (n,), which slide or patient each patch is of; of a single one no interval is known (NaN).
         scores: By method, (n,) for each seed of training.
         seed: Of the resampling.
     """
@@ -63,7 +63,7 @@ def compared(
     places = [np.flatnonzero(member == number) for number in range(len(names))]
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {method: [] for method in scores}
-    for _ in range(_RESAMPLINGS):
+    for _ in range(_RESAMPLINGS if len(names) > 1 else 0):
         sample = np.concatenate([places[number] for number in rng.integers(len(names), size=len(names))])
         for method, each in scores.items():
             drawn[method].append(_mean(labels[sample], [values[sample] for values in each]))
