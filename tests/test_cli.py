@@ -181,7 +181,14 @@ def test_serial_and_dask_and_another_cut_of_work_give_the_same_bytes(
     assert digests(tmp_path / "out" / "slides") == digests(finished / "slides")
 
 
-@pytest.mark.parametrize("failpoint", ["before-rename:9", "before-rename:30", "stitch-block:1"])
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        pytest.param("before-rename:9", marks=pytest.mark.slow),
+        "before-rename:30",
+        pytest.param("stitch-block:1", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_run_again_gives_the_same_bytes(
     finished: Path, cohort: Cohort, tiny: Path, tmp_path: Path, failpoint: str
 ) -> None:

@@ -74,6 +74,7 @@ def test_dust_and_what_the_mask_has_are_no_suspects() -> None:
     assert not overlooked(pixels, mask, 8.0, CONFIG).any()
 
 
+@pytest.mark.slow
 def test_painted_slides_raise_no_alarm() -> None:
     """Rendered tissue, fat and mucin among it, is found by the mask itself."""
     size = Size(1400, 1100)

@@ -53,7 +53,9 @@ def by_blocks(normalizer: GeneratorNormalizer, slide: Pixels, side: int) -> Pixe
     return made
 
 
-@pytest.mark.parametrize("guard", [False, True], ids=["generator", "guard"])
+@pytest.mark.parametrize(
+    "guard", [pytest.param(False, id="generator"), pytest.param(True, id="guard", marks=pytest.mark.slow)]
+)
 def test_blocks_of_any_size_give_the_very_same_pixels(recolourer: Recolourer, slide: Pixels, guard: bool) -> None:
     normalizer = (
         GuardNormalizer(recolourer, WHITE, 512, radius=16) if guard else GeneratorNormalizer(recolourer, WHITE, 512)
