@@ -36,6 +36,14 @@ def test_shipped_training_sections_say_everything(name: str) -> None:
     assert set(values["training"]) == set(load_config(name).training.model_dump())
 
 
+@pytest.mark.parametrize("name", ["small", "wsi"])
+def test_the_default_configurations_say_everything_and_only_training_differs_from_the_code(name: str) -> None:
+    values = yaml.safe_load((configs_directory() / f"{name}.yaml").read_text(encoding="utf-8"))
+    said, meant = RunConfig.model_validate(values).model_dump(mode="json"), RunConfig().model_dump(mode="json")
+    assert values == said
+    assert said | {"training": None} == meant | {"training": None}
+
+
 def test_every_settings_class_documents_its_fields() -> None:
     def walk(kind: type[Settings]) -> None:
         for field, info in kind.model_fields.items():
