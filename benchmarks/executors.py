@@ -26,6 +26,7 @@ from statistics import median
 import psutil
 
 from pipelines.config import chosen_config
+from pipelines.device import settled
 from pipelines.model import Model
 from pipelines.normalization import Normalization
 from pipelines.normalize import normalize_flow
@@ -55,7 +56,7 @@ def normalize(
     relative = slide.record.relative
     source = SlideSource(path=Path(relative), slide_id=slide.record.slide_id, relative=relative)
     folder = Path(tempfile.mkdtemp(prefix="executors-"))
-    config = chosen_config(None, {"output": {"mode": output}})
+    config = settled(chosen_config(None, {"output": {"mode": output}}), executor)
     stems = product_stems([source])
     shared = Normalization(Workspace(folder), model, config, stems, lambda: None, lambda text: None)
     began, cpu, passed = time.monotonic(), cpu_seconds(), bytes_passed(port)

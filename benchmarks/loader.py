@@ -20,8 +20,9 @@ import torch
 from contest import medians
 from torch import Tensor
 
-from pipelines.config import device, load_config
+from pipelines.config import load_config
 from wsi_stain.pix2pix.optimization import Pix2Pix
+from wsi_stain.precision import default_device
 from wsi_stain.stain import Template
 from wsi_stain.store import TileStore
 from wsi_stain.training import recipe
@@ -50,7 +51,7 @@ def main() -> None:
     config = load_config(asked.config, {}).training
     if asked.cache is not None:
         config = config.model_copy(update={"cache_tiles": asked.cache})
-    where, slides = torch.device(device()), [TileStore(asked.store)[asked.slide_id]]
+    where, slides = torch.device(default_device()), [TileStore(asked.store)[asked.slide_id]]
     template = Template(kind=config.template, reference=stain_of(slides[0]))
     data = TrainingData(config, slides, where, template)
     pix2pix = Pix2Pix(config.generator, recipe(config, where))

@@ -43,7 +43,8 @@ import torch
 from contest import machine
 from executors import cpu_seconds
 
-from pipelines.config import chosen_config, device, gpu_count
+from pipelines.config import chosen_config, gpu_count
+from pipelines.device import settled
 from pipelines.model import Model
 from pipelines.normalization import Normalization
 from pipelines.workspace import Workspace
@@ -52,6 +53,7 @@ from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, drive, open
 from wsi_stain.geometry import TILE, TILES_PER_BLOCK, Size
 from wsi_stain.identity import TilingConfig
 from wsi_stain.output import OutputConfig
+from wsi_stain.precision import default_device
 from wsi_stain.recolourer import Recolourer
 from wsi_stain.slides import SlideSource, find_slides
 from wsi_stain.store import TiledSlide, TileStore
@@ -106,7 +108,7 @@ def _synchronized(device: str) -> None:
 
 def bare(executor: Executor, model: Model, output: OutputConfig, workers: int) -> Turn:
     """All workers at once; the sum of their speeds."""
-    task = Task(pass_windows, Bare(model.path, output, device(), _BARE_WINDOWS), "normalize")
+    task = Task(pass_windows, Bare(model.path, output, default_device(), _BARE_WINDOWS), "normalize")
 
     def flow() -> Flow:
         return (yield [task] * workers)
@@ -122,7 +124,7 @@ def normalize(
 ) -> tuple[Turn, Turn, OutputConfig]:
     """A slide's blocks from nothing: `prepare`, then the blocks; and the settings. Megapixels are of tissue tiles."""
     shutil.rmtree(workdir, ignore_errors=True)
-    config = chosen_config(None, {"output": {"mode": mode}})
+    config = settled(chosen_config(None, {"output": {"mode": mode}}), executor)
     slide_id = slide.record.slide_id
     stems = {slide_id: PurePosixPath(slide_id)}
     shared = Normalization(Workspace(workdir), model, config, stems, lambda: None, lambda text: None)

@@ -67,16 +67,9 @@ def shipped_configs() -> list[str]:
     return sorted(path.stem for path in configs_directory().glob("*.yaml"))
 
 
-def device() -> str:
-    """Where the generator runs, as torch names it: cuda where there is a GPU, else cpu."""
-    from wsi_stain.precision import default_device  # torch is not loaded before it is needed
-
-    return default_device()
-
-
 def gpu_count() -> int:
     """GPUs that torch finds on this machine."""
-    import torch
+    import torch  # not loaded before it is needed
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
@@ -91,14 +84,14 @@ def chosen_config(
         overrides: As for `load_config`.
         say: Told which default was taken, and why.
     """
-    gpu = device() == "cuda"
+    gpus = gpu_count()
     if name is None:
-        name = "wsi" if gpu else "small"
-        say(f"configuration: {name} ({'a GPU was found' if gpu else 'no GPU was found'})")
+        name = "wsi" if gpus else "small"
+        say(f"configuration: {name} ({'a GPU was found' if gpus else 'no GPU was found'})")
     config = load_config(name, overrides)
     if config.executor.gpus is not None:
         return config
-    return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": gpu_count()})})
+    return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": gpus})})
 
 
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:

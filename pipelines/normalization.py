@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.config import RunConfig, device
+from pipelines.config import RunConfig
+from pipelines.device import tasks_device
 from pipelines.model import Model
 from pipelines.products import SUFFIXES, Product, Products, product_name
 from pipelines.workspace import Workspace
@@ -38,7 +39,7 @@ class Normalization:
     Attributes:
         workspace: Where things lie.
         model: The checkpoint in use.
-        config: The run's configuration.
+        config: The run's configuration, settled: see `device.settled`.
         stems: What each slide id's products are called, relative to OUT, without suffix.
         check_lease: Raises LeaseError when another run took the output directory.
         say: Prints a line.
@@ -57,8 +58,13 @@ class Normalization:
 
     @property
     def output(self) -> OutputConfig:
-        """The output settings with `auto` settled for this machine."""
-        return self.config.output.resolved(device())
+        """The output settings."""
+        return self.config.output
+
+    @property
+    def device(self) -> str:
+        """Where the generator runs, as torch names it."""
+        return tasks_device(self.config.executor)
 
     def key(self, slide_id: str, tiles_key: str) -> str:
         """Fingerprint of everything that decides the bytes of a slide's products."""
@@ -66,7 +72,7 @@ class Normalization:
         settings = {
             "output": self.output.model_dump(mode="json", exclude={"threads", "lut_outside"}),
             "jpeg": self.config.jpeg.model_dump(mode="json"),
-            "device": device(),
+            "device": self.device,
             "block_format": blockfile.VERSION,
             "stain": pooled.model_dump(mode="json") if pooled else None,
         }
@@ -79,6 +85,26 @@ class Normalization:
             return self
         output = self.config.output.model_copy(update={"core": recorded["core"]})
         return replace(self, config=self.config.model_copy(update={"output": output}), asked=self)
+
+    def in_memory(self, slide_id: str, made: Callable[[Normalization], Flow]) -> Flow:
+        """What `made` does, in the shape recorded for a slide, or in a smaller one until the device's memory suffices.
+
+        Args:
+            slide_id: Whose flow it is.
+            made: The flow, given what to use in place of this.
+
+        Returns:
+            What the flow returns.
+
+        Raises:
+            DeviceMemoryError: The shape cannot be smaller.
+        """
+        while True:
+            shaped = self.shaped(slide_id)
+            try:
+                return (yield from made(shaped))
+            except DeviceMemoryError as error:
+                shaped.shrink(slide_id, error)
 
     def shrink(self, slide_id: str, error: DeviceMemoryError) -> None:
         """Record half the side of the generator's squares for a slide, so that a rerun gives the same bytes.
@@ -100,7 +126,7 @@ class Normalization:
     def _shape_key(self) -> str:
         """Fingerprint of what the generator's need of memory depends on."""
         output = self.output.model_dump(mode="json")
-        return fingerprint({"output": output, "checkpoint": self.model.digest, "device": device()})
+        return fingerprint({"output": output, "checkpoint": self.model.digest, "device": self.device})
 
     @property
     def remark(self) -> str:
@@ -152,7 +178,7 @@ class Normalization:
             checkpoint=self.model.path,
             digest=self.model.digest,
             output=self.output,
-            device=device(),
+            device=self.device,
             artifact=products.place / "artifact.npz",
             receipt=products.place / "artifact.json",
             key=products.key,
@@ -174,7 +200,7 @@ class Normalization:
             digest=self.model.digest,
             output=self.output,
             jpeg=self.config.jpeg,
-            device=device(),
+            device=self.device,
             artifact=products.place / "artifact.npz",
             out=products.blocks / f"{name}.block",
             receipt=products.blocks / f"{name}.json",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from pipelines.config import RunConfig
+from pipelines.device import settled
 from pipelines.model import Model, chosen_style
 from pipelines.normalization import Normalization
 from pipelines.plans import expected_output
@@ -19,7 +21,7 @@ from pipelines.restain import To, restain_flow
 from pipelines.results import begin, colours_outside, failed_row, finish, finished_row, judged, summarize
 from pipelines.stored import Stored, stored_slides
 from pipelines.workspace import Workspace, product_stems
-from wsi_stain.errors import ConfigError, DeviceMemoryError, LeaseError
+from wsi_stain.errors import ConfigError, LeaseError
 from wsi_stain.executor import Executor, Flow, drive, open_executor
 from wsi_stain.finished import Finished, load_finished, save_finished
 from wsi_stain.inference import standing_block
@@ -90,9 +92,10 @@ def run(request: Request, console: Console) -> int:
     ):
         remove_partials(request.out)
         workspace.mark()
+        config = settled(request.config, executor)
         model, stains = _model(request, workspace), _pooled(found.slides)
-        begin(workspace, [*sources, *map(_unknown, found.damaged)], request.config, model)
-        shared = Normalization(workspace, model, request.config, product_stems(sources), check, progress.say, stains)
+        begin(workspace, [*sources, *map(_unknown, found.damaged)], config, model)
+        shared = Normalization(workspace, model, config, product_stems(sources), check, progress.say, stains)
         flows = {
             source.slide_id: _flow(request.to, slide, source, shared)
             for slide, source in zip(found.slides, sources, strict=True)
@@ -164,19 +167,22 @@ def normalize_flow(
     Returns:
         The slide's row, without pictures.
     """
-    shared = shared.shaped(source.slide_id)
+    flow = partial(_normalize_flow, slide=slide, source=source, started=started, file=file)
+    return (yield from shared.in_memory(source.slide_id, flow))
+
+
+def _normalize_flow(
+    shared: Normalization, slide: TiledSlide, source: SlideSource, started: float, file: Path | None
+) -> Flow:
+    """`normalize_flow` in one shape."""
     products = shared.products(source.slide_id, shared.key(source.slide_id, slide.record.key))
     row = yield from standing_flow(source, shared, products)
     if row is not None:
         return row
     products.forget()
     shared.model.check_colours(slide.record)
-    try:
-        prepared = yield from shared.prepare(slide, source.slide_id, products)
-        receipts = yield from _blocks_flow(slide, source, shared, products)
-    except DeviceMemoryError as error:
-        shared.shrink(source.slide_id, error)
-        return (yield from normalize_flow(slide, source, shared.asked or shared, started, file))
+    prepared = yield from shared.prepare(slide, source.slide_id, products)
+    receipts = yield from _blocks_flow(slide, source, shared, products)
     holes = shared.holes(slide, source, products, receipts)
     shared.check_lease()
     pyramids = yield shared.stitches(slide, products, receipts)

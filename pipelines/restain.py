@@ -10,10 +10,10 @@ import base64
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipelines.config import device
 from pipelines.normalization import Normalization
 from wsi_stain.executor import Flow, Task
 from wsi_stain.journal import fingerprint
@@ -39,6 +39,12 @@ def restain_flow(slide: StoredSlide, source: SlideSource, shared: Normalization,
     Returns:
         The slide's row.
     """
+    flow = partial(_restain_flow, slide=slide, source=source, started=started, images=images)
+    return (yield from shared.in_memory(source.slide_id, flow))
+
+
+def _restain_flow(shared: Normalization, slide: StoredSlide, source: SlideSource, started: float, images: bool) -> Flow:
+    """`restain_flow` in one shape."""
     shared.model.check_colours(slide.record)
     if images:
         placed(slide)  # refused before any work where there are none
@@ -51,12 +57,12 @@ def restain_flow(slide: StoredSlide, source: SlideSource, shared: Normalization,
         checkpoint=shared.model.path,
         digest=shared.model.digest,
         output=shared.output,
-        device=device(),
+        device=shared.device,
         artifact=products.place / "artifact.npz",
     )
     if not stands(store.writer(source.slide_id), task.record.key):
         yield from shared.prepare(slide, source.slide_id, products)
-        yield [Task(begin_restained, task, "begin")]
+        yield [Task(begin_restained, task, "prepare")]  # where the generator may be
         yield [Task(restain_block, replace(task, block=block), "normalize") for block in slide.grid.blocks()]
         shared.check_lease()
         yield [Task(complete_restained, task, "measure")]
@@ -66,7 +72,9 @@ def restain_flow(slide: StoredSlide, source: SlideSource, shared: Normalization,
         outputs.insert(0, shared.workspace.patches / source.relative)
         yield from _images_flow(made, outputs[0], products.place)
     products.tidy()
-    return _row(made, source, [path.relative_to(shared.workspace.out).as_posix() for path in outputs], started)
+    names = [path.relative_to(shared.workspace.out).as_posix() for path in outputs]
+    row = _row(made, source, names, started)
+    return row.model_copy(update={"reason": "; ".join(filter(None, (row.reason, shared.remark)))})
 
 
 def _images_flow(slide: StoredSlide, folder: Path, place: Path) -> Flow:

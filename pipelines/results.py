@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from pipelines.config import RunConfig, device
+from pipelines.config import RunConfig
+from pipelines.device import tasks_device
 from pipelines.model import Model
 from pipelines.products import Products
 from pipelines.progress import tell
@@ -111,7 +112,7 @@ def colours_outside(prepared: Mapping[str, Any], config: OutputConfig) -> str:
 def begin(workspace: Workspace, sources: Sequence[SlideSource], config: RunConfig, model: Model) -> None:
     """Write run.json, before any slide is done, so that a report can be made even if the run is killed.
 
-    The summary of an earlier run goes: from now on it would not be true.
+    `config` is the one that is settled. The summary of an earlier run goes: from now on it would not be true.
     """
     slides = [[printable(source.slide_id), printable(source.relative)] for source in sources]
     write_json(workspace.record, run_facts(config, model) | {"slides": slides})
@@ -143,8 +144,8 @@ def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:
         "version": __version__,
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _VERSIONS},
-        "config": config.model_dump(mode="json") | {"output": config.output.resolved(device()).model_dump(mode="json")},
-        "device": device(),
+        "config": config.model_dump(mode="json"),
+        "device": tasks_device(config.executor),
         "reference": model.reference.model_dump(mode="json"),
         "checkpoint": {"file": model.path.name, "sha256": model.digest},
     }

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.config import RunConfig, device
+from pipelines.config import RunConfig
+from pipelines.device import own_device, settled
 from pipelines.model import Model, chosen_style
 from pipelines.normalization import Normalization
 from pipelines.normalize import collected, normalize_flow, standing_flow
@@ -129,6 +130,7 @@ def run(request: Request, console: Console) -> int:
         tiled_here = [job.source for job in jobs if job.store != workspace.reference]
         refused = unusable(executor, tiled_here, config.tiling, progress)
         model = _model(request, references, workspace, executor, progress)
+        config = settled(config, executor)
         begin(workspace, sources, config, model)
         shared = Normalization(workspace, model, config, product_stems(sources), check, progress.say)
         if not config.stream:
@@ -260,7 +262,8 @@ def _model(
     slides = [store[source.slide_id] for source in references]
     if method != "pix2pix":
         return Model.of_style(chosen_style(method, None, slides), workspace.style)
-    return Model.load(trained(slides, request.config.training, workspace.training, progress, device()))
+    device = own_device(request.config.executor)
+    return Model.load(trained(slides, request.config.training, workspace.training, progress, device))
 
 
 def _jobs(

@@ -13,7 +13,8 @@ from types import FrameType
 
 from rich.console import Console
 
-from pipelines.config import RunConfig, device
+from pipelines.config import RunConfig
+from pipelines.device import own_device
 from pipelines.progress import Progress, tell
 from pipelines.stored import Stored, stored_slides
 from wsi_stain import __version__, replicas
@@ -59,13 +60,14 @@ def show_plan(request: Request, console: Console) -> int:
         tiles = len(good_tiles(slide, training.min_tissue, training.max_pen, training.min_blur))
         tell(console, f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px")
     _tell_damaged(found, console)
-    tell(console, f"{training.images} images an epoch, {training.epochs} epochs, on {device()}")
+    where = own_device(request.config.executor)
+    tell(console, f"{training.images} images an epoch, {training.epochs} epochs, on {where}")
     return 0
 
 
 def run(request: Request, console: Console) -> int:
     """Train, unless the same training was done there before; under torchrun the first process shows and writes."""
-    found, chosen = plan(request), replicas.own_device(device())
+    found, chosen = plan(request), replicas.own_device(own_device(request.config.executor))
     if chosen.startswith("cuda:"):
         import torch
 

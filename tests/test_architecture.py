@@ -36,7 +36,7 @@ wsi_stain.colour_bins
 wsi_stain.colour_memo
 wsi_stain.colour_table
 wsi_stain.csv_file
-wsi_stain.device_memory
+wsi_stain.device_errors
 wsi_stain.dicom
 wsi_stain.dicom_source
 wsi_stain.executor
@@ -180,6 +180,7 @@ pipelines.cli_evaluate
 pipelines.cli_import
 pipelines.config
 pipelines.demo
+pipelines.device
 pipelines.doctor
 pipelines.evaluate
 pipelines.evaluate.cohort

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from wsi_stain.colour_table import apply_table
 from wsi_stain.errors import CheckpointError, NoTissueError, OutputError
 from wsi_stain.generator_output import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.geometry import Mpp, Region, Size, TileIndex, grid_shape
-from wsi_stain.output import IdentityNormalizer, OutputConfig, load_normalizer
+from wsi_stain.output import MAKERS, IdentityNormalizer, Normalizer, OutputConfig, load_normalizer
 from wsi_stain.recolourer import Recolourer, folded
 from wsi_stain.stain import apply_template
 from wsi_stain.table_output import RESIDUAL, TABLE, TILES, LutNormalizer, choose_tiles
@@ -306,6 +308,37 @@ def test_a_normalizer_is_loaded_once_for_a_checkpoint(checkpoint_path: Path) -> 
     assert load_normalizer(OutputConfig(mode="generator"), checkpoint_path) is one
     assert isinstance(load_normalizer(OutputConfig(), checkpoint_path, "cpu"), LutNormalizer)
     assert isinstance(load_normalizer(OutputConfig(mode="guard"), checkpoint_path), GuardNormalizer)
+
+
+def test_threads_that_want_a_normalizer_at_once_load_it_once(
+    checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def slow(checkpoint: Checkpoint, white: tuple[int, int, int], config: OutputConfig, device: str) -> Normalizer:
+        loads.append(device)
+        time.sleep(0.2)
+        return IdentityNormalizer(white)
+
+    monkeypatch.setitem(MAKERS, "generator", slow)
+    with ThreadPoolExecutor(4) as threads:
+        config = OutputConfig(mode="generator")
+        loaded = list(threads.map(lambda _: load_normalizer(config, checkpoint_path), range(4)))
+    assert len(loads) == len(set(map(id, loaded))) == 1
+
+
+def test_another_shape_is_no_second_generator(checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    begin = Recolourer.__init__
+
+    def counted(self: Recolourer, *arguments: Any) -> None:
+        made.append(self)
+        begin(self, *arguments)
+
+    monkeypatch.setattr(Recolourer, "__init__", counted)
+    for core in (512, 768):
+        load_normalizer(OutputConfig(mode="generator", core=core, precision="float16"), checkpoint_path)
+    assert len(made) == 1
 
 
 def test_no_setting_leads_to_the_identity(identity: None, checkpoint_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,8 +21,11 @@ from commands import Run
 from made_checkpoint import untrained
 from made_run import odd_slide
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wsi_stain.output import MAKERS, IdentityNormalizer
+from wsi_stain.pix2pix.generator import Generator
+from wsi_stain.store import TileStore
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,98 @@ def test_where_no_shape_is_small_enough_the_slide_fails(
     assert ended.code == 3
     assert "too little memory for squares of 256 px" in ended.out
     assert "device with more memory" in ended.out
+
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+]
+
+
+class SmallMemory:
+    """Makes of every generator one that computes, and then finds no memory, where a window is wider than 448 px.
+
+    Attributes:
+        wide: What it computed there, as weak references.
+        held: How much of that was still held, at each window that is narrow enough.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.wide: list[weakref.ref[Tensor]] = []
+        self.held: list[int] = []
+        forward = Generator.forward
+
+        def narrow(generator: Generator, x_BCHW: Tensor) -> Tensor:
+            if x_BCHW.shape[-1] > 448:
+                activations_BCHW = generator.down[0](x_BCHW)
+                self.wide.append(weakref.ref(activations_BCHW))
+                raise error.with_traceback(None)
+            self.held.append(sum(reference() is not None for reference in self.wide))
+            return forward(generator, x_BCHW)
+
+        self.forward = narrow
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Nothing goes but what nobody holds."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_when_a_slide_is_begun_again_nothing_is_held_of_the_first_try(
+    stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    memory = SmallMemory(NO_MEMORY[0])
+    monkeypatch.setattr(Generator, "forward", memory.forward)
+    config.write_text(f"output: {{mode: generator, core: 512, threads: {threads}, lut_tiles: 10}}")
+    assert wsi_stain(*command(stored, tmp_path / "out", config)).code == 0
+    assert memory.wide
+    assert not any(memory.held)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=str)
+def test_a_store_is_begun_again_too_whoever_wanted_the_memory(
+    stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    asked, out = tmp_path / "asked", tmp_path / "out"
+    config.write_text("output: {mode: generator, core: 256, lut_tiles: 10}")
+    assert wsi_stain(*command(stored, asked, config), "--to", "store").code == 0
+    monkeypatch.setattr(Generator, "forward", SmallMemory(error).forward)
+    config.write_text("output: {mode: generator, core: 512, lut_tiles: 10}")
+    assert wsi_stain(*command(stored, out, config), "--to", "store").code == 0
+    assert "generated in squares of 256 px for want of memory" in (out / "summary.csv").read_text()
+    expected, found = (TileStore(place / "tiles.zarr")["odd.svs"] for place in (asked, out))
+    assert all(np.array_equal(found.read_tile(tile), expected.read_tile(tile)) for tile in found.tile_indices(0.0))
+
+
+def test_a_generator_that_does_not_fit_into_memory_is_told(
+    stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*arguments: object) -> IdentityNormalizer:
+        raise NO_MEMORY[0].with_traceback(None)
+
+    monkeypatch.setitem(MAKERS, "generator", too_large)
+    ended = wsi_stain(*command(stored, tmp_path / "out", config))
+    assert ended.code == 3
+    assert "too little memory for squares of 256 px" in ended.out
+
+
+def test_a_broken_gpu_ends_a_run_of_one_process(
+    stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
+
+    monkeypatch.setattr(Generator, "forward", broken)
+    ended = wsi_stain(*command(stored, tmp_path / "out", config))
+    assert ended.code == 1
+    assert "The GPU failed" in ended.err and "Run the same command again" in ended.err
 
 
 def test_what_a_killed_run_finished_is_kept_and_told(

@@ -9,14 +9,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dask_processes import ONE_THREAD, Processes, dask_processes
 
+from wsi_stain.device_errors import on_device
 from wsi_stain.errors import ConfigError, WsiStainError
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Task, drive, open_executor
+from wsi_stain.output import OutputConfig
 
 SHORT_S = 2.0
 GPU = ("--nthreads", "2", "--resources", "GPU=2")
@@ -160,6 +163,39 @@ def test_the_task_that_kills_its_workers_fails_and_those_beside_it_do_not(tmp_pa
         results = {result.key: result for result in drive(executor, flows)}
     assert "died again and again" in str(results["killer"].error)
     assert [results[name].error for name in ("innocent", "late")] == [None, None]
+
+
+@dataclass(frozen=True)
+class BreaksOnce:
+    """A task upon which the GPU of the first process that does one is broken, for that process, for good."""
+
+    marker: Path
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+_broken = False
+
+
+@on_device
+def break_once(task: BreaksOnce) -> dict[str, Any]:
+    global _broken
+    if not task.marker.exists():
+        task.marker.touch()
+        _broken = True
+    if _broken:
+        import torch
+
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+    return {"pid": os.getpid()}
+
+
+def test_a_worker_whose_gpu_is_broken_is_replaced(tmp_path: Path) -> None:
+    tasks = [Task(break_once, BreaksOnce(tmp_path / "broken"), "normalize")] * 12
+    with open_executor(ExecutorConfig(workers=1, gpus=1)) as executor:
+        (result,) = drive(executor, {"slide": flow_of(*tasks)})
+    assert result.error is None
+    assert len(result.value) == 12
+    assert len({receipt["pid"] for receipt in result.value}) == 1
 
 
 def test_no_scheduler_is_a_clear_error(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@
     ├── TrainingError       training cannot go on
     │   └── InterruptedTrainingError   it was asked to stop, and can be taken up again
     ├── DeviceMemoryError   the GPU's memory does not suffice
+    ├── BrokenDeviceError   the GPU failed, and this process can use it no more
     └── OutputError         an output that cannot be written or does not hold
         └── LeaseError      another run owns the output directory
 
@@ -80,6 +81,10 @@ class InterruptedTrainingError(TrainingError):
 
 class DeviceMemoryError(WsiStainError):
     """The GPU's memory does not suffice for the shape that was asked for."""
+
+
+class BrokenDeviceError(WsiStainError):
+    """The GPU failed in a way that leaves it useless to this process; another process may use it."""
 
 
 class OutputError(WsiStainError):

@@ -17,7 +17,7 @@ from wsi_stain import journal
 from wsi_stain.artifact import Artifact, load_artifact, save_artifact
 from wsi_stain.block_output import hands, kept_ring, normalized
 from wsi_stain.blockfile import JpegConfig, write_block
-from wsi_stain.device_memory import device_memory
+from wsi_stain.device_errors import on_device
 from wsi_stain.geometry import BlockIndex, block_of, level_sizes
 from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.output import Normalizer, OutputConfig, SampledNormalizer, load_normalizer
@@ -99,6 +99,7 @@ class NormalizeTask:
     zarr: Path | None = None
 
 
+@on_device
 def sample_slide(task: SampleTask) -> dict[str, Any]:
     """Do a `SampleTask`, unless it is done; raises what `prepare_slide` does.
 
@@ -111,11 +112,11 @@ def sample_slide(task: SampleTask) -> dict[str, Any]:
         normalizer = _loaded(task)
         sample: Artifact = {}
         if isinstance(normalizer, SampledNormalizer):
-            with device_memory(task.output.core):
-                sample = normalizer.sample(slide, task.stain or slide.measured_stain(), task.part)
+            sample = normalizer.sample(slide, task.stain or slide.measured_stain(), task.part)
     return _save(task, sample)
 
 
+@on_device
 def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     """Do a `PrepareTask`, unless it is done.
 
@@ -128,6 +129,7 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
         StainError: The slide's stain was not measured.
         CheckpointError: The checkpoint changed, or does not fit the slide.
         DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        BrokenDeviceError: The GPU failed.
         StoreError: The slide is not in the store, or is damaged there.
         SlideError: Its file can no longer be read.
     """
@@ -138,8 +140,7 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
         if task.samples and isinstance(normalizer, SampledNormalizer):
             artifact = normalizer.fit(statistics, [load_artifact(path) for path in task.samples])
         else:
-            with device_memory(task.output.core):
-                artifact = normalizer.prepare(slide, statistics)
+            artifact = normalizer.prepare(slide, statistics)
     details = {name: float(artifact[name]) for name in (RESIDUAL, OUTSIDE) if name in artifact}
     return _save(task, artifact, white=list(normalizer.white), **details)
 
@@ -157,6 +158,7 @@ def _save(task: PrepareTask, artifact: Artifact, **details: Any) -> dict[str, An
     return journal.write_receipt(task.receipt, task.key, task.artifact, **details)
 
 
+@on_device
 def normalize_block(task: NormalizeTask) -> dict[str, Any]:
     """Do a `NormalizeTask`, unless it is done.
 
@@ -171,21 +173,21 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
         DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        BrokenDeviceError: The GPU failed.
         StoreError: The slide is not in the store, or is damaged there.
         SlideError: Its file can no longer be read.
         OutputError: The block file cannot be written, or the artifact cannot be read.
     """
     if done := standing_block(task):
         return done
-    with task.slide() as slide, hands(task.output.threads) as by:
+    with task.slide() as slide, hands(task.output.threads_on(task.device)) as by:
         kept = kept_ring(slide, task.block)[1:-1, 1:-1]
         details = {"block": list(task.block), "tiles": int(kept.sum())}
         if not kept.any():
             return journal.write_receipt(task.receipt, task.key, None, shards={}, holes=[], **details)
         normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
         artifact = load_artifact(task.artifact)
-        with device_memory(task.output.core):
-            made = normalized(slide, task.block, normalizer, artifact, task.output, task.jpeg, by)
+        made = normalized(slide, task.block, normalizer, artifact, task.output, task.jpeg, by)
         write_block(task.out, made.pixels, kept, task.jpeg, made.streams, by.workers.map)
     details["holes"] = [list(tile) for tile in sorted(slide.mended) if block_of(tile) == task.block]
     shards = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -33,6 +34,9 @@ Method = Literal["pix2pix"] | Classic
 Mode = Literal["auto", "generator", "guard", "lut"]
 Rgb8: TypeAlias = tuple[int, int, int]
 
+_GPU_THREADS = 4
+"""As many as a block has bands of 1024 px. What is fastest was not measured."""
+
 
 class OutputConfig(Settings):
     """How slides are normalized, and what becomes of the generated pixels.
@@ -54,8 +58,9 @@ class OutputConfig(Settings):
             near to the truth, but the more, the fewer colours are left that the table was not fitted to.
         lut_outside: Share of the tissue, 0 to 1, with such colours, above which a slide's row and a line say so; two
             real slides have 0.00001.
-        threads: Threads of one task, each with a band of the block: reading, the generator and encoding overlap. The
-            executor starts one process per core, so one thread is enough without a GPU.
+        threads: Threads of one task, each with a band of the block: reading, copies, the generator and encoding
+            overlap. None takes 4 on a GPU, and without one 1, since there the executor starts a process for each core.
+            Neither changes the bytes.
     """
 
     method: Method = "pix2pix"
@@ -68,13 +73,20 @@ class OutputConfig(Settings):
     lut_size: int = Field(default=17, ge=5, le=65)
     lut_tiles: int = Field(default=100, ge=10, le=1000)
     lut_outside: float = Field(default=0.001, ge=0, le=1)
-    threads: int = Field(default=1, ge=1, le=256)
+    threads: int | None = Field(default=None, ge=1, le=256)
 
     def resolved(self, device: str) -> OutputConfig:
         """The same settings with each `auto` replaced by what the device gets: workers must not decide one by one."""
         precision = settled(self.precision, torch.device(device))
-        mode = self.mode if self.mode != "auto" else "generator" if device.startswith("cuda") else "lut"
-        return self.model_copy(update={"mode": mode, "precision": precision})
+        return self.model_copy(update={"mode": self.mode_on(device), "precision": precision})
+
+    def mode_on(self, device: str) -> Mode:
+        """The mode, with `auto` replaced by what the device gets."""
+        return self.mode if self.mode != "auto" else "generator" if device.startswith("cuda") else "lut"
+
+    def threads_on(self, device: str) -> int:
+        """How many threads a task has there."""
+        return self.threads or (_GPU_THREADS if device.startswith("cuda") else 1)
 
     @property
     def name(self) -> str:
@@ -172,8 +184,15 @@ def _lut(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str)
     return _table(_recolourer(checkpoint, config, device), white, config)
 
 
+_RECOLOURERS: dict[tuple[str, str, Precision, bool], Recolourer] = {}
+
+
 def _recolourer(checkpoint: Checkpoint, config: OutputConfig, device: str) -> Recolourer:
-    return Recolourer(checkpoint, device, config.precision, config.compile)
+    """The generator on its device: one for all modes and shapes, so that a smaller shape needs no second."""
+    key = checkpoint.digest, device, config.precision, config.compile
+    if key not in _RECOLOURERS:
+        _RECOLOURERS[key] = Recolourer(checkpoint, device, config.precision, config.compile)
+    return _RECOLOURERS[key]
 
 
 def _table(recolourer: Recolourer, white: Rgb8, config: OutputConfig) -> LutNormalizer:
@@ -199,10 +218,15 @@ def load_normalizer(
         CheckpointError: The file is no such thing, or no longer the one that the run began with.
     """
     digest = digest or file_digest(checkpoint)
-    if config.method != "pix2pix":
-        return _classic(checkpoint, digest)
-    config = config.resolved(device)
-    return _loaded(MAKERS[config.mode], config, checkpoint, device, digest)
+    with _LOADING:
+        if config.method != "pix2pix":
+            return _classic(checkpoint, digest)
+        config = config.resolved(device)
+        return _loaded(MAKERS[config.mode], config, checkpoint, device, digest)
+
+
+_LOADING = Lock()
+"""Threads of a process that want the same normalizer wait for the one that loads it."""
 
 
 @cache

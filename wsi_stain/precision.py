@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+
+from wsi_stain.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -25,6 +27,26 @@ def settled(precision: Precision, device: torch.device) -> Precision:
     else:
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if native else "float32"
+
+
+def look_at_gpu(device: str) -> dict[str, Any]:
+    """What there is to know of this process's GPU, as a task's receipt; it opens a context on the GPU.
+
+    Args:
+        device: As torch names it.
+
+    Returns:
+        precision: What `auto` means there.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"A worker for tasks on a GPU finds none (torch built for CUDA {torch.version.cuda or 'none'})",
+            "Set executor.gpus to 0, or let only workers that have a GPU offer the resource GPU",
+        )
+    return {"precision": settled("auto", torch.device(device))}
 
 
 def default_device() -> str:

@@ -1,7 +1,8 @@
 """A checkpoint's generator at work: fixed shapes, nothing stochastic, and what to do about values that are no numbers.
 
-On a GPU a pass is begun and fetched later: copies from and to pinned memory and the computation are queued on one of
-two streams, so that one pass is copied while the other computes. Knows no files.
+On a GPU a pass is begun and fetched later: copies from and to pinned memory and the computation are queued on the
+thread's stream, one of two. So the passes of one thread follow each other, and those of several threads overlap: one is
+copied while another computes (`output.threads`, `executor.gpu_tasks`). Knows no files.
 
 Shape legend: B batch, H rows, W columns, C channels; h, w what remains of H, W without the halo.
 """

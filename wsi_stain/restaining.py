@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from wsi_stain import journal
 from wsi_stain.artifact import load_artifact
+from wsi_stain.device_errors import on_device
 from wsi_stain.errors import StainError, StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Region, TileIndex, block_region, tiles_of
 from wsi_stain.imports.patches import TABLE as PATCHES
@@ -84,6 +85,7 @@ def stands(writer: SlideWriter, key: str) -> bool:
     return record is not None and record.key == key
 
 
+@on_device
 def begin_restained(task: RestainTask) -> dict[str, Any]:
     """Write everything of a slide but its tiles; returns the receipt: key."""
     writer, key = task.writer, task.record.key
@@ -101,11 +103,14 @@ def begin_restained(task: RestainTask) -> dict[str, Any]:
     return journal.write_receipt(receipt, key, None)
 
 
+@on_device
 def restain_block(task: RestainTask) -> dict[str, Any]:
     """Write the shard of one block; returns its receipt.
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
+        DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        BrokenDeviceError: The GPU failed.
         StoreError: The source store is damaged.
         OutputError: The shard cannot be written.
     """

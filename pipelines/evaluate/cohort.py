@@ -81,7 +81,7 @@ def run(request: Request, console: Console) -> int:
         SlideError: No slide can be judged.
     """
     require_extras()
-    models, references = trained(request.checkpoint, request.modes), _references(request)
+    models, references = trained(request.checkpoint, request.modes, request.config.executor), _references(request)
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
         compared_with = None

@@ -8,10 +8,11 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from pipelines.config import device
+from pipelines.device import tasks_device
 from pipelines.model import Model
 from wsi_stain.errors import ConfigError
 from wsi_stain.evaluation.methods import Method
+from wsi_stain.executor import ExecutorConfig
 from wsi_stain.output import OutputConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.style import Classic, measure_style
@@ -46,8 +47,8 @@ def baselines(references: Sequence[StoredSlide], names: Sequence[str], out: Path
     return methods
 
 
-def trained(checkpoint: Path | None, modes: Sequence[str]) -> list[Method]:
-    """A checkpoint in each of the modes asked for; by default in the one that this machine would run.
+def trained(checkpoint: Path | None, modes: Sequence[str], executor: ExecutorConfig) -> list[Method]:
+    """A checkpoint in each of the modes asked for; by default in the one that a run would take there.
 
     Raises:
         CheckpointError: It is damaged, or none.
@@ -56,12 +57,14 @@ def trained(checkpoint: Path | None, modes: Sequence[str]) -> list[Method]:
     if checkpoint is None:
         return []
     model = Model.load(checkpoint)
-    outputs = [_output(mode) for mode in modes or ["auto"]]
-    return [Method(f"wsi-stain {output.mode}", output, model.path, device()) for output in outputs]
+    device = tasks_device(executor)
+    wanted = [_output(mode) for mode in modes or ["auto"]]
+    outputs = [output.model_copy(update={"mode": output.mode_on(device)}) for output in wanted]
+    return [Method(f"wsi-stain {output.mode}", output, model.path, device) for output in outputs]
 
 
 def _output(mode: str) -> OutputConfig:
     try:
-        return OutputConfig.model_validate({"mode": mode}).resolved(device())
+        return OutputConfig.model_validate({"mode": mode})
     except ValidationError as error:
         raise ConfigError(f"There is no --output {mode}", "Give generator, guard, lut or auto") from error

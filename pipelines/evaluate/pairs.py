@@ -79,7 +79,7 @@ def run(request: Request, console: Console) -> int:
         SlideError: None of them can be compared.
     """
     require_extras()
-    models = trained(request.checkpoint, request.modes)
+    models = trained(request.checkpoint, request.modes, request.config.executor)
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
         pairing = Pairing(request.out / "work", request.config, request.patch_mpp, executor, progress)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from pipelines.config import RunConfig, device
+from pipelines.config import RunConfig
+from pipelines.device import own_device
 from pipelines.evaluate.methods import baselines, require_extras, trained
 from pipelines.evaluate.results import print_scores, tell_files, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
@@ -94,7 +95,7 @@ def run(request: Request, console: Console) -> int:
     """
     require_extras()
     make_network(request.classifier.backbone)
-    models = trained(request.checkpoint, request.modes)
+    models = trained(request.checkpoint, request.modes, request.config.executor)
     own, other = (stored_slides(store).slides for store in (request.train, request.test))
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
@@ -177,7 +178,7 @@ def _tested(
 ) -> dict[str, Auc]:
     """Train a classifier a seed, each on other slides; test all of them on everything."""
     progress.expect("train", request.seeds * request.classifier.epochs)
-    wanted, where = train.labels == positive, device()
+    wanted, where = train.labels == positive, own_device(request.config.executor)
     scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in shown}
     areas = []
     for seed in range(request.seeds):

@@ -17,7 +17,7 @@ class ExecutorConfig(Settings):
             takes one for each core.
         gpus: GPUs of this machine, each of which gets a worker process of its own beside those. The commands
             put all that are found in place of None. With a running scheduler, any number but 0 says that its workers
-            offer GPUs: docs/cluster.md.
+            offer GPUs: docs/cluster.md. With 0 nothing computes on a GPU.
         gpu_tasks: Tasks that one GPU's worker runs at a time, so that the GPU computes while another task reads.
         scheduler: Address of a running Dask scheduler (tcp://... or tls://...), whose workers are used instead.
         scheduler_file: File that such a scheduler wrote with --scheduler-file.

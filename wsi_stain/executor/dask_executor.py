@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wsi_stain.errors import ConfigError, WsiStainError
+from wsi_stain.errors import BrokenDeviceError, ConfigError, WsiStainError
 from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.serial import SerialExecutor
 from wsi_stain.executor.tasks import Pool, Receipt, Task
@@ -261,9 +261,15 @@ def _await_file(file: Path, timeout_s: float) -> None:
 
 
 def _run(function: Callable[[Any], Receipt], argument: Any) -> Receipt | WsiStainError:
-    """Run a task on a worker; errors raised on purpose are results, so that Dask does not retry them."""
+    """Run a task on a worker; errors raised on purpose are results, so that Dask does not retry them.
+
+    Where the worker's GPU is broken its process ends, and Dask runs its tasks elsewhere: the nanny starts another.
+    """
     try:
         return function(argument)
+    except BrokenDeviceError as error:
+        logging.getLogger("distributed.worker").error("this process ends: %s", error)
+        os._exit(1)
     except WsiStainError as error:
         return error
 
@@ -274,8 +280,9 @@ def _as_exception(error: BaseException) -> Exception:
 
 def _killer() -> WsiStainError:
     return WsiStainError(
-        "The worker processes of this task died again and again, with nothing beside it, often for want of memory",
-        "Use workers with more memory and run again: finished work is kept",
+        "The worker processes of this task died again and again, with nothing beside it, often for want of memory or "
+        "of a GPU that failed",
+        "Use workers with more memory, look at the workers' logs, and run again: finished work is kept",
     )
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from contextlib import AbstractContextManager
 from types import TracebackType
 
+from wsi_stain.errors import BrokenDeviceError
 from wsi_stain.executor.tasks import Pool, Receipt, Task
 
 
@@ -24,10 +25,12 @@ class SerialExecutor(AbstractContextManager["SerialExecutor"]):
         self._queue.append((ticket, task))
 
     def completed(self) -> tuple[int, Receipt | Exception]:
-        """Run the oldest queued task."""
+        """Run the oldest queued task; BrokenDeviceError where this process can run no more."""
         ticket, task = self._queue.popleft()
         try:
             return ticket, task.function(task.argument)
+        except BrokenDeviceError:
+            raise
         except Exception as error:
             return ticket, error
 
