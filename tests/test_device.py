@@ -66,7 +66,7 @@ def test_zero_gpus_keep_a_run_off_the_gpu(wsi_stain: Run, tmp_path: Path) -> Non
     assert (record["device"], record["config"]["output"]["mode"]) == ("cpu", "lut")
 
 
-def test_a_worker_that_offers_a_gpu_and_has_none_is_told_before_any_work(tmp_path: Path) -> None:
+def test_a_worker_that_offers_a_gpu_and_has_none_is_told(tmp_path: Path) -> None:
     with dask_processes(tmp_path, ("--nthreads", "1", "--resources", "GPU=1")) as processes:
         asked = {"executor": {"scheduler_file": str(processes.file), "gpus": 1}}
         config = chosen_config("wsi", asked)
