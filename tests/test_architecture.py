@@ -68,6 +68,7 @@ wsi_stain.overlay
 wsi_stain.pix2pix
 wsi_stain.pix2pix.batchnorm
 wsi_stain.pix2pix.discriminator
+wsi_stain.pix2pix.frozen
 wsi_stain.pix2pix.generator
 wsi_stain.pix2pix.initialization
 wsi_stain.pix2pix.optimization
@@ -289,7 +290,9 @@ def test_libraries_stay_in_their_rooms(library: str, allowed: set[str]) -> None:
     assert users <= allowed
 
 
-@pytest.mark.parametrize("module", ["pix2pix.generator", "pix2pix.discriminator", "pix2pix.optimization"])
+@pytest.mark.parametrize(
+    "module", ["pix2pix.generator", "pix2pix.frozen", "pix2pix.discriminator", "pix2pix.optimization"]
+)
 def test_networks_know_neither_slides_nor_files(module: str) -> None:
     known = own_imports(f"wsi_stain.{module}")
     assert {name for name in known if not name.startswith("wsi_stain.pix2pix")} <= {

@@ -25,7 +25,7 @@ from wsi_stain.errors import CheckpointError, NoTissueError, OutputError
 from wsi_stain.generator_output import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.geometry import Mpp, Region, Size, TileIndex, grid_shape
 from wsi_stain.output import MAKERS, IdentityNormalizer, Normalizer, OutputConfig, load_normalizer
-from wsi_stain.recolourer import Recolourer, folded
+from wsi_stain.recolourer import Recolourer
 from wsi_stain.stain import apply_template
 from wsi_stain.table_output import RESIDUAL, TABLE, TILES, LutNormalizer, choose_tiles
 
@@ -177,16 +177,6 @@ def test_generated_is_what_the_untouched_network_gives(
     np.testing.assert_allclose(recolourer.recolour(window, STATISTICS).numpy(), expected, atol=2e-2)
     rounded = recolourer.recolour_rounded(window, STATISTICS)
     assert np.abs(rounded - expected).max() <= 0.53
-
-
-def test_folding_leaves_the_original_and_no_batch_norm(checkpoint_path: Path) -> None:
-    generator = Checkpoint.load(checkpoint_path).generator
-    x = torch.rand(1, 1, 96, 64) * 2 - 1
-    before = generator(x)
-    light = folded(generator)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d | torch.nn.Dropout) for module in light.modules())
-    torch.testing.assert_close(light(x), before, atol=1e-5, rtol=0)
-    torch.testing.assert_close(generator(x), before, atol=0, rtol=0)
 
 
 def test_cores_without_a_needed_tile_are_white(recolourer: Recolourer, painting: Painting) -> None:

@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from wsi_stain.artifact import Tally
 from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import CheckpointError
 from wsi_stain.geometry import ceil_div
-from wsi_stain.pix2pix.generator import Generator, receptive_halo
+from wsi_stain.pix2pix.frozen import FrozenGenerator
+from wsi_stain.pix2pix.generator import receptive_halo
 from wsi_stain.precision import Precision, compute_dtype
 from wsi_stain.reader import BlockReader
 from wsi_stain.stain import StainStatistics, apply_template
@@ -65,7 +65,7 @@ class Recolourer:
         self._template = checkpoint.contract.template
         self._device = torch.device(device)
         self._dtype = compute_dtype(precision, self._device)
-        self._exact = _unbounded(folded(checkpoint.generator))
+        self._exact = FrozenGenerator(checkpoint.generator)
         is_exact = self._dtype == torch.float32
         generator = self._moved(self._exact if is_exact else copy.deepcopy(self._exact), self._dtype)
         self._generator = torch.compile(generator, dynamic=False) if compiled else generator
@@ -185,7 +185,7 @@ class Recolourer:
         template_BHWC: Tensor = apply_template(windows_BHWC, statistics, self._template)
         return template_BHWC
 
-    def _moved(self, generator: Generator, dtype: torch.dtype) -> Generator:
+    def _moved(self, generator: FrozenGenerator, dtype: torch.dtype) -> FrozenGenerator:
         return generator.to(self._device, dtype).to(memory_format=torch.channels_last)
 
     def _stream(self) -> torch.cuda.Stream:
@@ -212,36 +212,6 @@ def _rounded(image_BHWC: Tensor) -> Tensor:
 def _fetched(values: Tensor) -> Tensor:
     """A copy in pinned memory, under way on the present stream."""
     return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
-
-
-def folded(generator: Generator) -> Generator:
-    """A copy of a generator in eval mode with every BatchNorm folded into the convolution before it."""
-    generator = copy.deepcopy(generator).eval().requires_grad_(False)
-    for blocks in (generator.down, generator.up):
-        for place, block in enumerate(blocks):
-            assert isinstance(block, nn.Sequential)
-            blocks[place] = _folded_block(block)
-    return generator
-
-
-def _folded_block(block: nn.Sequential) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for layer in block:
-        if isinstance(layer, nn.BatchNorm2d):
-            before = layers.pop()
-            assert isinstance(before, nn.Conv2d | nn.ConvTranspose2d)
-            layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))
-        if not isinstance(layer, nn.Dropout):
-            layers.append(layer)
-    return nn.Sequential(*layers)
-
-
-def _unbounded(generator: Generator) -> Generator:
-    """The generator without its last tanh, which would make a number of infinity."""
-    last = generator.up[-1]
-    assert isinstance(last, nn.Sequential) and isinstance(last[-1], nn.Tanh)
-    generator.up[-1] = last[:-1]
-    return generator
 
 
 def rounded_up(length: int, step: int) -> int:

@@ -23,6 +23,9 @@ from wsi_stain.settings import Settings
 
 _DROPOUT_BLOCKS = 3
 
+LEAK = 0.2
+"""Slope of the leaky activations below zero."""
+
 
 class GeneratorConfig(Settings):
     """The generator's architecture.
@@ -95,7 +98,7 @@ class Generator(nn.Module):
 def _down_block(config: GeneratorConfig, widths: list[int], level: int) -> nn.Sequential:
     """Halves the image; neither the first nor the innermost block is normalized."""
     channels = widths[level - 1] if level else config.in_channels
-    layers: list[nn.Module] = [nn.LeakyReLU(0.2)] if level else []
+    layers: list[nn.Module] = [nn.LeakyReLU(LEAK)] if level else []
     layers.append(nn.Conv2d(channels, widths[level], 4, stride=2, padding=1, bias=False))
     if 0 < level < config.downs - 1:
         layers.append(nn.BatchNorm2d(widths[level]))

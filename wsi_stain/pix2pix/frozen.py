@@ -1,0 +1,78 @@
+"""A trained generator as it is used: the same function of the template, in fewer steps. It cannot be trained further.
+
+BatchNorm is folded into the convolution before it, dropout is gone, and activations change their tensor in place. A
+nearest-neighbour doubling and the 3x3 convolution after it become one transposed convolution of 4x4: an output pixel
+needs four products instead of nine, since its neighbours are copies of each other, and the doubled image is never made.
+
+Shapes: B batch, C input channels, H and W rows and columns.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu, pad
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from wsi_stain.pix2pix.generator import LEAK, Generator
+
+
+class FrozenGenerator(nn.Module):
+    """A generator in eval mode, without its last tanh, which would make a number of infinity.
+
+    Args:
+        generator: Its weights and BatchNorm statistics are copied.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(_single(block) for block in generator.down)
+        self.up = nn.ModuleList(_single(block) for block in generator.up)
+        self.requires_grad_(False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Colour a template.
+
+        Args:
+            x_BCHW: The template, values in [-1, 1]; H and W are multiples of 2**downs.
+
+        Returns:
+            What `Generator.forward` is the tanh of, (B, 3, H, W).
+        """
+        *outer, innermost = self.down
+        skips: list[Tensor] = []
+        for halve in outer:
+            skips.append(leaky_relu(halve(skips[-1] if skips else x_BCHW), LEAK, inplace=True))
+        y: Tensor = self.up[0](innermost(skips[-1]).relu_())
+        for double in self.up[1:]:
+            y = double(torch.cat((skips.pop(), y), dim=1).relu_())  # of what leaked too: relu takes it away
+        return y
+
+
+def _single(block: nn.Module) -> nn.Module:
+    """The one convolution that a block of the U-Net comes to in eval mode; a copy."""
+    layers = list(copy.deepcopy(block).eval().children())
+    (made,) = (layer for layer in layers if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            made = fuse_conv_bn_eval(made, layer, transpose=isinstance(made, nn.ConvTranspose2d))
+    doubled = any(isinstance(layer, nn.Upsample) for layer in layers)
+    return _doubling(made) if doubled and isinstance(made, nn.Conv2d) else made
+
+
+def _doubling(convolution: nn.Conv2d) -> nn.ConvTranspose2d:
+    """Nearest-neighbour doubling and then a 3x3 convolution with a border of one zero, as one layer.
+
+    The doubling is a transposed convolution of stride 2 whose kernel is 2x2 ones; so is the two together, and each of
+    its 4x4 weights is the sum of the (up to four) 3x3 weights that fall on it.
+    """
+    kernel_IOHW = convolution.weight.transpose(0, 1).flip(-2, -1)
+    corners = itertools.product((0, 1), repeat=2)
+    moved = [pad(kernel_IOHW, (left, 1 - left, top, 1 - top)) for top, left in corners]
+    single = nn.ConvTranspose2d(convolution.in_channels, convolution.out_channels, 4, stride=2, padding=1)
+    single.weight = nn.Parameter(torch.stack(moved).sum(0))
+    single.bias = convolution.bias
+    return single
