@@ -29,6 +29,15 @@ def test_the_same_function_to_the_very_border(upsample: str, downs: int) -> None
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("crop", [1, 2, 3, 7, 8, 13, 16, 24, 31])
+@pytest.mark.parametrize("downs", [2, 3, 4])
+def test_a_crop_is_a_part_of_the_whole(crop: int, downs: int) -> None:
+    frozen, x = FrozenGenerator(made("resize", downs=downs).double()), template().double()
+    with torch.inference_mode():
+        expected, found = frozen(x)[..., crop:-crop, crop:-crop], frozen(x, crop)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("upsample", ["deconv", "resize"])
 def test_neither_the_original_nor_the_template_is_changed(upsample: str) -> None:
     generator = made(upsample, downs=3).train()

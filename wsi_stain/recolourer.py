@@ -161,7 +161,7 @@ class Recolourer:
         windows_BHWC: Tensor,
         statistics: StainStatistics,
         crop: int,
-        generator: Callable[[Tensor], Tensor] | None = None,
+        generator: Callable[[Tensor, int], Tensor] | None = None,
         dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(B, h, w, 3) float32, 0 to 255, and whether all of it are numbers, on the device."""
@@ -171,10 +171,10 @@ class Recolourer:
         with torch.inference_mode():
             if self._device.type == "cuda":
                 with _LAUNCHING, deterministic:
-                    y_BCHW = (generator or self._generator)(x_BCHW)
+                    y_BCHW = (generator or self._generator)(x_BCHW, crop)
             else:
-                y_BCHW = (generator or self._generator)(x_BCHW)
-            inner_BHWC = y_BCHW[:, :, crop:-crop, crop:-crop].permute(0, 2, 3, 1).float()
+                y_BCHW = (generator or self._generator)(x_BCHW, crop)
+            inner_BHWC = y_BCHW.permute(0, 2, 3, 1).float()
             sound = torch.isfinite(inner_BHWC.sum())  # one value that is no number makes the sum none
             return (inner_BHWC.tanh() + 1) * 127.5, sound
 

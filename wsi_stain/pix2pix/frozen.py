@@ -33,23 +33,35 @@ class FrozenGenerator(nn.Module):
         self.up = nn.ModuleList(_single(block) for block in generator.up)
         self.requires_grad_(False)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Colour a template.
+    def forward(self, x_BCHW: Tensor, crop: int = 0) -> Tensor:
+        """Colour a template, within torch.inference_mode.
+
+        The way up computes of each grid what the wanted part needs: itself and one pixel around it.
 
         Args:
             x_BCHW: The template, values in [-1, 1]; H and W are multiples of 2**downs.
+            crop: What is not wanted of the result on each side, px.
 
         Returns:
-            What `Generator.forward` is the tanh of, (B, 3, H, W).
+            What `Generator.forward` is the tanh of, (B, 3, H - 2 crop, W - 2 crop).
         """
+        cuts = [crop, *(max((crop >> level) - 1, 0) for level in range(1, len(self.down) + 1))]
         *outer, innermost = self.down
         skips: list[Tensor] = []
         for halve in outer:
             skips.append(leaky_relu(halve(skips[-1] if skips else x_BCHW), LEAK, inplace=True))
-        y: Tensor = self.up[0](innermost(skips[-1]).relu_())
-        for double in self.up[1:]:
-            y = double(torch.cat((skips.pop(), y), dim=1).relu_())  # of what leaked too: relu takes it away
+        y = _inner(innermost(skips[-1]), cuts[-1]).relu_()
+        for level, double in zip(reversed(range(len(self.down))), self.up, strict=True):
+            y = _inner(double(y), cuts[level] - 2 * cuts[level + 1])
+            if skips:
+                skip = _inner(skips.pop(), cuts[level])
+                y = torch.cat((skip, y), dim=1).relu_()  # of what leaked too: relu takes it away
         return y
+
+
+def _inner(image_BCHW: Tensor, cut: int) -> Tensor:
+    height, width = image_BCHW.shape[-2:]
+    return image_BCHW[..., cut : height - cut, cut : width - cut]
 
 
 def _single(block: nn.Module) -> nn.Module:
