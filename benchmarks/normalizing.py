@@ -90,11 +90,11 @@ def pass_windows(task: Bare) -> dict[str, Any]:
     shape = task.output.batch, channels.in_channels, side, side
     windows = torch.rand(shape, device=task.device).to(dtype, memory_format=torch.channels_last)
     with torch.inference_mode():
-        generator(windows)
+        generator(windows, recolourer.halo)
         _synchronized(task.device)
         started = time.perf_counter(), time.process_time()
         for _window in range(task.windows):
-            generator(windows)
+            generator(windows, recolourer.halo)
         _synchronized(task.device)
     ended = time.perf_counter(), time.process_time()
     megapixels = task.windows * task.output.batch * side**2 / 1e6

@@ -176,7 +176,7 @@ class Recolourer:
                 y_BCHW = (generator or self._generator)(x_BCHW, crop)
             inner_BHWC = y_BCHW.permute(0, 2, 3, 1).float()
             sound = torch.isfinite(inner_BHWC.sum())  # one value that is no number makes the sum none
-            return (inner_BHWC.tanh() + 1) * 127.5, sound
+            return inner_BHWC.tanh_().add_(1).mul_(127.5), sound
 
     def _make_template(self, windows_BHWC: Tensor, statistics: StainStatistics) -> Tensor:
         """The generator's input, (B, H, W, C) float32, on the device; on a CPU numpy is the faster."""
@@ -205,8 +205,9 @@ def _nothing() -> None:
 
 
 def _rounded(image_BHWC: Tensor) -> Tensor:
-    """Float values, 0 to 255, as uint8."""
-    return (image_BHWC + 0.5).clamp_(0, 255).to(torch.uint8).contiguous()
+    """Float values, 0 to 255, as uint8; they are used up."""
+    with torch.inference_mode():
+        return image_BHWC.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
 def _fetched(values: Tensor) -> Tensor:
