@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_stain.output import MAKERS, IdentityNormalizer
-from wsi_stain.pix2pix.generator import Generator
+from wsi_stain.pix2pix.frozen import FrozenGenerator
 from wsi_stain.store import TileStore
 
 
@@ -142,15 +142,15 @@ class SmallMemory:
     def __init__(self, error: Exception) -> None:
         self.wide: list[weakref.ref[Tensor]] = []
         self.held: list[int] = []
-        forward = Generator.forward
+        forward = FrozenGenerator.forward
 
-        def narrow(generator: Generator, x_BCHW: Tensor) -> Tensor:
+        def narrow(generator: FrozenGenerator, x_BCHW: Tensor, crop: int = 0) -> Tensor:
             if x_BCHW.shape[-1] > 448:
                 activations_BCHW = generator.down[0](x_BCHW)
                 self.wide.append(weakref.ref(activations_BCHW))
                 raise error.with_traceback(None)
             self.held.append(sum(reference() is not None for reference in self.wide))
-            return forward(generator, x_BCHW)
+            return forward(generator, x_BCHW, crop)
 
         self.forward = narrow
 
@@ -169,7 +169,7 @@ def test_when_a_slide_is_begun_again_nothing_is_held_of_the_first_try(
     stored: Stored, config: Path, wsi_stain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     memory = SmallMemory(NO_MEMORY[0])
-    monkeypatch.setattr(Generator, "forward", memory.forward)
+    monkeypatch.setattr(FrozenGenerator, "forward", memory.forward)
     config.write_text(f"output: {{mode: generator, core: 512, threads: {threads}, lut_tiles: 10}}")
     assert wsi_stain(*command(stored, tmp_path / "out", config)).code == 0
     assert memory.wide
@@ -183,7 +183,7 @@ def test_a_store_is_begun_again_too_whoever_wanted_the_memory(
     asked, out = tmp_path / "asked", tmp_path / "out"
     config.write_text("output: {mode: generator, core: 256, lut_tiles: 10}")
     assert wsi_stain(*command(stored, asked, config), "--to", "store").code == 0
-    monkeypatch.setattr(Generator, "forward", SmallMemory(error).forward)
+    monkeypatch.setattr(FrozenGenerator, "forward", SmallMemory(error).forward)
     config.write_text("output: {mode: generator, core: 512, lut_tiles: 10}")
     assert wsi_stain(*command(stored, out, config), "--to", "store").code == 0
     assert "generated in squares of 256 px for want of memory" in (out / "summary.csv").read_text()
@@ -209,7 +209,7 @@ def test_a_broken_gpu_ends_a_run_of_one_process(
     def broken(*arguments: object) -> Tensor:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
 
-    monkeypatch.setattr(Generator, "forward", broken)
+    monkeypatch.setattr(FrozenGenerator, "forward", broken)
     ended = wsi_stain(*command(stored, tmp_path / "out", config))
     assert ended.code == 1
     assert "The GPU failed" in ended.err and "Run the same command again" in ended.err
