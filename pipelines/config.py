@@ -83,6 +83,9 @@ def chosen_config(
         name: As for `load_config`, or None for the default.
         overrides: As for `load_config`.
         say: Told which default was taken, and why.
+
+    Raises:
+        ConfigError: As `load_config`; or more GPUs are asked for than there are.
     """
     gpus = gpu_count()
     if name is None:
@@ -90,6 +93,11 @@ def chosen_config(
         say(f"configuration: {name} ({'a GPU was found' if gpus else 'no GPU was found'})")
     config = load_config(name, overrides)
     if config.executor.gpus is not None:
+        if gpus and config.executor.gpus > gpus and not config.executor.is_remote:
+            raise ConfigError(
+                f"executor.gpus is {config.executor.gpus}, this machine shows {gpus}",
+                "Give fewer, or look at CUDA_VISIBLE_DEVICES",
+            )
         return config
     return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": gpus})})
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import torch
 from rich.console import Console
 
 from pipelines.config import RunConfig
@@ -69,8 +70,6 @@ def run(request: Request, console: Console) -> int:
     """Train, unless the same training was done there before; under torchrun the first process shows and writes."""
     found, chosen = plan(request), replicas.own_device(own_device(request.config.executor))
     if chosen.startswith("cuda:"):
-        import torch
-
         torch.cuda.set_device(chosen)
     with replicas.joined(chosen):
         chief = replicas.rank() == 0
@@ -121,6 +120,8 @@ def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, pr
     replicas.wait_for_all()
     with stop_on_signals() as should_stop:
         train(config, slides, out, _shown_by(progress), device, should_stop)
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()  # in a run this process lives on, and its workers want the memory
     if chief:
         write_receipt(receipt, key, checkpoint)
     return checkpoint

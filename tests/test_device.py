@@ -55,6 +55,13 @@ def test_with_a_gpu(gpus: int | None, scheduler: str | None, expected: str) -> N
 
 
 @pytest.mark.usefixtures("with_gpu")
+def test_more_gpus_than_there_are_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gpus is 2, this machine shows 1"):
+        chosen_config("wsi", {"executor": {"gpus": 2}})
+    assert chosen_config("wsi", {"executor": {"gpus": 2, "scheduler": REMOTE}}).executor.gpus == 2
+
+
+@pytest.mark.usefixtures("with_gpu")
 def test_zero_gpus_keep_a_run_off_the_gpu(wsi_stain: Run, tmp_path: Path) -> None:
     store_slide(tmp_path / "store", "a", painted(Size(600, 500)), mpp=0.5)
     config = tmp_path / "c.yaml"
