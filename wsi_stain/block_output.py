@@ -6,8 +6,8 @@ on no band, so the bytes are the same.
 
 Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), 60 MB
 for reading, the coarser levels and the encoded tiles, and for each thread a pass of the generator. With the `small`
-configuration (16 channels) that is 370 MB with one thread in bfloat16 and 560 MB in float32, beside the loaded
-generator; each further thread takes 210 or 420 MB. Where passes are blended, 200 MB more and a larger halo.
+configuration (16 channels) that is 240 MB with one thread in bfloat16 and 280 MB in float32, beside the loaded
+generator; each further thread takes 140 or 220 MB. Where passes are blended, 200 MB more and a larger halo.
 """
 
 from __future__ import annotations
