@@ -6,8 +6,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.nn.functional import conv2d, interpolate
 
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig, receptive_halo
+from wsi_stain.pix2pix.generator import Generator, GeneratorConfig, ResizeConvolution, receptive_halo
 
 PUBLISHED = {  # (downs, input channels): parameters at ngf=64
     (8, 1): 54_411_907,
@@ -44,6 +45,18 @@ def test_shape_and_range_on_an_image_that_is_not_square(upsample: str) -> None:
     assert rgb.shape == (2, 3, 40, 72)
     assert rgb.abs().max() <= 1
     assert rgb.std() > 1e-3
+
+
+def test_resizing_and_convolving_in_one_has_the_same_result_and_gradients() -> None:
+    torch.manual_seed(1)
+    layer, x = ResizeConvolution(5, 4, bias=True).double(), torch.randn(2, 5, 6, 9, dtype=torch.float64)
+    doubled = interpolate(x.requires_grad_(), scale_factor=2, mode="nearest")
+    expected = conv2d(doubled, layer.weight, layer.bias, padding=1)
+    found, weigh = layer(x), torch.randn(2, 4, 12, 18, dtype=torch.float64)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    wanted = [x, *layer.parameters()]
+    gradients = [torch.autograd.grad((made * weigh).sum(), wanted) for made in (expected, found)]
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-11, rtol=0)
 
 
 def test_side_that_is_no_multiple_is_refused() -> None:

@@ -1,9 +1,10 @@
 """A checkpoint's generator as an ONNX file, for programs without torch; how templates are made it does not know.
 
 The file takes `template`, (batch, C, H, W), and gives `rgb`, (batch, 3, H, W), both float32 in [-1, 1], as
-`Generator.forward` does in eval mode: BatchNorm with its trained statistics, no dropout. Batch is free; H and W are
-multiples of 2**downs. Its metadata holds the contract as JSON, `wsi_stain`, and the checkpoint's SHA-256,
-`wsi_stain_checkpoint`. The same checkpoint and versions of torch and onnxscript give the same bytes.
+`Generator.forward` does in eval mode: without dropout, and with BatchNorm's trained statistics within the convolutions.
+Batch is free; H and W are multiples of 2**downs. Its metadata holds the contract as JSON, `wsi_stain`, and the
+checkpoint's SHA-256, `wsi_stain_checkpoint`. The same checkpoint and versions of torch and onnxscript give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.export import Dim
 
 from wsi_stain.checkpoint import Checkpoint
 from wsi_stain.errors import ConfigError, OutputError
 from wsi_stain.journal import atomic_write
+from wsi_stain.pix2pix.frozen import FrozenGenerator
 from wsi_stain.pix2pix.generator import Generator
 
 _TOLERANCE = 1e-4  # of values in [-1, 1], where a grey level is 0.0078
@@ -60,11 +63,12 @@ def export(checkpoint: Checkpoint, path: Path) -> float:
 
 def _model(generator: Generator) -> Any:
     """The network as onnx.ModelProto, without the exporter's notes, which hold paths of this machine."""
+    network = nn.Sequential(FrozenGenerator(generator), nn.Tanh()).eval()
     step = 2**generator.config.downs
     free = {0: Dim("batch"), 2: step * Dim("h"), 3: step * Dim("w")}
     names: dict[str, Any] = {"input_names": ["template"], "output_names": ["rgb"], "dynamic_shapes": (free,)}
     example_BCHW = torch.zeros(2, generator.config.in_channels, 2 * step, 3 * step)  # sizes of 1 would stay fixed
-    program: Any = torch.onnx.export(generator, (example_BCHW,), dynamo=True, verbose=False, **names)
+    program: Any = torch.onnx.export(network, (example_BCHW,), dynamo=True, verbose=False, **names)
     model = program.model_proto  # made anew each time it is asked for
     graph = model.graph
     for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):

@@ -1,8 +1,6 @@
 """A trained generator as it is used: the same function of the template, in fewer steps. It cannot be trained further.
 
-BatchNorm is folded into the convolution before it, dropout is gone, and activations change their tensor in place. A
-nearest-neighbour doubling and the 3x3 convolution after it become one transposed convolution of 4x4: an output pixel
-needs four products instead of nine, since its neighbours are copies of each other, and the doubled image is never made.
+BatchNorm is folded into the convolution before it, dropout is gone, and activations change their tensor in place.
 
 Shapes: B batch, C input channels, H and W rows and columns.
 """
@@ -10,14 +8,13 @@ Shapes: B batch, C input channels, H and W rows and columns.
 from __future__ import annotations
 
 import copy
-import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, pad
+from torch.nn.functional import leaky_relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wsi_stain.pix2pix.generator import LEAK, Generator
+from wsi_stain.pix2pix.generator import LEAK, Generator, ResizeConvolution
 
 
 class FrozenGenerator(nn.Module):
@@ -71,20 +68,11 @@ def _single(block: nn.Module) -> nn.Module:
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
             made = fuse_conv_bn_eval(made, layer, transpose=isinstance(made, nn.ConvTranspose2d))
-    doubled = any(isinstance(layer, nn.Upsample) for layer in layers)
-    return _doubling(made) if doubled and isinstance(made, nn.Conv2d) else made
+    return _transposed(made) if isinstance(made, ResizeConvolution) else made
 
 
-def _doubling(convolution: nn.Conv2d) -> nn.ConvTranspose2d:
-    """Nearest-neighbour doubling and then a 3x3 convolution with a border of one zero, as one layer.
-
-    The doubling is a transposed convolution of stride 2 whose kernel is 2x2 ones; so is the two together, and each of
-    its 4x4 weights is the sum of the (up to four) 3x3 weights that fall on it.
-    """
-    kernel_IOHW = convolution.weight.transpose(0, 1).flip(-2, -1)
-    corners = itertools.product((0, 1), repeat=2)
-    moved = [pad(kernel_IOHW, (left, 1 - left, top, 1 - top)) for top, left in corners]
-    single = nn.ConvTranspose2d(convolution.in_channels, convolution.out_channels, 4, stride=2, padding=1)
-    single.weight = nn.Parameter(torch.stack(moved).sum(0))
-    single.bias = convolution.bias
-    return single
+def _transposed(convolution: ResizeConvolution) -> nn.ConvTranspose2d:
+    """What a doubling and its convolution are together, its kernel worked out once and for all."""
+    made = nn.ConvTranspose2d(convolution.in_channels, convolution.out_channels, 4, stride=2, padding=1)
+    made.weight, made.bias = nn.Parameter(convolution.kernel()), convolution.bias
+    return made

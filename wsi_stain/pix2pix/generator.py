@@ -12,11 +12,13 @@ Shapes: B batch, C input channels, H and W rows and columns.
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import conv_transpose2d, pad
 
 from wsi_stain.pix2pix.initialization import initialize
 from wsi_stain.settings import Settings
@@ -110,15 +112,45 @@ def _up_block(config: GeneratorConfig, widths: list[int], level: int) -> nn.Sequ
     depth = config.downs - 1 - level  # 0 is the innermost
     channels = widths[level] * (2 if depth else 1)
     if not level:
-        return nn.Sequential(nn.ReLU(), *_doubling(config, channels, 3, bias=True), nn.Tanh())
+        return nn.Sequential(nn.ReLU(), _doubling(config, channels, 3, bias=True), nn.Tanh())
     wide = widths[level - 1]
-    layers = [nn.ReLU(), *_doubling(config, channels, wide, bias=False), nn.BatchNorm2d(wide)]
+    layers = [nn.ReLU(), _doubling(config, channels, wide, bias=False), nn.BatchNorm2d(wide)]
     if 0 < depth <= _DROPOUT_BLOCKS and config.dropout:
         layers.append(nn.Dropout(config.dropout))
     return nn.Sequential(*layers)
 
 
-def _doubling(config: GeneratorConfig, channels: int, out: int, bias: bool) -> list[nn.Module]:
+def _doubling(config: GeneratorConfig, channels: int, out: int, bias: bool) -> nn.Module:
     if config.upsample == "resize":
-        return [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(channels, out, 3, padding=1, bias=bias)]
-    return [nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1, bias=bias)]
+        return ResizeConvolution(channels, out, bias)
+    return nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1, bias=bias)
+
+
+class ResizeConvolution(nn.Conv2d):
+    """Nearest-neighbour doubling, then a 3x3 convolution with a border of one zero.
+
+    It is computed as one transposed convolution: an output pixel needs four products instead of nine, since its
+    neighbours are copies of each other, and the doubled image is never made.
+
+    Args:
+        channels: Of the input.
+        out: Channels of the output.
+        bias: Whether each of them has one.
+    """
+
+    def __init__(self, channels: int, out: int, bias: bool) -> None:
+        super().__init__(channels, out, 3, padding=1, bias=bias)
+
+    def kernel(self) -> Tensor:
+        """That of the transposed convolution of stride 2, (channels, out, 4, 4).
+
+        The doubling is such a convolution too, with 2x2 ones. So each weight of the two together is the sum of the (up
+        to four) 3x3 weights that fall on it.
+        """
+        kernel_IOHW = self.weight.transpose(0, 1).flip(-2, -1)
+        corners = itertools.product((0, 1), repeat=2)
+        return torch.stack([pad(kernel_IOHW, (left, 1 - left, top, 1 - top)) for top, left in corners]).sum(0)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, out, 2 H, 2 W)."""
+        return conv_transpose2d(x_BCHW, self.kernel(), self.bias, stride=2, padding=1)
