@@ -59,7 +59,7 @@ app.add_typer(evaluate, name="evaluate")
 
 @app.callback(invoke_without_command=True)
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; give it before the command.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if version:
@@ -135,7 +135,7 @@ def tile(
 def train(
     stores: Annotated[
         list[str],
-        typer.Argument(metavar="STORE...", help=f"Tile stores of the reference laboratory's slides: {STORE}."),
+        typer.Argument(metavar="STORE", help=f"Tile stores of the reference laboratory's slides ({STORE})."),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", callback=absolute, help="Directory for checkpoint, metrics and panels.")
@@ -158,7 +158,7 @@ def normalize(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help=f"Tile store, {STORE}; or slides, read directly; or with --patch-mpp a directory of patches.",
+            help=f"A tile store ({STORE}); slides, read directly; or with --patch-mpp a directory of patches.",
         ),
     ],
     out: Out,
@@ -167,11 +167,11 @@ def normalize(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option("--reference", "-r", help=f"For a classical method: the reference's tile store, {STORE}."),
+        typer.Option("--reference", "-r", help=f"For a classical method: the reference's tile store ({STORE})."),
     ] = None,
     to: To = None,
     patch_mpp: Annotated[
-        float | None, typer.Option(help="SOURCE holds PNG, JPEG or TIFF patches of this resolution, um per px.")
+        float | None, typer.Option(help="SOURCE holds patches (PNG, JPEG, TIFF) of this resolution, um per px.")
     ] = None,
     labels: Annotated[bool, typer.Option(help="A patch's folder is its label; else it is its slide.")] = True,
     config: Config = None,
@@ -183,7 +183,7 @@ def normalize(
     scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Normalize stored slides, slides or patches with a trained checkpoint, or by a classical method."""
+    """Normalize tiled slides, slide files or patches with a trained checkpoint, or by a classical method."""
     from pipelines import normalize as pipeline
     from pipelines import normalize_any
     from pipelines.config import chosen_config
@@ -199,7 +199,8 @@ def normalize(
 @app.command()
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(callback=absolute, help="Checkpoint (safetensors) made by train or run.")
+        Path,
+        typer.Argument(metavar="CHECKPOINT", callback=absolute, help="Checkpoint (safetensors) made by train or run."),
     ],
     model: Annotated[Path, typer.Argument(callback=absolute, metavar="MODEL.onnx", help="File to write.")],
 ) -> None:
@@ -219,7 +220,7 @@ def inspect(
     workers: Workers = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file too, for programs.")] = None,
 ) -> None:
-    """Show what is known of slides: size, levels, mpp and its origin, tissue, tiles, bytes, time."""
+    """Show what is known of slides: size, levels, resolution and its origin, tissue, tiles, bytes, time."""
     from pipelines import inspect as pipeline
     from pipelines.config import chosen_config
 
@@ -230,10 +231,10 @@ def inspect(
 
 @app.command()
 def verify(
-    out: Annotated[Path, typer.Argument(callback=absolute, help="Output directory of a run.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", callback=absolute, help="Output directory of a run.")],
     slides: Annotated[
         list[Path] | None,
-        typer.Option("--slides", help="Where the run's slides are now, if they moved: as for run; repeatable."),
+        typer.Option("--slides", help="Where the run's slides are now, if they moved; repeatable."),
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -250,7 +251,9 @@ def verify(
 
 
 @app.command()
-def report(out: Annotated[Path, typer.Argument(callback=absolute, help="Output directory of a run.")]) -> None:
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", callback=absolute, help="Output directory of a run.")],
+) -> None:
     """Make OUT/report/index.html again from what a run left, finished or not. Needs no slides."""
     from pipelines import report as pipeline
 
@@ -263,7 +266,7 @@ def view(
         Path, typer.Argument(metavar="OUT|SLIDE", callback=absolute, help="Output directory of a run, or any slide.")
     ],
     other: Annotated[
-        Path | None, typer.Argument(metavar="[OTHER]", callback=absolute, help="A slide to show beside it.")
+        Path | None, typer.Argument(metavar="OTHER", callback=absolute, help="A slide to show beside it.")
     ] = None,
     port: Port = None,
     browser: OpenBrowser = True,
@@ -277,7 +280,7 @@ def view(
 
 @app.command()
 def doctor(
-    directory: Annotated[Path, typer.Argument(help="Where outputs would go.")] = Path("."),
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where outputs would go.")] = Path("."),
 ) -> None:
     """Check this machine: versions, OpenSlide, codecs, GPU, memory, disk."""
     from pipelines import doctor as pipeline

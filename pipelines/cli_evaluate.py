@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.options import STORE, MppOption, SlideMpp, Workers, absolute, console, overrides_of
+from pipelines.options import STORE, SlideMpp, Workers, absolute, console, overrides_of
 from wsi_stain.place import as_place
 
 evaluate = typer.Typer(
@@ -19,14 +19,20 @@ Checkpoint = Annotated[
 ]
 Modes = Annotated[
     list[str] | None,
-    typer.Option("--output", help="What becomes of its pixels: generator, guard, lut; repeatable. [default: auto]"),
+    typer.Option(
+        "--output",
+        show_default="auto: generator on a GPU, else lut",
+        help="What becomes of its pixels: generator, guard, lut; repeatable.",
+    ),
 ]
 Baselines = Annotated[
     list[str] | None,
-    typer.Option("--baseline", help="Only these of reinhard, macenko, vahadane; repeatable. [default: all]"),
+    typer.Option(
+        "--baseline", show_default="all three", help="Compare only these of reinhard, macenko, vahadane; repeatable."
+    ),
 ]
 Reference = Annotated[
-    str | None, typer.Option("--reference", "-r", help=f"Tile store of the reference's slides: {STORE}.")
+    str | None, typer.Option("--reference", "-r", help=f"Tile store of the reference's slides ({STORE}).")
 ]
 Results = Annotated[
     Path, typer.Option("--out", "-o", callback=absolute, help="Directory for tables, figures and pictures.")
@@ -38,13 +44,19 @@ def pairs(
     source: Annotated[
         Path,
         typer.Argument(
-            callback=absolute, exists=True, help="Slides, patches (PNG, JPEG) or a tile store of one laboratory."
+            metavar="SOURCE",
+            callback=absolute,
+            exists=True,
+            help="Slides, patches (PNG, JPEG) or a tile store of one laboratory.",
         ),
     ],
     truth: Annotated[
         Path,
         typer.Argument(
-            callback=absolute, exists=True, help="The same tissue of the reference, registered, same names."
+            metavar="TRUTH",
+            callback=absolute,
+            exists=True,
+            help="The same tissue in the reference's look, registered, under the same names.",
         ),
     ],
     out: Results,
@@ -58,7 +70,12 @@ def pairs(
         ),
     ] = None,
     reference: Reference = None,
-    mpp: MppOption = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option(
+            "--mpp", help="Resolution of patches, um per px, which do not say it; slides are resampled to it."
+        ),
+    ] = None,
     slide_mpp: SlideMpp = None,
     workers: Workers = None,
 ) -> None:
@@ -99,14 +116,15 @@ def cohort(
 @evaluate.command()
 def transfer(
     train: Annotated[
-        str, typer.Argument(help=f"Labelled tile store to train on, the reference laboratory's: {STORE}.")
+        str,
+        typer.Argument(metavar="TRAIN", help=f"Labelled tile store to train on, the reference laboratory's ({STORE})."),
     ],
-    test: Annotated[str, typer.Argument(help="Labelled tile store of the other laboratory.")],
+    test: Annotated[str, typer.Argument(metavar="TEST", help="Labelled tile store of the other laboratory.")],
     out: Results,
     checkpoint: Checkpoint = None,
     output: Modes = None,
     baseline: Baselines = None,
-    positive: Annotated[str | None, typer.Option(help="The label to find. [default: of two the last]")] = None,
+    positive: Annotated[str | None, typer.Option(show_default="of two the last", help="The label to find.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Classifiers to train, each with its own split.")] = 3,
     patches: Annotated[int, typer.Option(min=1, help="Most patches of a slide.")] = 1000,
     backbone: Annotated[str, typer.Option(help="A network of torchvision; it starts from nothing.")] = "resnet18",

@@ -48,12 +48,17 @@ def idc(
 
 @patches.command()
 def pcam(
-    files: Annotated[list[Path], typer.Argument(callback=absolute, help="Files camelyonpatch_level_2_split_*_x.h5.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", callback=absolute, help="Files camelyonpatch_level_2_split_*_x.h5.")
+    ],
     store: Store,
     meta: Annotated[
-        Path | None, typer.Option(callback=absolute, help="Metadata of one file. [default: _meta.csv beside it]")
+        Path | None,
+        typer.Option(callback=absolute, show_default="_meta.csv beside it", help="Metadata of one file."),
     ] = None,
-    mpp: Annotated[float | None, typer.Option(help="Resolution, um per px. [default: 0.972, as published]")] = None,
+    mpp: Annotated[
+        float | None, typer.Option(show_default="0.972, as published", help="Resolution, um per px.")
+    ] = None,
     config: Config = None,
     workers: Workers = None,
     scheduler: Scheduler = None,

@@ -20,7 +20,10 @@ STORE = "a directory, or s3://bucket/prefix"
 
 Slides = Annotated[
     list[Path],
-    typer.Argument(help="Slides: files, directories (searched recursively), globs, or a CSV with a column 'slide'."),
+    typer.Argument(
+        metavar="SLIDES",
+        help="Slides: files, directories (searched recursively), globs, or a CSV with a column 'slide'.",
+    ),
 ]
 Out = Annotated[
     Path,
@@ -30,17 +33,21 @@ Store = Annotated[
     Path, typer.Option("--store", "-s", callback=absolute, help="Tile store to write (a Zarr directory).")
 ]
 PatchDirectory = Annotated[
-    Path, typer.Argument(callback=absolute, exists=True, file_okay=False, help="Directory of the data set.")
+    Path,
+    typer.Argument(metavar="DIR", callback=absolute, exists=True, file_okay=False, help="Directory of the data set."),
 ]
 PatchMpp = Annotated[float, typer.Option("--mpp", help="Resolution of the patches, um per px: the files do not say.")]
 Config = Annotated[
     str | None,
     typer.Option(
-        "--config", "-c", help="YAML file, or a shipped one by name: small, wsi, paper, seed. [default: by device]"
+        "--config",
+        "-c",
+        show_default="wsi with a GPU, else small",
+        help="YAML file, or a shipped one by name: small, wsi, paper, seed.",
     ),
 ]
 MppOption = Annotated[
-    float | None, typer.Option("--mpp", help="Resample slides to this resolution, um per px. [default: their own]")
+    float | None, typer.Option("--mpp", show_default="their own", help="Resample slides to this resolution, um per px.")
 ]
 SlideMpp = Annotated[
     float | None,
@@ -48,18 +55,26 @@ SlideMpp = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option("--output", help="What becomes of generated pixels: generator, guard, lut, or auto. [default: auto]"),
+    typer.Option(
+        "--output",
+        show_default="auto: generator on a GPU, else lut",
+        help="What becomes of generated pixels: generator (as they are), guard (the smooth part of their change), or "
+        "lut (one colour table a slide).",
+    ),
 ]
 Method = Annotated[
     str | None,
     typer.Option(
-        "--method", help="pix2pix, or a classical one at slide level: reinhard, macenko, vahadane. [default: pix2pix]"
+        "--method",
+        show_default="pix2pix",
+        help="pix2pix, or a classical one at slide level: reinhard, macenko, vahadane.",
     ),
 ]
 To = Annotated[
     Literal["pyramids", "store", "images"] | None,
     typer.Option(
-        help="What to make: pyramids, a tile store, or pictures. [default: pictures of patches, else pyramids]"
+        show_default="images of patches, else pyramids",
+        help="What to make: pyramids, a tile store, or pictures of patches.",
     ),
 ]
 Formats = Annotated[
@@ -67,11 +82,13 @@ Formats = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="What to make of each slide: ome-tiff, ome-zarr (lossless), or dicom; repeatable. [default: ome-tiff]",
+        show_default="ome-tiff",
+        help="What to make of each slide: ome-tiff, ome-zarr (lossless), or dicom; repeatable.",
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", "-j", min=0, help="Worker processes; 0 for none. [default: one a core]")
+    int | None,
+    typer.Option("--workers", "-j", min=0, show_default="one a core", help="Worker processes on CPUs; 0 for none."),
 ]
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler, tcp://host:port or tls://...")
@@ -83,7 +100,7 @@ SchedulerFile = Annotated[
 Codec = Annotated[
     str | None,
     typer.Option(
-        "--codec", help="How tiles are stored: lossless, or jpeg (a seventh of the size). [default: lossless]"
+        "--codec", show_default="lossless", help="How tiles are stored: lossless, or jpeg (a seventh of the size)."
     ),
 ]
 Masks = Annotated[
@@ -100,7 +117,8 @@ Overlay = Annotated[
     typer.Option(callback=absolute, help="Directory for a picture a slide: tissue, kept and suspect tiles, ink."),
 ]
 Port = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Port; 0 for any. [default: 8765, or the next that is free]")
+    int | None,
+    typer.Option(min=0, max=65535, show_default="8765, or the next that is free", help="Port; 0 for any."),
 ]
 Host = Annotated[str, typer.Option(help="Address to serve on; any but loopback lets the network see the slides.")]
 OpenBrowser = Annotated[

@@ -9,17 +9,22 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
 import pytest
 from commands import TINY, Run
 from made_checkpoint import untrained
+from rich.markup import render
 from s3_server import s3_endpoint, upload
 from skimage.color import rgb2lab
 from tiled_slides import SMALL, paint, write
+from typer.main import get_command
 
+from pipelines.cli import app
 from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore
 from wsi_stain.synthetic import LABORATORIES, Cohort, stain_tissue, write_cohort, write_slide
@@ -293,6 +298,19 @@ def test_doctor_tells_versions_and_place(wsi_stain: Run, tmp_path: Path) -> None
 def test_version_and_help(wsi_stain: Run) -> None:
     assert wsi_stain("--version").out.startswith("wsi-stain 0")
     assert "--reference" in wsi_stain("run", "--help").out
+
+
+def test_help_shows_every_word_of_its_texts() -> None:
+    """What stands in square brackets, such as a default, would be taken for markup and left out."""
+
+    def texts(command: Any) -> Iterator[str]:
+        yield from (text for text in (command.help, *(getattr(each, "help", "") for each in command.params)) if text)
+        for part in getattr(command, "commands", {}).values():
+            yield from texts(part)
+
+    found = list(texts(get_command(app)))
+    assert len(found) > 100
+    assert [text for text in found if render(text).plain != text] == []
 
 
 # Bad input: a clear error with a remedy, an exit code, nothing else lost.

@@ -118,9 +118,10 @@ class Checkpoint:
         if all(own / limit <= side <= own * limit for side in mpp):
             return
         remedy = (
-            f"Resample the slide with --mpp {own:g}"
+            f"Resample the slide: --mpp {own:g} of run or tile"
             if mpp.mean < own
-            else f"Use --mpp {own:g} if it was scanned as finely, else a checkpoint for about {mpp.mean:.3g} um/px"
+            else f"Take --mpp {own:g} with run or tile if it was scanned as finely, else a checkpoint for about "
+            f"{mpp.mean:.3g} um/px"
         )
         raise CheckpointError(
             f"The checkpoint works at {own:g} um/px (within {self.contract.mpp_tolerance:.0%}), "
