@@ -1,6 +1,6 @@
 """The `report` command: the page of a run, made from what the run left on disk. Needs no slide and no checkpoint.
 
-Also after a crash: run.json lists the slides once a run has a checkpoint, and each finished slide has its row.
+Also after a crash, as far as `left` finds rows.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
+from pipelines.left import AGAIN, rows_left, run_record, summary_rows
 from pipelines.progress import tell
 from pipelines.workspace import Workspace
 from wsi_stain.errors import OutputError, WsiStainError
 from wsi_stain.finished import load_finished
-from wsi_stain.journal import read_json
 from wsi_stain.report import (
     RunRecord,
     SlideRow,
-    read_rows,
     read_training,
     reference_histogram,
     write_report,
@@ -30,9 +29,6 @@ from wsi_stain.report import (
 )
 from wsi_stain.stain import StainStatistics
 from wsi_stain.store import TileStore
-
-_SLIDES = TypeAdapter(list[tuple[str, str]])
-_AGAIN = "Run the same command again: what is finished stays"
 
 
 def run(out: Path, console: Console) -> int:
@@ -78,9 +74,8 @@ class _Left:
 
 
 def _left(workspace: Workspace) -> _Left:
-    record = read_json(workspace.record)
-    record = record if isinstance(record, dict) else {}
-    rows = _rows(workspace, record)
+    record = run_record(workspace)
+    rows = rows_left(workspace, record)
     return _Left(record, rows, list(_notes(workspace, record, rows)))
 
 
@@ -104,48 +99,6 @@ def _write(workspace: Workspace, left: _Left) -> Path:
             notes=left.notes,
         ),
     )
-
-
-def _rows(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:
-    """A row for each slide, without pictures: as the summary has them if the run ended, else as far as it came."""
-    ended = {row.slide_id: row for row in _summary(workspace) or []}
-    listed = _listed(record) or {slide_id: row.slide for slide_id, row in ended.items()} or _found(workspace)
-    return [_row(workspace, slide_id, name, ended) for slide_id, name in listed.items()]
-
-
-def _listed(record: Mapping[str, Any]) -> dict[str, str]:
-    """The slides of the run by id, as `results.begin` wrote them."""
-    try:
-        return dict(_SLIDES.validate_python(record.get("slides", [])))
-    except ValidationError:
-        return {}
-
-
-def _row(workspace: Workspace, slide_id: str, name: str, ended: Mapping[str, SlideRow]) -> SlideRow:
-    told = ended.get(slide_id)
-    if told and not told.output:
-        return told
-    if finished := load_finished(workspace.slide(slide_id)):
-        return finished.row.without_pictures()
-    missing = SlideRow(
-        slide=name, slide_id=slide_id, status="unfinished", reason="The run ended before the slide", remedy=_AGAIN
-    )
-    return told or missing
-
-
-def _summary(workspace: Workspace) -> list[SlideRow] | None:
-    """The rows of summary.csv; None where it cannot be read."""
-    try:
-        return read_rows(workspace.summary) if workspace.summary.exists() else []
-    except (OutputError, ValidationError):
-        return None
-
-
-def _found(workspace: Workspace) -> dict[str, str]:
-    """Slides that were finished, where no list of them is left: id and name."""
-    places = sorted((workspace.out / "work" / "slides").glob("*/row.json"))
-    finished = [load_finished(place.parent) for place in places]
-    return {found.row.slide_id: found.row.slide for found in finished if found}
 
 
 def _reference(record: Mapping[str, Any]) -> StainStatistics | None:
@@ -172,8 +125,9 @@ def _notes(workspace: Workspace, record: Mapping[str, Any], rows: Sequence[Slide
         yield "There is no run.json: the run ended before it had a checkpoint. Its slides and settings are unknown."
     elif not workspace.summary.exists():
         unfinished = sum(row.status == "unfinished" for row in rows)
-        yield f"The run did not end: {unfinished} of {len(rows)} slides are unfinished. {_AGAIN}."
-    if _summary(workspace) is None:
+        told = f"{unfinished} of {len(rows)} slides are not finished" if unfinished else "only its summary is missing"
+        yield f"The run did not end: {told}. {AGAIN}."
+    if summary_rows(workspace) is None:
         yield "summary.csv is damaged, or of another version: which slides failed, and why, is unknown."
     lost = sum(bool(row.output) and row.size is None for row in rows)  # the summary alone knows of them
     if lost:

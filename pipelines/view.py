@@ -10,12 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipelines.left import rows_left, run_record, summary_rows
 from pipelines.products import SUFFIXES
 from pipelines.progress import tell
 from pipelines.workspace import Workspace
 from wsi_stain.errors import ConfigError, SlideError
 from wsi_stain.finished import load_finished
-from wsi_stain.report import SlideRow, read_rows
+from wsi_stain.report import SlideRow
 from wsi_stain.slides import find_slides
 from wsi_stain.viewer.cases import Case, Picture, described
 from wsi_stain.viewer.server import ViewServer
@@ -53,8 +54,9 @@ def plan(request: Request) -> list[Case]:
         pictures = Picture("before", before), Picture("after", after)
         return [_openable(Case(f"{before.name} and {after.name}", pictures))]
     workspace = Workspace(request.subject)
-    if workspace.summary.exists():
-        return [_case(workspace, row) for row in read_rows(workspace.summary)]
+    if workspace.summary.exists() or workspace.record.exists():
+        rows = summary_rows(workspace) or rows_left(workspace, run_record(workspace))
+        return [_case(workspace, row) for row in rows]
     cases = [Case(slide.relative, (Picture("", slide.path, slide.mpp),)) for slide in find_slides([request.subject])]
     return [_openable(case) for case in cases] if len(cases) == 1 else cases
 

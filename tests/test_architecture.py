@@ -194,6 +194,7 @@ pipelines.evaluate.transfer
 pipelines.export
 pipelines.import_patches
 pipelines.inspect
+pipelines.left
 pipelines.model
 pipelines.normalization
 pipelines.normalize

@@ -47,13 +47,19 @@ def page(workspace: Workspace) -> Page:
 def test_a_killed_run_shows_what_is_finished_and_says_what_is_not(crashed: Workspace, wsi_stain: Run) -> None:
     ended = wsi_stain("report", crashed.out)
     assert ended.code == 0
-    assert "The run did not end: 2 of 3 slides are unfinished." in ended.out
+    assert "The run did not end: 2 of 3 slides are not finished." in ended.out
     told = page(crashed)
     assert "3 slides 1 done 2 unfinished" in told.text
     assert "a.svs unfinished The run ended before the slide Run the same command again" in told.text
-    assert "The run did not end: 2 of 3 slides are unfinished." in told.text
+    assert "The run did not end: 2 of 3 slides are not finished." in told.text
     assert [article["data-name"] for article in told.all("article")] == ["b.svs"]
     assert "white, R G B 243 241 245 243 241 245 243 241 245" in told.text
+
+
+def test_a_run_that_was_killed_after_its_last_slide_lacks_its_summary(crashed: Workspace, wsi_stain: Run) -> None:
+    for name in "ac":
+        finish_slide(crashed, name)
+    assert "The run did not end: only its summary is missing." in wsi_stain("report", crashed.out).out
 
 
 def test_the_summary_of_a_run_that_ended_says_what_failed(crashed: Workspace, wsi_stain: Run) -> None:

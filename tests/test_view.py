@@ -31,6 +31,7 @@ from viewed import Viewer, made_out, pyramid, viewing
 from pipelines.view import Request, plan
 from wsi_stain import jpeg_tiles
 from wsi_stain.errors import ConfigError, UnreadableError
+from wsi_stain.journal import write_json
 from wsi_stain.report import SlideRow
 from wsi_stain.viewer import tiles as viewer_tiles
 from wsi_stain.viewer.cases import Case, Picture, described
@@ -332,6 +333,18 @@ def test_of_a_record_that_cannot_be_read_the_pyramid_is_shown_and_the_source_sai
     (tmp_path / "work" / "slides" / "a" / "row.json").write_text("{}")
     (case,) = plan(Request(tmp_path))
     assert [picture.label for picture in case.pictures] == ["normalized"] and "not known" in case.note
+
+
+def test_a_run_that_did_not_end_shows_what_is_finished(tmp_path: Path) -> None:
+    source = pyramid(tmp_path / "a.svs", GRAY, 0.25)
+    row = SlideRow(slide="a.svs", slide_id="a", status="done", output="slides/a.ome.tif")
+    out = made_out(tmp_path / "out", [(row, source, shrink(GRAY, 2))], 0.5)
+    (out / "summary.csv").unlink()
+    write_json(out / "run.json", {"slides": [["a", "a.svs"], ["b", "b.svs"]]})
+    one, other = plan(Request(out))
+    assert [picture.label for picture in one.pictures] == ["source", "normalized"]
+    assert (other.name, other.status, other.pictures) == ("b.svs", "unfinished", ())
+    assert "Run the same command again" in other.note
 
 
 def test_a_port_that_is_taken(wsi_stain: Run, tmp_path: Path) -> None:
