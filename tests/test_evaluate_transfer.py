@@ -14,7 +14,7 @@ from made_store import painted, store_slide
 from patch_files import cut, imported, save
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluate.transfer import OWN, split
+from pipelines.evaluate.transfer import OWN, shown_by_all, split
 from wsi_stain.artifact import load_artifact
 from wsi_stain.errors import ConfigError
 from wsi_stain.evaluation.auc import auc, compared
@@ -22,6 +22,7 @@ from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_net
 from wsi_stain.evaluation.labelled import PIXELS, labelled_regions
 from wsi_stain.geometry import Size
 from wsi_stain.imports.images import find_folders
+from wsi_stain.journal import file_digest
 from wsi_stain.store import TileStore
 from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue
 
@@ -96,7 +97,25 @@ def test_a_checkpoint_is_compared_in_each_mode(tmp_path: Path, wsi_stain: Run) -
         for name in ("untouched", "macenko", *modes)
     ]
     assert len({pixels.tobytes() for pixels in shown}) == len(shown), "a method shows what another does"
-    assert (out / "transfer.json").exists() and (out / "transfer.png").exists()
+    record = json.loads((out / "transfer.json").read_text())
+    assert (record["train"]["store"], record["test"]["store"]) == ("train.zarr", "test.zarr")
+    assert record["checkpoint"]["sha256"] == file_digest(tmp_path / "made.safetensors")
+    assert [(slide["side"], slide["slide"]) for slide in record["slides"]] == [
+        *(("train", f"train__s{number}") for number in range(3)),
+        *(("test", f"test__s{number}") for number in range(2)),
+    ]
+    assert {(slide["patches"], slide["positive"]) for slide in record["slides"]} == {(36, 18)}
+    assert (out / "transfer.png").exists()
+
+
+def test_slides_that_no_two_methods_share_are_told(tmp_path: Path) -> None:
+    slides = [store_slide(tmp_path / "plain.zarr", name, painted(Size(300, 300))) for name in "ab"]
+    both = {slide.slide_id: tmp_path for slide in slides}
+    one, other = ({name: tmp_path} for name in both)
+    assert shown_by_all(slides, {"untouched": both, "macenko": one}) == slides[:1]
+    with pytest.raises(ConfigError, match="None of the 2 slides to test on is shown by all of untouched, macenko, m"):
+        shown_by_all(slides, {"untouched": both, "macenko": one, "m": other})
+    assert shown_by_all(slides, {"untouched": {}}) == []  # without labels: told where patches are loaded
 
 
 def test_a_checkpoint_of_another_resolution_leaves_the_other_rows(tmp_path: Path, wsi_stain: Run) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipelines.config import RunConfig
 from pipelines.evaluate.methods import baselines, require_extras, trained
-from pipelines.evaluate.results import print_scores, tell_files, write_record, write_scores
+from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
 from pipelines.progress import Progress
 from pipelines.stored import stored_slides
@@ -95,7 +95,7 @@ def run(request: Request, console: Console) -> int:
         receipts = receipts_of(executor, named, progress)
     if not receipts:
         raise SlideError(f"None of the {len(tasks)} slides could be judged", "See the reasons above")
-    _leave(request, list(receipts.values()), console)
+    _leave(request, references, list(receipts.values()), console)
     return 0 if len(receipts) == len(tasks) else 3
 
 
@@ -147,12 +147,17 @@ def _pyramid(out: Path, row: dict[str, str]) -> Path:
     )
 
 
-def _leave(request: Request, receipts: Sequence[Receipt], console: Console) -> None:
+def _leave(request: Request, references: Sequence[StoredSlide], receipts: Sequence[Receipt], console: Console) -> None:
     rows, out = summarized(receipts), request.out
     slides = [{"slide": receipt["name"], "methods": receipt["scores"]} for receipt in receipts]
     print_scores(rows, HEADINGS, console)
     write_scores(out / "cohort.csv", rows)
-    write_record(out / "cohort.json", rows, {"cohort": request.cohort.name}, slides)
+    facts = {
+        "cohort": request.cohort.name,
+        "reference": [slide.record.relative for slide in references],
+        "checkpoint": checkpoint_facts(request.checkpoint),
+    }
+    write_record(out / "cohort.json", rows, facts, slides)
     panels = {
         title: {
             name: [s["scores"][name][score] for s in receipts if score in s["scores"].get(name, {})] for name in rows

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from pipelines.config import RunConfig
 from pipelines.evaluate.methods import baselines, require_extras, trained
 from pipelines.evaluate.pairing import Pair, Pairing
-from pipelines.evaluate.results import print_scores, tell_files, write_record, write_scores
+from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
 from pipelines.progress import Progress
 from pipelines.stored import stored_slides
@@ -93,7 +92,7 @@ def run(request: Request, console: Console) -> int:
         )
     for receipt in receipts.values():
         _warn_of_shift(receipt, console)
-    _leave(request, list(receipts.values()), console)
+    _leave(request, references, list(receipts.values()), console)
     return 0 if len(receipts) == len(pairs) else 3
 
 
@@ -124,13 +123,18 @@ def _warn_of_shift(receipt: Receipt, console: Console) -> None:
         console.print(f"warning: {receipt['name']}: the two {found}; register them", markup=False, highlight=False)
 
 
-def _leave(request: Request, receipts: Sequence[Receipt], console: Console) -> None:
+def _leave(request: Request, references: Sequence[StoredSlide], receipts: Sequence[Receipt], console: Console) -> None:
     rows, out = summarized(receipts), request.out
     slides = [
         {"slide": receipt["name"], "shift_px": receipt["shift_px"], "methods": summarized([receipt])}
         for receipt in receipts
     ]
-    facts: dict[str, Any] = {"source": request.source.name, "truth": request.truth.name}
+    facts = {
+        "source": request.source.name,
+        "truth": request.truth.name,
+        "reference": [slide.record.relative for slide in references],
+        "checkpoint": checkpoint_facts(request.checkpoint),
+    }
     print_scores(rows, HEADINGS, console)
     write_scores(out / "pairs.csv", rows)
     write_record(out / "pairs.json", rows, facts, slides)

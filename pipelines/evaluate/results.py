@@ -13,7 +13,7 @@ from pipelines.progress import tell
 from pipelines.tables import Column, print_table
 from wsi_stain import __version__
 from wsi_stain.csv_file import write_table
-from wsi_stain.journal import write_json
+from wsi_stain.journal import file_digest, write_json
 
 Rows = Mapping[str, Mapping[str, float]]
 """By method, its scores by name."""
@@ -44,6 +44,11 @@ def write_scores(path: Path, rows: Rows) -> None:
 def write_record(path: Path, rows: Rows, facts: Mapping[str, Any], slides: Sequence[Mapping[str, Any]]) -> None:
     """Write everything as JSON: what was compared, the scores, and those of each slide."""
     write_json(path, {"version": __version__, **facts, "methods": _plain(rows), "slides": _plain(slides)})
+
+
+def checkpoint_facts(path: Path | None) -> dict[str, str] | None:
+    """Which checkpoint was compared, by name and SHA-256; None where there was none."""
+    return {"file": path.name, "sha256": file_digest(path)} if path else None
 
 
 def tell_files(out: Path, console: Console) -> None:

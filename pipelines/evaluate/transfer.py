@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from rich.console import Console
 from pipelines.config import RunConfig
 from pipelines.device import own_device
 from pipelines.evaluate.methods import baselines, require_extras, trained
-from pipelines.evaluate.results import print_scores, tell_files, write_record, write_scores
+from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
 from pipelines.progress import Progress
 from pipelines.stored import stored_slides
@@ -77,10 +77,18 @@ class Request:
 
 
 class Labelled(NamedTuple):
-    """Patches of several slides, (n, side, side, 3), their labels, and whose they are: a patient's, or a slide's."""
+    """Patches of several slides.
+
+    Attributes:
+        pixels: RGB, (n, side, side, 3).
+        labels: (n,).
+        slides: (n,), which slide each is of.
+        groups: (n,), whose it is: a patient's, or where none is known a slide's.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.str_]
+    slides: NDArray[np.str_]
     groups: NDArray[np.str_]
 
 
@@ -103,7 +111,7 @@ def run(request: Request, console: Console) -> int:
         learnt = _loaded(_files(request, own, None, executor, progress), own)
         files = {_name(method): _files(request, other, method, executor, progress) for method in methods}
         rows = _with_slides(files, progress)
-        usable = [slide for slide in other if all(slide.slide_id in made for made in rows.values())]
+        usable = shown_by_all(other, rows)
         shown = {name: _loaded(made, usable) for name, made in rows.items()}
         positive = _positive(request, learnt, shown[UNTOUCHED])
         results = _tested(request, learnt, shown, positive, progress)
@@ -141,14 +149,30 @@ def _with_slides(files: Mapping[str, Mapping[str, Path]], progress: Progress) ->
     return {name: made for name, made in files.items() if made or name == UNTOUCHED}
 
 
+def shown_by_all(slides: Sequence[StoredSlide], rows: Mapping[str, Mapping[str, Path]]) -> list[StoredSlide]:
+    """The slides that every method shows, so that all are judged on the same ones.
+
+    Raises:
+        ConfigError: Each of those that have labelled patches is missing from some method.
+    """
+    shown = [slide for slide in slides if all(slide.slide_id in made for made in rows.values())]
+    if rows[UNTOUCHED] and not shown:
+        raise ConfigError(
+            f"None of the {len(slides)} slides to test on is shown by all of {', '.join(rows)}",
+            "See the reasons above; compare fewer methods: --baseline, --output, or no --checkpoint",
+        )
+    return shown
+
+
 def _loaded(files: Mapping[str, Path], slides: Sequence[StoredSlide]) -> Labelled:
     chosen = [slide for slide in slides if slide.slide_id in files]
     if not chosen:
         raise ConfigError("No slide has labelled patches", "Import some: wsi-stain import idc|pcam|images")
     arrays = [load_artifact(files[slide.slide_id]) for slide in chosen]
-    groups = [np.full(len(each[LABELS]), _group(slide)) for slide, each in zip(chosen, arrays, strict=True)]
+    counts = [len(each[LABELS]) for each in arrays]
     pixels, labels = (np.concatenate([each[name] for each in arrays]) for name in (PIXELS, LABELS))
-    return Labelled(pixels, labels, np.concatenate(groups))
+    ids, groups = np.repeat([[slide.slide_id, _group(slide)] for slide in chosen], counts, axis=0).T
+    return Labelled(pixels, labels, ids, groups)
 
 
 def _name(method: Method | None) -> str:
@@ -216,11 +240,33 @@ def _leave(
     request: Request, results: Mapping[str, Auc], positive: str, sides: Mapping[str, Labelled], console: Console
 ) -> None:
     rows, out = {name: found._asdict() for name, found in results.items()}, request.out
-    facts = {name: {"patches": len(each.labels), "groups": len(set(each.groups))} for name, each in sides.items()}
-    settings = {"classifier": request.classifier.model_dump(mode="json"), "seeds": request.seeds, "positive": positive}
+    stores = {"train": request.train, "test": request.test}
+    facts = {
+        "checkpoint": checkpoint_facts(request.checkpoint),
+        "classifier": request.classifier.model_dump(mode="json"),
+        "seeds": request.seeds,
+        "positive": positive,
+    } | {
+        name: {"store": stores[name].name, "patches": len(each.labels), "groups": len(set(each.groups))}
+        for name, each in sides.items()
+    }
+    slides = [found for name, each in sides.items() for found in _slides(name, each, positive)]
     print_scores(rows, HEADINGS, console)
     write_scores(out / "transfer.csv", rows)
-    write_record(out / "transfer.json", rows, {**facts, **settings}, [])
+    write_record(out / "transfer.json", rows, facts, slides)
     intervals = {name: (found.auc, found.low, found.high) for name, found in results.items()}
     write_intervals(out / "transfer.png", "AUC on the other laboratory, 95 % by slide", intervals)
     tell_files(out, console)
+
+
+def _slides(side: str, labelled: Labelled, positive: str) -> Iterator[dict[str, Any]]:
+    """What each slide gave."""
+    for slide in dict.fromkeys(labelled.slides.tolist()):
+        own = labelled.slides == slide
+        yield {
+            "slide": slide,
+            "side": side,
+            "group": str(labelled.groups[own][0]),
+            "patches": int(own.sum()),
+            "positive": int((labelled.labels[own] == positive).sum()),
+        }
