@@ -46,6 +46,21 @@ def test_points_stand_where_their_ticks_are() -> None:
     assert found.drawn[0].dots[0][1] == found.bottom and found.drawn[0].dots[1][1] == found.top
 
 
+@pytest.mark.parametrize(("last", "labels"), [(1, "012"), (3, "123"), (12, ["5", "10"])])
+def test_what_is_counted_has_whole_ticks(last: int, labels: list[str]) -> None:
+    found = chart("t", "epoch", "y", [Series("a", "after", [(n, n) for n in range(1, last + 1)])], counts=True)
+    assert found is not None
+    assert [tick.label for tick in found.x_ticks] == list(labels)
+    assert all(found.left <= tick.at <= found.right for tick in found.x_ticks)
+
+
+def test_ticks_of_an_axis_have_as_many_decimals() -> None:
+    found = chart("t", "x", "y", [Series("a", "after", [(0, 1.0003), (1, 1.0011)])], covers=(0.99, 1.01))
+    assert found is not None
+    assert [tick.label for tick in found.y_ticks] == ["0.990", "0.995", "1.000", "1.005", "1.010"]
+    assert [tick.label for tick in found.x_ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+
+
 def test_what_is_not_finite_is_left_out() -> None:
     assert chart("t", "x", "y", [Series("a", "after", [(0.0, float("nan"))])]) is None
     found = made(Series("a", "after", [(0, 0), (1, float("inf")), (2, 2)]))

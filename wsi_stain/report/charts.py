@@ -95,7 +95,7 @@ class Chart:
 
 
 def chart(
-    title: str, x: str, y: str, series: Iterable[Series], x_range: Point | None = None, y_from: float | None = None
+    title: str, x: str, y: str, series: Iterable[Series], counts: bool = False, covers: Sequence[float] = ()
 ) -> Chart | None:
     """Lay series out.
 
@@ -104,8 +104,8 @@ def chart(
         x: The horizontal axis's name.
         y: The vertical axis's name.
         series: What to draw, the lowest first.
-        x_range: Ends of the horizontal axis; by default those of the values.
-        y_from: Lower end of the vertical axis; by default the smallest value.
+        counts: Whether the horizontal axis counts something: it ends where the values do, and its ticks are whole.
+        covers: What the vertical axis covers whatever the values are.
 
     Returns:
         The chart; None where there is no finite value.
@@ -118,11 +118,11 @@ def chart(
     if not kept:
         return None
     xs, ys = zip(*(point for found in kept for point in found.points), strict=True)
-    x_low, x_high = x_range or (min(xs), max(xs))
-    x_ticks = ticks(x_low, x_high)
-    y_ticks = ticks(min(ys) if y_from is None else y_from, max(ys))
-    if x_range is None:
-        x_low, x_high = x_ticks[0], x_ticks[-1]
+    heights = (*ys, *covers)
+    x_ticks, y_ticks = ticks(min(xs), max(xs), 1.0 if counts else 0.0), ticks(min(heights), max(heights))
+    x_low, x_high = x_ticks[0], x_ticks[-1]
+    if counts and min(xs) < max(xs):
+        x_low, x_high = min(xs), max(xs)
     across = _Scale(x_low, x_high, _LEFT, WIDTH - _RIGHT)
     down = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP)
     drawn = [_drawn(found, [(across(px), down(py)) for px, py in found.points], down(y_ticks[0])) for found in kept]
@@ -131,21 +131,36 @@ def chart(
         x,
         y,
         drawn,
-        [Tick(across(at), f"{at:g}") for at in x_ticks if x_low <= at <= x_high],
-        [Tick(down(at), f"{at:g}") for at in y_ticks],
+        [Tick(across(at), label) for at, label in zip(x_ticks, _labels(x_ticks), strict=True) if x_low <= at <= x_high],
+        [Tick(down(at), label) for at, label in zip(y_ticks, _labels(y_ticks), strict=True)],
     )
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from at most `low` to at least `high`, two to six of them, a step of 1, 2 or 5 times 10^k apart."""
+def ticks(low: float, high: float, least: float = 0.0) -> list[float]:
+    """Round numbers from at most `low` to at least `high`, two to seven, a step of 1, 2 or 5 times 10^k apart.
+
+    Args:
+        low: The smallest value.
+        high: The largest.
+        least: The smallest step, itself such a number.
+    """
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-3):
         margin = max(abs(low) * 0.1, 1e-3)
         low, high = low - margin, high + margin
     rough = (high - low) / _MOST_TICKS
     power = 10.0 ** floor(log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    step = max(least, next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9)))
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def _labels(at: Sequence[float]) -> list[str]:
+    """What ticks say: all with as many decimals as the step between them needs."""
+    step = at[1] - at[0]
+    if not 1e-4 <= step < 1e6:
+        return [f"{value:g}" for value in at]
+    decimals = max(0, -floor(log10(step) + 1e-9))
+    return [f"{value:.{decimals}f}" for value in at]
 
 
 class _Scale:

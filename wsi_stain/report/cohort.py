@@ -21,6 +21,9 @@ _LEVELS = {
 _GAINS = {"gain of hematoxylin": "h_nuclei", "gain of eosin": "e_stroma"}
 _SHARE_X, _SHARE_Y = "share of red in the stain's OD, %", "share of blue, %"
 _OD, _OD_Y = "luminance OD (natural log), 0 is glass", "% of pixels"
+_SEAMS = (0.99, 1.01)
+"""Seam scores that are shown at least: so that differences of a thousandth look as small as they are."""
+
 _MOST_ARROWS = 40
 
 
@@ -45,7 +48,7 @@ def colour_charts(
         chart("Eosin", _SHARE_X, _SHARE_Y, _vectors(rows, reference, 1)),
         chart("Optical density before", _OD, _OD_Y, before),
         chart("Optical density after", _OD, _OD_Y, after),
-        chart("Seam score", "slides, by score", "1 is perfect", _seams(rows)),
+        chart("Seam score", "slides, by score", "1 is perfect", _seams(rows), counts=True, covers=_SEAMS),
     ]
     return [made for made in found if made]
 
@@ -59,7 +62,7 @@ def od_chart(row: SlideRow, reference: StainStatistics | None, reference_od: Seq
         Series("before", "before", _histogram(row.colours.before), "steps"),
         Series("after", "after", _histogram(row.colours.after), "steps"),
     ]
-    return chart("Optical density", _OD, _OD_Y, series, y_from=0.0)
+    return chart("Optical density", _OD, _OD_Y, series, covers=(0.0,))
 
 
 def stain_table(row: SlideRow, reference: StainStatistics | None) -> list[Line]:

@@ -37,7 +37,7 @@ class Training:
         made = []
         for title, unit, columns in _CHARTS:
             series = [self._series(number, name) for number, name in enumerate(columns)]
-            made.append(chart(title, "epoch", unit, series))
+            made.append(chart(title, "epoch", unit, series, counts=True))
         return [found for found in made if found]
 
     def _series(self, number: int, column: str) -> Series:
