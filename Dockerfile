@@ -16,7 +16,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY configs ./configs
 COPY pipelines ./pipelines
 COPY wsi_stain ./wsi_stain
-RUN pip install '.[dicom]' && useradd --no-create-home --uid 1000 stain
+RUN pip install '.[baselines,dicom,evaluate,onnx,pcam,s3,tensorboard]' && useradd --no-create-home --uid 1000 stain
 
 # By number, so that a cluster can see that it is not root. USER names whoever --user makes it, for libraries that ask.
 USER 1000

@@ -282,7 +282,7 @@ def view(
 def doctor(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where outputs would go.")] = Path("."),
 ) -> None:
-    """Check this machine: versions, OpenSlide, codecs, GPU, memory, disk."""
+    """Check this machine: versions, OpenSlide, codecs, extras, GPU, memory, disk."""
     from pipelines import doctor as pipeline
 
     raise typer.Exit(pipeline.run(directory, console()))

@@ -1,4 +1,4 @@
-"""What this machine can do: versions, OpenSlide, codecs, GPU, memory, disk. Each problem comes with its cure."""
+"""What this machine can do: versions, OpenSlide, codecs, extras, GPU, memory, disk. A problem comes with its cure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _GIB = 2**30
@@ -26,6 +27,16 @@ _PACKAGES = (
     "scikit-image",
     "tifffile",
 )
+EXTRAS = {
+    "baselines": ("--method vahadane", ("scikit-learn",)),
+    "dicom": ("--format dicom", ("wsidicomizer",)),
+    "evaluate": ("wsi-stain evaluate", ("matplotlib", "scikit-learn")),
+    "onnx": ("wsi-stain export", ("onnx", "onnxruntime", "onnxscript")),
+    "pcam": ("wsi-stain import pcam", ("h5py",)),
+    "s3": ("tile stores on s3://", ("obstore",)),
+    "tensorboard": ("training.tensorboard", ("tensorboard",)),
+}
+"""What few need, by the name that pip takes: what wants it, and the packages that it brings."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ def plan(directory: Path) -> list[Finding]:
         _versions,
         _openslide,
         _codecs,
+        _extras,
         _torch,
         _machine,
         lambda: _disk(directory),
@@ -68,7 +80,7 @@ def run(directory: Path, console: Console) -> int:
         table.add_column(heading, overflow="fold")
     for finding in findings:
         mark = "[red]x[/red]" if finding.cure else "[green]ok[/green]"
-        table.add_row(mark, finding.subject, finding.found, finding.cure)
+        table.add_row(mark, *map(escape, (finding.subject, finding.found, finding.cure)))
     console.print(table)
     return 1 if any(finding.cure for finding in findings) else 0
 
@@ -101,10 +113,19 @@ def _codecs() -> Iterator[Finding]:
         available = bool(getattr(imagecodecs, name).available)
         cure = "" if available else "Install imagecodecs from a wheel: pip install --force-reinstall imagecodecs"
         yield Finding(f"codec {name}", "yes" if available else "no", cure)
+
+
+def _extras() -> Iterator[Finding]:
+    for name, (purpose, packages) in EXTRAS.items():
+        told = "installed, for" if all(map(_is_installed, packages)) else f"pip install 'wsi-stain[{name}]' if you want"
+        yield Finding(f"extra {name}", f"{told} {purpose}")
+
+
+def _is_installed(package: str) -> bool:
     try:
-        yield Finding("writing DICOM", f"wsidicomizer {importlib.metadata.version('wsidicomizer')}")
+        return bool(importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:
-        yield Finding("writing DICOM", "no; --format dicom needs pip install 'wsi-stain[dicom]'")
+        return False
 
 
 def _torch() -> Iterator[Finding]:

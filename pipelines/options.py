@@ -154,4 +154,4 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    console().print(text, highlight=False)
+    console().print(text, highlight=False, markup=False)

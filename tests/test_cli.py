@@ -6,9 +6,11 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tiled_slides import SMALL, paint, write
 from typer.main import get_command
 
 from pipelines.cli import app
+from pipelines.doctor import EXTRAS
 from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore
 from wsi_stain.synthetic import LABORATORIES, Cohort, stain_tissue, write_cohort, write_slide
@@ -288,11 +291,28 @@ def test_inspect_shows_each_slide_and_what_is_wrong_with_it(cohort: Cohort, wsi_
     assert "unreadable" in ended.out
 
 
-def test_doctor_tells_versions_and_place(wsi_stain: Run, tmp_path: Path) -> None:
+def test_doctor_tells_versions_and_place(wsi_stain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "dicom", ("--format dicom", ("no-such-package",)))
     ended = wsi_stain("doctor", tmp_path)
     assert ended.code in (0, 1)
     assert "OpenSlide library" in ended.out
     assert "GPU" in ended.out
+    told = " ".join(re.sub(r"[^\w\[\]'.-]", " ", ended.out).split())
+    assert "extra dicom pip install 'wsi-stain[dicom]' if you want --format dicom" in told
+    assert "extra s3 installed" in told
+
+
+def test_doctor_knows_every_extra() -> None:
+    extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    packages = {
+        name: tuple(re.split(r"[^\w-]", wanted)[0] for wanted in extra)
+        for name, extra in extras.items()
+        if name != "dev"
+    }
+    assert {name: brought for name, (_, brought) in EXTRAS.items()} == packages
+    assert set(re.findall(r"\w+", extras["dev"][0].partition("[")[2])) == set(packages)
 
 
 def test_version_and_help(wsi_stain: Run) -> None:
