@@ -11,7 +11,8 @@ Receipt: TypeAlias = dict[str, Any]
 Pool = Literal["cpu", "gpu"]
 """Workers come in two pools: `gpu` holds those that compute on a GPU. Where there is no GPU, all are one."""
 
-_GPU_STAGES = frozenset({"prepare", "normalize"})
+_GPU_STAGES = frozenset({"prepare", "normalize", "score", "show"})
+"""Those that run the generator: of a normalization, and of an evaluation."""
 
 
 @dataclass(frozen=True)
