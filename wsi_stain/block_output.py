@@ -6,7 +6,7 @@ on no band, so the bytes are the same.
 
 Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), 60 MB
 for reading, the coarser levels and the encoded tiles, and for each thread a pass of the generator. With the `small`
-configuration (16 channels) that is 240 MB with one thread in bfloat16 and 280 MB in float32, beside the loaded
+configuration (16 channels) that is 260 MB with one thread in bfloat16 and 290 MB in float32, beside the loaded
 generator; each further thread takes 140 or 220 MB. Where passes are blended, 200 MB more and a larger halo.
 """
 

@@ -34,14 +34,14 @@ _LOCAL = {
     "distributed.deploy.lost-worker-timeout": "10 minutes",
     "distributed.comm.timeouts.connect": "120s",
     "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 8 * 2**20,
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
     "distributed.worker.profile.enabled": False,
 }
 """Dask's settings for workers of this machine. By its own, a worker that died is given up unless another stands in its
 place within 15 s, and a busy machine takes longer. Each array goes back to the kernel at once (a trim threshold of
-64 KiB), and fetching its pages again for the next tile takes as long as all the rest of tiling; blocks still go back,
-and so does what a generator makes on its way: pages of 2 MiB are fetched again cheaply (glibc 2.35, Linux).
+64 KiB), and fetching its pages again takes as long as all the rest of tiling, and a fifth of the time of a generator's
+pass. Whole blocks still go back; in pages of 2 MiB (glibc 2.35) they are fetched cheaply.
 And each task would be stopped every 10 ms for a profile that nobody sees."""
 
 _POLL_S = 1.0
