@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ import numpy as np
 import openslide
 import pytest
 from commands import TINY, Run
+from files_below import digests
 from made_checkpoint import untrained
 from rich.markup import render
 from s3_server import s3_endpoint, upload
@@ -59,14 +59,6 @@ def finished(cohort: Cohort, tiny: Path, tmp_path_factory: pytest.TempPathFactor
 def rows(out: Path) -> dict[str, dict[str, str]]:
     with open(out / "summary.csv", encoding="utf-8", newline="") as file:
         return {row["slide"]: row for row in csv.DictReader(file)}
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_run_gives_a_pyramid_a_slide_and_a_row_for_each(finished: Path, cohort: Cohort) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import openslide
 import pytest
-from numpy.typing import NDArray
+from made_pyramid import picture
 
 from wsi_stain import journal
 from wsi_stain.blockfile import JpegConfig, write_block
@@ -25,12 +25,6 @@ from wsi_stain.slide_file import srgb_profile
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
 
 SIZE = Size(1301, 700)
-
-
-def picture(size: Size) -> NDArray[np.uint8]:
-    y, x = np.mgrid[0 : size.height, 0 : size.width].astype(np.float32)
-    channels = [np.sin(x / 61) * 50, np.cos(y / 47 + x / 200) * 60, np.sin((x + 2 * y) / 90) * 40]
-    return np.stack([150 + channel for channel in channels], axis=-1).astype(np.uint8)
 
 
 def make_task(directory: Path, size: Size = SIZE, subsampling: int = 444, icc: bytes | None = None) -> DicomTask:

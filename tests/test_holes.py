@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from files_below import contents
 from numpy.typing import NDArray
 from scipy import ndimage
 from slide_files import Jpeg, shrink, write_jpeg_slide
-from tiled_slides import SMALL, Run, contents, paint
+from tiled_slides import SMALL, Run, paint
 
 from wsi_stain import jpeg_tiles
 from wsi_stain.errors import SlideError, StoreError, UnreadableError

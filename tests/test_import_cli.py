@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from commands import Run
+from files_below import digests
 from patch_files import cut, idc_patient, pcam_split, save, tissue
 
 from wsi_stain.dataset import check_resolution, split_tiles, tissue_tiles
@@ -29,11 +29,6 @@ training:
   settling_images: 16
   panels: 1
 """
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from files_below import digests
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -106,11 +106,6 @@ def test_a_thumbnail_shows_what_patches_show_and_nothing_around_them(factor: int
 
 
 # Standing, changing, failing
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_a_slide_that_stands_is_left_alone_and_its_remarks_told_again(tmp_path: Path) -> None:

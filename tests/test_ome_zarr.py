@@ -6,7 +6,6 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,18 @@ import pytest
 import tensorstore
 import yaozarrs
 import zarr
+from made_pyramid import WHITE, block_pixels, kept_tiles, levels_of, stitch_task
 from numpy.typing import NDArray
 from ome_zarr_models.v05 import Image
 
 from wsi_stain import journal
-from wsi_stain.blockfile import JpegConfig, halve, write_block
+from wsi_stain.blockfile import halve
 from wsi_stain.errors import OutputError
-from wsi_stain.geometry import BLOCK, BlockIndex, Mpp, Size, block_region, grid_shape, level_sizes
+from wsi_stain.geometry import BlockIndex, Mpp, Size, level_sizes
 from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.pyramid import StitchTask, stitch_slide
 
 Pixels = NDArray[np.uint8]
-WHITE = (243, 240, 245)
 MPP = Mpp(0.25, 0.26)
 SIZES = [Size(1, 1), Size(300, 200), Size(257, 70), Size(100, 2049), Size(4098, 40)]
 
@@ -38,37 +37,24 @@ def noise(size: Size) -> Pixels:
 
 
 def make_task(directory: Path, pixels: Pixels, missing: frozenset[BlockIndex] = frozenset()) -> StitchTask:
-    """Do the block stage's work, the top left tile of each block being glass; `pixels` is changed accordingly."""
-    size = Size(pixels.shape[1], pixels.shape[0])
-    output, blocks, shards = directory / "slides" / "slide.ome.zarr", {}, {}
-    for index in map(BlockIndex._make, np.ndindex(grid_shape(size, BLOCK))):
-        region = block_region(index, size)
-        block = pixels[region.y : region.y + region.height, region.x : region.x + region.width]
-        if index in missing:
-            block[:] = WHITE
-            continue
-        kept = np.ones(grid_shape(Size(region.width, region.height)), np.bool_)
-        kept[0, 0], block[:256, :256] = False, WHITE
-        blocks[index] = directory / "blocks" / f"{index.row}-{index.col}"
-        write_block(blocks[index], block, kept, JpegConfig())
-        levels = len(level_sizes(size))
-        shards |= write_block_shards(journal.partial_directory(output), index, block, kept, WHITE, levels)
-    return StitchTask(
+    """Do the block stage's work, shards included; `pixels` is changed as `stitch_task` says."""
+    task = stitch_task(
+        directory,
+        pixels,
+        missing,
         slide_id="patient",
-        size=size,
-        mpp=MPP,
-        objective_power=40.0,
-        white=WHITE,
         icc_profile=b"profile",
-        blocks=blocks,
-        jpeg=JpegConfig(),
         provenance={"checkpoint_sha256": "digest"},
-        output=output,
+        output=directory / "slides" / "slide.ome.zarr",
         receipt=directory / "receipts" / "ome-zarr.json",
-        key="key",
         format="ome-zarr",
-        shards=shards,
     )
+    partial, levels = journal.partial_directory(task.output), len(level_sizes(task.size))
+    shards = {}
+    for index in task.blocks:
+        block = block_pixels(pixels, index)
+        shards |= write_block_shards(partial, index, block, kept_tiles(block), WHITE, levels)
+    return replace(task, shards=shards)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +64,6 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[StitchTask, Pixels]:
     task = make_task(tmp_path_factory.mktemp("big"), pixels, frozenset([BlockIndex(0, 1)]))
     stitch_slide(task)
     return task, pixels
-
-
-def levels_of(pixels: Pixels) -> Iterator[Pixels]:
-    while True:
-        yield pixels
-        pixels = halve(pixels)
 
 
 def by_tensorstore(path: Path, level: int) -> Pixels:

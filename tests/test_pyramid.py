@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,72 +16,24 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from made_pyramid import WHITE, levels_of, picture, stitch_task
 from numpy.typing import NDArray
 
-from wsi_stain.blockfile import BlockFile, JpegConfig, encode_jpeg, halve, write_block
+from wsi_stain.blockfile import BlockFile, JpegConfig, encode_jpeg, halve
 from wsi_stain.errors import OutputError
-from wsi_stain.geometry import BLOCK, BlockIndex, Mpp, Size, block_region, grid_shape, level_sizes
+from wsi_stain.geometry import BlockIndex, Size, grid_shape, level_sizes
 from wsi_stain.pyramid import StitchTask, halved_strips, stitch_slide
 
 Pixels = NDArray[np.uint8]
-WHITE = (243, 240, 245)
-JPEG = JpegConfig(quality=95)
-
-
-def picture(size: Size) -> Pixels:
-    """Smooth and colourful, nowhere symmetric."""
-    y, x = np.mgrid[0 : size.height, 0 : size.width].astype(np.float32)
-    channels = [np.sin(x / 61) * 50, np.cos(y / 47 + x / 200) * 60, np.sin((x + 2 * y) / 90) * 40]
-    return np.stack([150 + channel for channel in channels], axis=-1).astype(np.uint8)
-
-
-def make_task(
-    directory: Path,
-    pixels: Pixels,
-    missing: frozenset[BlockIndex] = frozenset(),
-    jpeg: JpegConfig = JPEG,
-) -> StitchTask:
-    """Write the blocks of a slide, the top left tile of each being glass; `pixels` is changed accordingly."""
-    size, blocks = Size(pixels.shape[1], pixels.shape[0]), {}
-    for index in map(BlockIndex._make, np.ndindex(grid_shape(size, BLOCK))):
-        region = block_region(index, size)
-        block = pixels[region.y : region.y + region.height, region.x : region.x + region.width]
-        if index in missing:
-            block[:] = WHITE
-            continue
-        kept = np.ones(grid_shape(Size(region.width, region.height)), np.bool_)
-        kept[0, 0], block[:256, :256] = False, WHITE
-        blocks[index] = directory / "blocks" / f"{index.row}-{index.col}"
-        write_block(blocks[index], np.ascontiguousarray(block), kept, jpeg)
-    return StitchTask(
-        slide_id="slide",
-        size=size,
-        mpp=Mpp(0.25, 0.26),
-        objective_power=40.0,
-        white=WHITE,
-        icc_profile=None,
-        blocks=blocks,
-        jpeg=jpeg,
-        provenance={"checkpoint": "digest"},
-        output=directory / "slides" / "slide.ome.tif",
-        receipt=directory / "receipts" / "slide.json",
-        key="key",
-    )
 
 
 @pytest.fixture(scope="module")
 def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[StitchTask, Pixels]:
     """Three blocks of four; the far ones are cut at odd places."""
     pixels = picture(Size(4096 + 1113, 4096 + 301))
-    task = make_task(tmp_path_factory.mktemp("big"), pixels, frozenset([BlockIndex(0, 1)]))
+    task = stitch_task(tmp_path_factory.mktemp("big"), pixels, frozenset([BlockIndex(0, 1)]))
     stitch_slide(task)
     return task, pixels
-
-
-def levels_of(pixels: Pixels) -> Iterator[Pixels]:
-    while True:
-        yield pixels
-        pixels = halve(pixels)
 
 
 def read(path: Path) -> list[Pixels]:
@@ -153,7 +104,7 @@ SMALL = [Size(1, 1), Size(300, 200), Size(257, 70), Size(100, 2049), Size(4096, 
 @pytest.mark.parametrize("size", SMALL, ids=str)
 def test_small_and_narrow_slides(tmp_path: Path, size: Size) -> None:
     pixels = picture(size)
-    task = make_task(tmp_path, pixels)
+    task = stitch_task(tmp_path, pixels)
     assert stitch_slide(task)["levels"] == len(level_sizes(size))
     levels = read(task.output)
     assert [level.shape[1::-1] for level in levels] == level_sizes(size)
@@ -162,7 +113,7 @@ def test_small_and_narrow_slides(tmp_path: Path, size: Size) -> None:
 
 
 def test_a_slide_without_blocks_is_glass(tmp_path: Path) -> None:
-    task = replace(make_task(tmp_path, picture(Size(300, 200))), blocks={}, size=Size(5003, 4201))
+    task = replace(stitch_task(tmp_path, picture(Size(300, 200))), blocks={}, size=Size(5003, 4201))
     stitch_slide(task)
     for level in read(task.output):
         assert np.abs(level.astype(np.int16) - WHITE).max() <= 1
@@ -179,7 +130,7 @@ def test_halving_strips_is_halving_the_whole(height: int, width: int, seed: int)
 
 
 def test_a_rerun_keeps_what_holds_and_remakes_what_does_not(tmp_path: Path) -> None:
-    task = make_task(tmp_path, picture(Size(1300, 700)))
+    task = stitch_task(tmp_path, picture(Size(1300, 700)))
     receipt, first = stitch_slide(task), task.output.read_bytes()
     made = task.output.stat().st_mtime_ns
     assert stitch_slide(task) == receipt
@@ -201,7 +152,7 @@ def zero(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut, zero], ids=["missing", "truncated", "zeroed"])
 def test_a_damaged_block_leaves_no_output_and_is_made_again(tmp_path: Path, damage: object) -> None:
-    task = make_task(tmp_path, picture(Size(1300, 700)))
+    task = stitch_task(tmp_path, picture(Size(1300, 700)))
     block = task.blocks[BlockIndex(0, 0)]
     assert callable(damage)
     damage(block)
@@ -213,7 +164,7 @@ def test_a_damaged_block_leaves_no_output_and_is_made_again(tmp_path: Path, dama
 
 
 def test_a_block_of_another_slide_is_refused(tmp_path: Path) -> None:
-    task = make_task(tmp_path, picture(Size(1300, 700)))
+    task = stitch_task(tmp_path, picture(Size(1300, 700)))
     with pytest.raises(OutputError, match=r"should hold 1301 x 700 px .* and holds 1300 x 700"):
         stitch_slide(replace(task, size=Size(1301, 700)))
 
@@ -222,7 +173,7 @@ def test_a_block_of_another_slide_is_refused(tmp_path: Path) -> None:
 def test_chroma_subsampling_is_one_for_all_levels_and_readers_see_it(tmp_path: Path, subsampling: int) -> None:
     jpeg = JpegConfig(quality=95, subsampling=subsampling)
     pixels = picture(Size(5000, 4200))
-    task = make_task(tmp_path, pixels, jpeg=jpeg)
+    task = stitch_task(tmp_path, pixels, jpeg=jpeg)
     stitch_slide(task)
     factors = bytes([0x22 if subsampling == 420 else 0x11])
     with tifffile.TiffFile(task.output) as tiff:

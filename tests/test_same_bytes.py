@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from dask_processes import ONE_THREAD, dask_processes
+from files_below import digests
 from made_checkpoint import untrained
 from made_run import odd_slide
 
@@ -45,7 +45,7 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     checkpoint = untrained(folder / "untrained.safetensors")
     job = Job(folder / "tiles.zarr", checkpoint, config, {})
     normalize(job, folder / "out", "-j", 0)
-    job.expected.update(digests(folder / "out"))
+    job.expected.update(digests(folder / "out" / "slides"))
     assert len(job.expected) == 2
     return job
 
@@ -64,11 +64,6 @@ def normalize(job: Job, out: Path, *options: object) -> str:
     return ended.stdout.decode()
 
 
-def digests(out: Path) -> dict[str, str]:
-    found = sorted((out / "slides").rglob("*.tif"))
-    return {path.name: sha256(path.read_bytes()).hexdigest() for path in found}
-
-
 def await_blocks(out: Path, count: int) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while len(list(out.rglob("blocks/*.block"))) < count:
@@ -80,14 +75,14 @@ def await_blocks(out: Path, count: int) -> None:
 def test_on_worker_processes(job: Job, tmp_path: Path, workers: int) -> None:
     said = normalize(job, tmp_path / "out", "-j", workers)
     assert said.count("dashboard: http://127.0.0.1:") == 1
-    assert digests(tmp_path / "out") == job.expected
+    assert digests(tmp_path / "out" / "slides") == job.expected
 
 
 def test_in_two_pools_with_three_tasks_at_a_time_in_each_gpu_s_process(job: Job, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"{job.config.read_text()}\nexecutor: {{workers: 1, gpus: 1}}")
     normalize(Job(job.store, job.checkpoint, config, {}), tmp_path / "out")
-    assert digests(tmp_path / "out") == job.expected
+    assert digests(tmp_path / "out" / "slides") == job.expected
 
 
 def test_at_a_scheduler_while_a_worker_is_killed(job: Job, tmp_path: Path) -> None:
@@ -98,7 +93,7 @@ def test_at_a_scheduler_while_a_worker_is_killed(job: Job, tmp_path: Path) -> No
         await_blocks(out, 1)
         processes.workers[0].kill()
         assert running.wait(_PATIENCE_S) == 0
-    assert digests(out) == job.expected
+    assert digests(out / "slides") == job.expected
 
 
 def test_killed_with_all_its_workers_and_resumed(job: Job, tmp_path: Path) -> None:
@@ -109,7 +104,7 @@ def test_killed_with_all_its_workers_and_resumed(job: Job, tmp_path: Path) -> No
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert "blocks kept" in normalize(job, out, "-j", 1)
-    assert digests(out) == job.expected
+    assert digests(out / "slides") == job.expected
 
 
 def test_a_scheduler_whose_workers_are_gone_ends_the_run_with_exit_code_1(job: Job, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+from files_below import contents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_store import painted, store_slide
@@ -257,10 +258,6 @@ def test_equal_pixels_make_equal_bytes(tmp_path: Path, made: Made) -> None:
     other = TileStore.create(tmp_path / "again")
     write_slide(other.writer("odd"), made.truth, made.grid)
     assert contents(other.path) == contents(made.store.path)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # What does not exist for readers

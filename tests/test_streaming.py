@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Run as Command
+from files_below import contents
 from made_checkpoint import untrained
 from slide_files import Jpeg, shrink, write_jpeg_slide
-from tiled_slides import SIZE, SMALL, Run, contents, paint, write
+from tiled_slides import SIZE, SMALL, Run, paint, write
 
 from wsi_stain.errors import NoTissueError, SlideError, UnreadableError
 from wsi_stain.geometry import Region

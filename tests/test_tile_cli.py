@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from commands import Run
+from files_below import contents
 from slide_files import Jpeg, write_jpeg_slide
 from slide_files import write_slide as write_lossless
-from tiled_slides import SIZE, SMALL, contents, paint
+from tiled_slides import SIZE, SMALL, paint
 
 from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from files_below import contents
 from PIL import Image
-from tiled_slides import GLASS, SIZE, SMALL, Run, contents, paint, write
+from tiled_slides import GLASS, SIZE, SMALL, Run, paint, write
 
 from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, StoreError
 from wsi_stain.geometry import TILE, BlockIndex, Region, Size, TileIndex

@@ -77,7 +77,3 @@ class Run:
     @property
     def ids(self) -> list[str]:
         return TileStore(self.store).slide_ids()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
