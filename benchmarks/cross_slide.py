@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from quality import Part, applied, block_region, blocks_of, normalizers, trained, untouched
+from slide_parts import Part, applied, block_region, blocks_of, normalizers, trained, untouched
 
 from wsi_stain.geometry import TileIndex
 from wsi_stain.metrics import lab_wasserstein

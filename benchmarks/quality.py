@@ -26,104 +26,36 @@ from __future__ import annotations
 
 import argparse
 import csv
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from slide_parts import Part, applied, block_region, blocks_of, normalizers, parts, trained, training_part, untouched
 
-from pipelines.config import load_config
 from wsi_stain.augment import draw_perturbation, perturb
-from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments, sparse_stains
-from wsi_stain.evaluation.pairs import oracle
-from wsi_stain.evaluation.places import SIDE_TILES, rich_blocks
-from wsi_stain.geometry import TILE, Region, TileIndex
-from wsi_stain.metrics import ciede2000_map, ssim, texture
-from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.evaluation.pairs import oracle, thinned_ciede2000, worst_tenth
+from wsi_stain.evaluation.places import SIDE_TILES
+from wsi_stain.geometry import TILE, TileIndex
+from wsi_stain.metrics import share_of_gap, ssim, texture
 from wsi_stain.stain import StainStatistics, od_table
 from wsi_stain.stain_sample import measure_stain
 from wsi_stain.stain_vectors import unmixing
 from wsi_stain.store import StoredSlide, TileStore
 from wsi_stain.synthetic_scanner import Scanner, rescan
-from wsi_stain.training import train
 
 Pixels = NDArray[np.uint8]
 
-_TRAIN_SHARE = 0.6
-_GUARD_TILES = 3
-_BLOCK = SIDE_TILES
-_BLOCKS = 10
 _EACH_FAMILY = 8
 _FIRST_SEED = 77_000
 _SHIFTED = 4
 """Every which laboratory is judged with the test part's statistics as well."""
-
-_MEASURED = 4
-"""Colours are compared on every fourth row and column: the same verdict for a sixteenth of the time."""
-
-MODES = ("generator", "guard", "lut")
-
-
-class Part:
-    """Some tiles of a stored slide, shown in some way; a BlockReader, and all that stain is measured on.
-
-    Args:
-        stored: The slide.
-        tiles: (rows, cols), which tiles count.
-        show: What the laboratory makes of pixels, (h, w, 3) to the same.
-    """
-
-    def __init__(self, stored: StoredSlide, tiles: NDArray[np.bool_], show: Callable[[Pixels], Pixels]) -> None:
-        self._stored, self._show, self.path = stored, show, stored.path
-        self.size, self.mpp, self.record, self.mask = stored.size, stored.mpp, stored.record, stored.mask
-        self.kept = stored.kept & tiles
-        self.tissue = np.where(tiles, stored.tissue, 0).astype(np.float32)
-
-    @cached_property
-    def thumbnail(self) -> Pixels:
-        return self._show(self._stored.thumbnail)
-
-    def read(self, region: Region) -> Pixels:
-        pixels = self._stored.read(region)
-        return np.where((pixels == 255).all(axis=2, keepdims=True), np.uint8(255), self._show(pixels))
-
-    def read_tile(self, tile: TileIndex) -> Pixels:
-        return self.read(square(tile, 1))
-
-
-def square(tile: TileIndex, side: int) -> Region:
-    return Region(tile.col * TILE, tile.row * TILE, side * TILE, side * TILE)
-
-
-def block_region(first: TileIndex) -> Region:
-    """The 4 x 4 tiles that begin with one."""
-    return square(first, _BLOCK)
-
-
-def parts(stored: StoredSlide) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tiles to train on and tiles to test on, (rows, cols) each, along the slide's longer side."""
-    rows, cols = stored.kept.shape
-    place, count = (np.arange(cols)[None, :], cols) if cols > rows else (np.arange(rows)[:, None], rows)
-    cut = int(count * _TRAIN_SHARE)
-    cut -= cut % _BLOCK
-    everywhere = np.ones_like(stored.kept)
-    return everywhere & (place < cut - _GUARD_TILES), everywhere & (place >= cut)
-
-
-def training_part(stored: StoredSlide) -> Part:
-    return Part(stored, parts(stored)[0], untouched)
-
-
-def untouched(pixels: Pixels) -> Pixels:
-    return pixels
 
 
 def as_augmented(pixels: Pixels, seed: int, stain: StainStatistics) -> Pixels:
@@ -166,42 +98,14 @@ class Case:
 CASES = [Case(family, _FIRST_SEED + number) for family in ("same", "other") for number in range(_EACH_FAMILY)]
 
 
-def blocks_of(stored: StoredSlide, tiles: NDArray[np.bool_]) -> list[TileIndex]:
-    """First tiles of the blocks that are judged."""
-    return rich_blocks(np.where(tiles & stored.kept, stored.tissue, 0).astype(np.float32), _BLOCKS)
-
-
-def applied(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
-    source = slide.read(block_region(block).grown(normalizer.halo))
-    return normalizer.apply(source, np.ones((_BLOCK, _BLOCK), bool), artifact)
-
-
-def normalizers(reference: Part, checkpoints: Mapping[str, Path]) -> Iterator[tuple[str, Normalizer]]:
-    """Every method; the checkpoints are trained on the reference."""
-    stain = measure_stain(reference, reference.record.stain_config)  # type: ignore[arg-type]
-    rich = [TileIndex(int(r), int(c)) for r, c in np.argwhere(reference.tissue >= 0.5)]
-    pool = np.concatenate(
-        [reference.read_tile(tile).reshape(-1, 3)[::16] for tile in rich[:: max(1, len(rich) // 200)]]
-    )
-    yield "Reinhard", ReinhardNormalizer(*lab_moments(pool, stain.white))
-    yield "Macenko", MacenkoNormalizer(stain)
-    yield "Vahadane", VahadaneNormalizer(*sparse_stains(pool, stain.white), stain.white)
-    for name, path in checkpoints.items():
-        for mode in MODES:
-            yield f"{name} / {mode}", load_normalizer(OutputConfig(mode=mode), path)  # type: ignore[arg-type]
-
-
 def tile_scores(made: Pixels, truth: Pixels) -> list[tuple[float, float, float]]:
     """CIEDE2000, SSIM and texture of each tile of a block."""
     scores = []
-    for row in range(_BLOCK):
-        for col in range(_BLOCK):
+    for row in range(SIDE_TILES):
+        for col in range(SIDE_TILES):
             place = slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
             a, b = made[place], truth[place]
-            every = slice(None, None, _MEASURED)
-            scores.append(
-                (float(ciede2000_map(a[every, every], b[every, every]).mean()), ssim(a, b), texture(a, b)[-1])
-            )
+            scores.append((thinned_ciede2000(a, b), ssim(a, b), texture(a, b)[-1]))
     return scores
 
 
@@ -247,8 +151,7 @@ def composition(store: Path, slide_id: str, checkpoints: Mapping[str, Path]) -> 
     for name, normalizer in normalizers(training_part(stored), checkpoints):
         artifacts = [normalizer.prepare(half, stain) for half, stain in zip(halves, stains, strict=True)]
         pairs = [[applied(normalizer, whole, block, artifact) for artifact in artifacts] for block in blocks]
-        every = slice(None, None, _MEASURED)
-        found[name] = float(np.mean([ciede2000_map(a[every, every], b[every, every]).mean() for a, b in pairs]))
+        found[name] = float(np.mean([thinned_ciede2000(a, b) for a, b in pairs]))
     return found
 
 
@@ -273,33 +176,6 @@ def nuclear_halves(stored: StoredSlide, test: NDArray[np.bool_]) -> list[NDArray
     return halves
 
 
-def trained(part: Part, config: str, changes: str, out: Path) -> Path:
-    """A variant's checkpoint; trained on a part of a slide unless it is there."""
-    if (out / "checkpoint.safetensors").exists():
-        return out / "checkpoint.safetensors"
-    stain = measure_stain(part, part.record.stain_config)  # type: ignore[arg-type]
-    slide = StoredSlide(part.path, part.record.model_copy(update={"stain": stain}))
-    slide.__dict__.update(tissue=part.tissue, kept=part.kept)
-    settings = load_config(config, {"training": overrides(changes)}).training
-    started = time.monotonic()
-    path = train(settings, [slide], out)
-    print(f"{out.name}: trained in {time.monotonic() - started:.0f} s", flush=True)
-    return path
-
-
-def overrides(changes: str) -> dict[str, Any]:
-    """`a.b=1,c=x` as nested dictionaries."""
-    found: dict[str, Any] = {}
-    for change in filter(None, changes.split(",")):
-        key, value = change.split("=", 1)
-        *sections, last = key.split(".")
-        place = found
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = yaml.safe_load(value)
-    return found
-
-
 def row(
     name: str,
     scores: Sequence[Mapping[str, list[Any]]],
@@ -311,12 +187,12 @@ def row(
     every = np.array([score[name] for score in scores])
     for family in ("same", "other"):
         chosen = np.array([case.family == family for case in CASES])
-        errors = np.sort(every[chosen][..., 0].reshape(-1))
+        errors = every[chosen][..., 0].reshape(-1)
         cells[f"{family}: CIEDE2000"] = float(errors.mean())
-        cells[f"{family}: worst decile"] = float(errors[-len(errors) // 10 :].mean())
+        cells[f"{family}: worst decile"] = worst_tenth(errors)
     cells["SSIM"], cells["texture"] = float(every[..., 1].mean()), float(np.median(every[..., 2]))
     bounds = [np.array([score[end] for score in scores])[..., 0].mean() for end in ("untouched", "paired oracle")]
-    cells["gap closed"] = float((bounds[0] - every[..., 0].mean()) / (bounds[0] - bounds[1]))
+    cells["gap closed"] = share_of_gap(every[..., 0].mean(), *bounds)
     alone = [np.array(found[name])[:, 0].mean() for found in shifted if name in found]
     cells["shifted"] = float(np.mean(alone)) if alone else float("nan")
     cells["composition"] = composed.get(name, float("nan"))

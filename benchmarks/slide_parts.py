@@ -1,0 +1,137 @@
+"""Parts of a stored slide to train on and to judge on, and the methods that are judged there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from pipelines.config import load_config
+from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments, sparse_stains
+from wsi_stain.evaluation.places import SIDE_TILES, rich_blocks
+from wsi_stain.geometry import TILE, Region, TileIndex
+from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.stain_sample import measure_stain
+from wsi_stain.store import StoredSlide
+from wsi_stain.training import train
+
+Pixels = NDArray[np.uint8]
+
+MODES = ("generator", "guard", "lut")
+"""What is made of a checkpoint's pixels."""
+
+_TRAIN_SHARE = 0.6
+_GUARD_TILES = 3
+_BLOCKS = 10
+
+
+class Part:
+    """Some tiles of a stored slide, shown in some way; a BlockReader, and all that stain is measured on.
+
+    Args:
+        stored: The slide.
+        tiles: (rows, cols), which tiles count.
+        show: What the laboratory makes of pixels, (h, w, 3) to the same.
+    """
+
+    def __init__(self, stored: StoredSlide, tiles: NDArray[np.bool_], show: Callable[[Pixels], Pixels]) -> None:
+        self._stored, self._show, self.path = stored, show, stored.path
+        self.size, self.mpp, self.record, self.mask = stored.size, stored.mpp, stored.record, stored.mask
+        self.kept = stored.kept & tiles
+        self.tissue = np.where(tiles, stored.tissue, 0).astype(np.float32)
+
+    @cached_property
+    def thumbnail(self) -> Pixels:
+        return self._show(self._stored.thumbnail)
+
+    def read(self, region: Region) -> Pixels:
+        pixels = self._stored.read(region)
+        return np.where((pixels == 255).all(axis=2, keepdims=True), np.uint8(255), self._show(pixels))
+
+    def read_tile(self, tile: TileIndex) -> Pixels:
+        return self.read(square(tile, 1))
+
+
+def square(tile: TileIndex, side: int) -> Region:
+    return Region(tile.col * TILE, tile.row * TILE, side * TILE, side * TILE)
+
+
+def block_region(first: TileIndex) -> Region:
+    """The 4 x 4 tiles that begin with one."""
+    return square(first, SIDE_TILES)
+
+
+def parts(stored: StoredSlide) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tiles to train on and tiles to test on, (rows, cols) each, along the slide's longer side."""
+    rows, cols = stored.kept.shape
+    place, count = (np.arange(cols)[None, :], cols) if cols > rows else (np.arange(rows)[:, None], rows)
+    cut = int(count * _TRAIN_SHARE)
+    cut -= cut % SIDE_TILES
+    everywhere = np.ones_like(stored.kept)
+    return everywhere & (place < cut - _GUARD_TILES), everywhere & (place >= cut)
+
+
+def training_part(stored: StoredSlide) -> Part:
+    return Part(stored, parts(stored)[0], untouched)
+
+
+def untouched(pixels: Pixels) -> Pixels:
+    return pixels
+
+
+def blocks_of(stored: StoredSlide, tiles: NDArray[np.bool_]) -> list[TileIndex]:
+    """First tiles of the blocks that are judged."""
+    return rich_blocks(np.where(tiles & stored.kept, stored.tissue, 0).astype(np.float32), _BLOCKS)
+
+
+def applied(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
+    source = slide.read(block_region(block).grown(normalizer.halo))
+    return normalizer.apply(source, np.ones((SIDE_TILES, SIDE_TILES), bool), artifact)
+
+
+def normalizers(reference: Part, checkpoints: Mapping[str, Path]) -> Iterator[tuple[str, Normalizer]]:
+    """Every method; the checkpoints are trained on the reference."""
+    stain = measure_stain(reference, reference.record.stain_config)  # type: ignore[arg-type]
+    rich = [TileIndex(int(r), int(c)) for r, c in np.argwhere(reference.tissue >= 0.5)]
+    pool = np.concatenate(
+        [reference.read_tile(tile).reshape(-1, 3)[::16] for tile in rich[:: max(1, len(rich) // 200)]]
+    )
+    yield "Reinhard", ReinhardNormalizer(*lab_moments(pool, stain.white))
+    yield "Macenko", MacenkoNormalizer(stain)
+    yield "Vahadane", VahadaneNormalizer(*sparse_stains(pool, stain.white), stain.white)
+    for name, path in checkpoints.items():
+        for mode in MODES:
+            yield f"{name} / {mode}", load_normalizer(OutputConfig(mode=mode), path)  # type: ignore[arg-type]
+
+
+def trained(part: Part, config: str, changes: str, out: Path) -> Path:
+    """A variant's checkpoint; trained on a part of a slide unless it is there."""
+    if (out / "checkpoint.safetensors").exists():
+        return out / "checkpoint.safetensors"
+    stain = measure_stain(part, part.record.stain_config)  # type: ignore[arg-type]
+    slide = StoredSlide(part.path, part.record.model_copy(update={"stain": stain}))
+    slide.__dict__.update(tissue=part.tissue, kept=part.kept)
+    settings = load_config(config, {"training": overrides(changes)}).training
+    started = time.monotonic()
+    path = train(settings, [slide], out)
+    print(f"{out.name}: trained in {time.monotonic() - started:.0f} s", flush=True)
+    return path
+
+
+def overrides(changes: str) -> dict[str, Any]:
+    """`a.b=1,c=x` as nested dictionaries."""
+    found: dict[str, Any] = {}
+    for change in filter(None, changes.split(",")):
+        key, value = change.split("=", 1)
+        *sections, last = key.split(".")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = yaml.safe_load(value)
+    return found
