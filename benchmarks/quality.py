@@ -48,7 +48,7 @@ from wsi_stain.stain import StainStatistics, od_table
 from wsi_stain.stain_sample import measure_stain
 from wsi_stain.stain_vectors import unmixing
 from wsi_stain.store import StoredSlide, TileStore
-from wsi_stain.synthetic_scanner import Scanner, rescan
+from wsi_stain.synthetic.scanner import Scanner, rescan
 
 Pixels = NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.geometry import Size
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
-from wsi_stain.synthetic_tissue import render_tissue
+from wsi_stain.synthetic.tissue import render_tissue
 
 _TILE = 256
 _HOLE = 5 * 2**30

@@ -17,7 +17,7 @@ from pipelines import run
 from pipelines.config import RunConfig
 from wsi_stain.geometry import Size
 from wsi_stain.store import StoredSlide, TileStore
-from wsi_stain.synthetic_slide import write_slide
+from wsi_stain.synthetic.slide import write_slide
 
 ODD = Size(4096 + 531, 4096 + 205)
 """Four blocks, the far ones narrow; no level but the last has an even side by chance."""

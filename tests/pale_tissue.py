@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from wsi_stain.geometry import Size
 from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue
-from wsi_stain.synthetic_canvas import Canvas, Field, smooth_step
+from wsi_stain.synthetic.canvas import Canvas, Field, smooth_step
 
 MPP = 8.0
 """Resolution of the thumbnails made here, um per px."""

@@ -18,7 +18,7 @@ from wsi_stain.imports.patches import TABLE, Patch, PatchSource, from_csv
 from wsi_stain.stain import StainConfig
 from wsi_stain.store import StoredSlide, TileStore
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
-from wsi_stain.synthetic_tissue import render_tissue
+from wsi_stain.synthetic.tissue import render_tissue
 from wsi_stain.tissue import TissueConfig
 
 Rgb8 = NDArray[np.uint8]

@@ -101,10 +101,12 @@ wsi_stain.store.writing
 wsi_stain.style
 wsi_stain.suspects
 wsi_stain.synthetic
-wsi_stain.synthetic_canvas
-wsi_stain.synthetic_scanner
-wsi_stain.synthetic_slide
-wsi_stain.synthetic_tissue
+wsi_stain.synthetic.canvas
+wsi_stain.synthetic.cohort
+wsi_stain.synthetic.laboratory
+wsi_stain.synthetic.scanner
+wsi_stain.synthetic.slide
+wsi_stain.synthetic.tissue
 wsi_stain.table_output
 wsi_stain.tiff_reading
 wsi_stain.tissue

@@ -31,7 +31,7 @@ from pipelines.doctor import EXTRAS
 from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore
 from wsi_stain.synthetic import LABORATORIES, Cohort, stain_tissue, write_cohort, write_slide
-from wsi_stain.synthetic_tissue import render_tissue
+from wsi_stain.synthetic.tissue import render_tissue
 
 
 @pytest.fixture(scope="module")

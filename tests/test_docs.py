@@ -20,7 +20,7 @@ from s3_server import s3_endpoint, upload
 from wsi_stain.blockfile import JpegConfig, write_block
 from wsi_stain.geometry import Size
 from wsi_stain.imports.idc import IdcPatient
-from wsi_stain.synthetic_slide import write_slide
+from wsi_stain.synthetic.slide import write_slide
 
 ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)

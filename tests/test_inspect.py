@@ -19,7 +19,7 @@ from wsi_stain.identity import TilingConfig
 from wsi_stain.looking import LookTask, look_at_slide
 from wsi_stain.slides import find_slides
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
-from wsi_stain.synthetic_tissue import render_tissue
+from wsi_stain.synthetic.tissue import render_tissue
 
 COLUMNS = (
     "slide,path,verdict,reason,remedy,remarks,width,height,levels,mpp_x,mpp_y,mpp_origin,objective_power,vendor,"

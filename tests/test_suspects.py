@@ -15,7 +15,7 @@ from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.survey import look_over
 from wsi_stain.suspects import overlooked
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
-from wsi_stain.synthetic_tissue import render_tissue
+from wsi_stain.synthetic.tissue import render_tissue
 from wsi_stain.tissue import TissueConfig, tissue_mask
 
 GLASS = (241, 239, 243)

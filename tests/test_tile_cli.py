@@ -17,7 +17,7 @@ from tiled_slides import SIZE, SMALL, paint
 from wsi_stain.geometry import Size
 from wsi_stain.store import TileStore
 from wsi_stain.synthetic import LABORATORIES, stain_tissue, write_slide
-from wsi_stain.synthetic_tissue import render_tissue
+from wsi_stain.synthetic.tissue import render_tissue
 
 
 @pytest.fixture

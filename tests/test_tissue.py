@@ -15,7 +15,7 @@ from wsi_stain.geometry import Region, Size
 from wsi_stain.grid import tile_grid
 from wsi_stain.slide import Slide, SlideConfig
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
-from wsi_stain.synthetic_tissue import render_tissue
+from wsi_stain.synthetic.tissue import render_tissue
 from wsi_stain.tissue import TissueConfig, ink_mask, pen_mask, tissue_mask
 
 GLASS = (240, 239, 241)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.geometry import Size
-from wsi_stain.synthetic_canvas import Canvas, Field, Nucleus, Patch, smooth_step
+from wsi_stain.synthetic.canvas import Canvas, Field, Nucleus, Patch, smooth_step
 
 __all__ = ["render_tissue"]
 

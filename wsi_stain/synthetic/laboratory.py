@@ -1,14 +1,7 @@
-"""Slides whose truth is known: synthetic tissue stained by two laboratories, with ink and blur here and there.
-
-The door to its neighbours as well: tissue, slide files, and scanners that recolour real pixels.
-Shares no code with the stain statistics, the training's perturbations or the baselines on purpose: what is measured on
-these slides must not have been made by the arithmetic that is measured.
-"""
+"""How tissue is stained and scanned in one laboratory, and what happens to slides: ink, blur."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,33 +10,12 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 from scipy.ndimage import gaussian_filter
 
-from wsi_stain.geometry import Size
-from wsi_stain.journal import atomic_write
 from wsi_stain.settings import Settings
-from wsi_stain.synthetic_scanner import SCANNERS, Scanner, rescan
-from wsi_stain.synthetic_slide import Style, write_slide
-from wsi_stain.synthetic_tissue import render_tissue
-
-__all__ = [
-    "LABORATORIES",
-    "SCANNERS",
-    "Cohort",
-    "Laboratory",
-    "Scanner",
-    "defocus",
-    "draw_pen",
-    "render_tissue",
-    "rescan",
-    "stain_tissue",
-    "write_cohort",
-    "write_slide",
-]
 
 Rgb8: TypeAlias = NDArray[np.uint8]
 Triple: TypeAlias = tuple[float, float, float]
 Pen: TypeAlias = Literal["blue", "green", "black"]
 
-_MPP = 0.25
 _PENS: dict[Pen, Triple] = {"blue": (1.5, 0.75, 0.12), "green": (1.5, 0.3, 0.9), "black": (1.9, 1.8, 1.7)}
 
 
@@ -99,21 +71,6 @@ LABORATORIES: dict[str, Laboratory] = {
     )
 }
 """Two clearly different ones: `reference`, purple-blue and crisp, and `other`, pink-red with pale hematoxylin."""
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Where the slides of a synthetic study are.
-
-    Attributes:
-        reference: Folder with the reference laboratory's slide.
-        slides: Folder with the other laboratory's slides, nested.
-        truth: By the slide's path relative to `slides`, its tissue stained by the reference; empty unless asked for.
-    """
-
-    reference: Path
-    slides: Path
-    truth: dict[str, Path]
 
 
 def stain_tissue(concentrations: NDArray[np.float32], laboratory: Laboratory, seed: int = 0) -> Rgb8:
@@ -180,68 +137,3 @@ def defocus(pixels: Rgb8, seed: int, blur_px: float) -> Rgb8:
     share = np.clip(8 * (1 - np.hypot((y - row) / tall, (x - col) / wide)), 0, 1)[..., None]
     blurred = gaussian_filter(pixels.astype(np.float32), (blur_px, blur_px, 0))
     return np.asarray(np.rint(pixels + share * (blurred - pixels)), np.uint8)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One slide of the cohort: its tissue, how it is written, and what went wrong with it."""
-
-    name: str
-    size: Size
-    seed: int
-    style: Style
-    pen: Pen | None = None
-    blur_px: float | None = None
-
-
-def write_cohort(directory: Path, *, width: int = 3000, truth: bool = False, broken: bool = False) -> Cohort:
-    """Write a small study: a reference slide, and three slides of another laboratory. What exists is left as it is.
-
-    One of the three is plain, one is marked with a pen, one is in a folder of its own and partly out of focus.
-
-    Args:
-        directory: Gets `reference/`, `slides/` and, if asked for, `truth/`.
-        width: Of the slides, px, at 40x (0.25 um per px); 3000 gives slides of about 3000 x 2500.
-        truth: Also write what each slide would be in the reference's stain: without ink, but as blurred.
-        broken: Also write a truncated slide.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
-    height = width * 5 // 6
-    plans = [
-        _Plan("plain.tif", Size(width + 1, height + 3), 11, "tiff"),
-        _Plan("marked.svs", Size(width - 17, height), 12, "svs", pen="blue"),
-        _Plan("nested/odd.tif", Size(width * 4 // 5 + 37, height * 11 // 10 + 11), 13, "tiff", blur_px=4),
-    ]
-    cohort = Cohort(directory / "reference", directory / "slides", {})
-    _write_stained(_Plan("", Size(width, height), 10, "svs"), {"reference": cohort.reference / "ref_01.svs"})
-    for plan in plans:
-        wanted = {"other": cohort.slides / plan.name}
-        if truth:
-            wanted["reference"] = cohort.truth[plan.name] = directory / "truth" / plan.name
-        _write_stained(plan, wanted)
-    if broken:
-        _write_broken(cohort.slides / "broken.svs", cohort.slides / "marked.svs")
-    return cohort
-
-
-def _write_stained(plan: _Plan, wanted: dict[str, Path]) -> None:
-    """Write one tissue as stained by each laboratory in `wanted`, unless the file is there."""
-    missing = {name: path for name, path in wanted.items() if not path.exists()}
-    if not missing:
-        return
-    tissue = render_tissue(plan.size, _MPP, plan.seed)
-    for name, path in missing.items():
-        pixels = stain_tissue(tissue, LABORATORIES[name], plan.seed)
-        if plan.blur_px:
-            pixels = defocus(pixels, plan.seed, plan.blur_px)
-        if plan.pen and name != "reference":
-            pixels = draw_pen(pixels, plan.pen, plan.seed, width_px=plan.size.width / 16)
-        write_slide(path, pixels, _MPP, style=plan.style)
-
-
-def _write_broken(path: Path, whole: Path) -> None:
-    if not path.exists():
-        content = whole.read_bytes()
-        atomic_write(path, content[: len(content) // 3])
