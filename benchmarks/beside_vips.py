@@ -31,7 +31,7 @@ from wsi_stain.grid import TileGrid
 from wsi_stain.inference import NormalizeTask, normalize_block
 from wsi_stain.output import MAKERS, IdentityNormalizer, OutputConfig, Rgb8, load_normalizer
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.pyramid import stitch_slide
+from wsi_stain.pyramid.stitching import stitch_slide
 from wsi_stain.stain import Template, slide_statistics
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 

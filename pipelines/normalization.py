@@ -14,7 +14,6 @@ from pipelines.model import Model
 from pipelines.products import SUFFIXES, Product, Products, product_name
 from pipelines.workspace import Workspace
 from wsi_stain import __version__, blockfile
-from wsi_stain.dicom_writer import DicomTask, write_dicom
 from wsi_stain.errors import DeviceMemoryError, UnreadableError
 from wsi_stain.executor import Flow, Task
 from wsi_stain.finished import Origin
@@ -23,7 +22,8 @@ from wsi_stain.identity import effective_config
 from wsi_stain.inference import NormalizeTask, PrepareTask, SampleTask, normalize_block, prepare_slide, sample_slide
 from wsi_stain.journal import fingerprint, partial_directory, read_json, write_json
 from wsi_stain.output import OutputConfig
-from wsi_stain.pyramid import StitchTask, stitch_slide
+from wsi_stain.pyramid.dicom import DicomTask, write_dicom
+from wsi_stain.pyramid.stitching import StitchTask, stitch_slide
 from wsi_stain.report import PictureTask, take_pictures
 from wsi_stain.slides import SlideSource
 from wsi_stain.stain import StainStatistics

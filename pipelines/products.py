@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from wsi_stain import journal
-from wsi_stain.dicom_writer import require_dicom
+from wsi_stain.pyramid.dicom import require_dicom
 
 Format = Literal["ome-tiff", "ome-zarr", "dicom"]
 

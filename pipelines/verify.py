@@ -15,14 +15,14 @@ from pipelines.progress import Progress, printable, tell
 from pipelines.workspace import Workspace
 from wsi_stain.csv_file import write_table
 from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, drive, open_executor
-from wsi_stain.faults import Fault
 from wsi_stain.finished import load_finished
 from wsi_stain.lease import lease
 from wsi_stain.report import read_summary, summary_row
 from wsi_stain.slides import find_slides
-from wsi_stain.source_check import Likeness
 from wsi_stain.store import TileStore
-from wsi_stain.verification import (
+from wsi_stain.verification.faults import Fault
+from wsi_stain.verification.source_check import Likeness
+from wsi_stain.verification.tasks import (
     ProductTask,
     TilesTask,
     VerifyTask,

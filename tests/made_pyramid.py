@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 
 from wsi_stain.blockfile import JpegConfig, halve, write_block
 from wsi_stain.geometry import BLOCK, BlockIndex, Mpp, Size, block_region, grid_shape
-from wsi_stain.pyramid import StitchTask
+from wsi_stain.pyramid.stitching import StitchTask
 
 Pixels = NDArray[np.uint8]
 WHITE = (243, 240, 245)
 """What their glass has."""
+
+STITCH = """
+import pickle, sys
+from wsi_stain.pyramid.stitching import stitch_slide
+stitch_slide(pickle.load(sys.stdin.buffer))
+"""
+"""A program that does the pickled task on its standard input, to be killed."""
 
 _JPEG = JpegConfig(quality=95)
 

@@ -38,7 +38,6 @@ wsi_stain.colour_table
 wsi_stain.csv_file
 wsi_stain.device_errors
 wsi_stain.dicom
-wsi_stain.dicom_source
 wsi_stain.executor
 wsi_stain.executor.config
 wsi_stain.executor.dask_executor
@@ -46,7 +45,6 @@ wsi_stain.executor.driving
 wsi_stain.executor.serial
 wsi_stain.executor.tasks
 wsi_stain.executor.workforce
-wsi_stain.faults
 wsi_stain.feather
 wsi_stain.generator_output
 wsi_stain.grid
@@ -57,12 +55,8 @@ wsi_stain.likeness
 wsi_stain.masks
 wsi_stain.metrics
 wsi_stain.nuclei
-wsi_stain.ome_tiff
-wsi_stain.ome_xml
-wsi_stain.ome_zarr
 wsi_stain.onnx_export
 wsi_stain.openslide_handle
-wsi_stain.openslide_reading
 wsi_stain.output
 wsi_stain.overlay
 wsi_stain.pix2pix
@@ -73,8 +67,10 @@ wsi_stain.pix2pix.generator
 wsi_stain.pix2pix.initialization
 wsi_stain.pix2pix.optimization
 wsi_stain.precision
-wsi_stain.pyramid_check
-wsi_stain.pyramid_reader
+wsi_stain.pyramid.dicom_source
+wsi_stain.pyramid.ome_tiff
+wsi_stain.pyramid.ome_xml
+wsi_stain.pyramid.ome_zarr
 wsi_stain.quality
 wsi_stain.reader
 wsi_stain.recolourer
@@ -108,17 +104,20 @@ wsi_stain.synthetic.scanner
 wsi_stain.synthetic.slide
 wsi_stain.synthetic.tissue
 wsi_stain.table_output
-wsi_stain.tiff_reading
 wsi_stain.tissue
 wsi_stain.unexplained
+wsi_stain.verification.faults
+wsi_stain.verification.openslide_reading
+wsi_stain.verification.pyramid_check
+wsi_stain.verification.pyramid_reader
+wsi_stain.verification.tiff_reading
+wsi_stain.verification.zarr_reading
 wsi_stain.windows
 wsi_stain.zarr_files
 wsi_stain.zarr_jpeg
-wsi_stain.zarr_reading
 """
 STAGES = """
 wsi_stain.dataset
-wsi_stain.dicom_writer
 wsi_stain.evaluation
 wsi_stain.evaluation.auc
 wsi_stain.evaluation.classifier
@@ -145,6 +144,8 @@ wsi_stain.looks
 wsi_stain.normalized_slide
 wsi_stain.patch_files
 wsi_stain.pyramid
+wsi_stain.pyramid.dicom
+wsi_stain.pyramid.stitching
 wsi_stain.region_normalizer
 wsi_stain.report
 wsi_stain.report.charts
@@ -158,7 +159,6 @@ wsi_stain.report.rows
 wsi_stain.report.sheet
 wsi_stain.report.summary
 wsi_stain.report.training
-wsi_stain.source_check
 wsi_stain.restaining
 wsi_stain.stain_normalize
 wsi_stain.stain_sample
@@ -171,6 +171,8 @@ wsi_stain.training_data
 wsi_stain.training_log
 wsi_stain.training_state
 wsi_stain.verification
+wsi_stain.verification.source_check
+wsi_stain.verification.tasks
 wsi_stain.viewer
 wsi_stain.viewer.cases
 wsi_stain.viewer.server
@@ -276,7 +278,9 @@ def test_there_are_no_cycles() -> None:
         pytest.param("distributed", {"wsi_stain.executor.dask_executor"}, id="distributed"),
         pytest.param("dask", {"wsi_stain.executor.dask_executor"}, id="dask"),
         pytest.param(
-            "zarr", {"wsi_stain.zarr_jpeg", "wsi_stain.zarr_reading"}, id="zarr: its files are written by hand"
+            "zarr",
+            {"wsi_stain.zarr_jpeg", "wsi_stain.verification.zarr_reading"},
+            id="zarr: its files are written by hand",
         ),
         pytest.param("obstore", {"wsi_stain.place"}, id="obstore"),
         pytest.param(

@@ -16,10 +16,10 @@ from made_pyramid import picture
 
 from wsi_stain import journal
 from wsi_stain.blockfile import JpegConfig, write_block
-from wsi_stain.dicom_writer import DicomTask, require_dicom, write_dicom
 from wsi_stain.errors import ConfigError
 from wsi_stain.geometry import BlockIndex, Mpp, Size, grid_shape, level_sizes
-from wsi_stain.pyramid import StitchTask, stitch_slide
+from wsi_stain.pyramid.dicom import DicomTask, require_dicom, write_dicom
+from wsi_stain.pyramid.stitching import StitchTask, stitch_slide
 from wsi_stain.slide_file import srgb_profile
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsi_stain.blockfile import encode_jpeg
 from wsi_stain.geometry import Size
 from wsi_stain.likeness import resemblance, shift_px, structure
-from wsi_stain.source_check import SSIM_TILE
+from wsi_stain.verification.source_check import SSIM_TILE
 
 Tiles = NDArray[np.uint8]
 

@@ -13,8 +13,8 @@ import tifffile
 
 from wsi_stain.blockfile import encode_jpeg
 from wsi_stain.geometry import Mpp, Size, TileIndex, ceil_div, grid_shape, level_sizes
-from wsi_stain.ome_tiff import PyramidTiff
-from wsi_stain.ome_xml import ome_xml
+from wsi_stain.pyramid.ome_tiff import PyramidTiff
+from wsi_stain.pyramid.ome_xml import ome_xml
 
 WHITE = (243, 240, 245)
 MPP = Mpp(0.2528, 0.2531)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_stain.geometry import Mpp, Size
-from wsi_stain.ome_xml import PROVENANCE_NAMESPACE, ome_xml
+from wsi_stain.pyramid.ome_xml import PROVENANCE_NAMESPACE, ome_xml
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 SIZE, MPP = Size(1301, 777), Mpp(0.2528, 0.253)

@@ -15,7 +15,7 @@ import pytest
 import tensorstore
 import yaozarrs
 import zarr
-from made_pyramid import WHITE, block_pixels, kept_tiles, levels_of, stitch_task
+from made_pyramid import STITCH, WHITE, block_pixels, kept_tiles, levels_of, stitch_task
 from numpy.typing import NDArray
 from ome_zarr_models.v05 import Image
 
@@ -23,8 +23,8 @@ from wsi_stain import journal
 from wsi_stain.blockfile import halve
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import BlockIndex, Mpp, Size, level_sizes
-from wsi_stain.ome_zarr import write_block_shards
-from wsi_stain.pyramid import StitchTask, stitch_slide
+from wsi_stain.pyramid.ome_zarr import write_block_shards
+from wsi_stain.pyramid.stitching import StitchTask, stitch_slide
 
 Pixels = NDArray[np.uint8]
 MPP = Mpp(0.25, 0.26)
@@ -178,9 +178,8 @@ def test_killed_and_run_again_gives_the_same_bytes(
     tmp_path: Path, big: tuple[StitchTask, Pixels], failpoint: str
 ) -> None:
     task = make_task(tmp_path, big[1].copy(), frozenset([BlockIndex(0, 1)]))
-    code = "import pickle, sys; from wsi_stain.pyramid import stitch_slide; stitch_slide(pickle.load(sys.stdin.buffer))"
     killed = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", STITCH],
         input=pickle.dumps(task),
         env={"WSI_STAIN_FAILPOINT": failpoint, "PYTHONPATH": str(Path(__file__).parents[1])},
         check=False,

@@ -16,13 +16,13 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from made_pyramid import WHITE, levels_of, picture, stitch_task
+from made_pyramid import STITCH, WHITE, levels_of, picture, stitch_task
 from numpy.typing import NDArray
 
 from wsi_stain.blockfile import BlockFile, JpegConfig, encode_jpeg, halve
 from wsi_stain.errors import OutputError
 from wsi_stain.geometry import BlockIndex, Size, grid_shape, level_sizes
-from wsi_stain.pyramid import StitchTask, halved_strips, stitch_slide
+from wsi_stain.pyramid.stitching import StitchTask, halved_strips, stitch_slide
 
 Pixels = NDArray[np.uint8]
 
@@ -197,9 +197,8 @@ def test_killed_and_run_again_gives_the_same_bytes(
     tmp_path: Path, big: tuple[StitchTask, Pixels], failpoint: str
 ) -> None:
     task = replace(big[0], output=tmp_path / "slide.ome.tif", receipt=tmp_path / "receipt.json")
-    code = "import pickle, sys; from wsi_stain.pyramid import stitch_slide; stitch_slide(pickle.load(sys.stdin.buffer))"
     killed = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", STITCH],
         input=pickle.dumps(task),
         env={"WSI_STAIN_FAILPOINT": failpoint, "PYTHONPATH": str(Path(__file__).parents[1])},
         check=False,

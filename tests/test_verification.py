@@ -24,14 +24,14 @@ from scipy.ndimage import gaussian_filter
 from pipelines.products import SUFFIXES, Format
 from wsi_stain import journal
 from wsi_stain.blockfile import JpegConfig, write_block
-from wsi_stain.faults import Fault
 from wsi_stain.finished import Finished, load_finished
 from wsi_stain.geometry import BlockIndex, Mpp
-from wsi_stain.pyramid import StitchTask, stitch_slide
+from wsi_stain.pyramid.stitching import StitchTask, stitch_slide
 from wsi_stain.slide_file import srgb_profile
-from wsi_stain.source_check import NUCLEI, SSIM_MEAN
 from wsi_stain.synthetic import Cohort, write_cohort
-from wsi_stain.verification import TilesTask, VerifyTask, verify_slide, verify_tiles
+from wsi_stain.verification.faults import Fault
+from wsi_stain.verification.source_check import NUCLEI, SSIM_MEAN
+from wsi_stain.verification.tasks import TilesTask, VerifyTask, verify_slide, verify_tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
 

@@ -19,8 +19,8 @@ from wsi_stain.block_output import hands, kept_ring, normalized
 from wsi_stain.blockfile import JpegConfig, write_block
 from wsi_stain.device_errors import on_device
 from wsi_stain.geometry import BlockIndex, block_of, level_sizes
-from wsi_stain.ome_zarr import write_block_shards
 from wsi_stain.output import Normalizer, OutputConfig, SampledNormalizer, load_normalizer
+from wsi_stain.pyramid.ome_zarr import write_block_shards
 from wsi_stain.stain import StainStatistics
 from wsi_stain.store import TiledSlide
 from wsi_stain.table_output import OUTSIDE, RESIDUAL

@@ -16,9 +16,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from wsi_stain.errors import OutputError
-from wsi_stain.faults import REDO
 from wsi_stain.geometry import Mpp, Size, TileIndex, grid_shape
-from wsi_stain.pyramid_reader import StoredTile
+from wsi_stain.verification.faults import REDO
+from wsi_stain.verification.pyramid_reader import StoredTile
 
 _ICC_PROFILE = 34675
 _END_OF_JPEG = b"\xff\xd9"

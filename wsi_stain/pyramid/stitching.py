@@ -45,9 +45,9 @@ from wsi_stain.geometry import (
     grid_shape,
     level_sizes,
 )
-from wsi_stain.ome_tiff import PyramidTiff
-from wsi_stain.ome_xml import ome_xml
-from wsi_stain.ome_zarr import Files, PyramidZarr
+from wsi_stain.pyramid.ome_tiff import PyramidTiff
+from wsi_stain.pyramid.ome_xml import ome_xml
+from wsi_stain.pyramid.ome_zarr import Files, PyramidZarr
 
 _PX_PER_MIP_PX = 2**LEVELS
 _BLOCKS_AHEAD = 1

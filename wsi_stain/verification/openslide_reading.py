@@ -13,9 +13,9 @@ import numpy as np
 import openslide
 
 from wsi_stain.errors import OutputError
-from wsi_stain.faults import REDO
 from wsi_stain.geometry import TILE, Mpp, Size, TileIndex, grid_shape
-from wsi_stain.pyramid_reader import Pixels, StoredTile, tile_size
+from wsi_stain.verification.faults import REDO
+from wsi_stain.verification.pyramid_reader import Pixels, StoredTile, tile_size
 
 
 class OpenSlidePyramid:

@@ -19,12 +19,12 @@ from typing import Any
 
 from wsi_stain import journal
 from wsi_stain.errors import OutputError, StoreError
-from wsi_stain.faults import REDO, Fault
 from wsi_stain.finished import Finished, load_finished
-from wsi_stain.pyramid_check import Expected, check_pyramid, open_readers
 from wsi_stain.slide_file import srgb_profile
-from wsi_stain.source_check import Likeness, check_against_source
 from wsi_stain.store import StoredSlide, check_shards
+from wsi_stain.verification.faults import REDO, Fault
+from wsi_stain.verification.pyramid_check import Expected, check_pyramid, open_readers
+from wsi_stain.verification.source_check import Likeness, check_against_source
 
 _AGAIN = "Run the same command again"
 

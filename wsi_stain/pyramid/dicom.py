@@ -104,7 +104,7 @@ def _save(task: DicomTask, folder: Path) -> list[Path]:
     from pydicom.uid import generate_uid
     from wsidicomizer import WsiDicomizer
 
-    from wsi_stain.dicom_source import source_of
+    from wsi_stain.pyramid.dicom_source import source_of
 
     numbers = itertools.count()  # one thread asks for them, always in the same order
 
