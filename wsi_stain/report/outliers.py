@@ -23,6 +23,9 @@ BEYOND = 3.5
 FEWEST = 5
 """With fewer slides than this none is compared with the others."""
 
+_SEAM = 1.05
+"""Lower end of a seam score's interval from which lines may show; without any it came to 1.03 (docs/quality.md)."""
+
 
 class Measure(NamedTuple):
     """A number that slides are compared by.
@@ -101,9 +104,9 @@ def _outright(row: SlideRow) -> list[tuple[float, str]]:
     if row.suspect:
         found.append((BEYOND, f"{row.suspect} tiles taken for glass look as if they had tissue"))
     # A colour table treats all pixels alike: it cannot draw a line, only deepen one that the slide has.
-    if row.seam and row.seam.low > 1 and row.table_distance is None:
+    if row.seam and row.seam.low > _SEAM and row.table_distance is None:
         told = f"lines may show: seam score {row.seam.score:.3f}, interval {row.seam.low:.3f} to {row.seam.high:.3f}"
-        found.append((BEYOND + 100 * (row.seam.low - 1), told))
+        found.append((BEYOND + 100 * (row.seam.low - _SEAM), told))
     return found
 
 
