@@ -14,7 +14,7 @@ from pipelines.config import RunConfig
 from pipelines.plans import size_text
 from pipelines.progress import Progress, printable, tell, told
 from wsi_stain.errors import ConfigError, SlideError
-from wsi_stain.executor import Executor, Flow, FlowResult, Receipt, Task, drive, open_executor
+from wsi_stain.executor import Executor, FlowResult, Receipt, Task, drive, lone, open_executor
 from wsi_stain.geometry import TILE, Size, grid_shape
 from wsi_stain.imports.idc import find_patients
 from wsi_stain.imports.images import find_folders
@@ -137,17 +137,12 @@ def _driven(
     flows = {}
     for source in request.sources:
         task = ImportTask(source, request.store, request.mpp, request.mpp_origin, tissue, stain)
-        flows[slide_id(source.relative)] = _flow(Task(function, task, stage))
+        flows[slide_id(source.relative)] = lone(Task(function, task, stage))
     results = []
     for result in drive(executor, flows, progress.on_tasks, progress.on_done):
         results.append(result)
         _tell_result(result, progress)
     return results
-
-
-def _flow(task: Task) -> Flow:
-    (receipt,) = yield [task]
-    return receipt
 
 
 def _tell_result(result: FlowResult, progress: Progress) -> None:

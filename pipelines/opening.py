@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.progress import Progress, told
-from wsi_stain.executor import Executor, Flow, Task, drive
+from wsi_stain.executor import Executor, Task, drive, lone
 from wsi_stain.identity import TilingConfig
 from wsi_stain.looking import LookTask, open_slide
 from wsi_stain.slides import SlideSource
@@ -26,15 +26,10 @@ def unusable(
         By slide id the errors of those that do not open, or whose resolution is missing or absurd.
     """
     names, errors = {source.slide_id: source.relative for source in sources}, {}
-    flows = {source.slide_id: _flow(source, config) for source in sources}
+    flows = {source.slide_id: lone(Task(open_slide, LookTask(source, config), "open")) for source in sources}
     for result in drive(executor, flows, progress.on_tasks, progress.on_done):
         if result.error is not None:
             errors[result.key] = result.error
         for remark in [told(result.error)] if result.error else result.value["remarks"]:
             progress.say(f"{names[result.key]}: {remark}")
     return errors
-
-
-def _flow(source: SlideSource, config: TilingConfig) -> Flow:
-    (facts,) = yield [Task(open_slide, LookTask(source, config), "open")]
-    return facts

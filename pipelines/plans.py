@@ -14,7 +14,7 @@ from pipelines.products import BYTES_PER_TILE, Format
 from pipelines.progress import Progress, printable, tell
 from pipelines.tables import Column, print_table
 from wsi_stain.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
-from wsi_stain.executor import ExecutorConfig, Flow, Receipt, Task, drive, open_executor
+from wsi_stain.executor import ExecutorConfig, Receipt, Task, drive, lone, open_executor
 from wsi_stain.identity import TilingConfig
 from wsi_stain.looking import LookTask, look_at_slide
 from wsi_stain.slides import SlideSource
@@ -100,7 +100,8 @@ def look_at(
         overlay: Directory for a picture of what would be decided on each slide.
     """
     where = executor if len(sources) > 1 else ExecutorConfig(workers=0)
-    flows = {source.slide_id: _look_flow(source, config, overlay) for source in sources}
+    tasks = {source.slide_id: LookTask(source, config, overlay_path(overlay, source)) for source in sources}
+    flows = {name: lone(Task(look_at_slide, task, "look")) for name, task in tasks.items()}
     with open_executor(where) as opened:
         found = {result.key: result for result in drive(opened, flows, progress.on_tasks, progress.on_done)}
     return [Look(source, found[source.slide_id].value, found[source.slide_id].error) for source in sources]
@@ -157,11 +158,6 @@ def print_looks(looks: Sequence[Look], console: Console) -> int:
 def overlay_path(directory: Path | None, source: SlideSource) -> Path | None:
     """Where a slide's overlay goes."""
     return directory / f"{source.slide_id}.png" if directory else None
-
-
-def _look_flow(source: SlideSource, config: TilingConfig, overlay: Path | None) -> Flow:
-    (facts,) = yield [Task(look_at_slide, LookTask(source, config, overlay_path(overlay, source)), "look")]
-    return facts
 
 
 def _cells(look: Look) -> list[str]:

@@ -14,7 +14,7 @@ from pipelines.products import SUFFIXES, Format
 from pipelines.progress import Progress, printable, tell
 from pipelines.workspace import Workspace
 from wsi_stain.csv_file import write_table
-from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, drive, open_executor
+from wsi_stain.executor import Executor, ExecutorConfig, Task, drive, lone, open_executor
 from wsi_stain.finished import load_finished
 from wsi_stain.lease import lease
 from wsi_stain.report import read_summary, summary_row
@@ -122,7 +122,7 @@ def run(request: Request, console: Console) -> int:
 
 
 def _looked_at(executor: Executor, tasks: Mapping[str, Task], progress: Progress) -> Iterator[Outcome]:
-    flows = {name: _flow(task) for name, task in tasks.items()}
+    flows = {name: lone(task) for name, task in tasks.items()}
     for result in drive(executor, flows, progress.on_tasks, progress.on_done):
         if result.error is None:
             yield Outcome(result.key, result.value["faults"], result.value.get("likeness"))
@@ -130,11 +130,6 @@ def _looked_at(executor: Executor, tasks: Mapping[str, Task], progress: Progress
             got = f"{type(result.error).__name__}: {result.error}"
             remedy = "This is a fault of wsi-stain: please report it"
             yield Outcome(result.key, [Fault("verify", "a check that ends", got, remedy)])
-
-
-def _flow(task: Task) -> Flow:
-    (receipt,) = yield [task]
-    return receipt
 
 
 def _made(workspace: Workspace) -> list[dict[str, str]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.progress import Progress, told
-from wsi_stain.executor import Executor, Flow, Receipt, Task, drive
+from wsi_stain.executor import Executor, Receipt, Task, drive, lone
 
 
 def receipts_of(executor: Executor, tasks: Mapping[str, Task], progress: Progress) -> dict[str, Receipt]:
     """Run a task for each name; the receipts of those that succeed, in the order given."""
-    flows: dict[str, Flow] = {name: _flow(task) for name, task in tasks.items()}
+    flows = {name: lone(task) for name, task in tasks.items()}
     done: dict[str, Receipt] = {}
     for result in drive(executor, flows, progress.on_tasks, progress.on_done):
         if result.error is not None:
@@ -18,8 +18,3 @@ def receipts_of(executor: Executor, tasks: Mapping[str, Task], progress: Progres
         else:
             done[result.key] = result.value
     return {name: done[name] for name in tasks if name in done}
-
-
-def _flow(task: Task) -> Flow:
-    (receipt,) = yield [task]
-    return receipt

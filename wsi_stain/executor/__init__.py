@@ -19,7 +19,7 @@ from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.dask_executor import DaskExecutor, open_executor
 from wsi_stain.executor.driving import drive
 from wsi_stain.executor.serial import SerialExecutor
-from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task
+from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task, lone
 
 __all__ = [
     "DaskExecutor",
@@ -32,5 +32,6 @@ __all__ = [
     "SerialExecutor",
     "Task",
     "drive",
+    "lone",
     "open_executor",
 ]

@@ -33,6 +33,12 @@ class Task:
 Flow: TypeAlias = Generator[list[Task], list[Receipt], Any]
 
 
+def lone(task: Task) -> Flow:
+    """A flow of one task; its result is the task's receipt."""
+    (receipt,) = yield [task]
+    return receipt
+
+
 @dataclass(frozen=True)
 class FlowResult:
     """How one flow ended: with a value, or with the error that ended it."""
