@@ -186,7 +186,7 @@ class Normalization:
         )
 
     def blocks(self, slide: TiledSlide, products: Products) -> list[Task]:
-        """The tasks that normalize a slide's blocks, in row-major order; all leave lossless shards where these miss."""
+        """The tasks that normalize a slide's blocks; all leave lossless shards where these miss."""
         zarr = partial_directory(products.product("ome-zarr").path) if "ome-zarr" in products.missing else None
         tasks = [self._block_task(slide, products, block, zarr) for block in slide.grid.blocks()]
         return [Task(normalize_block, task, "normalize") for task in tasks]

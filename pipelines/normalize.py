@@ -206,7 +206,7 @@ def _blocks_flow(slide: TiledSlide, source: SlideSource, shared: Normalization, 
     """Normalize a slide's blocks, but for those that an interrupted run finished.
 
     Returns:
-        All blocks' receipts, in row-major order.
+        All blocks' receipts.
     """
     tasks = shared.blocks(slide, products)
     receipts = [standing_block(task.argument) for task in tasks]

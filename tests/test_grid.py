@@ -67,8 +67,8 @@ def test_no_tissue_keeps_nothing_and_has_no_blocks() -> None:
     assert not grid.kept.any() and grid.blocks() == []
 
 
-def test_blocks_are_those_with_a_kept_tile_in_row_major_order() -> None:
+def test_blocks_are_those_with_a_kept_tile_the_fullest_first() -> None:
     kept = np.zeros((18, 50), bool)
-    kept[0, 49] = kept[17, 15] = kept[16, 16] = True
+    kept[0, 49] = kept[17, 15] = kept[16, 16] = kept[17, 17] = True
     grid = TileGrid(Size(50 * 256, 18 * 256), kept.astype(np.float32), kept)
-    assert grid.blocks() == [BlockIndex(0, 3), BlockIndex(1, 0), BlockIndex(1, 1)]
+    assert grid.blocks() == [BlockIndex(1, 1), BlockIndex(0, 3), BlockIndex(1, 0)]

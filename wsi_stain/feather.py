@@ -38,11 +38,12 @@ def fade_into(pixels: Pixels, ring: Kept, white: tuple[int, int, int]) -> None:
         white: The background; tiles that are not kept become it, exactly.
     """
     corners = ring[:-1, :-1] & ring[1:, :-1] & ring[:-1, 1:] & ring[1:, 1:]
+    row_of_white = np.full((TILE, 3), white, np.uint8)  # many times as fast to fill with as one colour
     for row, col in np.ndindex(ring.shape[0] - 2, ring.shape[1] - 2):
         tile = pixels[row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE]
         around = corners[row : row + 2, col : col + 2]
         if not around.any():
-            tile[:] = white
+            tile[:] = row_of_white[: tile.shape[1]]
         elif not around.all():
             _blend(tile, around, white)
 

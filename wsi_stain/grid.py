@@ -28,12 +28,13 @@ class TileGrid:
     kept: NDArray[np.bool_]
 
     def blocks(self) -> list[BlockIndex]:
-        """The blocks that hold a kept tile, in row-major order."""
+        """The blocks that hold a kept tile, the fullest first: so no worker has a long one left at the end."""
         rows, cols = (ceil_div(count, TILES_PER_BLOCK) for count in self.kept.shape)
         padded = np.zeros((rows * TILES_PER_BLOCK, cols * TILES_PER_BLOCK), bool)
         padded[: self.kept.shape[0], : self.kept.shape[1]] = self.kept
-        held = padded.reshape(rows, TILES_PER_BLOCK, cols, TILES_PER_BLOCK).any(axis=(1, 3))
-        return [BlockIndex(int(row), int(col)) for row, col in np.argwhere(held)]
+        tiles = padded.reshape(rows, TILES_PER_BLOCK, cols, TILES_PER_BLOCK).sum(axis=(1, 3))
+        blocks = [BlockIndex(int(row), int(col)) for row, col in np.argwhere(tiles)]
+        return sorted(blocks, key=lambda block: -int(tiles[block]))
 
 
 def tile_grid(size: Size, mask: NDArray[np.bool_]) -> TileGrid:

@@ -235,7 +235,7 @@ def _project(pixels: Array, white: Rgb, projection: NDArray[np.float32], xp: Any
 
 def _look_up(table: Array, plane: Array, xp: Any) -> Array:
     """(256, C) table and (...) values to (N, C)."""
-    return xp.take(table, xp.reshape(xp.astype(plane, xp.int32), (-1,)), axis=0)
+    return xp.take(table, xp.reshape(xp.astype(plane, xp.int64), (-1,)), axis=0)
 
 
 @lru_cache(1024)

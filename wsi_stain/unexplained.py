@@ -95,5 +95,8 @@ def _whole_cells(image: Pixels, kept: Kept) -> Kept:
 def _cells(tiles: Pixels) -> Pixels:
     """(n, 16, 16, 3): the mean of each cell, of (n, 64, 64, 3)."""
     side, count = _CELL // _THIN, TILE // _CELL
-    cells = tiles.reshape(-1, count, side, count, side, 3).mean(axis=(2, 4))
-    return np.asarray(np.rint(cells), np.uint8)
+    rows = tiles.reshape(-1, count, side, tiles.shape[2] * 3)
+    along_y = sum(rows[:, :, row].astype(np.uint16) for row in range(side))  # several times as fast as `mean`
+    columns = np.asarray(along_y).reshape(-1, count, count, side, 3)
+    total = sum(columns[..., column, :] for column in range(side))
+    return np.asarray(np.rint(np.asarray(total) / side**2), np.uint8)

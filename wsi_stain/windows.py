@@ -106,7 +106,7 @@ class Windows:
         if self.overlap:
             return self._blended(made, shape)
         result = np.empty((*shape, 3), np.uint8)
-        result[:] = white
+        result[:] = np.full((shape[1], 3), white, np.uint8)  # many times as fast to fill with as one colour
         for (top, left), pixels in made:
             inner = result[top : top + self.core, left : left + self.core]
             inner[:] = pixels[: inner.shape[0], : inner.shape[1]]

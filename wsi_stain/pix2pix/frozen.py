@@ -1,8 +1,10 @@
 """A trained generator as it is used: the same function of the template, in fewer steps. It cannot be trained further.
 
-BatchNorm is folded into the convolution before it, dropout is gone, and activations change their tensor in place.
+BatchNorm is folded into the convolution before it, dropout is gone, and activations change their tensor in place. The
+last doubling, to three channels, is a convolution to the twelve of four neighbouring pixels: as a transposed one it
+would leave most of a processor's vector unused.
 
-Shapes: B batch, C input channels, H and W rows and columns.
+Shapes: B batch, C channels, H and W rows and columns.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ class FrozenGenerator(nn.Module):
         super().__init__()
         self.down = nn.ModuleList(_single(block) for block in generator.down)
         self.up = nn.ModuleList(_single(block) for block in generator.up)
+        self.up[-1] = _four_pixels(self.up[-1])
         self.requires_grad_(False)
 
     def forward(self, x_BCHW: Tensor, crop: int = 0) -> Tensor:
@@ -48,12 +51,22 @@ class FrozenGenerator(nn.Module):
         for halve in outer:
             skips.append(leaky_relu(halve(skips[-1] if skips else x_BCHW), LEAK, inplace=True))
         y = _inner(innermost(skips[-1]), cuts[-1]).relu_()
-        for level, double in zip(reversed(range(len(self.down))), self.up, strict=True):
-            y = _inner(double(y), cuts[level] - 2 * cuts[level + 1])
-            if skips:
-                skip = _inner(skips.pop(), cuts[level])
-                y = torch.cat((skip, y), dim=1).relu_()  # of what leaked too: relu takes it away
-        return y
+        *doublings, outermost = self.up
+        for level, double in zip(reversed(range(1, len(self.down))), doublings, strict=True):
+            y = _inner(double(y), cuts[level] - 2 * cuts[level + 1]).relu()
+            skip = _inner(skips.pop(), cuts[level]).relu()  # of what leaked too; parts are slow to join, copies not
+            y = torch.cat((skip, y), dim=1)
+            del skip
+        y = outermost(y)
+        return _inner(_side_by_side(y), 1 + cuts[0] - 2 * cuts[1])
+
+
+def _side_by_side(pixels_BCHW: Tensor) -> Tensor:
+    """Channels that are 2 x 2 pixels of three colours, (B, 12, H, W), as an image, (B, 3, 2 H, 2 W)."""
+    pixels_BHWC = pixels_BCHW.permute(0, 2, 3, 1)
+    batch, height, width, _ = pixels_BHWC.shape
+    rows = pixels_BHWC.reshape(batch, height, width, 2, 6).transpose(2, 3)
+    return rows.reshape(batch, 2 * height, 2 * width, 3).permute(0, 3, 1, 2)
 
 
 def _inner(image_BCHW: Tensor, cut: int) -> Tensor:
@@ -69,6 +82,20 @@ def _single(block: nn.Module) -> nn.Module:
         if isinstance(layer, nn.BatchNorm2d):
             made = fuse_conv_bn_eval(made, layer, transpose=isinstance(made, nn.ConvTranspose2d))
     return _transposed(made) if isinstance(made, ResizeConvolution) else made
+
+
+def _four_pixels(doubling: nn.Module) -> nn.Conv2d:
+    """A transposed convolution of stride 2 as a convolution whose channels are 2 x 2 pixels, row-major, RGB.
+
+    Both see 2 x 2 pixels of the grid below. The image of this one has a pixel more on each side.
+    """
+    assert isinstance(doubling, nn.ConvTranspose2d) and doubling.bias is not None
+    channels, colours = doubling.in_channels, doubling.out_channels
+    taps = doubling.weight.detach().view(channels, colours, 2, 2, 2, 2)  # of y, the row, x, the column
+    made = nn.Conv2d(channels, 4 * colours, 2, padding=1)
+    made.weight = nn.Parameter(taps.flip(2, 4).permute(3, 5, 1, 0, 2, 4).flatten(0, 2).contiguous())
+    made.bias = nn.Parameter(doubling.bias.detach().repeat(4))
+    return made
 
 
 def _transposed(convolution: ResizeConvolution) -> nn.ConvTranspose2d:
