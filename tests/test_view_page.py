@@ -186,7 +186,7 @@ def test_names_are_text(page: Page) -> None:
     page.key("n")
     page.wait("window.viewer.settled() && window.viewer.state().number === 1")
     page.run("document.querySelector('[data-case=\"3\"]').click()")
-    page.wait("window.viewer.state().number === 3")
+    page.wait("window.viewer.settled() && window.viewer.state().number === 3")  # its note is drawn with the next frame
     assert page.run("document.getElementById('note').textContent") == HOSTILE
     assert page.run("document.querySelectorAll('img').length") == 0
     assert page.run("window.hurt") is None
