@@ -95,8 +95,6 @@ def _whole_cells(image: Pixels, kept: Kept) -> Kept:
 def _cells(tiles: Pixels) -> Pixels:
     """(n, 16, 16, 3): the mean of each cell, of (n, 64, 64, 3)."""
     side, count = _CELL // _THIN, TILE // _CELL
-    rows = tiles.reshape(-1, count, side, tiles.shape[2] * 3)
-    along_y = sum(rows[:, :, row].astype(np.uint16) for row in range(side))  # several times as fast as `mean`
-    columns = np.asarray(along_y).reshape(-1, count, count, side, 3)
-    total = sum(columns[..., column, :] for column in range(side))
-    return np.asarray(np.rint(np.asarray(total) / side**2), np.uint8)
+    columns = tiles.reshape(-1, count, side, count * side * 3).sum(axis=2, dtype=np.uint16)  # faster than both at once
+    total = columns.reshape(-1, count, count, side, 3).sum(axis=3, dtype=np.uint16)
+    return np.asarray(np.rint(total / side**2), np.uint8)
