@@ -44,6 +44,23 @@ def test_the_default_configurations_say_everything_and_only_training_differs_fro
     assert said | {"training": None} == meant | {"training": None}
 
 
+def test_the_published_recipe_is_as_published() -> None:
+    """arXiv 1611.07004: sections 3.3 and 6.1, facades (400 images, 200 epochs); and the seed's own run."""
+    paper, seed = load_config("paper").training, load_config("seed").training
+    for found in (paper, seed):
+        assert (found.lr, found.betas, found.lambda_l1, found.gan, found.ndf) == (2e-4, (0.5, 0.999), 100, "bce", 64)
+        assert (found.generator.ngf, found.generator.dropout, found.generator.upsample) == (64, 0.5, "deconv")
+        assert (found.template, found.ema, found.augment, found.clip) == ("gray", 0, False, 0)
+    assert (paper.generator.downs, paper.batch, paper.images, paper.epochs, paper.constant_share) == (
+        8,
+        1,
+        400,
+        200,
+        0.5,
+    )
+    assert (seed.images, seed.epochs) == (20_000, 6)
+
+
 def test_every_settings_class_documents_its_fields() -> None:
     def walk(kind: type[Settings]) -> None:
         for field, info in kind.model_fields.items():

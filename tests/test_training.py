@@ -230,6 +230,30 @@ def test_a_loss_that_is_no_number_names_the_tiles(
     assert "training.lr" in caught.value.remedy
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_weights_that_are_no_numbers_are_never_kept(
+    slide: StoredSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    """An epoch's last update is seen by no loss."""
+    steps, whole = 6 * epochs, Pix2Pix.step
+
+    def spoilt(self: Pix2Pix, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+        losses = whole(self, x, y)
+        if self.steps_done == steps:
+            with torch.no_grad():
+                next(self.result.parameters()).fill_(torch.nan)
+        return losses
+
+    monkeypatch.setattr(Pix2Pix, "step", spoilt)
+    told = "" if epochs == 1 else r"; \S+last.safetensors has the epoch before"
+    with pytest.raises(TrainingError, match=rf"after step {steps} weights are NaN or infinite{told}\. Lower"):
+        train(tiny(epochs=epochs), [slide], tmp_path)
+    kept = sorted(tmp_path.glob("*t.safetensors"))  # checkpoint and last
+    assert len(kept) == (0 if epochs == 1 else 2)
+    for path in kept:
+        assert all(bool(weight.isfinite().all()) for weight in Checkpoint.load(path).generator.parameters())
+
+
 def test_interrupt_passes_through(slide: StoredSlide, tmp_path: Path) -> None:
     def stop(progress: TrainingProgress) -> None:
         raise KeyboardInterrupt

@@ -154,6 +154,7 @@ class _Training:
                     on_progress(TrainingProgress(self.pix2pix.steps_done, self._steps, self.course.epoch, losses))
                 if replicas.agreed(should_stop()):
                     self._stop()
+            self._check_weights()
             if replicas.rank() == 0:
                 self._end_epoch()
             self._next_epoch()
@@ -183,16 +184,22 @@ class _Training:
         try:
             losses = self.pix2pix.step(x_BCHW, y_BCHW)
         except NotFiniteError as error:
-            kept = "" if self.course.epoch == 1 else f"; {self.out / LAST_NAME} has the epoch before"
-            raise TrainingError(
-                f"Training cannot go on: {error}, on tiles {self.data.named(batch)}{kept}",
-                "Lower training.lr, or set training.precision to float32",
-            ) from error
+            raise self._diverged(f"{error}, on tiles {self.data.named(batch)}") from error
         sums = {name: self.course.sums.get(name, 0.0) + value for name, value in losses.items()}
         self.course = self.course.model_copy(update={"step": self.course.step + 1, "sums": sums})
         if self.pix2pix.steps_done % _BOARD_EVERY == 0:
             self.board.scalars(self.pix2pix.steps_done, losses)
         return losses
+
+    def _check_weights(self) -> None:
+        """Refuse to keep weights that the last update spoilt: no loss has seen them. The same on all replicas."""
+        if not self.pix2pix.is_finite:
+            raise self._diverged(f"after step {self.pix2pix.steps_done} weights are NaN or infinite")
+
+    def _diverged(self, what: str) -> TrainingError:
+        kept = "" if self.course.epoch == 1 else f"; {self.out / LAST_NAME} has the epoch before"
+        remedy = "Lower training.lr, or set training.precision to float32"
+        return TrainingError(f"Training cannot go on: {what}{kept}", remedy)
 
     def _chance(self) -> int:
         """Seed of what a step draws: dropout."""
@@ -200,6 +207,7 @@ class _Training:
         return int(source.generate_state(1, np.uint64)[0])
 
     def _stop(self) -> None:
+        self._check_weights()
         if replicas.rank() == 0:
             save_state(self.out / STATE_NAME, self.key, self.course, self.pix2pix.state())
             checkpoint.save(self.out / LAST_NAME, self._settled(), self.contract)

@@ -107,6 +107,12 @@ class Pix2Pix:
         assert isinstance(chosen, Generator)
         return chosen
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers, averaged ones included."""
+        networks = [network for _, network in self._stateful()]
+        return all(bool(torch.isfinite(each).all()) for network in networks for each in network.parameters())
+
     def autocast(self) -> torch.autocast:
         """The precision that the recipe asks for."""
         reduced = self.recipe.dtype != torch.float32
