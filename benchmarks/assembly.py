@@ -29,11 +29,11 @@ import psutil
 from contest import Contender, machine, medians, report
 from numpy.typing import NDArray
 
-from wsi_stain import journal
-from wsi_stain.blockfile import JpegConfig, write_block
-from wsi_stain.digest import HashedFile
-from wsi_stain.geometry import BLOCK, BlockIndex, Mpp, Region, Size, block_region, grid_shape
-from wsi_stain.pyramid.stitching import StitchTask, stitch_slide
+from wsi_stain.core import journal
+from wsi_stain.core.digest import HashedFile
+from wsi_stain.core.geometry import BLOCK, BlockIndex, Mpp, Region, Size, block_region, grid_shape
+from wsi_stain.formats.block_file import JpegConfig, write_block
+from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
 from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue
 
 Pixels = NDArray[np.uint8]
@@ -134,7 +134,7 @@ def compare_with_cp(folder: Path, size: Size, rounds: int) -> None:
 _WAIT = "print('ready', flush=True); input()"
 _STITCH = f"""
 import pickle, sys
-from wsi_stain.pyramid.stitching import stitch_slide
+from wsi_stain.pyramid.stitch import stitch_slide
 {_WAIT}
 stitch_slide(pickle.load(open(sys.argv[1], "rb")))
 """

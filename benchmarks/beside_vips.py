@@ -23,17 +23,17 @@ import numpy as np
 from assembly import MPP, WHITE, Pixels, block_indices, stitch_task, tissue
 from contest import machine, medians, report
 
-from wsi_stain.artifact import save_artifact
-from wsi_stain.blockfile import JpegConfig
-from wsi_stain.checkpoint import Checkpoint, Contract, save
-from wsi_stain.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, tiles_of
-from wsi_stain.grid import TileGrid
-from wsi_stain.inference import NormalizeTask, normalize_block
-from wsi_stain.output import MAKERS, IdentityNormalizer, OutputConfig, Rgb8, load_normalizer
+from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, tiles_of
+from wsi_stain.formats.block_file import JpegConfig
+from wsi_stain.normalize.tasks import NormalizeTask, normalize_block
+from wsi_stain.normalizers.base import MAKERS, IdentityNormalizer, OutputConfig, Rgb8, load_normalizer
+from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.pyramid.stitching import stitch_slide
-from wsi_stain.stain import Template, slide_statistics
+from wsi_stain.pyramid.stitch import stitch_slide
+from wsi_stain.stain.statistics import Template, slide_statistics
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
+from wsi_stain.store.artifact import save_artifact
+from wsi_stain.tissue.grid import TileGrid
 
 
 def stored_slide(folder: Path, size: Size) -> Pixels:

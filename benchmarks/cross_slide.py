@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from slide_parts import Part, applied, block_region, blocks_of, normalizers, trained, untouched
 
-from wsi_stain.geometry import TileIndex
-from wsi_stain.metrics import lab_wasserstein
-from wsi_stain.stain_sample import measure_stain
+from wsi_stain.core.geometry import TileIndex
+from wsi_stain.metrics.image import lab_wasserstein
 from wsi_stain.store import StoredSlide, TileStore
+from wsi_stain.store.stain_sample import measure_stain
 
 _THINNED = 5
 """Distributions are compared on every fifth row and column."""

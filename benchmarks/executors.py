@@ -25,15 +25,15 @@ from statistics import median
 
 import psutil
 
-from pipelines.config import chosen_config
-from pipelines.device import settled
-from pipelines.model import Model
-from pipelines.normalization import Normalization
-from pipelines.normalize import normalize_flow
-from pipelines.workspace import Workspace, product_stems
+from pipelines.normalization.tasks import Normalization
+from pipelines.normalization.tile_store import normalize_flow
+from pipelines.run_directory.workspace import Workspace, product_stems
+from pipelines.shared.config import chosen_config
+from pipelines.shared.device import settled
+from pipelines.shared.target import Model
+from wsi_stain.core.geometry import TILE
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, SerialExecutor, drive
-from wsi_stain.geometry import TILE
-from wsi_stain.slides import SlideSource
+from wsi_stain.slides.find import SlideSource
 from wsi_stain.store import StoredSlide, TileStore
 
 _ACKED, _RECEIVED = 120, 128

@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wsi_stain.geometry import Region
-from wsi_stain.slide import Slide
+from wsi_stain.core.geometry import Region
+from wsi_stain.slides.slide import Slide
 from wsi_stain.synthetic import SCANNERS, rescan, write_slide
 
 _COMMAND = [sys.executable, "-m", "pipelines.cli"]

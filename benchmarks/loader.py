@@ -20,13 +20,13 @@ import torch
 from contest import medians
 from torch import Tensor
 
-from pipelines.config import load_config
-from wsi_stain.pix2pix.optimization import Pix2Pix
-from wsi_stain.precision import default_device
-from wsi_stain.stain import Template
+from pipelines.shared.config import load_config
+from wsi_stain.pix2pix.precision import default_device
+from wsi_stain.pix2pix.step import Pix2Pix
+from wsi_stain.stain.statistics import Template
 from wsi_stain.store import TileStore
-from wsi_stain.training import recipe
-from wsi_stain.training_data import TrainingData, stain_of
+from wsi_stain.training.data import TrainingData, stain_of
+from wsi_stain.training.loop import recipe
 
 Pair = tuple[Tensor, Tensor]
 

@@ -4,9 +4,9 @@
         [--workers 4] [--rounds 3] [--script-python ENV/bin/python --script-slide SLIDE.svs --script-tiles 64]
 
 The pixels come from a tile store, from a slide's file (streamed), or from a made-up slide of that size whose tiles are
-two, repeated (tests/giant_slide.py; 33000x17000 and larger, at 0.25 um/px). Workers are started, and the generator is
-loaded, before anything is timed; on a machine with GPUs each has a worker, and the generator runs there. Taking turns,
-for some rounds:
+two, repeated (tests/support/giant_slide.py; 33000x17000 and larger, at 0.25 um/px). Workers are started, and the
+generator is loaded, before anything is timed; on a machine with GPUs each has a worker, and the generator runs there.
+Taking turns, for some rounds:
 
     bare        every worker passes windows of the run's own shape through its generator: tensors in memory, no slide.
                 Mpx/s counts the windows with their halo.
@@ -43,21 +43,21 @@ import torch
 from contest import machine
 from executors import cpu_seconds
 
-from pipelines.config import chosen_config, gpu_count
-from pipelines.device import settled
-from pipelines.model import Model
-from pipelines.normalization import Normalization
-from pipelines.workspace import Workspace
-from wsi_stain.checkpoint import Checkpoint
+from pipelines.normalization.tasks import Normalization
+from pipelines.run_directory.workspace import Workspace
+from pipelines.shared.config import chosen_config, gpu_count
+from pipelines.shared.device import settled
+from pipelines.shared.target import Model
+from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, Size
 from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, drive, open_executor
-from wsi_stain.geometry import TILE, TILES_PER_BLOCK, Size
-from wsi_stain.identity import TilingConfig
-from wsi_stain.output import OutputConfig
-from wsi_stain.precision import default_device
-from wsi_stain.recolourer import Recolourer
-from wsi_stain.slides import SlideSource, find_slides
+from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.predictor import Recolourer
+from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.pix2pix.precision import default_device
+from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.store import TiledSlide, TileStore
-from wsi_stain.streaming import load_streamed, survey
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.streamed_slide import load_streamed, survey
 
 _BARE_WINDOWS = 6
 
@@ -184,8 +184,8 @@ def rich_rectangle(tissue: np.ndarray[Any, np.dtype[np.float32]], count: int) ->
 def opened(name: str, slide_id: str | None, workdir: Path, mpp: float | None) -> TiledSlide:
     """A slide of a tile store, one to be streamed, or one that is made up."""
     if "x" in name and name.replace("x", "").isdigit():
-        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-        from giant_slide import write_giant  # type: ignore[import-not-found, unused-ignore]
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from tests.support.giant_slide import write_giant  # type: ignore[import-not-found, unused-ignore]
 
         width, height = map(int, name.split("x"))
         workdir.mkdir(parents=True, exist_ok=True)

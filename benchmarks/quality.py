@@ -39,16 +39,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from slide_parts import Part, applied, block_region, blocks_of, normalizers, parts, trained, training_part, untouched
 
-from wsi_stain.augment import draw_perturbation, perturb
+from wsi_stain.core.geometry import TILE, TileIndex
 from wsi_stain.evaluation.pairs import oracle, thinned_ciede2000, worst_tenth
-from wsi_stain.evaluation.places import SIDE_TILES
-from wsi_stain.geometry import TILE, TileIndex
-from wsi_stain.metrics import share_of_gap, ssim, texture
-from wsi_stain.stain import StainStatistics, od_table
-from wsi_stain.stain_sample import measure_stain
-from wsi_stain.stain_vectors import unmixing
+from wsi_stain.evaluation.tile_choice import SIDE_TILES
+from wsi_stain.metrics.image import share_of_gap, ssim, texture
+from wsi_stain.stain.statistics import StainStatistics, od_table
+from wsi_stain.stain.vectors import unmixing
 from wsi_stain.store import StoredSlide, TileStore
+from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.synthetic.scanner import Scanner, rescan
+from wsi_stain.training.augment import draw_perturbation, perturb
 
 Pixels = NDArray[np.uint8]
 

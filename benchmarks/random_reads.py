@@ -20,7 +20,7 @@ import tensorstore
 import zarr
 from numpy.typing import NDArray
 
-from wsi_stain.geometry import TILE, TileIndex
+from wsi_stain.core.geometry import TILE, TileIndex
 from wsi_stain.store import StoredSlide, TileStore
 
 Read = Callable[[list[TileIndex]], NDArray[np.uint8]]

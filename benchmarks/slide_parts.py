@@ -12,14 +12,20 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pipelines.config import load_config
-from wsi_stain.baselines import MacenkoNormalizer, ReinhardNormalizer, VahadaneNormalizer, lab_moments, sparse_stains
-from wsi_stain.evaluation.places import SIDE_TILES, rich_blocks
-from wsi_stain.geometry import TILE, Region, TileIndex
-from wsi_stain.output import Normalizer, OutputConfig, load_normalizer
-from wsi_stain.stain_sample import measure_stain
+from pipelines.shared.config import load_config
+from wsi_stain.core.geometry import TILE, Region, TileIndex
+from wsi_stain.evaluation.tile_choice import SIDE_TILES, rich_blocks
+from wsi_stain.normalizers.base import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.normalizers.classical import (
+    MacenkoNormalizer,
+    ReinhardNormalizer,
+    VahadaneNormalizer,
+    lab_moments,
+    sparse_stains,
+)
 from wsi_stain.store import StoredSlide
-from wsi_stain.training import train
+from wsi_stain.store.stain_sample import measure_stain
+from wsi_stain.training.loop import train
 
 Pixels = NDArray[np.uint8]
 

@@ -33,13 +33,13 @@ import numpy as np
 import openslide
 import zarr
 
+from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, tiles_of
+from wsi_stain.core.journal import file_digest
 from wsi_stain.executor import Executor, ExecutorConfig, Receipt, Task, drive, open_executor
-from wsi_stain.geometry import BLOCK, TILE, BlockIndex, tiles_of
-from wsi_stain.identity import TilingConfig
-from wsi_stain.journal import file_digest
-from wsi_stain.slides import SlideSource, find_slides
+from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
-from wsi_stain.tiling import BlockTask, SurveyTask, survey_slide, tile_block
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.tasks import BlockTask, SurveyTask, survey_slide, tile_block
 
 NAMES = ("wsi-stain", "openslide", "openslide-zarr", "cucim", "tiatoolbox", "tiatoolbox-1")
 """Every way to be compared, ours first."""

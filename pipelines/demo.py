@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from pipelines import run as pipeline
-from pipelines.config import load_config
-from pipelines.progress import tell
+from pipelines.shared.config import load_config
+from pipelines.shared.progress import tell
 from wsi_stain.synthetic import write_cohort
 
 _SHORT = {"training": {"images": 1200}}

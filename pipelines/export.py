@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.progress import tell
-from wsi_stain.checkpoint import Checkpoint
-from wsi_stain.onnx_export import export
+from pipelines.shared.progress import tell
+from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.pix2pix.onnx_export import export
 
 
 def run(checkpoint: Path, model: Path, console: Console) -> int:

@@ -10,22 +10,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.config import RunConfig
-from pipelines.plans import size_text
-from pipelines.progress import Progress, printable, tell, told
-from wsi_stain.errors import ConfigError, SlideError
+from pipelines.shared.config import RunConfig
+from pipelines.shared.inspection import size_text
+from pipelines.shared.progress import Progress, printable, tell, told
+from wsi_stain.core.errors import ConfigError, SlideError
+from wsi_stain.core.geometry import TILE, Size, grid_shape
+from wsi_stain.core.lease import lease
+from wsi_stain.datasets.idc import find_patients
+from wsi_stain.datasets.images import find_folders
+from wsi_stain.datasets.importing import ImportTask, import_slide, look_at_patches
+from wsi_stain.datasets.pcam import MPP as PCAM_MPP
+from wsi_stain.datasets.pcam import find_splits
 from wsi_stain.executor import Executor, FlowResult, Receipt, Task, drive, lone, open_executor
-from wsi_stain.geometry import TILE, Size, grid_shape
-from wsi_stain.imports.idc import find_patients
-from wsi_stain.imports.images import find_folders
-from wsi_stain.imports.importing import ImportTask, import_slide, look_at_patches
-from wsi_stain.imports.patches import PatchSource
-from wsi_stain.imports.pcam import MPP as PCAM_MPP
-from wsi_stain.imports.pcam import find_splits
-from wsi_stain.lease import lease
-from wsi_stain.resolution import MPP_RANGE
-from wsi_stain.slides import slide_id
+from wsi_stain.slides.find import slide_id
+from wsi_stain.slides.resolution import MPP_RANGE
 from wsi_stain.store import TileStore
+from wsi_stain.store.patches import PatchSource
 
 _FINE = 0.4
 """um per px; IDC patches are coarser than the 40x scans (about 0.25) they were made from."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
-from pipelines.plans import Look, look_at, print_looks
-from pipelines.progress import Progress, tell
-from wsi_stain.csv_file import write_table
-from wsi_stain.slides import find_slides
+from pipelines.shared.config import RunConfig
+from pipelines.shared.inspection import Look, look_at, print_looks
+from pipelines.shared.progress import Progress, tell
+from wsi_stain.core.text import write_table
+from wsi_stain.slides.find import find_slides
 
 COLUMNS = (
     *("slide", "path", "verdict", "reason", "remedy", "remarks"),

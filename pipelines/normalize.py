@@ -1,292 +1,84 @@
-"""The `normalize` command: re-stain the slides of a tile store with a trained checkpoint, or by a classical method."""
+"""What `normalize` does with what it is given: a tile store; slides, which are streamed; or patches, imported first."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from glob import has_magic
 from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
-from pipelines.device import settled
-from pipelines.model import Model, chosen_style
-from pipelines.normalization import Normalization
-from pipelines.plans import expected_output
-from pipelines.products import Products, check_formats
-from pipelines.progress import Progress, tell
-from pipelines.restain import To, restain_flow
-from pipelines.results import begin, colours_outside, failed_row, finish, finished_row, judged, summarize
-from pipelines.stored import Stored, stored_slides
-from pipelines.workspace import Workspace, product_stems
-from wsi_stain.errors import ConfigError, LeaseError
-from wsi_stain.executor import Executor, Flow, drive, open_executor
-from wsi_stain.finished import Finished, load_finished, save_finished
-from wsi_stain.inference import standing_block
-from wsi_stain.journal import remove_partials
-from wsi_stain.lease import lease
-from wsi_stain.place import Place
-from wsi_stain.report import SlideRow, load_pictures
-from wsi_stain.slides import SlideSource
-from wsi_stain.stain import StainStatistics
-from wsi_stain.stain_pool import pooled_by_group
-from wsi_stain.store import StoredSlide, TiledSlide
+from pipelines import import_patches
+from pipelines import run as whole
+from pipelines.normalization import tile_store
+from pipelines.run_directory.workspace import Workspace
+from wsi_stain.core.errors import ConfigError
+from wsi_stain.core.storage import Place
 
 
 @dataclass(frozen=True)
-class Request:
-    """What `wsi-stain normalize` was asked for: Pix2Pix takes a checkpoint, a classical method also a tile store.
+class Patches:
+    """How a directory of patches is to be understood.
 
     Attributes:
-        to: What is made: pyramids, which is the default, a tile store, or pictures of patches.
+        mpp: Their resolution, um per px; None where there are no patches.
+        labelled: Whether a patch's folder is its label; else it is its slide.
     """
 
-    store: Place
-    checkpoint: Path | None
-    reference: Place | None
-    out: Path
-    config: RunConfig
-    to: To | None = None
+    mpp: float | None
+    labelled: bool
 
 
-def plan(request: Request) -> Stored:
-    """The slides that would be normalized, and those that are damaged.
-
-    Raises:
-        StoreError: There is no store, or no complete slide in it.
-        CheckpointError: The checkpoint is none, or is damaged.
-        ConfigError: A format cannot be written here, or there is no reference that the method can be had from.
-    """
-    check_reference(request)
-    check_formats(request.config.formats)
-    return stored_slides(request.store)
+def show_plan(request: tile_store.Request, patches: Patches, console: Console) -> int:
+    """Print what would be normalized; 3 when some of it cannot be."""
+    if patches.mpp is not None:
+        return import_patches.show_plan(_import(request, patches.mpp, patches.labelled), console)
+    if _is_of_slides(request.store):
+        return whole.show_plan(_of_slides(request), console)
+    return tile_store.show_plan(request, console)
 
 
-def show_plan(request: Request, console: Console) -> int:
-    """Print what would be normalized; 3 when some slide cannot be."""
-    found = plan(request)
-    for slide in found.slides:
-        where = f"{slide.size.width} x {slide.size.height} px at {slide.mpp.mean:.4g} um/px"
-        tell(console, f"{slide.record.slide_id}: {int(slide.kept.sum())} tiles, {where}")
-    for slide_id, error in found.damaged.items():
-        tell(console, f"{slide_id}: {error}")
-    tiles = sum(int(slide.kept.sum()) for slide in found.slides)
-    tell(console, expected_output(tiles, request.config.formats))
-    return 3 if found.damaged else 0
-
-
-def run(request: Request, console: Console) -> int:
-    """Normalize every slide of the store.
+def run(request: tile_store.Request, patches: Patches, console: Console) -> int:
+    """Normalize it.
 
     Returns:
-        0, or 3 when some slides failed.
+        0, or 3 when some slides or patches failed.
     """
-    workspace, found = Workspace(request.out), plan(request)
-    sources = [_source(slide) for slide in found.slides]
-    with (
-        lease(request.out) as check,
-        Progress(console) as progress,
-        open_executor(request.config.executor, progress.say) as executor,
-    ):
-        remove_partials(request.out)
-        workspace.mark()
-        config = settled(request.config, executor)
-        model, stains = _model(request, workspace), _pooled(found.slides)
-        begin(workspace, [*sources, *map(_unknown, found.damaged)], config, model)
-        shared = Normalization(workspace, model, config, product_stems(sources), check, progress.say, stains)
-        flows = {
-            source.slide_id: _flow(request.to, slide, source, shared)
-            for slide, source in zip(found.slides, sources, strict=True)
-        }
-        rows = collected(executor, flows, sources, progress) + _damaged_rows(found, progress)
-        check()
-        if request.to in (None, "pyramids"):
-            return finish(workspace, rows, console)
-        where = workspace.patches if request.to == "images" else workspace.restained
-        tell(console, f"{request.to}: {where}")
-        return summarize(workspace, rows, console)
+    if patches.mpp is not None:
+        importing = _import(request, patches.mpp, patches.labelled)
+        tile_store.check_reference(request)
+        imported = import_patches.run(importing, console)
+        return max(
+            imported, tile_store.run(replace(request, store=importing.store, to=request.to or "images"), console)
+        )
+    if _is_of_slides(request.store):
+        return whole.run(_of_slides(request), console)
+    return tile_store.run(request, console)
 
 
-def _flow(to: To | None, slide: StoredSlide, source: SlideSource, shared: Normalization) -> Flow:
-    if to in (None, "pyramids"):
-        return normalize_flow(slide, source, shared, time.monotonic())
-    return restain_flow(slide, source, shared, time.monotonic(), images=to == "images")
+def _import(request: tile_store.Request, mpp: float, labelled: bool) -> import_patches.Request:
+    directory = request.store
+    if not isinstance(directory, Path) or not directory.is_dir():
+        raise ConfigError(f"{directory} is no directory of patches", "Leave out --patch-mpp for stores and slides")
+    if request.out.resolve().is_relative_to(directory.resolve()):
+        raise ConfigError(f"The output directory {request.out} lies among the patches", "Choose another --out")
+    return import_patches.images(directory, Workspace(request.out).imported, mpp, labelled, request.config)
 
 
-def check_reference(request: Request) -> None:
-    """Refuse what the method cannot use, before any work."""
-    method = request.config.output.method
-    if request.checkpoint is not None and request.reference is not None:
-        raise ConfigError("Both --checkpoint and --reference were given", "Give one of them")
-    if method == "pix2pix":
-        if request.checkpoint is None:
-            raise ConfigError(
-                "Pix2Pix needs a trained generator",
-                "Give --checkpoint FILE, or a classical --method such as macenko with --reference STORE",
-            )
-        Model.load(request.checkpoint)
-    elif request.checkpoint is not None:
-        chosen_style(method, request.checkpoint, ())
-    elif request.reference is None:
-        raise ConfigError(f"There is no reference for --method {method}", "Give --reference STORE")
-    else:
-        stored_slides(request.reference)
+def _is_of_slides(place: Place) -> bool:
+    """Whether a place holds slides: it is there, and no Zarr."""
+    if not isinstance(place, Path) or (place / "zarr.json").exists():
+        return False
+    return place.exists() or has_magic(str(place))
 
 
-def _model(request: Request, workspace: Workspace) -> Model:
-    method = request.config.output.method
-    if method == "pix2pix":
-        assert request.checkpoint is not None
-        return Model.load(request.checkpoint)
-    references = _references(request.reference) if request.reference is not None else []
-    return Model.of_style(chosen_style(method, request.checkpoint, references), workspace.style)
-
-
-def _references(store: Place) -> list[StoredSlide]:
-    """All slides of the reference's store but those set aside for testing; StoreError where one is damaged."""
-    found = stored_slides(store)
-    for error in found.damaged.values():
-        raise error
-    return [slide for slide in found.slides if slide.record.split != "test"]
-
-
-def normalize_flow(
-    slide: TiledSlide, source: SlideSource, shared: Normalization, started: float, file: Path | None = None
-) -> Flow:
-    """Normalize one slide into its products.
-
-    Args:
-        slide: Its tiles, stored or streamed.
-        source: Its place in the list: the names of its row and its products.
-        shared: What all slides of the run share.
-        started: When work on the slide began, by time.monotonic().
-        file: The slide's own file, where the run knows it.
-
-    Returns:
-        The slide's row, without pictures.
-    """
-    flow = partial(_normalize_flow, slide=slide, source=source, started=started, file=file)
-    return (yield from shared.in_memory(source.slide_id, flow))
-
-
-def _normalize_flow(
-    shared: Normalization, slide: TiledSlide, source: SlideSource, started: float, file: Path | None
-) -> Flow:
-    """`normalize_flow` in one shape."""
-    products = shared.products(source.slide_id, shared.key(source.slide_id, slide.record.key))
-    row = yield from standing_flow(source, shared, products)
-    if row is not None:
-        return row
-    products.forget()
-    shared.model.check_colours(slide.record)
-    prepared = yield from shared.prepare(slide, source.slide_id, products)
-    receipts = yield from _blocks_flow(slide, source, shared, products)
-    holes = shared.holes(slide, source, products, receipts)
-    shared.check_lease()
-    pyramids = yield shared.stitches(slide, products, receipts)
-    if "dicom" in products.missing:
-        yield [shared.dicom(source.slide_id, products, pyramids[0])]
-    found = judged(slide, shared.output.mode, prepared, receipts)
-    pictures = shared.pictures(slide, products, found.get("unexplained"))
-    yield [pictures]
-    row = finished_row(slide, source, products, holes, time.monotonic() - started).model_copy(update=found)
-    row = row.with_shown(load_pictures(pictures.argument.out))
-    if warning := colours_outside(prepared, shared.output):
-        shared.say(f"{row.slide}: {warning}")
-    remarks = "; ".join(filter(None, (row.reason, shared.remark, warning)))
-    row = row.model_copy(update={"reason": remarks})
-    save_finished(products.place, Finished(products.key, row, shared.origin(slide, source, file), slide.grid))
-    products.tidy()
-    return row.without_pictures()
-
-
-def _blocks_flow(slide: TiledSlide, source: SlideSource, shared: Normalization, products: Products) -> Flow:
-    """Normalize a slide's blocks, but for those that an interrupted run finished.
-
-    Returns:
-        All blocks' receipts.
-    """
-    tasks = shared.blocks(slide, products)
-    receipts = [standing_block(task.argument) for task in tasks]
-    missing = [place for place, receipt in enumerate(receipts) if receipt is None]
-    if stale := sum(tasks[place].argument.receipt.exists() for place in missing):
-        shared.say(f"{source.relative}: {stale} blocks made again: the slide, a setting or the checkpoint changed")
-    if kept := len(tasks) - len(missing):
-        shared.say(f"{source.relative}: {kept} of {len(tasks)} blocks kept")
-    made = yield [tasks[place] for place in missing]
-    for place, receipt in zip(missing, made, strict=True):
-        receipts[place] = receipt
-    return receipts
-
-
-def standing_flow(source: SlideSource, shared: Normalization, products: Products) -> Flow:
-    """Keep what an earlier run finished under the same key; what its making left over is removed.
-
-    Missing DICOM is copied from a TIFF that stands. For any other missing format the slide is normalized again: the
-    blocks of a finished slide are gone.
-
-    Returns:
-        The slide's row, without pictures, or None when the slide has to be normalized.
-    """
-    kept, missing, tiff = load_finished(products.place), products.missing, products.tiff.standing()
-    row = kept.row if kept and kept.key == products.key else None
-    if kept is None or row is None or set(missing) - {"dicom"} or (missing and tiff is None):
-        if row is not None:
-            shared.say(f"{row.slide}: no whole {', '.join(missing)}: normalizing it again, since its blocks are gone")
-        elif products.stale:
-            shared.say(f"{source.relative}: made again, because the slide, a setting or the checkpoint changed")
-        return None
-    if missing and tiff is not None:
-        shared.check_lease()
-        yield [shared.dicom(source.slide_id, products, tiff)]
-    asked = row.of_outputs(products.names)
-    if asked != row:
-        save_finished(products.place, replace(kept, row=asked))
-    products.tidy()
-    return asked.without_pictures()
-
-
-def collected(
-    executor: Executor, flows: Mapping[str, Flow], sources: Sequence[SlideSource], progress: Progress
-) -> list[SlideRow]:
-    """Run the slides' flows; a row for each slide, in the order of `sources`, whatever became of it."""
-    known, rows = {source.slide_id: source for source in sources}, {}
-    progress.expect("slides", len(flows))
-    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
-        row = result.value
-        if isinstance(result.error, LeaseError):
-            raise result.error
-        if result.error is not None:
-            row = failed_row(known[result.key], result.error, result.seconds)
-            progress.say(f"{row.slide}: {row.status}: {row.reason}. {row.remedy}")
-        rows[result.key] = row
-        progress.advance("slides", note=row.slide)
-    return [rows[source.slide_id] for source in sources]
-
-
-def _damaged_rows(found: Stored, progress: Progress) -> list[SlideRow]:
-    """Rows of the slides of which nothing is known but their names, and that they are damaged."""
-    rows = []
-    for slide_id, error in found.damaged.items():
-        progress.say(f"{slide_id}: failed: {error}")
-        rows.append(failed_row(_unknown(slide_id), error, seconds=0))
-    return rows
-
-
-def _unknown(slide_id: str) -> SlideSource:
-    """The list entry of a slide of which only its name in the store is known."""
-    return SlideSource(path=Path(slide_id), slide_id=slide_id, relative=slide_id)
-
-
-def _pooled(slides: Sequence[StoredSlide]) -> dict[str, StainStatistics]:
-    records = {slide.record.slide_id: slide.record for slide in slides}
-    stains = {slide_id: record.stain for slide_id, record in records.items() if record.stain}
-    return pooled_by_group(stains, {slide_id: record.group for slide_id, record in records.items()})
-
-
-def _source(slide: StoredSlide) -> SlideSource:
-    """A stored slide as its list entry: enough to name its row and its pyramid."""
-    record = slide.record
-    return SlideSource(path=Path(record.relative), slide_id=record.slide_id, relative=record.relative)
+def _of_slides(request: tile_store.Request) -> whole.Request:
+    """The same as a run that stores no tiles."""
+    if request.to not in (None, "pyramids"):
+        raise ConfigError(f"--to {request.to} needs tiles, got slides", "Tile them first: wsi-stain tile")
+    if request.reference is not None:
+        raise ConfigError("--reference was given with slides", "Use wsi-stain run --method, which takes slides for it")
+    slides: Sequence[Path] = [Path(str(request.store))]
+    config = request.config.model_copy(update={"stream": True})
+    return whole.Request(slides, [], request.checkpoint, request.out, config)

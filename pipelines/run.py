@@ -10,34 +10,34 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
-from pipelines.device import own_device, settled
-from pipelines.model import Model, chosen_style
-from pipelines.normalization import Normalization
-from pipelines.normalize import collected, normalize_flow, standing_flow
-from pipelines.opening import unusable
-from pipelines.plans import Look, look_at, print_plan
-from pipelines.products import check_formats
-from pipelines.progress import Progress
-from pipelines.results import begin, failed_row, finish
+from pipelines.normalization.tasks import Normalization
+from pipelines.normalization.tile_store import collected, normalize_flow, standing_flow
+from pipelines.run_directory.run_record import begin, failed_row, finish
+from pipelines.run_directory.workspace import Workspace, product_stems
+from pipelines.shared.config import RunConfig
+from pipelines.shared.device import own_device, settled
+from pipelines.shared.inspection import Look, look_at, print_plan
+from pipelines.shared.preflight import unusable
+from pipelines.shared.progress import Progress
+from pipelines.shared.slide_outputs import check_formats
+from pipelines.shared.target import Model, chosen_style
 from pipelines.tile import tile_all, tile_flow
 from pipelines.train import trained
-from pipelines.workspace import Workspace, product_stems
-from wsi_stain.checkpoint import Checkpoint
-from wsi_stain.errors import ConfigError, SlideError
+from wsi_stain.core.errors import ConfigError, SlideError
+from wsi_stain.core.geometry import Mpp
+from wsi_stain.core.journal import remove_partials
+from wsi_stain.core.lease import lease
 from wsi_stain.executor import Executor, Flow, Task, drive, open_executor
-from wsi_stain.finished import load_finished
-from wsi_stain.geometry import Mpp
-from wsi_stain.identity import TilingConfig
-from wsi_stain.journal import remove_partials
-from wsi_stain.lease import lease
-from wsi_stain.looking import LookTask, identify_slide
-from wsi_stain.report import SlideRow
-from wsi_stain.slides import SlideSource, find_slides, with_details
-from wsi_stain.stain import StainStatistics
-from wsi_stain.stain_pool import pooled_by_group
+from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.results import SlideRow
+from wsi_stain.results.finished import load_finished
+from wsi_stain.slides.find import SlideSource, find_slides, with_details
+from wsi_stain.stain.pool import pooled_by_group
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TileStore
-from wsi_stain.streaming import StreamTask, drop_survey, load_streamed, stream_slide
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.inspect import LookTask, identify_slide
+from wsi_stain.tiling.streamed_slide import StreamTask, drop_survey, load_streamed, stream_slide
 
 
 @dataclass(frozen=True)

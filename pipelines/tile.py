@@ -8,18 +8,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
-from pipelines.opening import unusable
-from pipelines.plans import Look, look_at, overlay_path, print_plan
-from pipelines.progress import Progress, tell, told
-from wsi_stain.errors import NoTissueError
+from pipelines.shared.config import RunConfig
+from pipelines.shared.inspection import Look, look_at, overlay_path, print_plan
+from pipelines.shared.preflight import unusable
+from pipelines.shared.progress import Progress, tell, told, told_holes
+from wsi_stain.core.errors import NoTissueError
+from wsi_stain.core.geometry import BlockIndex
+from wsi_stain.core.lease import lease
 from wsi_stain.executor import Executor, Flow, FlowResult, Task, drive, open_executor
-from wsi_stain.geometry import BlockIndex
-from wsi_stain.identity import TilingConfig
-from wsi_stain.lease import lease
-from wsi_stain.slides import SlideSource, find_slides
+from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
-from wsi_stain.tiling import BlockTask, FinishTask, SurveyTask, finish_slide, survey_slide, tile_block
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.tasks import BlockTask, FinishTask, SurveyTask, finish_slide, survey_slide, tile_block
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,3 @@ def tile_flow(
         Task(finish_slide, FinishTask(source, store, config, key, overlay_path(overlay, source)), "measure")
     ]
     return finish
-
-
-def told_holes(holes: int, tiles: int) -> str:
-    """In one line, that some of a slide's tiles are damaged in its file."""
-    return f"{holes} of {tiles} tiles cannot be read and show a coarser level"

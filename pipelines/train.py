@@ -14,19 +14,20 @@ from types import FrameType
 import torch
 from rich.console import Console
 
-from pipelines.config import RunConfig
-from pipelines.device import own_device
-from pipelines.progress import Progress, tell
-from pipelines.stored import Stored, stored_slides
-from wsi_stain import __version__, replicas
-from wsi_stain.dataset import good_tiles
-from wsi_stain.errors import StoreError
-from wsi_stain.journal import fingerprint, remove_partials, valid_receipt, write_receipt
-from wsi_stain.lease import lease
-from wsi_stain.place import Place
+from pipelines.run_directory.usable_slides import Stored, stored_slides
+from pipelines.shared.config import RunConfig
+from pipelines.shared.device import own_device
+from pipelines.shared.progress import Progress, tell
+from wsi_stain import __version__
+from wsi_stain.core.errors import StoreError
+from wsi_stain.core.journal import fingerprint, remove_partials, valid_receipt, write_receipt
+from wsi_stain.core.lease import lease
+from wsi_stain.core.storage import Place
+from wsi_stain.pix2pix import distributed
 from wsi_stain.store import StoredSlide
-from wsi_stain.training import CHECKPOINT_NAME, STATE_NAME, TrainingProgress, train
-from wsi_stain.training_config import TrainingConfig
+from wsi_stain.training.config import TrainingConfig
+from wsi_stain.training.loop import CHECKPOINT_NAME, STATE_NAME, TrainingProgress, train
+from wsi_stain.training.samples import good_tiles
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ def show_plan(request: Request, console: Console) -> int:
 
 def run(request: Request, console: Console) -> int:
     """Train, unless the same training was done there before; under torchrun the first process shows and writes."""
-    found, chosen = plan(request), replicas.own_device(own_device(request.config.executor))
+    found, chosen = plan(request), distributed.own_device(own_device(request.config.executor))
     if chosen.startswith("cuda:"):
         torch.cuda.set_device(chosen)
-    with replicas.joined(chosen):
-        chief = replicas.rank() == 0
+    with distributed.joined(chosen):
+        chief = distributed.rank() == 0
         console.quiet = not chief
         _tell_damaged(found, console)
         with lease(request.out) if chief else nullcontext(), Progress(console) as progress:
@@ -108,16 +109,16 @@ def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, pr
     parts = {"slides": [slide.record.key for slide in slides], "config": config.model_dump(mode="json")}
     key = fingerprint({**parts, "version": __version__})
     standing = valid_receipt(receipt, key, checkpoint)
-    replicas.wait_for_all()  # nobody may change what another still looks at
+    distributed.wait_for_all()  # nobody may change what another still looks at
     if standing:
         progress.say(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
         return checkpoint
-    chief = replicas.rank() == 0
+    chief = distributed.rank() == 0
     if chief:
         receipt.unlink(missing_ok=True)  # from here on it would vouch for a checkpoint that it did not see
         if not (out / STATE_NAME).exists():
             shutil.rmtree(out / "panels", ignore_errors=True)
-    replicas.wait_for_all()
+    distributed.wait_for_all()
     with stop_on_signals() as should_stop:
         train(config, slides, out, _shown_by(progress), device, should_stop)
     if device.startswith("cuda"):

@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.products import SUFFIXES, Format
-from pipelines.progress import Progress, printable, tell
-from pipelines.workspace import Workspace
-from wsi_stain.csv_file import write_table
+from pipelines.run_directory.workspace import Workspace
+from pipelines.shared.progress import Progress, printable, tell
+from pipelines.shared.slide_outputs import SUFFIXES, Format
+from wsi_stain.core.lease import lease
+from wsi_stain.core.text import write_table
 from wsi_stain.executor import Executor, ExecutorConfig, Task, drive, lone, open_executor
-from wsi_stain.finished import load_finished
-from wsi_stain.lease import lease
-from wsi_stain.report import read_summary, summary_row
-from wsi_stain.slides import find_slides
+from wsi_stain.results import read_summary, summary_row
+from wsi_stain.results.finished import load_finished
+from wsi_stain.slides.find import find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.verification.faults import Fault
 from wsi_stain.verification.source_check import Likeness

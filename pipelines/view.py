@@ -10,14 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.left import rows_left, run_record, summary_rows
-from pipelines.products import SUFFIXES
-from pipelines.progress import tell
-from pipelines.workspace import Workspace
-from wsi_stain.errors import ConfigError, SlideError
-from wsi_stain.finished import load_finished
-from wsi_stain.report import SlideRow
-from wsi_stain.slides import find_slides
+from pipelines.run_directory.partial_results import rows_left, run_record, summary_rows
+from pipelines.run_directory.workspace import Workspace
+from pipelines.shared.progress import tell
+from pipelines.shared.slide_outputs import SUFFIXES
+from wsi_stain.core.errors import ConfigError, SlideError
+from wsi_stain.results import SlideRow
+from wsi_stain.results.finished import load_finished
+from wsi_stain.slides.find import find_slides
 from wsi_stain.viewer.cases import Case, Picture, described
 from wsi_stain.viewer.server import ViewServer
 from wsi_stain.viewer.tiles import SlideTiles

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Ended, Run
 from hypothesis import settings
+
+from tests.support.commands import Ended, Run
 
 # A busy machine is no failure: examples may take as long as they need.
 settings.register_profile("patient", deadline=None)
@@ -33,7 +34,7 @@ def real_data() -> Path:
 @pytest.fixture
 def identity() -> Iterator[None]:
     """Every mode is the identity."""
-    from identity import identity_in_every_mode
+    from tests.support.identity import identity_in_every_mode
 
     with identity_in_every_mode():
         yield
@@ -42,13 +43,13 @@ def identity() -> Iterator[None]:
 @pytest.fixture
 def wsi_stain(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run a command line in this process."""
-    from pipelines import cli  # torch stays out of tests that run no command
+    from pipelines.cli import app  # torch stays out of tests that run no command
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["wsi-stain", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            app.main()
         out, err = capfd.readouterr()
         return Ended(int(ended.value.code or 0), out, err)
 

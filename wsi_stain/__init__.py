@@ -9,30 +9,30 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsi_stain.errors import WsiStainError as WsiStainError
-    from wsi_stain.geometry import Mpp as Mpp
-    from wsi_stain.geometry import Region as Region
-    from wsi_stain.geometry import Size as Size
-    from wsi_stain.geometry import TileIndex as TileIndex
-    from wsi_stain.normalized_slide import NormalizedSlide as NormalizedSlide
-    from wsi_stain.region_normalizer import normalized_tiles as normalized_tiles
-    from wsi_stain.slide import Slide as Slide
-    from wsi_stain.slide import SlideConfig as SlideConfig
-    from wsi_stain.slides import find_slides as find_slides
-    from wsi_stain.stain_normalize import StainNormalize as StainNormalize
+    from wsi_stain.core.errors import WsiStainError as WsiStainError
+    from wsi_stain.core.geometry import Mpp as Mpp
+    from wsi_stain.core.geometry import Region as Region
+    from wsi_stain.core.geometry import Size as Size
+    from wsi_stain.core.geometry import TileIndex as TileIndex
+    from wsi_stain.normalize.region import normalized_tiles as normalized_tiles
+    from wsi_stain.normalize.slide import NormalizedSlide as NormalizedSlide
+    from wsi_stain.normalize.transform import StainNormalize as StainNormalize
+    from wsi_stain.slides.find import find_slides as find_slides
+    from wsi_stain.slides.slide import Slide as Slide
+    from wsi_stain.slides.slide import SlideConfig as SlideConfig
     from wsi_stain.store import StoredSlide as StoredSlide
     from wsi_stain.store import TileStore as TileStore
 
 __version__ = version("wsi-stain")
 
 _HOMES = {
-    "errors": ["WsiStainError"],
-    "geometry": ["Mpp", "Region", "Size", "TileIndex"],
-    "normalized_slide": ["NormalizedSlide"],
-    "region_normalizer": ["normalized_tiles"],
-    "slide": ["Slide", "SlideConfig"],
-    "slides": ["find_slides"],
-    "stain_normalize": ["StainNormalize"],
+    "core.errors": ["WsiStainError"],
+    "core.geometry": ["Mpp", "Region", "Size", "TileIndex"],
+    "normalize.slide": ["NormalizedSlide"],
+    "normalize.region": ["normalized_tiles"],
+    "slides.slide": ["Slide", "SlideConfig"],
+    "slides.find": ["find_slides"],
+    "normalize.transform": ["StainNormalize"],
     "store": ["StoredSlide", "TileStore"],
 }
 _HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from cucim import CuImage
 
-from wsi_stain.geometry import TILE, BlockIndex, tiles_of
+from wsi_stain.core.geometry import TILE, BlockIndex, tiles_of
 from wsi_stain.store import TileStore
 
 _BATCH = 64

@@ -9,23 +9,23 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
 from pipelines.evaluate.methods import baselines, require_extras, trained
 from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
-from pipelines.progress import Progress
-from pipelines.stored import stored_slides
-from pipelines.workspace import Workspace
-from wsi_stain.errors import ConfigError, OutputError, SlideError
+from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.run_directory.workspace import Workspace
+from pipelines.shared.config import RunConfig
+from pipelines.shared.progress import Progress
+from wsi_stain.core.errors import ConfigError, OutputError, SlideError
+from wsi_stain.core.lease import lease
+from wsi_stain.core.storage import Place
 from wsi_stain.evaluation.cohort import CohortTask, save_reference, score_slide, summarized
 from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.executor import Receipt, Task, open_executor
-from wsi_stain.lease import lease
-from wsi_stain.place import Place
-from wsi_stain.report import read_summary
+from wsi_stain.normalizers.classical_reference import measure_style
+from wsi_stain.results import read_summary
 from wsi_stain.store import StoredSlide
-from wsi_stain.style import measure_style
 
 HEADINGS = {
     "nmi": "NMI",

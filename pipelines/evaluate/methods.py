@@ -8,14 +8,14 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from pipelines.device import tasks_device
-from pipelines.model import Model
-from wsi_stain.errors import ConfigError
+from pipelines.shared.device import tasks_device
+from pipelines.shared.target import Model
+from wsi_stain.core.errors import ConfigError
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.executor import ExecutorConfig
-from wsi_stain.output import OutputConfig
+from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.classical_reference import Classic, measure_style
 from wsi_stain.store import StoredSlide
-from wsi_stain.style import Classic, measure_style
 
 
 def require_extras() -> None:

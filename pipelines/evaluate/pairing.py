@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.config import RunConfig
 from pipelines.evaluate.tasks import receipts_of
-from pipelines.progress import Progress
-from pipelines.stored import stored_slides
+from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.shared.config import RunConfig
+from pipelines.shared.progress import Progress
 from pipelines.tile import tile_all
-from wsi_stain.errors import ConfigError
+from wsi_stain.core.errors import ConfigError
+from wsi_stain.datasets.images import find_folders
+from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.executor import Executor, Task
-from wsi_stain.imports.images import find_folders
-from wsi_stain.imports.importing import ImportTask, import_slide
-from wsi_stain.imports.patches import TABLE, from_csv
-from wsi_stain.slides import find_slides, slide_id
+from wsi_stain.slides.find import find_slides, slide_id
 from wsi_stain.store import StoredSlide, TileStore
+from wsi_stain.store.patches import TABLE, from_csv
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _NAMES = "Give both of a pair the same name and place in its directory"

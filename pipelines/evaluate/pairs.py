@@ -8,21 +8,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
 from pipelines.evaluate.methods import baselines, require_extras, trained
 from pipelines.evaluate.pairing import Pair, Pairing
 from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
-from pipelines.progress import Progress
-from pipelines.stored import stored_slides
-from pipelines.workspace import Workspace
-from wsi_stain.errors import SlideError
+from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.run_directory.workspace import Workspace
+from pipelines.shared.config import RunConfig
+from pipelines.shared.progress import Progress
+from wsi_stain.core.errors import SlideError
+from wsi_stain.core.lease import lease
+from wsi_stain.core.storage import Place
 from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.evaluation.pairs import PairTask, score_pair, summarized
 from wsi_stain.executor import Executor, Receipt, Task, open_executor
-from wsi_stain.lease import lease
-from wsi_stain.place import Place
 from wsi_stain.store import StoredSlide
 
 HEADINGS = {

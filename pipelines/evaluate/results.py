@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.progress import tell
-from pipelines.tables import Column, print_table
+from pipelines.shared.progress import tell
+from pipelines.shared.tables import Column, print_table
 from wsi_stain import __version__
-from wsi_stain.csv_file import write_table
-from wsi_stain.journal import file_digest, write_json
+from wsi_stain.core.journal import file_digest, write_json
+from wsi_stain.core.text import write_table
 
 Rows = Mapping[str, Mapping[str, float]]
 """By method, its scores by name."""

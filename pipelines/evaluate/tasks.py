@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines.progress import Progress, told
+from pipelines.shared.progress import Progress, told
 from wsi_stain.executor import Executor, Receipt, Task, drive, lone
 
 

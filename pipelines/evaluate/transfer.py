@@ -11,25 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from pipelines.config import RunConfig
-from pipelines.device import own_device
 from pipelines.evaluate.methods import baselines, require_extras, trained
 from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
-from pipelines.progress import Progress
-from pipelines.stored import stored_slides
-from pipelines.workspace import Workspace
-from wsi_stain.artifact import load_artifact
-from wsi_stain.errors import ConfigError
+from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.run_directory.workspace import Workspace
+from pipelines.shared.config import RunConfig
+from pipelines.shared.device import own_device
+from pipelines.shared.progress import Progress
+from wsi_stain.core.errors import ConfigError
+from wsi_stain.core.lease import lease
+from wsi_stain.core.storage import Place
 from wsi_stain.evaluation.auc import Auc, auc, compared
 from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_network, train_classifier
 from wsi_stain.evaluation.figures import write_intervals
 from wsi_stain.evaluation.labelled import LABELS, PIXELS, LabelledTask, show_labelled
 from wsi_stain.evaluation.methods import UNTOUCHED, Method
 from wsi_stain.executor import Executor, Task, open_executor
-from wsi_stain.lease import lease
-from wsi_stain.place import Place
 from wsi_stain.store import StoredSlide
+from wsi_stain.store.artifact import load_artifact
 
 HEADINGS = {
     "auc": "AUC",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from wsi_stain.errors import ConfigError
-from wsi_stain.settings import Settings
+from wsi_stain.core.errors import ConfigError
+from wsi_stain.core.records import Settings
 
 Patches = NDArray[np.uint8]
 

@@ -18,23 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from wsi_stain.artifact import load_artifact, save_artifact
-from wsi_stain.errors import NoTissueError, OutputError, StoreError
+from wsi_stain.core.errors import NoTissueError, OutputError, StoreError
+from wsi_stain.core.geometry import TileIndex, tile_region
+from wsi_stain.core.storage import Place, as_place
 from wsi_stain.evaluation.methods import NORMALIZED, UNTOUCHED, Method
 from wsi_stain.evaluation.picture import darkest, write_strip
-from wsi_stain.evaluation.places import judged_tiles
-from wsi_stain.finished import Finished, load_finished
-from wsi_stain.geometry import TileIndex, tile_region
-from wsi_stain.identity import TilingConfig
-from wsi_stain.metrics import lab_wasserstein, normalized_median_intensity, spread
-from wsi_stain.nuclei import nuclei_kept, nuclei_mask
-from wsi_stain.place import Place, as_place
-from wsi_stain.slide import Slide
-from wsi_stain.slides import SlideSource
-from wsi_stain.stain import Rgb, StainStatistics, od_table
-from wsi_stain.stain_vectors import angle_deg, could_be_he, macenko
+from wsi_stain.evaluation.tile_choice import judged_tiles
+from wsi_stain.metrics.image import lab_wasserstein, normalized_median_intensity, spread
+from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
+from wsi_stain.results.finished import Finished, load_finished
+from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.slide import Slide
+from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table
+from wsi_stain.stain.vectors import angle_deg, could_be_he, macenko
 from wsi_stain.store import StoredSlide, TiledSlide
-from wsi_stain.streaming import survey
+from wsi_stain.store.artifact import load_artifact, save_artifact
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.streamed_slide import survey
 
 Tiles = NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_stain.journal import atomic_write
+from wsi_stain.core.journal import atomic_write
 
 Points = Mapping[str, Sequence[float]]
 """By method, the values of single tiles or slides."""

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain.artifact import save_artifact
-from wsi_stain.errors import SlideError
+from wsi_stain.core.errors import SlideError
+from wsi_stain.core.geometry import Region, tile_region
+from wsi_stain.core.storage import Place
 from wsi_stain.evaluation.methods import Method
-from wsi_stain.geometry import Region, tile_region
-from wsi_stain.imports.patches import TABLE, from_csv
-from wsi_stain.place import Place
 from wsi_stain.store import StoredSlide
+from wsi_stain.store.artifact import save_artifact
+from wsi_stain.store.patches import TABLE, from_csv
 
 PIXELS, LABELS = "pixels", "labels"
 """What a file of patches holds: (n, side, side, 3) uint8, and (n,) text."""

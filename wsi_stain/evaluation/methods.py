@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_stain.output import OutputConfig
-from wsi_stain.region_normalizer import RegionNormalizer
-from wsi_stain.stain import StainStatistics
+from wsi_stain.normalize.region import RegionNormalizer
+from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 
 UNTOUCHED, ORACLE, NORMALIZED = "untouched", "paired oracle", "normalized"

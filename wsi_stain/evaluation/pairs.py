@@ -15,19 +15,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.colour_bins import ColourPairs
-from wsi_stain.colour_table import apply_table, fit_table
-from wsi_stain.errors import SlideError
+from wsi_stain.core.errors import SlideError
+from wsi_stain.core.geometry import Region, tile_region
 from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, UNTOUCHED, Method
 from wsi_stain.evaluation.picture import darkest, write_strip
-from wsi_stain.evaluation.places import judged_tiles
-from wsi_stain.geometry import Region, tile_region
-from wsi_stain.imports.patches import TABLE, from_csv
-from wsi_stain.likeness import shift_px
-from wsi_stain.metrics import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
-from wsi_stain.slide import Slide
-from wsi_stain.stain import StainStatistics
+from wsi_stain.evaluation.tile_choice import judged_tiles
+from wsi_stain.metrics.image import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
+from wsi_stain.metrics.structure import shift_px
+from wsi_stain.slides.slide import Slide
+from wsi_stain.stain.colour_bins import ColourPairs
+from wsi_stain.stain.colour_table import apply_table, fit_table
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
+from wsi_stain.store.patches import TABLE, from_csv
 
 Pixels = NDArray[np.uint8]
 Scores = dict[str, list[float]]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wsi_stain.journal import atomic_write
+from wsi_stain.core.journal import atomic_write
 
 _HEIGHT = 256
 _TITLE = 18

@@ -16,8 +16,8 @@ is normalized, and a slide that fails takes no other down.
 from __future__ import annotations
 
 from wsi_stain.executor.config import ExecutorConfig
-from wsi_stain.executor.dask_executor import DaskExecutor, open_executor
-from wsi_stain.executor.driving import drive
+from wsi_stain.executor.dask import DaskExecutor, open_executor
+from wsi_stain.executor.flows import drive
 from wsi_stain.executor.serial import SerialExecutor
 from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task, lone
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from wsi_stain.settings import Settings
+from wsi_stain.core.records import Settings
 
 
 class ExecutorConfig(Settings):

@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from wsi_stain.errors import BrokenDeviceError
+from wsi_stain.core.errors import BrokenDeviceError
 from wsi_stain.executor.tasks import Pool, Receipt, Task
 
 

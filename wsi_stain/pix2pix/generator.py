@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d, pad
 
+from wsi_stain.core.records import Settings
 from wsi_stain.pix2pix.initialization import initialize
-from wsi_stain.settings import Settings
 
 _DROPOUT_BLOCKS = 3
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_stain import journal
-from wsi_stain.errors import ConfigError, OutputError
-from wsi_stain.geometry import Mpp
-from wsi_stain.slide_file import srgb_profile
+from wsi_stain.core import journal
+from wsi_stain.core.errors import ConfigError, OutputError
+from wsi_stain.core.geometry import Mpp
+from wsi_stain.slides.slide_file import srgb_profile
 
 _MOST_BASIC_OFFSET = 2**32 - 1
 """The basic table has 32 bits for an offset within a file; larger files need the extended one."""

@@ -24,7 +24,7 @@ from wsidicomizer.image_data import BaseDicomizerImageData
 from wsidicomizer.metadata import WsiDicomizerMetadata
 
 from wsi_stain import __version__
-from wsi_stain.geometry import TILE, Mpp
+from wsi_stain.core.geometry import TILE, Mpp
 
 _UM_PER_MM = 1000
 _STANDARD = LossyCompressionIsoStandard.transfer_syntax_to_iso(JPEGBaseline8Bit)

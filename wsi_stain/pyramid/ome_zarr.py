@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain import journal, zarr_files
-from wsi_stain.blockfile import LEVELS, BlockFile, Kept, Pixels, block_levels, block_tiles, padded
-from wsi_stain.errors import OutputError
-from wsi_stain.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size, TileIndex
-from wsi_stain.shard import write_shard
+from wsi_stain.core import journal
+from wsi_stain.core.errors import OutputError
+from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size, TileIndex
+from wsi_stain.formats import zarr_metadata
+from wsi_stain.formats.block_file import LEVELS, BlockFile, Kept, Pixels, block_levels, block_tiles, padded
+from wsi_stain.formats.zarr_shard import write_shard
 
 Files = Mapping[str, Mapping[str, Any]]
 """Files by their path within the directory, as `journal.files_below` describes them."""
@@ -97,9 +98,9 @@ class PyramidZarr:
             OutputError: A block's shard is not what its receipt says; it is removed, so that a rerun makes it again.
         """
         for level, size in enumerate(self._sizes):
-            zarr_files.write_image_metadata(self._folder / str(level), size, _side(level))
-        ome = zarr_files.image_attributes("normalized", mpp, len(self._sizes))
-        zarr_files.write_group(self._folder, {"ome": ome, "wsi_stain": dict(attributes)})
+            zarr_metadata.write_image_metadata(self._folder / str(level), size, _side(level))
+        ome = zarr_metadata.image_attributes("normalized", mpp, len(self._sizes))
+        zarr_metadata.write_group(self._folder, {"ome": ome, "wsi_stain": dict(attributes)})
         files = journal.files_below(self._folder)
         self._check(files, block_shards)
         metadata = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(self._sizes)))}
@@ -132,6 +133,6 @@ def _write(
     folder: Path, level: int, place: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], white: Sequence[int]
 ) -> Path:
     glass = np.full((TILE, TILE, 3), white, np.uint8)
-    path = folder / zarr_files.shard_key(place, level)
+    path = folder / zarr_metadata.shard_key(place, level)
     journal.atomic_write(path, partial(write_shard, tiles=tiles, side=_side(level), elsewhere=glass))
     return path

@@ -11,10 +11,10 @@ page         the page; from outliers (what to look at first), cohort (its colour
 from wsi_stain.report.colours import reference_histogram
 from wsi_stain.report.page import RunRecord, write_report
 from wsi_stain.report.pictures import PictureTask, load_pictures, take_pictures
-from wsi_stain.report.rows import SlideRow, Status
 from wsi_stain.report.sheet import write_sheet
-from wsi_stain.report.summary import read_rows, read_summary, summary_row, write_summary
 from wsi_stain.report.training import read_training
+from wsi_stain.results.slide_row import SlideRow, Status
+from wsi_stain.results.summary import read_rows, read_summary, summary_row, write_summary
 
 __all__ = [
     "PictureTask",

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from wsi_stain.report.charts import Chart, Point, Series, chart
 from wsi_stain.report.colours import BIN
-from wsi_stain.report.rows import SlideRow
-from wsi_stain.stain import Rgb, StainStatistics, gain
-from wsi_stain.stain_vectors import angle_deg
+from wsi_stain.results.slide_row import SlideRow
+from wsi_stain.stain.statistics import Rgb, StainStatistics, gain
+from wsi_stain.stain.vectors import angle_deg
 
 _STAINS = ("hematoxylin", "eosin")
 _LEVELS = {

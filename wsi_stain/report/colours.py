@@ -10,13 +10,13 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from wsi_stain.errors import StainError
-from wsi_stain.geometry import TILE
-from wsi_stain.report.rows import Colours
-from wsi_stain.stain import Rgb, StainStatistics, od_table, slide_statistics
-from wsi_stain.stain_sample import on_tissue, sample_pixels, sample_tiles
-from wsi_stain.stain_vectors import LUMINANCE
+from wsi_stain.core.errors import StainError
+from wsi_stain.core.geometry import TILE
+from wsi_stain.results.slide_row import Colours
+from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table, slide_statistics
+from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide, TiledSlide
+from wsi_stain.store.stain_sample import on_tissue, sample_pixels, sample_tiles
 
 BINS, BIN = 40, 0.05
 """Number of bins, and their width, OD."""

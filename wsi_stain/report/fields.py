@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from wsi_stain.geometry import TILE, TILES_PER_BLOCK, Region, Size, TileIndex, ceil_div
-from wsi_stain.html import thumbnail_jpeg
-from wsi_stain.reader import BlockReader
-from wsi_stain.report.rows import FieldOfView
+from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, Region, Size, TileIndex, ceil_div
+from wsi_stain.core.html import thumbnail_jpeg
+from wsi_stain.results.slide_row import FieldOfView
+from wsi_stain.store.block_reader import BlockReader
 
 _SIZE = Size(480, 360)
 """Of each picture, px; smaller where the slide is."""

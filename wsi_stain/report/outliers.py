@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsi_stain.report.rows import SlideRow
-from wsi_stain.stain import StainStatistics
-from wsi_stain.stain_vectors import LUMINANCE, RUIFROK, angle_deg
+from wsi_stain.results.slide_row import SlideRow
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.vectors import LUMINANCE, RUIFROK, angle_deg
 
 BEYOND = 3.5
 FEWEST = 5

@@ -25,15 +25,16 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from wsi_stain import html, journal
+from wsi_stain.core import html, journal
+from wsi_stain.metrics.hallucination import PER_UNIT, map_png
 from wsi_stain.report.cohort import colour_charts, od_chart, stain_table
 from wsi_stain.report.outliers import FEWEST, Standing, standings
-from wsi_stain.report.rows import SlideRow, Status
 from wsi_stain.report.training import Training
-from wsi_stain.stain import StainStatistics
-from wsi_stain.stain_vectors import angle_deg
-from wsi_stain.unexplained import PER_UNIT, map_png
+from wsi_stain.results.slide_row import SlideRow, Status
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.vectors import angle_deg
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _FAILED = ("failed", "unfinished", "empty", "done-with-holes")
 _PANEL = 1200
 _WHITE = 10
@@ -117,7 +118,7 @@ def write_report(
     nested = {name: value for name, value in run.facts.items() if isinstance(value, Mapping | list | tuple)}
     page = (
         _environment(detail)
-        .get_template("report/page.html")
+        .get_template("page.html")
         .generate(
             rows=rows,
             counts=_counts(rows),
@@ -147,7 +148,7 @@ def _counts(rows: Sequence[SlideRow]) -> dict[str, int]:
 
 
 def _environment(detail: Detail) -> jinja2.Environment:
-    environment = html.environment()
+    environment = html.environment(_TEMPLATES)
     environment.filters |= {
         "duration": _duration,
         "pretty": _pretty,
@@ -168,7 +169,7 @@ def _environment(detail: Detail) -> jinja2.Environment:
 
 def _sources(name: str) -> Iterator[str]:
     for file in ("page.css", "charts.css") if name == "style" else ("page.js",):
-        yield (html.TEMPLATES / "report" / file).read_text(encoding="utf-8")
+        yield (_TEMPLATES / file).read_text(encoding="utf-8")
 
 
 def _brightened(picture: bytes) -> bytes:

@@ -15,15 +15,15 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from wsi_stain import html, journal
-from wsi_stain.errors import OutputError
-from wsi_stain.overlay import overlay
+from wsi_stain.core import html, journal
+from wsi_stain.core.errors import OutputError
 from wsi_stain.report.colours import compared_colours
 from wsi_stain.report.fields import change_of, fields_of_view
-from wsi_stain.report.rows import Shown
-from wsi_stain.stain import Rgb
+from wsi_stain.results.slide_row import Shown
+from wsi_stain.stain.statistics import Rgb
 from wsi_stain.store import TiledSlide
-from wsi_stain.tissue import TissueConfig, ink_mask
+from wsi_stain.tissue.mask import TissueConfig, ink_mask
+from wsi_stain.tissue.overlay import overlay
 
 _THUMBNAIL, _OVERLAY = 1024, 720
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain import html, journal
-from wsi_stain.report.rows import SlideRow
+from wsi_stain.core import html, journal
+from wsi_stain.results.slide_row import SlideRow
 
 
 def write_sheet(path: Path, rows: Iterable[SlideRow], height: int = 320, most: int = 4) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain import html
+from wsi_stain.core import html
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _PICTURE = 320
 _SMALL_PICTURE = 96
 
@@ -45,4 +47,4 @@ def store_card(where: str, rows: Sequence[Row], count: int) -> str:
 
 
 def _rendered(template: str, **values: object) -> str:
-    return html.environment().get_template(template).render(**values)
+    return html.environment(_TEMPLATES).get_template(template).render(**values)

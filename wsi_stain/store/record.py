@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, field_validator
 
-from wsi_stain import journal, shard, zarr_files
-from wsi_stain.errors import StoreError
-from wsi_stain.geometry import BlockIndex, Mpp, Size
-from wsi_stain.place import Place
-from wsi_stain.settings import Settings
-from wsi_stain.stain import StainConfig, StainStatistics
+from wsi_stain.core import journal
+from wsi_stain.core.errors import StoreError
+from wsi_stain.core.geometry import BlockIndex, Mpp, Size
+from wsi_stain.core.records import Settings
+from wsi_stain.core.storage import Place
+from wsi_stain.formats import zarr_metadata, zarr_shard
+from wsi_stain.stain.statistics import StainConfig, StainStatistics
 
 FORMAT = 1
 """Version of the store's layout and of its bytes."""
@@ -87,7 +88,7 @@ class SlideRecord(Settings):
 
 def is_complete(folder: Place) -> bool:
     """Whether a slide has its completion mark."""
-    return MARK in zarr_files.read_attributes(folder)
+    return MARK in zarr_metadata.read_attributes(folder)
 
 
 def folded(shards: Iterable[tuple[BlockIndex, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def complete_record(folder: Place) -> SlideRecord:
 
 def read_record(folder: Place) -> SlideRecord | None:
     """The record in a slide's completion mark, None without a mark; StoreError where it is damaged."""
-    mark = zarr_files.read_attributes(folder).get(MARK)
+    mark = zarr_metadata.read_attributes(folder).get(MARK)
     if mark is None:
         return None
     try:
@@ -115,4 +116,4 @@ def read_record(folder: Place) -> SlideRecord | None:
             raise ValueError(f"it is of {record.slide_id}")
         return record
     except (ValueError, ValidationError, KeyError, TypeError) as error:
-        raise StoreError(f"The record of the slide in {folder} is damaged: {error}", shard.REMEDY) from error
+        raise StoreError(f"The record of the slide in {folder} is damaged: {error}", zarr_shard.REMEDY) from error

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from wsi_stain import __version__, zarr_files
-from wsi_stain.errors import StoreError
-from wsi_stain.geometry import TILE
-from wsi_stain.place import Place, S3Path, as_place, folders
+from wsi_stain import __version__
+from wsi_stain.core.errors import StoreError
+from wsi_stain.core.geometry import TILE
+from wsi_stain.core.storage import Place, S3Path, as_place, folders
+from wsi_stain.formats import zarr_metadata
 from wsi_stain.store.cards import Row, bad_row, good_row, store_card
-from wsi_stain.store.reading import StoredSlide
 from wsi_stain.store.record import FORMAT, is_complete
-from wsi_stain.store.writing import SlideWriter
+from wsi_stain.store.stored_slide import StoredSlide
+from wsi_stain.store.writer import SlideWriter
 
 _REMEDY = "Check the path, or choose another directory: `wsi-stain tile` makes a tile store"
 _THREADS = 16
@@ -36,7 +37,7 @@ class TileStore:
 
     def __init__(self, path: str | Place) -> None:
         self.path = as_place(path)
-        found = zarr_files.read_attributes(self.path)
+        found = zarr_metadata.read_attributes(self.path)
         if found.get("format") != FORMAT or found.get("tile") != TILE:
             shown = f"format {found['format']}" if "format" in found else "none"
             raise StoreError(f"Expected a tile store of format {FORMAT} at {path}, found {shown}", _REMEDY)
@@ -49,7 +50,7 @@ class TileStore:
             if not free:
                 raise StoreError(f"{path} exists and is not a tile store", _REMEDY)
             attributes = {"format": FORMAT, "tile": TILE, "producer": f"wsi-stain {__version__}"}
-            zarr_files.write_group(path, attributes)
+            zarr_metadata.write_group(path, attributes)
         return cls(path)
 
     def slide_ids(self) -> list[str]:

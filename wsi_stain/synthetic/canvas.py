@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from wsi_stain.geometry import Size
+from wsi_stain.core.geometry import Size
 
 Field = NDArray[np.float32]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_stain.geometry import Size
-from wsi_stain.journal import atomic_write
+from wsi_stain.core.geometry import Size
+from wsi_stain.core.journal import atomic_write
 from wsi_stain.synthetic.laboratory import LABORATORIES, Pen, defocus, draw_pen, stain_tissue
 from wsi_stain.synthetic.slide import Style, write_slide
 from wsi_stain.synthetic.tissue import render_tissue

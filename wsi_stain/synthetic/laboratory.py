@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 from scipy.ndimage import gaussian_filter
 
-from wsi_stain.settings import Settings
+from wsi_stain.core.records import Settings
 
 Rgb8: TypeAlias = NDArray[np.uint8]
 Triple: TypeAlias = tuple[float, float, float]

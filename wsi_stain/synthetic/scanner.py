@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from wsi_stain.settings import Settings
+from wsi_stain.core.records import Settings
 
 __all__ = ["SCANNERS", "Scanner", "rescan"]
 

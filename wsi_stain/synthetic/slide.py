@@ -13,8 +13,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain.geometry import TILE, Size, ceil_div, level_sizes
-from wsi_stain.journal import atomic_write
+from wsi_stain.core.geometry import TILE, Size, ceil_div, level_sizes
+from wsi_stain.core.journal import atomic_write
 
 __all__ = ["Style", "write_slide"]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.geometry import Size
+from wsi_stain.core.geometry import Size
 from wsi_stain.synthetic.canvas import Canvas, Field, Nucleus, Patch, smooth_step
 
 __all__ = ["render_tissue"]

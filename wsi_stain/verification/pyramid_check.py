@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain.geometry import TILE, Mpp, Size, TileIndex, grid_shape, level_sizes
+from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape, level_sizes
 from wsi_stain.verification.faults import Fault
-from wsi_stain.verification.openslide_reading import OpenSlidePyramid
-from wsi_stain.verification.pyramid_reader import PyramidReader, level_size, tile_size
-from wsi_stain.verification.tiff_reading import TiffPyramid
-from wsi_stain.verification.zarr_reading import ZarrPyramid
+from wsi_stain.verification.readers.base import PyramidReader, level_size, tile_size
+from wsi_stain.verification.readers.openslide import OpenSlidePyramid
+from wsi_stain.verification.readers.tiff import TiffPyramid
+from wsi_stain.verification.readers.zarr import ZarrPyramid
 
 _MPP_TOLERANCE = 1e-4
 _FLAT = 6

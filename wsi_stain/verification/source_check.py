@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain.errors import SlideError, StoreError
-from wsi_stain.finished import Finished, Origin
-from wsi_stain.geometry import TILE, Region, Size, TileIndex
-from wsi_stain.likeness import resemblance, shift_px, structure
-from wsi_stain.nuclei import nuclei_kept
-from wsi_stain.place import as_place
-from wsi_stain.slide import Slide
-from wsi_stain.stain_sample import sample_tiles
-from wsi_stain.stain_vectors import LUMINANCE
+from wsi_stain.core.errors import SlideError, StoreError
+from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
+from wsi_stain.core.storage import as_place
+from wsi_stain.metrics.nuclei import nuclei_kept
+from wsi_stain.metrics.structure import resemblance, shift_px, structure
+from wsi_stain.results.finished import Finished, Origin
+from wsi_stain.slides.slide import Slide
+from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide
+from wsi_stain.store.stain_sample import sample_tiles
 from wsi_stain.verification.faults import REDO, Fault
-from wsi_stain.verification.pyramid_reader import PyramidReader, level_size, overview, tile_size
+from wsi_stain.verification.readers.base import PyramidReader, level_size, overview, tile_size
 
 RESEMBLANCE = 0.85
 """Least correlation of a pyramid's thumbnail with its source's: real pairs have 0.99, two slides at most 0.64."""

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_stain import journal
-from wsi_stain.errors import OutputError, StoreError
-from wsi_stain.finished import Finished, load_finished
-from wsi_stain.slide_file import srgb_profile
+from wsi_stain.core import journal
+from wsi_stain.core.errors import OutputError, StoreError
+from wsi_stain.results.finished import Finished, load_finished
+from wsi_stain.slides.slide_file import srgb_profile
 from wsi_stain.store import StoredSlide, check_shards
 from wsi_stain.verification.faults import REDO, Fault
 from wsi_stain.verification.pyramid_check import Expected, check_pyramid, open_readers

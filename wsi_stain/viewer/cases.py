@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from wsi_stain.errors import SlideError
+from wsi_stain.core.errors import SlideError
 from wsi_stain.viewer.tiles import TILE_PX, DeepSlide, SlideTiles, version
 
 

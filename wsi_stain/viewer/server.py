@@ -18,20 +18,22 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.websocket import WebSocketHandler
 
-from wsi_stain import html
-from wsi_stain.errors import ConfigError, SlideError
+from wsi_stain.core import html
+from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.viewer.cases import Case, Picture, described
 from wsi_stain.viewer.tiles import SlideTiles
 
 PORT = 8765
 """Where the page is served, unless that is taken."""
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _NEXT_PORTS = 20
 _GRACE_S = 5.0
 """A page that is loaded again is back by then."""
@@ -183,7 +185,7 @@ class _NothingHandler(_Guarded):
 
 class _PageHandler(_Guarded):
     def get(self) -> None:
-        template = html.environment().get_template("view/page.html")
+        template = html.environment(_TEMPLATES).get_template("page.html")
         page = template.render(cases=self.server.cases, title=self.server.title)
         self.finish(page.encode("utf-8", "backslashreplace"))
 
@@ -191,7 +193,7 @@ class _PageHandler(_Guarded):
 class _AssetHandler(_Guarded):
     def get(self, name: str) -> None:
         self.set_header("Content-Type", f"{_ASSETS[name]}; charset=utf-8")
-        self.finish((html.TEMPLATES / "view" / name).read_bytes())
+        self.finish((_TEMPLATES / name).read_bytes())
 
 
 class _CaseHandler(_Guarded):

@@ -23,12 +23,12 @@ import simplejpeg
 from openslide.deepzoom import DeepZoomGenerator
 from PIL import Image
 
-from wsi_stain.errors import MppError, SlideError, UnreadableError
-from wsi_stain.geometry import Mpp, Region, Size
-from wsi_stain.jpeg_tiles import JpegTiles
-from wsi_stain.openslide_handle import DAMAGED
-from wsi_stain.resolution import resolve
-from wsi_stain.slide_file import SlideFile
+from wsi_stain.core.errors import MppError, SlideError, UnreadableError
+from wsi_stain.core.geometry import Mpp, Region, Size
+from wsi_stain.slides.jpeg_tiles import JpegTiles
+from wsi_stain.slides.openslide_handle import DAMAGED
+from wsi_stain.slides.resolution import resolve
+from wsi_stain.slides.slide_file import SlideFile
 
 TILE_PX = 512
 """Side of a tile without its margins: a quarter of the requests of 256 px."""

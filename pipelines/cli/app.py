@@ -1,0 +1,321 @@
+"""The command `wsi-stain`: help texts, and one call each into a pipeline.
+
+Exit codes: 0 all good, 1 the run could not go on, 2 wrong usage, 3 some slides failed, 130 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipelines.cli.evaluate import evaluate
+from pipelines.cli.import_patches import patches
+from pipelines.cli.options import (
+    STORE,
+    Codec,
+    Config,
+    DryRun,
+    Formats,
+    Host,
+    Masks,
+    Method,
+    MppOption,
+    OpenBrowser,
+    Out,
+    Output,
+    Overlay,
+    Port,
+    Scheduler,
+    SchedulerFile,
+    SlideMpp,
+    Slides,
+    Store,
+    To,
+    Workers,
+    absolute,
+    console,
+    overrides_of,
+    say,
+)
+from wsi_stain import __version__
+from wsi_stain.core.errors import InterruptedTrainingError, WsiStainError
+from wsi_stain.core.storage import as_place
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Re-stain whole-slide images in the style of a reference laboratory with Pix2Pix.",
+)
+
+app.add_typer(patches, name="import")
+app.add_typer(evaluate, name="evaluate")
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; give it before the command.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"wsi-stain {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    slides: Slides,
+    out: Out,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option("--reference", "-r", callback=absolute, help="Reference slide, or directory of them; repeatable."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(callback=absolute, help="Use this checkpoint instead of training one.")
+    ] = None,
+    config: Config = None,
+    mpp: MppOption = None,
+    slide_mpp: SlideMpp = None,
+    method: Method = None,
+    output: Output = None,
+    formats: Formats = None,
+    codec: Codec = None,
+    masks: Masks = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Store no tiles: read pixels from the slides.")] = False,
+    keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the slides' tiles in OUT/work.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Tile, train on the reference, normalize, stitch, report: all in one."""
+    from pipelines import run as pipeline
+    from pipelines.shared.config import chosen_config
+
+    overrides = overrides_of(
+        mpp, slide_mpp, output, formats, workers, scheduler, scheduler_file, keep_tiles or None, codec, method
+    )
+    overrides["stream"] = stream or None
+    request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, say), masks)
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+
+
+@app.command()
+def tile(
+    slides: Slides,
+    store: Store,
+    config: Config = None,
+    mpp: MppOption = None,
+    slide_mpp: SlideMpp = None,
+    codec: Codec = None,
+    masks: Masks = None,
+    overlay: Overlay = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Extract the tissue tiles of slides into a Zarr store."""
+    from pipelines import tile as pipeline
+    from pipelines.shared.config import chosen_config
+
+    overrides = overrides_of(
+        mpp, slide_mpp, workers=workers, scheduler=scheduler, scheduler_file=scheduler_file, codec=codec
+    )
+    request = pipeline.Request(slides, store, chosen_config(config, overrides), masks, overlay)
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+
+
+@app.command()
+def train(
+    stores: Annotated[
+        list[str],
+        typer.Argument(metavar="STORE", help=f"Tile stores of the reference laboratory's slides ({STORE})."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=absolute, help="Directory for checkpoint, metrics and panels.")
+    ],
+    config: Config = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train Pix2Pix on tile stores. With several GPUs: torchrun --nproc-per-node N -m pipelines.cli train ..."""
+    from pipelines import train as pipeline
+    from pipelines.shared.config import chosen_config
+
+    places = [absolute(as_place(store)) for store in stores]
+    request = pipeline.Request(places, out, chosen_config(config, {}, say))
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+
+
+@app.command()
+def normalize(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help=f"A tile store ({STORE}); slides, read directly; or with --patch-mpp a directory of patches.",
+        ),
+    ],
+    out: Out,
+    checkpoint: Annotated[
+        Path | None, typer.Option(callback=absolute, help="Checkpoint (safetensors) made by train or run.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", "-r", help=f"For a classical method: the reference's tile store ({STORE})."),
+    ] = None,
+    to: To = None,
+    patch_mpp: Annotated[
+        float | None, typer.Option(help="SOURCE holds patches (PNG, JPEG, TIFF) of this resolution, um per px.")
+    ] = None,
+    labels: Annotated[bool, typer.Option(help="A patch's folder is its label; else it is its slide.")] = True,
+    config: Config = None,
+    method: Method = None,
+    output: Output = None,
+    formats: Formats = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Normalize tiled slides, slide files or patches with a trained checkpoint, or by a classical method."""
+    from pipelines import normalize
+    from pipelines.normalization import tile_store as pipeline
+    from pipelines.shared.config import chosen_config
+
+    overrides = overrides_of(None, None, output, formats, workers, scheduler, scheduler_file, method=method)
+    place, style = absolute(as_place(source)), absolute(as_place(reference)) if reference else None
+    chosen, patches = chosen_config(config, overrides, say), normalize.Patches(patch_mpp, labels)
+    request = pipeline.Request(place, checkpoint, style, out, chosen, to)
+    command = normalize.show_plan if dry_run else normalize.run
+    raise typer.Exit(command(request, patches, console()))
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", callback=absolute, help="Checkpoint (safetensors) made by train or run."),
+    ],
+    model: Annotated[Path, typer.Argument(callback=absolute, metavar="MODEL.onnx", help="File to write.")],
+) -> None:
+    """Write a checkpoint's generator as ONNX, and check it with onnxruntime."""
+    from pipelines import export as pipeline
+
+    raise typer.Exit(pipeline.run(checkpoint, model, console()))
+
+
+@app.command()
+def inspect(
+    slides: Slides,
+    mpp: MppOption = None,
+    slide_mpp: SlideMpp = None,
+    masks: Masks = None,
+    overlay: Overlay = None,
+    workers: Workers = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file too, for programs.")] = None,
+) -> None:
+    """Show what is known of slides: size, levels, resolution and its origin, tissue, tiles, bytes, time."""
+    from pipelines import inspect as pipeline
+    from pipelines.shared.config import chosen_config
+
+    chosen = chosen_config(None, overrides_of(mpp, slide_mpp, workers=workers))
+    request = pipeline.Request(slides, chosen, masks, overlay, csv)
+    raise typer.Exit(pipeline.run(request, console()))
+
+
+@app.command()
+def verify(
+    out: Annotated[Path, typer.Argument(metavar="OUT", callback=absolute, help="Output directory of a run.")],
+    slides: Annotated[
+        list[Path] | None,
+        typer.Option("--slides", help="Where the run's slides are now, if they moved; repeatable."),
+    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be looked at and stop.")] = False,
+) -> None:
+    """Check every output of a run against its receipts, its readers and its source; faults go to OUT/verify.csv."""
+    from pipelines import verify as pipeline
+    from wsi_stain.executor import ExecutorConfig
+
+    executor = ExecutorConfig(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
+    request = pipeline.Request(out, slides or [], executor)
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", callback=absolute, help="Output directory of a run.")],
+) -> None:
+    """Make OUT/report/index.html again from what a run left, finished or not. Needs no slides."""
+    from pipelines import report as pipeline
+
+    raise typer.Exit(pipeline.run(out, console()))
+
+
+@app.command()
+def view(
+    subject: Annotated[
+        Path, typer.Argument(metavar="OUT|SLIDE", callback=absolute, help="Output directory of a run, or any slide.")
+    ],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="OTHER", callback=absolute, help="A slide to show beside it.")
+    ] = None,
+    port: Port = None,
+    browser: OpenBrowser = True,
+    host: Host = "127.0.0.1",
+) -> None:
+    """Look at slides in the web browser: source and normalized side by side, or one over the other."""
+    from pipelines import view as pipeline
+
+    raise typer.Exit(pipeline.run(pipeline.Request(subject, other, host, port, browser), console()))
+
+
+@app.command()
+def doctor(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where outputs would go.")] = Path("."),
+) -> None:
+    """Check this machine: versions, OpenSlide, codecs, extras, GPU, memory, disk."""
+    from pipelines import doctor as pipeline
+
+    raise typer.Exit(pipeline.run(directory, console()))
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=absolute, help="Directory for the demo's slides and results.")
+    ] = Path("demo"),
+    workers: Workers = None,
+) -> None:
+    """Make synthetic slides of two laboratories and run everything on them. No download, no GPU."""
+    from pipelines import demo as pipeline
+
+    raise typer.Exit(pipeline.run(out, overrides_of(workers=workers), console()))
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose become one line and exit code 1."""
+    # Threads that sleep at once when they wait make training on idle cores half as slow again, and threads that spin on
+    # make it five times as slow wherever something else wants the cores too. So they spin for some microseconds.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    if "--debug" in sys.argv:
+        app()
+    try:
+        app()
+    except WsiStainError as error:
+        Console(stderr=True).print(f"error: {error.problem}", style="bold red", highlight=False, markup=False)
+        if error.remedy:
+            Console(stderr=True).print(f"remedy: {error.remedy}", highlight=False, markup=False)
+        sys.exit(130 if isinstance(error, InterruptedTrainingError) else 1)
+
+
+if __name__ == "__main__":
+    main()

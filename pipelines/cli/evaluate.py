@@ -1,0 +1,146 @@
+"""The commands `wsi-stain evaluate pairs|cohort|transfer`: help texts, and one call each into a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import STORE, SlideMpp, Workers, absolute, console, overrides_of
+from wsi_stain.core.storage import as_place
+
+evaluate = typer.Typer(
+    no_args_is_help=True, help="Measure how good a normalization is, beside Reinhard, Macenko and Vahadane."
+)
+
+Checkpoint = Annotated[
+    Path | None, typer.Option(callback=absolute, help="Checkpoint (safetensors) made by train or run, to compare.")
+]
+Modes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output",
+        show_default="auto: generator on a GPU, else lut",
+        help="What becomes of its pixels: generator, guard, lut; repeatable.",
+    ),
+]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline", show_default="all three", help="Compare only these of reinhard, macenko, vahadane; repeatable."
+    ),
+]
+Reference = Annotated[
+    str | None, typer.Option("--reference", "-r", help=f"Tile store of the reference's slides ({STORE}).")
+]
+Results = Annotated[
+    Path, typer.Option("--out", "-o", callback=absolute, help="Directory for tables, figures and pictures.")
+]
+
+
+@evaluate.command()
+def pairs(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            callback=absolute,
+            exists=True,
+            help="Slides, patches (PNG, JPEG) or a tile store of one laboratory.",
+        ),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRUTH",
+            callback=absolute,
+            exists=True,
+            help="The same tissue in the reference's look, registered, under the same names.",
+        ),
+    ],
+    out: Results,
+    checkpoint: Checkpoint = None,
+    output: Modes = None,
+    baseline: Baselines = None,
+    normalized: Annotated[
+        Path | None,
+        typer.Option(
+            callback=absolute, exists=True, help="SOURCE as normalized before: a run's OUT, slides, or patches."
+        ),
+    ] = None,
+    reference: Reference = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option(
+            "--mpp", help="Resolution of patches, um per px, which do not say it; slides are resampled to it."
+        ),
+    ] = None,
+    slide_mpp: SlideMpp = None,
+    workers: Workers = None,
+) -> None:
+    """Registered pairs: each SOURCE normalized by every method, against its TRUTH pixel by pixel."""
+    from pipelines.evaluate import pairs as pipeline
+    from pipelines.shared.config import chosen_config
+
+    chosen = chosen_config(None, overrides_of(mpp, slide_mpp, workers=workers))
+    style = absolute(as_place(reference)) if reference else None
+    request = pipeline.Request(
+        source, truth, checkpoint, output or [], baseline or [], normalized, style, mpp, out, chosen
+    )
+    raise typer.Exit(pipeline.run(request, console()))
+
+
+@evaluate.command()
+def cohort(
+    slides: Annotated[str, typer.Argument(metavar="OUT|STORE", help="Output directory of a run, or a tile store.")],
+    out: Results,
+    reference: Reference = None,
+    checkpoint: Checkpoint = None,
+    output: Modes = None,
+    baseline: Baselines = None,
+    workers: Workers = None,
+) -> None:
+    """A cohort without truth: how alike its slides look and how near the reference, before and after."""
+    from pipelines.evaluate import cohort as pipeline
+    from pipelines.shared.config import chosen_config
+
+    chosen, style = (
+        chosen_config(None, overrides_of(workers=workers)),
+        absolute(as_place(reference)) if reference else None,
+    )
+    request = pipeline.Request(absolute(as_place(slides)), style, checkpoint, output or [], baseline or [], out, chosen)
+    raise typer.Exit(pipeline.run(request, console()))
+
+
+@evaluate.command()
+def transfer(
+    train: Annotated[
+        str,
+        typer.Argument(metavar="TRAIN", help=f"Labelled tile store to train on, the reference laboratory's ({STORE})."),
+    ],
+    test: Annotated[str, typer.Argument(metavar="TEST", help="Labelled tile store of the other laboratory.")],
+    out: Results,
+    checkpoint: Checkpoint = None,
+    output: Modes = None,
+    baseline: Baselines = None,
+    positive: Annotated[str | None, typer.Option(show_default="of two the last", help="The label to find.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Classifiers to train, each with its own split.")] = 3,
+    patches: Annotated[int, typer.Option(min=1, help="Most patches of a slide.")] = 1000,
+    backbone: Annotated[str, typer.Option(help="A network of torchvision; it starts from nothing.")] = "resnet18",
+    side: Annotated[int, typer.Option(min=32, max=512, help="Size that patches are brought to, px.")] = 64,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the patches.")] = 10,
+    workers: Workers = None,
+) -> None:
+    """A classifier trained on TRAIN, tested on TEST raw and by every method: AUC, with intervals by slide."""
+    from pipelines.evaluate import transfer as pipeline
+    from pipelines.shared.config import chosen_config
+    from wsi_stain.evaluation.classifier import ClassifierConfig
+
+    learnt, other = (absolute(as_place(store)) for store in (train, test))
+    chosen = chosen_config(None, overrides_of(workers=workers))
+    classifier = ClassifierConfig(backbone=backbone, side=side, epochs=epochs)
+    request = pipeline.Request(
+        learnt, other, checkpoint, output or [], baseline or [], positive, seeds, patches, classifier, out, chosen
+    )
+    raise typer.Exit(pipeline.run(request, console()))

@@ -1,0 +1,97 @@
+"""The commands `wsi-stain import idc|pcam|images`: help texts, and one call each into a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import (
+    Config,
+    DryRun,
+    PatchDirectory,
+    PatchMpp,
+    Scheduler,
+    SchedulerFile,
+    Store,
+    Workers,
+    absolute,
+    console,
+    overrides_of,
+)
+
+patches = typer.Typer(
+    no_args_is_help=True, help="Bring data sets of patches into a Zarr store, as `tile` brings slides."
+)
+
+
+@patches.command()
+def idc(
+    directory: PatchDirectory,
+    store: Store,
+    mpp: PatchMpp,
+    config: Config = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Kaggle breast-histopathology-images: 50 px patches, laid back at their coordinates, a slide a patient."""
+    from pipelines import import_patches as pipeline
+    from pipelines.shared.config import chosen_config
+
+    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
+    request = pipeline.idc(directory, store, mpp, chosen)
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+
+
+@patches.command()
+def pcam(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", callback=absolute, help="Files camelyonpatch_level_2_split_*_x.h5.")
+    ],
+    store: Store,
+    meta: Annotated[
+        Path | None,
+        typer.Option(callback=absolute, show_default="_meta.csv beside it", help="Metadata of one file."),
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(show_default="0.972, as published", help="Resolution, um per px.")
+    ] = None,
+    config: Config = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """PatchCamelyon in HDF5: 96 px patches, side by side, a slide for each one that the metadata names."""
+    from pipelines import import_patches as pipeline
+    from pipelines.shared.config import chosen_config
+
+    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
+    request = pipeline.pcam(files, meta, store, mpp, chosen)
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+
+
+@patches.command()
+def images(
+    directory: PatchDirectory,
+    store: Store,
+    mpp: PatchMpp,
+    labels: Annotated[
+        bool, typer.Option(help="A patch's folder is its label, the folder above its slide; else it is its slide.")
+    ] = True,
+    config: Config = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Folders of PNG, JPEG or TIFF patches, side by side, labels from the folders' names."""
+    from pipelines import import_patches as pipeline
+    from pipelines.shared.config import chosen_config
+
+    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
+    request = pipeline.images(directory, store, mpp, labels, chosen)
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))

@@ -1,0 +1,106 @@
+"""The page of a run, made from what the run left on disk, after a crash too. Needs no slide and no checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipelines.run_directory.partial_results import AGAIN, rows_left, run_record, summary_rows
+from pipelines.run_directory.workspace import Workspace
+from wsi_stain.core.errors import WsiStainError
+from wsi_stain.report import RunRecord, read_training, reference_histogram, write_report, write_sheet
+from wsi_stain.results import SlideRow
+from wsi_stain.results.finished import load_finished
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store import TileStore
+
+
+def write_page(workspace: Workspace) -> Path:
+    """Write report/index.html and report/before-after.jpg from what the run left.
+
+    Memory bound: the pictures of one slide, and the rows of all without theirs.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    return write_remains(workspace, read_remains(workspace))
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What a run left: what run.json says, a row for each slide, and what is missing."""
+
+    record: Mapping[str, Any]
+    rows: Sequence[SlideRow]
+    notes: Sequence[str]
+
+
+def read_remains(workspace: Workspace) -> Remains:
+    """Read the record and the rows of a run, finished or not."""
+    record = run_record(workspace)
+    rows = rows_left(workspace, record)
+    return Remains(record, rows, list(_notes(workspace, record, rows)))
+
+
+def write_remains(workspace: Workspace, left: Remains) -> Path:
+    """Write the page and the sheet of what was read."""
+    reference = _reference(left.record)
+
+    def with_pictures(row: SlideRow) -> SlideRow:
+        finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
+        return finished.row if finished else row
+
+    write_sheet(workspace.out / "report" / "before-after.jpg", map(with_pictures, left.rows))
+    return write_report(
+        workspace.out,
+        left.rows,
+        with_pictures,
+        RunRecord(
+            facts={name: value for name, value in left.record.items() if name not in ("slides", "reference")},
+            reference=reference,
+            reference_od=_reference_od(workspace, reference),
+            training=read_training(workspace.training),
+            notes=left.notes,
+        ),
+    )
+
+
+def _reference(record: Mapping[str, Any]) -> StainStatistics | None:
+    try:
+        return StainStatistics.model_validate(record["reference"])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _reference_od(workspace: Workspace, reference: StainStatistics | None) -> tuple[float, ...]:
+    """The OD histogram of the first reference slide, if the run has tiled one."""
+    if reference is None or not workspace.reference.exists():
+        return ()
+    try:
+        store = TileStore(workspace.reference)
+        return reference_histogram(store[store.slide_ids()[0]], reference.white)
+    except (WsiStainError, IndexError):
+        return ()
+
+
+def _notes(workspace: Workspace, record: Mapping[str, Any], rows: Sequence[SlideRow]) -> Iterator[str]:
+    """What is missing, and what follows."""
+    if not record:
+        yield "There is no run.json: the run ended before it had a checkpoint. Its slides and settings are unknown."
+    elif not workspace.summary.exists():
+        unfinished = sum(row.status == "unfinished" for row in rows)
+        told = f"{unfinished} of {len(rows)} slides are not finished" if unfinished else "only its summary is missing"
+        yield f"The run did not end: {told}. {AGAIN}."
+    if summary_rows(workspace) is None:
+        yield "summary.csv is damaged, or of another version: which slides failed, and why, is unknown."
+    lost = sum(bool(row.output) and row.size is None for row in rows)  # the summary alone knows of them
+    if lost:
+        yield f"{lost} finished slides have no pictures here: OUT/work no longer has their rows."
+    if record and _reference(record) is None:
+        yield "run.json does not have the reference's stain: it was written by an earlier version."
+    if not workspace.training.exists():
+        yield "No training was done in this run."

@@ -1,0 +1,70 @@
+"""What a run left on disk, ended or not: its record, and a row for each slide.
+
+Also after a crash: run.json lists the slides once a run has a checkpoint, and each finished slide has its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipelines.run_directory.workspace import Workspace
+from wsi_stain.core.errors import OutputError
+from wsi_stain.core.journal import read_json
+from wsi_stain.results import SlideRow, read_rows
+from wsi_stain.results.finished import load_finished
+
+AGAIN = "Run the same command again: what is finished stays"
+"""The remedy for whatever a run did not come to."""
+
+_SLIDES = TypeAdapter(list[tuple[str, str]])
+
+
+def run_record(workspace: Workspace) -> Mapping[str, Any]:
+    """What run.json says of the run; empty where there is none, or it is damaged."""
+    record = read_json(workspace.record)
+    return record if isinstance(record, dict) else {}
+
+
+def rows_left(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:
+    """A row for each slide, without pictures: as the summary has them if the run ended, else as far as it came."""
+    ended = {row.slide_id: row for row in summary_rows(workspace) or []}
+    listed = _listed(record) or {slide_id: row.slide for slide_id, row in ended.items()} or _found(workspace)
+    return [_row(workspace, slide_id, name, ended) for slide_id, name in listed.items()]
+
+
+def _listed(record: Mapping[str, Any]) -> dict[str, str]:
+    """The slides of the run by id, as `results.begin` wrote them."""
+    try:
+        return dict(_SLIDES.validate_python(record.get("slides", [])))
+    except ValidationError:
+        return {}
+
+
+def _row(workspace: Workspace, slide_id: str, name: str, ended: Mapping[str, SlideRow]) -> SlideRow:
+    told = ended.get(slide_id)
+    if told and not told.output:
+        return told
+    if finished := load_finished(workspace.slide(slide_id)):
+        return finished.row.without_pictures()
+    missing = SlideRow(
+        slide=name, slide_id=slide_id, status="unfinished", reason="The run ended before the slide", remedy=AGAIN
+    )
+    return told or missing
+
+
+def summary_rows(workspace: Workspace) -> list[SlideRow] | None:
+    """The rows of summary.csv; None where it cannot be read."""
+    try:
+        return read_rows(workspace.summary) if workspace.summary.exists() else []
+    except (OutputError, ValidationError):
+        return None
+
+
+def _found(workspace: Workspace) -> dict[str, str]:
+    """Slides that were finished, where no list of them is left: id and name."""
+    places = sorted((workspace.out / "work" / "slides").glob("*/row.json"))
+    finished = [load_finished(place.parent) for place in places]
+    return {found.row.slide_id: found.row.slide for found in finished if found}

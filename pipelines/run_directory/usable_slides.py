@@ -1,0 +1,41 @@
+"""What a tile store offers to train on or to normalize: a damaged slide makes only itself unusable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsi_stain.core.errors import StoreError
+from wsi_stain.core.storage import Place
+from wsi_stain.store import StoredSlide, TileStore
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The complete slides of a tile store.
+
+    Attributes:
+        slides: Those that can be used.
+        damaged: Why others cannot, by slide id.
+    """
+
+    slides: list[StoredSlide]
+    damaged: dict[str, StoreError]
+
+
+def stored_slides(path: Place) -> Stored:
+    """Open all complete slides of a tile store; no pixels are read.
+
+    Raises:
+        StoreError: There is no store, or no complete slide in it.
+    """
+    store, found = TileStore(path), Stored([], {})
+    for slide_id in store.slide_ids():
+        try:
+            slide = store[slide_id]
+            slide.check()
+            found.slides.append(slide)
+        except StoreError as error:
+            found.damaged[slide_id] = error
+    if not found.slides and not found.damaged:
+        raise StoreError(f"{path} holds no complete slide", "Tile slides into it first: wsi-stain tile")
+    return found

@@ -1,0 +1,118 @@
+"""What lies where under an output directory.
+
+OUT/slides/<relative path>.ome.tif   one pyramid a slide, or .ome.zarr, .dicom
+OUT/summary.csv  run.json  report/   what happened
+OUT/tiles.zarr  patches/             the same for those who feed models, where that is asked for
+OUT/training                         checkpoint.safetensors, metrics.csv, panels/
+OUT/work                             tile stores, blocks, receipts: what a rerun resumes from
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pipelines.shared.slide_outputs import SUFFIXES
+from wsi_stain.core.journal import atomic_write
+from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.search import OUTPUT_MARK
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The directories of one run."""
+
+    out: Path
+
+    @property
+    def summary(self) -> Path:
+        """The table of all slides; there once a run ended."""
+        return self.out / "summary.csv"
+
+    @property
+    def record(self) -> Path:
+        """What the run is: configuration, versions, hashes, slides; there once the checkpoint is."""
+        return self.out / "run.json"
+
+    @property
+    def tiles(self) -> Path:
+        """The tile store of the slides to normalize."""
+        return self.out / "work" / "tiles.zarr"
+
+    @property
+    def restained(self) -> Path:
+        """The tile store in the reference's stain, where one is asked for."""
+        return self.out / "tiles.zarr"
+
+    @property
+    def patches(self) -> Path:
+        """Where patches in the reference's stain go as pictures."""
+        return self.out / "patches"
+
+    @property
+    def imported(self) -> Path:
+        """The tile store of patches that were given as pictures."""
+        return self.out / "work" / "patches.zarr"
+
+    @property
+    def reference(self) -> Path:
+        """The tile store of the reference slides; never dropped."""
+        return self.out / "work" / "reference.zarr"
+
+    @property
+    def training(self) -> Path:
+        """Where training leaves its checkpoint, metrics and panels."""
+        return self.out / "training"
+
+    @property
+    def style(self) -> Path:
+        """What a classical method took from the reference."""
+        return self.out / "work" / "style.json"
+
+    def mark(self) -> None:
+        """Mark the directory as a run's output, so that no search for slides enters it."""
+        if not (self.out / OUTPUT_MARK).exists():
+            atomic_write(self.out / OUTPUT_MARK, b"Output of wsi-stain: not searched for slides.\n")
+
+    def slide(self, slide_id: str) -> Path:
+        """A slide's own corner for artifact, blocks, thumbnails and receipts."""
+        return self.out / "work" / "slides" / slide_id
+
+    def survey(self, slide_id: str) -> Path:
+        """Where the survey of a slide that is streamed is kept until its products stand."""
+        return self.slide(slide_id) / "survey"
+
+
+def product_stems(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
+    """What each slide id's products are called, relative to OUT, without suffix: slides/ and its relative path.
+
+    Slides that would meet (a.svs beside a.tif, or beside a folder a.dicom) keep their own suffix; if they still meet,
+    their ids.
+    """
+    named = {source.slide_id: _stem(source) for source in sources}
+    for distinct in ("relative", "slide_id"):
+        claimed = Counter(claim for name in named.values() for claim in _claims(name))
+        for source in sources:
+            if claimed[str(named[source.slide_id]).casefold()] > 1:
+                named[source.slide_id] = PurePosixPath(getattr(source, distinct))
+    return {slide_id: PurePosixPath("slides") / name for slide_id, name in named.items()}
+
+
+def _claims(stem: PurePosixPath) -> Iterator[str]:
+    """The stems that a slide takes: its own, and those whose products its folders are called like."""
+    yield str(stem).casefold()
+    for folder in stem.parents:
+        for suffix in SUFFIXES.values():
+            if folder.name.casefold().endswith(suffix):
+                yield str(folder).casefold().removesuffix(suffix)
+
+
+def _stem(source: SlideSource) -> PurePosixPath:
+    path = PurePosixPath(source.relative)
+    name = path.name
+    for suffix in (".ome.tiff", ".ome.tif", path.suffix):
+        if suffix and name.lower().endswith(suffix.lower()):
+            return path.with_name(name[: -len(suffix)] or name)
+    return path

@@ -1,0 +1,1 @@
+"""What several commands share: configuration, device, progress, tables, checks before work."""

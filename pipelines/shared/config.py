@@ -1,0 +1,150 @@
+"""The configuration of a run: which YAML file, which overrides. Each section's class lives beside its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipelines.shared.slide_outputs import Format
+from wsi_stain.core.errors import ConfigError
+from wsi_stain.core.records import Settings
+from wsi_stain.executor import ExecutorConfig
+from wsi_stain.formats.block_file import JpegConfig
+from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.training.config import TrainingConfig
+
+
+class RunConfig(Settings):
+    """Everything that `wsi-stain run` can be told.
+
+    Attributes:
+        tiling: Reading slides, finding tissue, measuring stain.
+        training: Pix2Pix on the reference's tiles.
+        output: What becomes of the generated pixels.
+        jpeg: How the pyramids' tiles are compressed; an OME-Zarr is lossless.
+        formats: What is made of each slide: ome-tiff, ome-zarr, dicom; the report links to the first.
+        executor: Where the work runs.
+        stream: Read pixels from the slides' own files; no tiles of theirs are stored.
+        keep_tiles: Keep each slide's tiles in the store after its pyramid is written.
+    """
+
+    tiling: TilingConfig = TilingConfig()
+    training: TrainingConfig = TrainingConfig()
+    output: OutputConfig = OutputConfig()
+    jpeg: JpegConfig = JpegConfig()
+    formats: tuple[Format, ...] = Field(default=("ome-tiff",), min_length=1)
+    executor: ExecutorConfig = ExecutorConfig()
+    stream: bool = False
+    keep_tiles: bool = False
+
+    @field_validator("formats")
+    @classmethod
+    def _once_each(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        return tuple(dict.fromkeys(formats))
+
+    @model_validator(mode="after")
+    def _streams_or_stores(self) -> RunConfig:
+        if self.stream and self.keep_tiles:
+            raise ValueError("stream stores no tiles that keep_tiles could keep: choose one of them")
+        if self.stream and self.tiling.codec != "lossless":
+            raise ValueError("stream stores no tiles, it shows the slide's own pixels: leave tiling.codec lossless")
+        return self
+
+
+def configs_directory() -> Path:
+    """Where the shipped YAML files are: inside the wheel, or at the top of a checkout."""
+    packaged = Path(__file__).parent.parent / "configs"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent.parent / "configs"
+
+
+def shipped_configs() -> list[str]:
+    """Names that `--config` takes without a path."""
+    return sorted(path.stem for path in configs_directory().glob("*.yaml"))
+
+
+def gpu_count() -> int:
+    """GPUs that torch finds on this machine."""
+    import torch  # not loaded before it is needed
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def chosen_config(
+    name: str | None, overrides: Mapping[str, Any], say: Callable[[str], None] = lambda text: None
+) -> RunConfig:
+    """The configuration asked for; by default `wsi` on a GPU and `small` without one.
+
+    Args:
+        name: As for `load_config`, or None for the default.
+        overrides: As for `load_config`.
+        say: Told which default was taken, and why.
+
+    Raises:
+        ConfigError: As `load_config`; or more GPUs are asked for than there are.
+    """
+    gpus = gpu_count()
+    if name is None:
+        name = "wsi" if gpus else "small"
+        say(f"configuration: {name} ({'a GPU was found' if gpus else 'no GPU was found'})")
+    config = load_config(name, overrides)
+    if config.executor.gpus is not None:
+        if gpus and config.executor.gpus > gpus and not config.executor.is_remote:
+            raise ConfigError(
+                f"executor.gpus is {config.executor.gpus}, this machine shows {gpus}",
+                "Give fewer, or look at CUDA_VISIBLE_DEVICES",
+            )
+        return config
+    return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": gpus})})
+
+
+def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Load a shipped configuration by name, or a YAML file, and lay overrides over it.
+
+    Args:
+        name: One of `shipped_configs()`, or the path of a YAML file.
+        overrides: Nested sections with only the values that differ; None values are passed over.
+
+    Raises:
+        ConfigError: No such file, not YAML, an unknown key, or a value out of range.
+    """
+    path = configs_directory() / f"{name}.yaml" if name in shipped_configs() else Path(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(shipped_configs())
+        raise ConfigError(
+            f"The configuration {name} cannot be read: {error.strerror}", f"Give a path, or one of {known}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}", "Compare it with the files in configs/") from error
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path} holds no sections", "Compare it with the files in configs/")
+    try:
+        return RunConfig.model_validate(_laid_over(values or {}, overrides or {}))
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path.name}: {_first_fault(error)}", "Correct that key; configs/ shows every key with a comment"
+        ) from error
+
+
+def _laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        if isinstance(value, Mapping):
+            merged[key] = _laid_over(merged.get(key) or {}, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key '{key}'"
+    return f"'{key}' is {fault['input']!r}: {fault['msg']}"

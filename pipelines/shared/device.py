@@ -1,0 +1,51 @@
+"""Where networks compute, settled in one place for a whole run. No module below decides it, and no worker.
+
+The rule, of `executor.gpus` and this machine:
+
+    0                                 cpu, whatever is there
+    a number, a running scheduler     the tasks: cuda, which its workers offer; this process: cuda if it has a GPU
+    a number or null otherwise        cuda if this machine has a GPU, else cpu
+"""
+
+from __future__ import annotations
+
+from pipelines.shared.config import RunConfig
+from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, drive
+
+
+def own_device(executor: ExecutorConfig) -> str:
+    """Where this process computes (it trains, and tests classifiers), as torch names it: cuda or cpu."""
+    from wsi_stain.pix2pix.precision import default_device  # torch is not loaded before it is needed
+
+    return "cpu" if executor.gpus == 0 else default_device()
+
+
+def tasks_device(executor: ExecutorConfig) -> str:
+    """Where the generator runs in tasks, as torch names it: cuda or cpu."""
+    return "cuda" if executor.gpus and executor.is_remote else own_device(executor)
+
+
+def settled(config: RunConfig, executor: Executor) -> RunConfig:
+    """The same configuration with each `auto` of its output replaced, once for all tasks of the run.
+
+    A GPU is asked for its precision where it is, by a worker: this process opens no context on it, and may have none.
+
+    Raises:
+        ConfigError: The worker finds no GPU.
+        WsiStainError: There is no such worker.
+    """
+    device, output = tasks_device(config.executor), config.output
+    if device == "cuda":
+        (result,) = drive(executor, {"device": _asked()})
+        if result.error is not None:
+            raise result.error
+        if output.precision == "auto":
+            output = output.model_copy(update={"precision": result.value["precision"]})
+    return config.model_copy(update={"output": output.resolved(device)})
+
+
+def _asked() -> Flow:
+    from wsi_stain.pix2pix.precision import look_at_gpu
+
+    (found,) = yield [Task(look_at_gpu, "cuda", "prepare")]
+    return found

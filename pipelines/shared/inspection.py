@@ -1,0 +1,205 @@
+"""Looking at slides before anything is done to them: what `inspect` shows and every dry run prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.shared.progress import Progress, printable, tell
+from pipelines.shared.slide_outputs import BYTES_PER_TILE, Format
+from pipelines.shared.tables import Column, print_table
+from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
+from wsi_stain.executor import ExecutorConfig, Receipt, Task, drive, lone, open_executor
+from wsi_stain.slides.find import SlideSource
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.inspect import LookTask, look_at_slide
+
+_SECONDS_PER_TILE = 0.012
+"""About what a tile takes from slide to pyramid with the colour table, on one core of a server with AVX-512."""
+
+
+_COLUMNS = (
+    Column("slide"),
+    Column("size, px", number=True),
+    Column("levels", number=True, rank=7),
+    Column("um/px", number=True),
+    Column("from", rank=4),
+    Column("lens", number=True, rank=5),
+    Column("vendor", rank=6),
+    Column("tissue", number=True, rank=2),
+    Column("tiles", number=True),
+    Column("suspect", number=True, rank=1),
+    Column("bytes", number=True, rank=3),
+    Column("work", number=True, rank=8),
+    Column("verdict"),
+)
+
+_VERDICTS = {MppError: "no resolution", NoTissueError: "empty", StainError: "not H&E", SlideError: "unreadable"}
+"""What an error says of a slide, in a word or two; the first that fits."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One slide as it was found: its facts, or the error that makes it unusable."""
+
+    source: SlideSource
+    facts: Receipt | None
+    error: Exception | None
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that tiling would extract."""
+        return self.facts["tiles"] if self.facts else 0
+
+    @property
+    def verdict(self) -> str:
+        """Whether the slide can be used, in a word or two: `ok`, `empty`, or what is wrong with it."""
+        if self.error is None:
+            return "ok" if self.tiles else "empty"
+        return next((word for kind, word in _VERDICTS.items() if isinstance(self.error, kind)), "fault")
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the slide cannot be used; one without tissue can, there is just nothing to do."""
+        return self.verdict not in ("ok", "empty")
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the slide, under the name it is listed by."""
+        if self.error is None:
+            return ""
+        problem = self.error.problem if isinstance(self.error, WsiStainError) else repr(self.error)
+        named = problem.replace(str(self.source.path), self.source.relative)
+        return named if self.source.relative in named else f"{self.source.relative}: {named}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return self.error.remedy if isinstance(self.error, WsiStainError) else ""
+
+
+def look_at(
+    sources: Sequence[SlideSource],
+    config: TilingConfig,
+    executor: ExecutorConfig,
+    progress: Progress,
+    overlay: Path | None = None,
+) -> list[Look]:
+    """Look at each slide, side by side; nothing is written.
+
+    Args:
+        sources: The slides.
+        config: How they would be tiled.
+        executor: Where to look; a single slide is looked at in this process.
+        progress: Where it is shown.
+        overlay: Directory for a picture of what would be decided on each slide.
+    """
+    where = executor if len(sources) > 1 else ExecutorConfig(workers=0)
+    tasks = {source.slide_id: LookTask(source, config, overlay_path(overlay, source)) for source in sources}
+    flows = {name: lone(Task(look_at_slide, task, "look")) for name, task in tasks.items()}
+    with open_executor(where) as opened:
+        found = {result.key: result for result in drive(opened, flows, progress.on_tasks, progress.on_done)}
+    return [Look(source, found[source.slide_id].value, found[source.slide_id].error) for source in sources]
+
+
+def print_plan(looks: Sequence[Look], console: Console, formats: Sequence[Format] = ()) -> int:
+    """Print a plan: the slides, then what all of them together will take.
+
+    Args:
+        looks: The slides.
+        console: Where to print.
+        formats: What would be made of them beside their tiles.
+
+    Returns:
+        0, or 3 when some slides cannot be used.
+    """
+    code = print_looks(looks, console)
+    tiles, size = sum(look.tiles for look in looks), sum(look.facts["bytes"] for look in looks if look.facts)
+    usable = sum(look.facts is not None for look in looks)
+    tell(
+        console,
+        f"{usable} of {len(looks)} slides, {tiles} tiles, about {size_text(size)} of them on disk, "
+        f"about {_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
+    )
+    if formats:
+        tell(console, expected_output(tiles, formats))
+    return code
+
+
+def expected_output(tiles: int, formats: Sequence[Format]) -> str:
+    """What the products of so many tiles will take on disk, in words."""
+    return "outputs: " + ", ".join(f"{kind} about {size_text(tiles * BYTES_PER_TILE[kind])}" for kind in formats)
+
+
+def print_looks(looks: Sequence[Look], console: Console) -> int:
+    """Print the table of slides, and below it doubts, and what is wrong with those that cannot be used.
+
+    Returns:
+        0, or 3 when some slides cannot be used.
+    """
+    print_table(_COLUMNS, [_cells(look) for look in looks], console)
+    for look in looks:
+        for remark in look.facts["remarks"] if look.facts else ():
+            tell(console, f"{look.source.relative}: {remark}")
+    refused = sorted((look for look in looks if look.is_refused), key=lambda look: look.remedy)
+    for remedy, alike in groupby(refused, key=lambda look: look.remedy):
+        for look in alike:
+            tell(console, look.reason)
+        if remedy:
+            tell(console, f"  remedy: {remedy}")
+    return 3 if refused else 0
+
+
+def overlay_path(directory: Path | None, source: SlideSource) -> Path | None:
+    """Where a slide's overlay goes."""
+    return directory / f"{source.slide_id}.png" if directory else None
+
+
+def _cells(look: Look) -> list[str]:
+    name = printable(look.source.relative)
+    measured = _facts_cells(look.facts) if look.facts else [""] * (len(_COLUMNS) - 2)
+    return [name, *measured, look.verdict]
+
+
+def _facts_cells(facts: dict[str, Any]) -> list[str]:
+    power = facts["objective_power"]
+    mpp = " x ".join(f"{side:.4g}" for side in dict.fromkeys(facts["mpp_l0"]))
+    if facts["mpp"] != facts["mpp_l0"]:
+        mpp += f" -> {facts['mpp'][0]:.4g}"
+    return [
+        " x ".join(str(side) for side in facts["size_l0"]),
+        str(facts["levels"]),
+        mpp,
+        facts["mpp_origin"],
+        f"{power:g}x" if power else "?",
+        facts["vendor"],
+        f"{facts['tissue']:.0%}",
+        str(facts["tiles"]),
+        str(facts["suspect"]),
+        size_text(facts["bytes"]),
+        _duration(facts["tiles"] * _SECONDS_PER_TILE),
+    ]
+
+
+def size_text(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

@@ -1,0 +1,35 @@
+"""Before work begins: every slide is opened once, so that what cannot be used is known at once and not after hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.shared.progress import Progress, told
+from wsi_stain.executor import Executor, Task, drive, lone
+from wsi_stain.slides.find import SlideSource
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.inspect import LookTask, open_slide
+
+
+def unusable(
+    executor: Executor, sources: Sequence[SlideSource], config: TilingConfig, progress: Progress
+) -> dict[str, Exception]:
+    """Open slides, side by side, and tell which cannot be used and what is doubtful about the others.
+
+    Args:
+        executor: Where to open them.
+        sources: The slides.
+        config: How they would be read.
+        progress: Where it is told.
+
+    Returns:
+        By slide id the errors of those that do not open, or whose resolution is missing or absurd.
+    """
+    names, errors = {source.slide_id: source.relative for source in sources}, {}
+    flows = {source.slide_id: lone(Task(open_slide, LookTask(source, config), "open")) for source in sources}
+    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
+        if result.error is not None:
+            errors[result.key] = result.error
+        for remark in [told(result.error)] if result.error else result.value["remarks"]:
+            progress.say(f"{names[result.key]}: {remark}")
+    return errors

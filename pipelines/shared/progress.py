@@ -1,0 +1,117 @@
+"""What a person sees while a run goes on: bars with ETA on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from wsi_stain.core.errors import WsiStainError
+from wsi_stain.core.geometry import TILE
+from wsi_stain.executor import Receipt, Task
+
+_PLAIN_EVERY_S = 10.0
+_BY_PIXELS = ("tile", "normalize")
+"""Stages whose rate is told in pixels: their receipts say how many tiles they did."""
+
+
+def printable(text: str) -> str:
+    """Text with what a terminal cannot encode, such as file names that are not UTF-8, shown escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def tell(console: Console, text: str) -> None:
+    """Print a line as it is: nothing in a name is markup."""
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def told(error: Exception) -> str:
+    """An error in one line: ours speak for themselves, others carry their type."""
+    return str(error) if isinstance(error, WsiStainError) else f"{type(error).__name__}: {error}"
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Counts of finished work by stage."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._terminal = console.is_terminal
+        self._bars = Bars(
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
+            console=console,
+            disable=not self._terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._tiles: Counter[str] = Counter()
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def expect(self, stage: str, count: int) -> None:
+        """Announce `count` more pieces of work of a stage."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=0, note="")
+        task = self._bars.tasks[self._tasks[stage]]
+        self._bars.update(task.id, total=(task.total or 0) + count)
+
+    def advance(self, stage: str, count: int = 1, note: str = "") -> None:
+        """Record `count` finished pieces of a stage; `note` says something about the last."""
+        self._bars.update(self._tasks[stage], advance=count, note=printable(note))
+        if not self._terminal and time.monotonic() - self._last_line > _PLAIN_EVERY_S:
+            self._print_line()
+
+    def on_tasks(self, key: str, tasks: list[Task]) -> None:
+        """For `drive`: a flow asked for tasks."""
+        for stage, count in Counter(task.stage for task in tasks).items():
+            self.expect(stage, count)
+
+    def on_done(self, key: str, task: Task, receipt: Receipt) -> None:
+        """For `drive`: a task ended well; where its receipt counts tiles, their rate is told."""
+        self._tiles[task.stage] += receipt.get("tiles", 0)
+        rate = self._megapixels_per_second(task.stage)
+        self.advance(task.stage, note=f"{rate:.1f} Mpx/s, {key}" if rate else key)
+
+    def _megapixels_per_second(self, stage: str) -> float:
+        """Tissue that a stage got through since it began."""
+        seconds = self._bars.tasks[self._tasks[stage]].elapsed or 0.0
+        return self._tiles[stage] * TILE**2 / 1e6 / seconds if seconds and stage in _BY_PIXELS else 0.0
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        tell(self.console, text)
+
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        open_tasks = [task for task in self._bars.tasks if not task.finished]
+        parts = [
+            f"{task.description} {task.completed:.0f}/{task.total:.0f}"
+            + (f" ETA {timedelta(seconds=round(task.time_remaining))}" if task.time_remaining is not None else "")
+            + (f" ({task.fields['note']})" if task.fields["note"] else "")
+            for task in open_tasks
+        ]
+        if parts:
+            self.say("  ".join(parts))
+
+
+def told_holes(holes: int, tiles: int) -> str:
+    """In one line, that some of a slide's tiles are damaged in its file."""
+    return f"{holes} of {tiles} tiles cannot be read and show a coarser level"

@@ -1,0 +1,87 @@
+"""What a run must know of the checkpoint it normalizes with; of a style, where the method is a classical one."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_stain.core.errors import CheckpointError
+from wsi_stain.core.journal import file_digest, write_json
+from wsi_stain.normalizers.classical_reference import Classic, Style, measure_style, style_of
+from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.stain.statistics import Rgb, StainStatistics
+from wsi_stain.store import SlideRecord, StoredSlide
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint or a style, by its file and the parts of its contract that reach the outputs.
+
+    Attributes:
+        path: The safetensors file; for a style a JSON file.
+        digest: SHA-256 of its bytes.
+        white: The reference's white, R, G, B, 0 to 255: the colour of all glass in the outputs.
+        icc_profile: The reference's ICC profile, which outputs embed.
+        reference: Stain of the reference, which every slide is brought to.
+        template: Kind of template that the generator takes; `none` for a style.
+        icc_policy: What was done with the reference's ICC profile: `keep` or `srgb`.
+    """
+
+    path: Path
+    digest: str
+    white: tuple[int, int, int]
+    icc_profile: bytes | None
+    reference: StainStatistics
+    template: str
+    icc_policy: str
+
+    @classmethod
+    def load(cls, path: Path) -> Model:
+        """Read a checkpoint's contract.
+
+        Raises:
+            CheckpointError: It is damaged, or no checkpoint.
+        """
+        checkpoint = Checkpoint.load(path)
+        contract = checkpoint.contract
+        white, profile = _rounded(contract.white), _decoded(contract.icc_profile)
+        template = contract.template
+        return cls(path, checkpoint.digest, white, profile, template.reference, template.kind, contract.icc_policy)
+
+    @classmethod
+    def of_style(cls, style: Style, path: Path) -> Model:
+        """Write a style to its file, from which the workers read it."""
+        write_json(path, style.model_dump(mode="json"))
+        white, profile = _rounded(style.stain.white), _decoded(style.icc_profile)
+        return cls(path, file_digest(path), white, profile, style.stain, "none", style.icc_policy)
+
+    def check_colours(self, record: SlideRecord) -> None:
+        """Refuse a slide whose pixels are in another colour space than those the generator was trained on."""
+        if record.icc_policy != self.icc_policy:
+            raise CheckpointError(
+                f"The reference was read with ICC policy {self.icc_policy}, the slide has {record.icc_policy}",
+                f"Set tiling.slide.icc to {self.icc_policy} and run again",
+            )
+
+
+def chosen_style(method: Classic, checkpoint: Path | None, references: Sequence[StoredSlide]) -> Style:
+    """What a classical method takes from the reference: from a checkpoint where one is given, else from its tiles.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or none.
+        ConfigError: The method cannot be had from what is given.
+    """
+    if checkpoint is not None:
+        return style_of(Checkpoint.load(checkpoint).contract, method)
+    return measure_style(method, references)
+
+
+def _rounded(white: Rgb) -> tuple[int, int, int]:
+    red, green, blue = (round(value) for value in white)
+    return red, green, blue
+
+
+def _decoded(profile: str | None) -> bytes | None:
+    return base64.b64decode(profile) if profile else None

@@ -1,0 +1,231 @@
+"""Worker processes that come, go, are killed, or are of two kinds: on this machine and at a scheduler of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.dask_processes import ONE_THREAD, Processes, dask_processes
+from wsi_stain.core.errors import ConfigError, WsiStainError
+from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Task, drive, open_executor
+from wsi_stain.normalize.device_errors import on_device
+from wsi_stain.normalizers.base import OutputConfig
+
+SHORT_S = 2.0
+GPU = ("--nthreads", "2", "--resources", "GPU=2")
+
+
+def where(argument: Any) -> dict[str, Any]:
+    import torch
+
+    time.sleep(0.05)
+    return {
+        "pid": os.getpid(),
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "thread": threading.get_ident(),
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
+def wait_for_another(known: tuple[Path, list[int]]) -> dict[str, Any]:
+    """Return when this is, or has been, another process than those known."""
+    come, pids = known
+    if os.getpid() not in pids:
+        come.touch()
+    while not come.exists():
+        time.sleep(0.02)
+    return {"pid": os.getpid()}
+
+
+def note(path: str) -> dict[str, Any]:
+    """One line more in a file, unless it is there already."""
+    time.sleep(0.1)
+    Path(path).touch()
+    return {"pid": os.getpid()}
+
+
+def kill_worker(argument: Any) -> dict[str, Any]:
+    """Die, but not before another task waits at this worker."""
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def flow_of(*tasks: Task) -> Flow:
+    return (yield list(tasks))
+
+
+def kept_busy(folder: Path, name: str, count: int) -> Flow:
+    return (yield [Task(note, str(folder / f"{name}-{number}"), "note") for number in range(count)])
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    with dask_processes(tmp_path, *[ONE_THREAD] * 3) as started:
+        started.await_workers()
+        yield started
+
+
+def joining(processes: Processes, **settings: Any) -> ExecutorConfig:
+    return ExecutorConfig(scheduler_file=processes.file, worker_timeout_s=60, **settings)
+
+
+def test_the_generator_s_stages_go_to_the_gpus_and_all_others_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7,9")
+    stages = ["survey", "tile", "prepare", "normalize", "stitch", "verify"] * 6
+    with open_executor(ExecutorConfig(workers=2, gpus=2)) as executor:
+        (result,) = drive(executor, {"slide": flow_of(*(Task(where, None, stage) for stage in stages))})
+    places = list(zip(stages, result.value, strict=True))
+    on_gpu = [receipt for stage, receipt in places if stage in ("prepare", "normalize")]
+    elsewhere = [receipt for stage, receipt in places if stage not in ("prepare", "normalize")]
+    assert sorted(gpu for _, gpu in {(receipt["pid"], receipt["gpu"]) for receipt in on_gpu}) == ["4", "GPU-7"]
+    assert 2 <= max(Counter(pid for pid, _ in {(r["pid"], r["thread"]) for r in on_gpu}).values()) <= 3
+    assert len({receipt["pid"] for receipt in elsewhere}) == 2
+    assert not {receipt["pid"] for receipt in on_gpu} & {receipt["pid"] for receipt in elsewhere}
+    assert {receipt["torch_threads"] for receipt in (*on_gpu, *elsewhere)} == {1}
+
+
+def test_a_scheduler_s_workers_with_gpus_are_told_by_what_they_offer(tmp_path: Path) -> None:
+    with dask_processes(tmp_path, ("--nthreads", "1", "--resources", "CPU=1"), GPU) as processes:
+        processes.await_workers()
+        with open_executor(joining(processes, gpus=1)) as executor:
+            tasks = [Task(where, None, stage) for stage in ("normalize", "stitch") * 6]
+            (result,) = drive(executor, {"slide": flow_of(*tasks)})
+        pids = [{receipt["pid"] for receipt in result.value[half::2]} for half in (0, 1)]
+        assert pids == [{processes.workers[1].pid}, {processes.workers[0].pid}]
+
+
+def test_without_a_worker_that_has_a_gpu_the_run_ends_and_says_what_to_start(processes: Processes) -> None:
+    config = joining(processes, gpus=1).model_copy(update={"worker_timeout_s": SHORT_S})
+    with (
+        open_executor(config) as executor,
+        pytest.raises(WsiStainError, match=r"no worker that offers the resource GPU for 2 s.*--resources GPU=N"),
+    ):
+        list(drive(executor, {"slide": flow_of(Task(where, None, "stitch"), Task(where, None, "normalize"))}))
+
+
+def test_when_all_workers_are_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
+    config = joining(processes).model_copy(update={"worker_timeout_s": SHORT_S})
+    with open_executor(config) as executor:
+        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 200)})
+        assert next(ended).key == "quick"
+        for worker in processes.workers:
+            worker.kill()
+        with pytest.raises(WsiStainError, match="no worker for 2 s"):
+            next(ended)
+
+
+def test_when_the_scheduler_is_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
+    with open_executor(joining(processes)) as executor:
+        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 200)})
+        assert next(ended).key == "quick"
+        processes.scheduler.kill()
+        with pytest.raises(WsiStainError, match="scheduler was lost"):
+            next(ended)
+
+
+def test_workers_that_come_late_are_put_to_work(processes: Processes, tmp_path: Path) -> None:
+    known = (tmp_path / "come", [worker.pid for worker in processes.workers])
+    with open_executor(joining(processes)) as executor:
+        flow = flow_of(*[Task(wait_for_another, known, "wait")] * 20)
+        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": flow})
+        next(ended)
+        late = processes.start_worker(*ONE_THREAD)
+        (result,) = ended
+        assert late.pid in {receipt["pid"] for receipt in result.value}
+
+
+def test_a_killed_worker_s_tasks_are_done_by_others(processes: Processes, tmp_path: Path) -> None:
+    with open_executor(joining(processes)) as executor:
+        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 60)})
+        next(ended)
+        processes.workers[0].kill()
+        (result,) = ended
+    assert result.error is None
+    assert len(result.value) == 60
+
+
+def test_the_task_that_kills_its_workers_fails_and_those_beside_it_do_not(tmp_path: Path) -> None:
+    """On one worker all tasks in flight are beside it each time it dies, so Dask blames them all."""
+    with DaskExecutor(ExecutorConfig(workers=1)) as executor:
+        flows = {"innocent": kept_busy(tmp_path, "a", 4), "killer": flow_of(Task(kill_worker, None, "die"))}
+        flows |= {"late": kept_busy(tmp_path, "b", 4)}
+        results = {result.key: result for result in drive(executor, flows)}
+    assert "died again and again" in str(results["killer"].error)
+    assert [results[name].error for name in ("innocent", "late")] == [None, None]
+
+
+@dataclass(frozen=True)
+class BreaksOnce:
+    """A task upon which the GPU of the first process that does one is broken, for that process, for good."""
+
+    marker: Path
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+_broken = False
+
+
+@on_device
+def break_once(task: BreaksOnce) -> dict[str, Any]:
+    global _broken
+    if not task.marker.exists():
+        task.marker.touch()
+        _broken = True
+    if _broken:
+        import torch
+
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+    return {"pid": os.getpid()}
+
+
+def test_a_worker_whose_gpu_is_broken_is_replaced(tmp_path: Path) -> None:
+    tasks = [Task(break_once, BreaksOnce(tmp_path / "broken"), "normalize")] * 12
+    with open_executor(ExecutorConfig(workers=1, gpus=1)) as executor:
+        (result,) = drive(executor, {"slide": flow_of(*tasks)})
+    assert result.error is None
+    assert len(result.value) == 12
+    assert len({receipt["pid"] for receipt in result.value}) == 1
+
+
+def test_no_scheduler_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(WsiStainError, match=r"No Dask scheduler has written .*gone.json for 0 s"):
+        open_executor(ExecutorConfig(scheduler_file=tmp_path / "gone.json", worker_timeout_s=0.1))
+    with pytest.raises(WsiStainError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:1"):
+        open_executor(ExecutorConfig(scheduler="tcp://127.0.0.1:1", worker_timeout_s=0.1))
+    with pytest.raises(ConfigError, match="there are no certificates"):
+        open_executor(ExecutorConfig(scheduler="tls://127.0.0.1:1"))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate that vouches for itself, and its key."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1")
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
+def test_a_scheduler_behind_tls_takes_those_who_have_its_certificate(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    cert, key = certificate
+    files = ("--tls-ca-file", str(cert), "--tls-cert", str(cert), "--tls-key", str(key))
+    with dask_processes(tmp_path, ONE_THREAD, options=("--protocol", "tls", *files)) as processes:
+        assert processes.address.startswith("tls://")
+        config = ExecutorConfig(scheduler=processes.address, tls_ca_file=cert, tls_cert=cert, tls_key=key)
+        with open_executor(config) as executor:
+            (result,) = drive(executor, {"slide": flow_of(Task(where, None, "look"))})
+        assert result.value[0]["pid"] == processes.workers[0].pid
+        with pytest.raises(ConfigError, match="there are no certificates"):
+            open_executor(ExecutorConfig(scheduler=processes.address))

@@ -1,0 +1,97 @@
+"""How much memory one block takes, in a process of its own; the same whatever the size of the slide."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.made_checkpoint import untrained
+
+BLOCK_AND_RESULT = 55 + 50
+"""MB: the source with its halo, and what becomes of it."""
+
+WRITING = 60
+"""MB: the strip that is being read, a band, coarser levels, encoded tiles."""
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from tests.support.made_checkpoint import STATISTICS
+from wsi_stain.normalize.block import hands, kept_ring, normalized
+from wsi_stain.formats.block_file import JpegConfig, write_block
+from wsi_stain.core.geometry import BlockIndex, Mpp, Region, Size, grid_shape
+from wsi_stain.normalizers.base import OutputConfig, load_normalizer
+
+
+class Endless:
+    mpp = Mpp(0.5, 0.5)
+
+    def __init__(self, blocks):
+        self.size = Size(4096 * blocks, 4096 * blocks)
+        self.tissue = np.zeros(grid_shape(self.size), np.float32)
+        self.tissue[18:26, 18:26] = 1
+        self.kept = self.tissue > 0
+        self.patch = np.random.default_rng(0).integers(90, 250, (256, 256, 3), np.uint8)
+
+    def read(self, region):
+        across, down = -(-region.width // 256), -(-region.height // 256)
+        return np.tile(self.patch, (down, across, 1))[: region.height, : region.width]
+
+
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) / 1000
+
+
+checkpoint, out, blocks, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+config = OutputConfig(mode=sys.argv[5], precision="float32", lut_tiles=10, threads=threads)
+slide, jpeg, block = Endless(blocks), JpegConfig(), BlockIndex(1, 1)
+normalizer = load_normalizer(config, checkpoint)
+artifact = normalizer.prepare(slide, STATISTICS)
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = memory("VmRSS")
+with hands(threads) as by:
+    made = normalized(slide, block, normalizer, artifact, config, jpeg, by)
+    write_block(out, made.pixels, kept_ring(slide, block)[1:-1, 1:-1], jpeg, made.streams, by.workers.map)
+print(memory("VmHWM") - before)
+"""
+
+
+def taken(root: Path, mode: str, blocks: int, threads: int = 1) -> float:
+    """MB that a block of a slide of blocks x blocks takes beyond the loaded normalizer, at the peak."""
+    checkpoint = root / "c.safetensors"
+    if not checkpoint.exists():
+        untrained(checkpoint)
+    arguments = [str(checkpoint), str(root / "b.block"), str(blocks), str(threads), mode]
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(ended.stdout)
+
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells of peaks")
+
+
+def test_a_table_takes_the_block_twice_and_what_writing_takes(tmp_path: Path) -> None:
+    assert taken(tmp_path, "lut", blocks=3) < BLOCK_AND_RESULT + WRITING
+
+
+def test_the_size_of_the_slide_is_nothing_to_a_table(tmp_path: Path) -> None:
+    small, large = (taken(tmp_path, "lut", blocks) for blocks in (3, 60))
+    assert abs(large - small) < 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [3, 60])
+def test_a_generator_takes_a_pass_for_each_thread_whatever_the_size_of_the_slide(tmp_path: Path, blocks: int) -> None:
+    """A pass of 1216 px of this generator, four channels, takes less than 100 MB."""
+    for threads in (1, 3):
+        assert taken(tmp_path, "generator", blocks, threads) < BLOCK_AND_RESULT + WRITING + threads * 100

@@ -1,0 +1,109 @@
+"""Reinhard, Macenko and Vahadane on slides held in memory: style comes across, glass and cut tiles are handled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.stain.test_statistics import WHITE, he_pixels
+from wsi_stain.core.errors import NoTissueError
+from wsi_stain.core.geometry import TILE, Mpp, Region, Size
+from wsi_stain.metrics.image import ciede2000
+from wsi_stain.normalizers.classical import (
+    MacenkoNormalizer,
+    ReinhardNormalizer,
+    VahadaneNormalizer,
+    lab_moments,
+    sparse_stains,
+)
+from wsi_stain.stain.statistics import slide_statistics
+
+OTHER_WHITE = (250.0, 228.0, 233.0)
+OTHER_VECTORS = ((0.55, 0.74, 0.39), (0.12, 0.90, 0.42))
+WIDTH, HEIGHT = 700, 300
+
+
+class PixelSlide:
+    """A slide in memory, all of it tissue: what the protocol needs of a BlockReader."""
+
+    mpp = Mpp(0.25, 0.25)
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+        self.size = Size(pixels.shape[1], pixels.shape[0])
+        shape = -(-pixels.shape[0] // TILE), -(-pixels.shape[1] // TILE)
+        self.kept = np.ones(shape, bool)
+        self.tissue = np.ones(shape, np.float32)
+
+    def read(self, region: Region) -> np.ndarray:
+        found = np.full((region.height, region.width, 3), 255, np.uint8)
+        part = self.pixels[region.y : region.y + region.height, region.x : region.x + region.width]
+        found[: part.shape[0], : part.shape[1]] = part
+        return found
+
+
+def image(**stain: object) -> np.ndarray:
+    return he_pixels(0.25, count=WIDTH * HEIGHT, **stain).reshape(HEIGHT, WIDTH, 3)
+
+
+@pytest.fixture(scope="module")
+def target() -> np.ndarray:
+    return image()
+
+
+@pytest.fixture(scope="module")
+def source() -> np.ndarray:
+    """The same tissue, stained and scanned otherwise."""
+    return image(vectors=OTHER_VECTORS, gains=(0.7, 1.3), white=OTHER_WHITE)
+
+
+@pytest.mark.parametrize("method", ["Reinhard", "Macenko", "Vahadane"])
+def test_the_source_comes_much_closer_to_the_truth(method: str, source: np.ndarray, target: np.ndarray) -> None:
+    if method == "Reinhard":
+        normalizer = ReinhardNormalizer(*lab_moments(target, WHITE))
+    elif method == "Vahadane":
+        normalizer = VahadaneNormalizer(*sparse_stains(target.reshape(-1, 3), WHITE), WHITE)
+    else:
+        normalizer = MacenkoNormalizer(slide_statistics(target.reshape(-1, 3)[::4], WHITE, "glass"))
+    slide = PixelSlide(source)
+    statistics = slide_statistics(source.reshape(-1, 3)[::4], OTHER_WHITE, "glass")
+    artifact = normalizer.prepare(slide, statistics)
+    result = normalizer.apply(source, slide.kept, artifact)
+    assert result.shape == source.shape and result.dtype == np.uint8
+    assert ciede2000(result, target) < 0.6 * ciede2000(source, target)
+
+
+def test_the_reference_itself_hardly_changes(target: np.ndarray) -> None:
+    statistics = slide_statistics(target.reshape(-1, 3)[::4], WHITE, "glass")
+    slide = PixelSlide(target)
+    for normalizer, most in (
+        (ReinhardNormalizer(*lab_moments(target, WHITE)), 1.0),
+        (MacenkoNormalizer(statistics), 2.0),
+        (VahadaneNormalizer(*sparse_stains(target.reshape(-1, 3), WHITE), WHITE), 2.0),
+    ):
+        result = normalizer.apply(target, slide.kept, normalizer.prepare(slide, statistics))
+        assert ciede2000(result, target) < most
+
+
+@pytest.mark.parametrize("method", ["Reinhard", "Macenko", "Vahadane"])
+def test_tiles_that_are_not_needed_are_white(method: str, source: np.ndarray) -> None:
+    statistics = slide_statistics(source.reshape(-1, 3)[::4], OTHER_WHITE, "glass")
+    if method == "Reinhard":
+        normalizer = ReinhardNormalizer(*lab_moments(source, OTHER_WHITE), white=(250, 228, 233))
+    elif method == "Vahadane":
+        normalizer = VahadaneNormalizer(*sparse_stains(source.reshape(-1, 3), OTHER_WHITE), OTHER_WHITE)
+    else:
+        normalizer = MacenkoNormalizer(statistics)
+    slide = PixelSlide(source)
+    needed = np.zeros((2, 3), bool)
+    needed[1, 2] = True
+    result = normalizer.apply(source, needed, normalizer.prepare(slide, statistics))
+    elsewhere = np.ones((HEIGHT, WIDTH), bool)
+    elsewhere[256:, 512:] = False
+    assert (result[elsewhere] == (250, 228, 233)).all()
+    assert result[~elsewhere].std() > 5
+
+
+def test_glass_alone_has_no_moments() -> None:
+    with pytest.raises(NoTissueError):
+        lab_moments(np.full((5, 7, 3), 240, np.uint8), WHITE)

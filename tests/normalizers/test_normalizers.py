@@ -1,0 +1,373 @@
+"""Normalizers: no seams, whatever the cut; the same result every time; a table that follows the generator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
+
+from tests.support.made_checkpoint import STATISTICS, WHITE, lively
+from wsi_stain.core.errors import CheckpointError, NoTissueError, OutputError
+from wsi_stain.core.geometry import Mpp, Region, Size, TileIndex, grid_shape
+from wsi_stain.normalizers.base import MAKERS, IdentityNormalizer, Normalizer, OutputConfig, load_normalizer
+from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
+from wsi_stain.normalizers.lut import RESIDUAL, TABLE, TILES, LutNormalizer, choose_tiles
+from wsi_stain.normalizers.predictor import Recolourer
+from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.stain.colour_table import apply_table
+from wsi_stain.stain.statistics import apply_template
+from wsi_stain.store.artifact import load_artifact, save_artifact, statistics_of
+
+Pixels = NDArray[np.uint8]
+
+MPP = Mpp(0.5, 0.5)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "checkpoint.safetensors"
+    lively(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recolourer(checkpoint_path: Path) -> Recolourer:
+    return Recolourer(Checkpoint.load(checkpoint_path), precision="float32")
+
+
+@dataclass
+class Painting:
+    """A slide in memory: tissue-coloured noise of some scale in an ellipse, glass elsewhere."""
+
+    size: ClassVar[Size] = Size(1501, 1127)
+    mpp: Mpp = MPP
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        rng = np.random.default_rng(1)
+        y, x = np.mgrid[: self.size.height, : self.size.width]
+        inside = (x / self.size.width - 0.5) ** 2 + (y / self.size.height - 0.5) ** 2 < 0.2
+        coarse = rng.gamma(2.0, 0.35, (75, 100, 2)).repeat(16, axis=0).repeat(16, axis=1)
+        amounts = coarse[: self.size.height, : self.size.width] * rng.uniform(0.8, 1.2, (*inside.shape, 2))
+        amounts *= inside[..., None]
+        amounts *= (0.4 + x / self.size.width)[..., None]
+        return np.round(STATISTICS.white * np.exp(-amounts @ np.array(STATISTICS.vectors))).astype(np.uint8)
+
+    @cached_property
+    def tissue(self) -> NDArray[np.float32]:
+        rows, cols = grid_shape(self.size)
+        stained = self.pixels.mean(axis=2) < 230
+        padded = np.pad(stained, ((0, rows * 256 - self.size.height), (0, cols * 256 - self.size.width)))
+        return padded.reshape(rows, 256, cols, 256).mean(axis=(1, 3), dtype=np.float32)
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        return self.tissue > 0
+
+    def read(self, region: Region) -> Pixels:
+        out = np.full((region.height, region.width, 3), 255, np.uint8)
+        left, top = max(region.x, 0), max(region.y, 0)
+        found = self.pixels[top : region.y + region.height, left : region.x + region.width]
+        target = out[top - region.y :, left - region.x :]
+        target[: found.shape[0], : found.shape[1]] = found
+        return out
+
+
+@pytest.fixture(scope="module")
+def painting() -> Painting:
+    return Painting()
+
+
+def all_needed(pixels: Pixels, halo: int) -> NDArray[np.bool_]:
+    return np.ones(grid_shape(Size(pixels.shape[1] - 2 * halo, pixels.shape[0] - 2 * halo)), bool)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"downs": 5},
+        {"downs": 3},
+        {"downs": 5, "upsample": "resize"},
+        {"downs": 5, "in_channels": 2},
+        {"downs": 6, "ngf": 4},
+    ],
+    ids=lambda config: "-".join(f"{k}{v}" for k, v in config.items()),
+)
+@pytest.mark.parametrize("device", DEVICES)
+def test_tiled_is_whole_before_rounding(
+    tmp_path: Path, painting: Painting, config: dict[str, object], device: str
+) -> None:
+    recolourer = Recolourer(lively(tmp_path / "c", **config), device, "float32")
+    halo = recolourer.halo
+    whole = recolourer.recolour(painting.read(Region(0, 0, 1024, 768).grown(halo)), STATISTICS)
+    assert whole.shape == (768, 1024, 3)
+    for x, y, side in ((0, 0, 256), (512, 256, 256), (256, 256, 512), (768, 512, 256)):
+        part = recolourer.recolour(painting.read(Region(x, y, side, side).grown(halo)), STATISTICS)
+        unlike = (part - whole[y : y + side, x : x + side]).abs().max() / 127.5
+        assert unlike < 1e-5
+    without = recolourer.recolour(painting.read(Region(512 + 32, 256 + 32, 64, 64).grown(halo)), STATISTICS)
+    narrow = painting.read(Region(512 + 32, 256 + 32, 64, 64).grown(halo))
+    narrow[: halo - 2] = 255
+    assert (recolourer.recolour(narrow, STATISTICS) - without).abs().max() > 1e-2  # the halo is looked at
+
+
+@pytest.mark.parametrize("guard", [False, True], ids=["generator", "guard"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_blocks_of_any_size_give_one_picture(
+    checkpoint_path: Path, painting: Painting, precision: str, guard: bool, device: str
+) -> None:
+    recolourer = Recolourer(Checkpoint.load(checkpoint_path), device, precision)  # type: ignore[arg-type]
+    pictures = []
+    for core, batch, cuts in ((256, 1, [0]), (512, 4, [0, 512]), (1024, 1, [0]), (768, 2, [0, 768])):
+        normalizer = (
+            GuardNormalizer(recolourer, WHITE, core, radius=16, batch=batch)
+            if guard
+            else GeneratorNormalizer(recolourer, WHITE, core, batch=batch)
+        )
+        artifact = normalizer.prepare(painting, STATISTICS)
+        picture = np.zeros_like(painting.pixels)
+        for x, right in zip(cuts, [*cuts[1:], painting.size.width], strict=True):
+            source = painting.read(Region(x, 0, right - x, painting.size.height).grown(normalizer.halo))
+            picture[:, x:right] = normalizer.apply(source, all_needed(source, normalizer.halo), artifact)
+        pictures.append(picture.astype(int))
+    assert pictures[0].std() > 5
+    for picture in pictures[1:]:
+        unlike = np.abs(picture - pictures[0])
+        assert unlike.max() <= 1
+        assert (unlike > 0).mean() < 1e-2
+
+
+def test_the_guard_keeps_the_source_s_detail(recolourer: Recolourer, painting: Painting) -> None:
+    source = painting.read(Region(256, 256, 512, 512))
+    detail = {}
+    for name, normalizer in (
+        ("generator", GeneratorNormalizer(recolourer, WHITE, 512)),
+        ("guard", GuardNormalizer(recolourer, WHITE, 512, radius=16)),
+    ):
+        block = painting.read(Region(256, 256, 512, 512).grown(normalizer.halo))
+        artifact = normalizer.prepare(painting, STATISTICS)
+        made = normalizer.apply(block, np.ones((2, 2), bool), artifact).astype(float)
+        fine = [image - gaussian_filter(image, (2.0, 2.0, 0)) for image in (made, source.astype(float))]
+        detail[name] = abs(np.corrcoef(fine[0].reshape(-1), fine[1].reshape(-1))[0, 1])
+    assert detail["guard"] > detail["generator"] + 0.1  # this generator never learned which way round
+
+
+def test_generated_is_what_the_untouched_network_gives(
+    checkpoint_path: Path, recolourer: Recolourer, painting: Painting
+) -> None:
+    checkpoint = Checkpoint.load(checkpoint_path)
+    window = painting.read(Region(256, 256, 512, 256).grown(recolourer.halo))
+    template = apply_template(window, STATISTICS, checkpoint.contract.template)
+    with torch.no_grad():
+        y = checkpoint.generator(torch.from_numpy(template).permute(2, 0, 1)[None])[0]
+    expected = (y.permute(1, 2, 0)[96:-96, 96:-96].numpy() + 1) * 127.5
+    np.testing.assert_allclose(recolourer.recolour(window, STATISTICS).numpy(), expected, atol=2e-2)
+    rounded = recolourer.recolour_rounded(window, STATISTICS)
+    assert np.abs(rounded - expected).max() <= 0.53
+
+
+def test_cores_without_a_needed_tile_are_white(recolourer: Recolourer, painting: Painting) -> None:
+    normalizer = GeneratorNormalizer(recolourer, WHITE, core=512)
+    source = painting.read(Region(0, 0, *painting.size).grown(normalizer.halo))
+    needed = np.zeros(grid_shape(painting.size), bool)
+    needed[2, 3] = True
+    artifact = normalizer.prepare(painting, STATISTICS)
+    some = normalizer.apply(source, needed, artifact)
+    full = normalizer.apply(source, ~np.zeros_like(needed), artifact)
+    inside = (slice(512, 1024), slice(512, 1024))
+    np.testing.assert_array_equal(some[inside], full[inside])
+    some[inside] = WHITE
+    assert (some == WHITE).all()
+
+
+def test_a_value_that_is_no_number_is_an_error(checkpoint_path: Path, painting: Painting) -> None:
+    checkpoint = Checkpoint.load(checkpoint_path)
+    with torch.no_grad():
+        next(iter(checkpoint.generator.parameters()))[0, 0, 0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="no numbers"):
+        Recolourer(checkpoint, precision="float32").recolour(
+            painting.read(Region(256, 256, 256, 256).grown(96)), STATISTICS
+        )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda r: GeneratorNormalizer(r, WHITE), lambda r: LutNormalizer(r, WHITE)],
+    ids=["generator", "lut"],
+)
+def test_a_slide_of_another_resolution_is_refused(
+    recolourer: Recolourer, make: Callable[[Recolourer], GeneratorNormalizer | LutNormalizer]
+) -> None:
+    with pytest.raises(CheckpointError, match=r"0\.5 um/px"):
+        make(recolourer).prepare(Painting(mpp=Mpp(0.25, 0.25)), STATISTICS)
+
+
+def test_the_table_follows_the_generator(recolourer: Recolourer, painting: Painting) -> None:
+    normalizer = LutNormalizer(recolourer, WHITE, size=9, tiles=15)
+    artifact = normalizer.prepare(painting, STATISTICS)
+    again = normalizer.prepare(painting, STATISTICS)
+    assert artifact.keys() == again.keys()
+    for name, array in artifact.items():
+        np.testing.assert_array_equal(array, again[name])
+    assert artifact[TABLE].shape == (9, 9, 9, 3)
+    assert artifact[TILES].shape[1] == 2
+    assert 0 < artifact[RESIDUAL] < 25
+    assert statistics_of(artifact) == STATISTICS
+
+    generated = GeneratorNormalizer(recolourer, WHITE, 256)
+    needed = np.ones(grid_shape(painting.size), bool)
+    wanted = generated.apply(painting.read(Region(0, 0, *painting.size).grown(96)), needed, artifact)
+    found = normalizer.apply(painting.pixels, needed, artifact)
+    stained = painting.pixels.mean(axis=2) < 230
+    untouched = np.abs(painting.pixels[stained].astype(int) - wanted[stained]).mean()
+    assert np.abs(found[stained].astype(int) - wanted[stained]).mean() < 0.5 * untouched
+
+
+def test_the_table_is_applied_where_needed_and_takes_white_to_white(recolourer: Recolourer, painting: Painting) -> None:
+    normalizer = LutNormalizer(recolourer, WHITE, size=9, tiles=10)
+    artifact = normalizer.prepare(painting, STATISTICS)
+    needed = np.zeros(grid_shape(painting.size), bool)
+    needed[1, 2:4] = needed[4, 5] = True
+    found = normalizer.apply(painting.pixels, needed, artifact)
+    expected = apply_table(artifact[TABLE], painting.pixels)
+    for row, col in np.argwhere(needed):
+        place = slice(row * 256, row * 256 + 256), slice(col * 256, col * 256 + 256)
+        np.testing.assert_array_equal(found[place], expected[place])
+    glass = np.full((256, 256, 3), np.round(STATISTICS.white), np.uint8)
+    assert np.abs(normalizer.apply(glass, np.ones((1, 1), bool), artifact) - np.array(WHITE)).max() <= 1
+
+
+@dataclass
+class Map:
+    """A slide of which only the grid matters; a tile's shade is its column."""
+
+    tissue: NDArray[np.float32]
+    mpp: Mpp = MPP
+
+    @property
+    def size(self) -> Size:
+        return Size(self.tissue.shape[1] * 256, self.tissue.shape[0] * 256)
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        return self.tissue >= 0
+
+    def read(self, region: Region) -> Pixels:
+        return np.full((region.height, region.width, 3), 50 + region.x // 256, np.uint8)
+
+
+def test_chosen_tiles_are_spread_over_places_and_shades() -> None:
+    tissue = np.full((61, 83), 0.9, np.float32)
+    tissue[:, 40:] = 0.1
+    chosen = choose_tiles(Map(tissue), 50)
+    assert len(set(chosen)) == 50
+    rows, cols = np.array(chosen).T
+    assert cols.max() < 40
+    assert np.histogram(rows, 4, (0, 61))[0].min() >= 5
+    assert np.histogram(cols, 4, (0, 40))[0].min() >= 5
+    assert np.histogram(cols[:12], 4, (0, 40))[0].min() >= 1  # any stretch is mixed
+    assert chosen == choose_tiles(Map(tissue.copy()), 50)
+
+
+def test_few_tiles_are_all_chosen_and_none_is_an_error() -> None:
+    tissue = np.full((3, 5), -1, np.float32)
+    tissue[1, 2], tissue[2, 4], tissue[0, 0] = 0.05, 0.2, 0.0
+    assert sorted(choose_tiles(Map(tissue), 50)) == [TileIndex(1, 2), TileIndex(2, 4)]
+    with pytest.raises(NoTissueError):
+        choose_tiles(Map(np.zeros((3, 5), np.float32)), 50)
+
+
+def test_a_normalizer_is_loaded_once_for_a_checkpoint(checkpoint_path: Path) -> None:
+    config = OutputConfig(mode="generator")
+    one = load_normalizer(config, checkpoint_path)
+    assert isinstance(one, GeneratorNormalizer)
+    assert one.white == WHITE
+    assert load_normalizer(OutputConfig(mode="generator"), checkpoint_path) is one
+    assert isinstance(load_normalizer(OutputConfig(), checkpoint_path, "cpu"), LutNormalizer)
+    assert isinstance(load_normalizer(OutputConfig(mode="guard"), checkpoint_path), GuardNormalizer)
+
+
+def test_threads_that_want_a_normalizer_at_once_load_it_once(
+    checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def slow(checkpoint: Checkpoint, white: tuple[int, int, int], config: OutputConfig, device: str) -> Normalizer:
+        loads.append(device)
+        time.sleep(0.2)
+        return IdentityNormalizer(white)
+
+    monkeypatch.setitem(MAKERS, "generator", slow)
+    with ThreadPoolExecutor(4) as threads:
+        config = OutputConfig(mode="generator")
+        loaded = list(threads.map(lambda _: load_normalizer(config, checkpoint_path), range(4)))
+    assert len(loads) == len(set(map(id, loaded))) == 1
+
+
+def test_another_shape_is_no_second_generator(checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    begin = Recolourer.__init__
+
+    def counted(self: Recolourer, *arguments: Any) -> None:
+        made.append(self)
+        begin(self, *arguments)
+
+    monkeypatch.setattr(Recolourer, "__init__", counted)
+    for core in (512, 768):
+        load_normalizer(OutputConfig(mode="generator", core=core, precision="float16"), checkpoint_path)
+    assert len(made) == 1
+
+
+def test_no_setting_leads_to_the_identity(identity: None, checkpoint_path: Path) -> None:
+    assert isinstance(load_normalizer(OutputConfig(mode="generator"), checkpoint_path), IdentityNormalizer)
+    with pytest.raises(ValidationError):
+        OutputConfig.model_validate({"mode": "identity"})
+
+
+def test_a_checkpoint_that_changed_is_refused(checkpoint_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="changed since the run began"):
+        load_normalizer(OutputConfig(), checkpoint_path, "cpu", "0" * 64)
+
+
+@pytest.mark.parametrize(("device", "mode"), [("cpu", "lut"), ("cuda", "generator"), ("cuda:1", "generator")])
+def test_auto_goes_by_the_device(device: str, mode: str) -> None:
+    assert OutputConfig().resolved(device).mode == mode
+
+
+def test_identity_gives_back_what_it_got(painting: Painting) -> None:
+    identity = IdentityNormalizer()
+    artifact = identity.prepare(painting, STATISTICS)
+    found = identity.apply(painting.pixels, np.ones(grid_shape(painting.size), bool), artifact)
+    np.testing.assert_array_equal(found, painting.pixels)
+
+
+def test_an_artifact_comes_back_byte_for_byte(tmp_path: Path) -> None:
+    artifact = {"b": np.arange(6.0).reshape(2, 3), "a": np.array(1.5), "empty": np.zeros((0, 2), np.int64)}
+    save_artifact(tmp_path / "one", artifact)
+    save_artifact(tmp_path / "two", dict(reversed(artifact.items())))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    found = load_artifact(tmp_path / "one")
+    assert found.keys() == artifact.keys()
+    for name, array in artifact.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no zip", b"PK\x03\x04 cut"], ids=["missing", "empty", "text", "cut"])
+def test_a_damaged_artifact_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a").write_bytes(content)
+    with pytest.raises(OutputError, match="not the artifact of a slide"):
+        load_artifact(tmp_path / "a")

@@ -1,0 +1,166 @@
+"""Checkpoints: round trip, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from wsi_stain.core.errors import CheckpointError
+from wsi_stain.core.geometry import Mpp
+from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
+from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.stain.statistics import StainStatistics, Template
+
+STATISTICS = StainStatistics(
+    white=(244.0, 243.0, 246.0),
+    white_origin="glass",
+    vectors=((0.55, 0.75, 0.37), (0.2, 0.95, 0.24)),
+    h_nuclei=1.2,
+    h_stroma=0.3,
+    e_nuclei=0.3,
+    e_stroma=0.5,
+    lum_nuclei=1.1,
+    lum_stroma=0.5,
+    pixels=4000,
+)
+SMALL = GeneratorConfig(downs=3, ngf=4)
+
+
+def contract(**changes: Any) -> Contract:
+    fields = {
+        "generator": SMALL,
+        "template": Template(kind="gray", reference=STATISTICS),
+        "mpp": 0.25,
+        "training_fingerprint": "f" * 64,
+        "version": "0.1.0",
+    }
+    return Contract.model_validate({**fields, **changes})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    save(tmp_path / "c.safetensors", Generator(SMALL), contract())
+    return tmp_path / "c.safetensors"
+
+
+def test_round_trip(path: Path) -> None:
+    torch.manual_seed(1)
+    original = Generator(SMALL).eval()
+    loaded = Checkpoint.load(path)
+    image = torch.rand(1, 1, 24, 40)
+    assert torch.equal(loaded.generator(image), original(image))
+    assert not loaded.generator.training
+    assert not any(parameter.requires_grad for parameter in loaded.generator.parameters())
+    assert loaded.contract == contract()
+    assert loaded.contract.white == STATISTICS.white
+
+
+def test_same_weights_same_bytes(path: Path) -> None:
+    torch.manual_seed(1)
+    again = path.with_name("again.safetensors")
+    save(again, Generator(SMALL).to(memory_format=torch.channels_last), contract())
+    assert again.read_bytes() == path.read_bytes()
+    assert Checkpoint.load(again).digest == Checkpoint.load(path).digest
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    fields = contract().model_dump(mode="json")
+    change(fields)
+    save_file(load_file(path), path, {"wsi_stain": json.dumps(fields)})
+
+
+def pickled(path: Path) -> None:
+    torch.save(Generator(SMALL).state_dict(), path)
+
+
+def text(path: Path) -> None:
+    path.write_text("weights: none\n")
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def missing(path: Path) -> None:
+    path.unlink()
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def no_contract(path: Path) -> None:
+    save_file(load_file(path), path, {"format": "pt"})
+
+
+def later_format(path: Path) -> None:
+    rewrite(path, lambda fields: fields.update(format=2))
+
+
+def unknown_key(path: Path) -> None:
+    rewrite(path, lambda fields: fields.update(colour="blue"))
+
+
+def huge_architecture(path: Path) -> None:
+    rewrite(path, lambda fields: fields["generator"].update(downs=10, ngf=1024))
+
+
+def tensor_gone(path: Path) -> None:
+    tensors = load_file(path)
+    del tensors["up.0.1.weight"]
+    save_file(tensors, path, {"wsi_stain": contract().model_dump_json()})
+
+
+REFUSED = [
+    (pickled, "pickled"),
+    (text, "not a checkpoint"),
+    (torn, "not a checkpoint"),
+    (empty, "not a checkpoint"),
+    (missing, "Check the path"),
+    (directory, "Check the path"),
+    (no_contract, "without the contract"),
+    (later_format, "format 2"),
+    (unknown_key, "colour"),
+    (huge_architecture, "differ"),
+    (tensor_gone, "up.0.1.weight"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "says"), REFUSED, ids=[case[0].__name__ for case in REFUSED])
+def test_refused_with_a_remedy(path: Path, spoil: Callable[[Path], None], says: str) -> None:
+    spoil(path)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        Checkpoint.load(path)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("mpp", [Mpp(0.22, 0.22), Mpp(0.2528, 0.2528), Mpp(0.28, 0.25)])
+def test_fits_within_the_tolerance(path: Path, mpp: Mpp) -> None:
+    Checkpoint.load(path).check_fits(mpp)
+
+
+@pytest.mark.parametrize(
+    ("mpp", "says"),
+    [(Mpp(0.5, 0.5), "as finely"), (Mpp(0.125, 0.125), "--mpp 0.25"), (Mpp(0.25, 0.4), "0.25 x 0.4")],
+)
+def test_other_resolution_is_refused(path: Path, mpp: Mpp, says: str) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        Checkpoint.load(path).check_fits(mpp)
+
+
+def test_template_and_generator_must_agree() -> None:
+    with pytest.raises(ValidationError, match="2 channels"):
+        contract(template=Template(kind="he", reference=STATISTICS))

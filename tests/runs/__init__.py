@@ -1,0 +1,1 @@
+"""Properties of whole runs: the same bytes, holes, restarts, formats."""

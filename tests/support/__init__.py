@@ -1,0 +1,1 @@
+"""Helpers of the tests: files, slides, stores, servers and browsers that several tests use."""

@@ -1,0 +1,45 @@
+"""The picture of what was decided on a slide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_stain.core.geometry import Size
+from wsi_stain.tissue.overlay import draw_overlay
+
+GREEN, BLUE, ORANGE, YELLOW = (0, 158, 115), (86, 180, 233), (213, 94, 0), (240, 228, 66)
+
+
+@pytest.mark.parametrize("shape", [(90, 131), (1500, 1100), (4200, 300)], ids=str)
+def test_every_mark_is_drawn_in_its_place(tmp_path: Path, shape: tuple[int, int]) -> None:
+    height, width = shape
+    size = Size(width * 16, height * 16)
+    rows, cols = -(-size.height // 256), -(-size.width // 256)
+    y, x = np.mgrid[:height, :width]
+    mask = ((y / height - 0.5) ** 2 + (x / width - 0.5) ** 2) < 0.05
+    ink = np.zeros(shape, bool)
+    ink[int(0.9 * height) :, : int(0.2 * width)] = True
+    kept, suspect = np.zeros((rows, cols), bool), np.zeros((rows, cols), bool)
+    kept[rows // 3 : -(rows // 3), cols // 3 : -(cols // 3)] = True
+    suspect[-1, -1] = True
+    path = tmp_path / "overlay.png"
+    draw_overlay(path, np.full((*shape, 3), 200, np.uint8), mask, ink, kept, suspect, size)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture)
+    assert 1000 <= max(pixels.shape[:2]) <= 3000
+    places = {
+        colour: np.argwhere((pixels == colour).all(axis=2)) / pixels.shape[:2]
+        for colour in (GREEN, BLUE, ORANGE, YELLOW)
+    }
+    assert all(len(found) for found in places.values())
+    places = {
+        colour: found[~((found * pixels.shape[:2] < 130).all(axis=1))] for colour, found in places.items()
+    }  # no legend
+    outline = places[GREEN]
+    assert np.abs(np.hypot(*(outline - 0.5).T) - 0.05**0.5).max() < 0.05
+    assert places[ORANGE].min() > 0.5
+    assert places[YELLOW][:, 0].max() > 0.9

@@ -1,0 +1,80 @@
+"""Looks: what another laboratory would show, measured as a foreign slide is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.made_store import WHITE, painted
+from wsi_stain.core.errors import StainError
+from wsi_stain.core.geometry import Size
+from wsi_stain.stain.statistics import StainStatistics, Template, slide_statistics
+from wsi_stain.training import simulated_labs
+from wsi_stain.training.augment import Perturbation
+from wsi_stain.training.simulated_labs import Look, draw_looks, own_look, pixel_pool
+
+PIXELS = painted(Size(500, 300))
+POOL = PIXELS.reshape(-1, 3)
+OWN = slide_statistics(POOL, WHITE, "glass")
+
+
+def drawn(seed: int, count: int = 6) -> list[Look]:
+    return draw_looks(POOL, OWN, count, 1.0, np.random.default_rng(seed))
+
+
+def test_own_look_changes_nothing() -> None:
+    pixels = torch.from_numpy(PIXELS)
+    assert torch.equal(own_look(OWN).show(pixels), pixels)
+
+
+def test_looks_differ_and_are_repeatable() -> None:
+    assert len({look.statistics.model_dump_json() for look in drawn(1)}) == 6
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_shown_pixels_are_what_a_scanner_stores() -> None:
+    shown = drawn(3)[0].show(torch.from_numpy(PIXELS))
+    assert shown.dtype == torch.uint8
+    assert shown.shape == PIXELS.shape
+    assert (shown.int() - torch.from_numpy(PIXELS).int()).abs().float().mean() > 2
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("gray", 1), ("he", 2)])
+def test_statistics_of_the_look_bring_its_template_near_the_slides_own(kind: str, channels: int) -> None:
+    template = Template.model_validate({"kind": kind, "reference": OWN})
+    pixels = torch.from_numpy(PIXELS)
+    own = own_look(OWN).template(pixels, template)
+    assert own.shape == (300, 500, channels)
+    for look in drawn(4):
+        measured = (look.template(pixels, template) - own).abs().mean()
+        unmeasured = (Look(look.perturbation, OWN, OWN).template(pixels, template) - own).abs().mean()
+        assert measured < unmeasured
+
+
+def test_refused_laboratories_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def refusing(pool: np.ndarray, perturbation: Perturbation, own: StainStatistics, config: object) -> StainStatistics:
+        calls.append(perturbation)
+        if len(calls) % 2:
+            raise StainError("not H&E")
+        return own
+
+    monkeypatch.setattr(simulated_labs, "_measured", refusing)
+    assert len(drawn(5, 3)) == 3
+    assert len(calls) == 6
+
+
+def test_laboratories_that_are_all_refused_end() -> None:
+    glass = np.full((5000, 3), 240, np.uint8)
+    assert draw_looks(glass, OWN, 3, 1.0, np.random.default_rng(0)) == []
+
+
+def test_pool_comes_from_many_tiles() -> None:
+    tiles = [np.full((256, 256, 3), value, np.uint8) for value in range(100)]
+    pool = pixel_pool(tiles, np.random.default_rng(0))
+    assert pool.shape[1] == 3
+    assert 45_000 < len(pool) <= 50_000
+    assert len(np.unique(pool)) == 64

@@ -1,0 +1,1 @@
+"""The ground that everything stands on: errors, geometry, files that survive a crash, storage. Knows no slides."""

@@ -1,0 +1,52 @@
+"""What pages and notebook cards are made of: autoescaped templates, and pictures within them. Knows no slides."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+JPEG_QUALITY = 85
+
+
+def environment(templates: Path) -> jinja2.Environment:
+    """Load templates from a folder; every value is escaped, and a value that is missing is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["data_uri"] = data_uri
+    return made
+
+
+def data_uri(picture: bytes) -> str:
+    """A JPEG, PNG or WebP as an URL that holds it."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "webp" if picture.startswith(b"RIFF") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def thumbnail_jpeg(picture: Image.Image | NDArray[np.uint8], longest: int = 1024) -> bytes:
+    """A picture, or RGB pixels (h, w, 3), as a JPEG whose longer side is at most `longest` px."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def shrunk(picture: bytes, longest: int, quality: int) -> bytes:
+    """A picture as a WebP whose longer side is at most `longest` px: a third smaller than a JPEG that looks as good."""
+    with Image.open(io.BytesIO(picture)) as image:
+        small = image.convert("RGB")
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "WEBP", quality=quality, method=4)
+    return file.getvalue()

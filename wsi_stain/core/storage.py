@@ -1,0 +1,187 @@
+"""Where things can be read: a local file or directory, or an object or prefix in an S3 bucket. Knows no formats.
+
+A local place is a plain `Path`. An `S3Path` has the few members of a `Path` that reading needs, so that one way through
+the code reads both; writing is local. Credentials, region and endpoint come from the usual environment variables:
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (another service than
+Amazon's), AWS_ALLOW_HTTP=true (an endpoint without TLS), AWS_SKIP_SIGNATURE=true (a public bucket).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from wsi_stain.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+_RETRY_S = 30
+_REMEDY = (
+    "Check bucket and prefix, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, and for another service than "
+    "Amazon's AWS_ENDPOINT_URL (with AWS_ALLOW_HTTP=true where it has no TLS)"
+)
+
+
+@dataclass(frozen=True)
+class S3Path:
+    """An object in an S3 bucket, or the prefix of several. May be pickled.
+
+    Attributes:
+        bucket: The bucket's name.
+        key: The object's key, without slashes at its ends; empty for the bucket itself.
+    """
+
+    bucket: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}".rstrip("/")
+
+    def __truediv__(self, name: str) -> S3Path:
+        return S3Path(self.bucket, f"{self.key}/{name}".lstrip("/"))
+
+    @property
+    def name(self) -> str:
+        """What stands after the last slash."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def parent(self) -> S3Path:
+        """What stands before the last slash."""
+        return S3Path(self.bucket, self.key.rpartition("/")[0])
+
+    def read_bytes(self) -> bytes:
+        """The whole object.
+
+        Raises:
+            FileNotFoundError: There is none.
+            StoreError: The bucket cannot be read.
+        """
+        with _explained(self) as (obstore, bucket):
+            return bytes(obstore.get(bucket, self.key).bytes())
+
+
+Place: TypeAlias = Path | S3Path
+
+
+def as_place(where: str | Place) -> Place:
+    """The place that a path or an URL `s3://bucket/prefix` means.
+
+    Raises:
+        StoreError: The URL names no bucket.
+    """
+    if isinstance(where, S3Path):
+        return where
+    found = re.fullmatch(r"s3:/+([^/]*)/*(.*?)/*", str(where))  # a Path has folded the slashes of an URL
+    if found is None:
+        return Path(where)
+    if not found[1]:
+        raise StoreError(f"{where} names no bucket", "Write s3://bucket/prefix")
+    return S3Path(found[1], found[2])
+
+
+def folders(place: Place) -> list[str]:
+    """Names of the folders in a folder, sorted; none where there is no such folder. Hidden ones are passed over."""
+    if isinstance(place, S3Path):
+        names = _s3_folders(place)
+    else:
+        names = [entry.name for entry in os.scandir(place) if entry.is_dir()] if place.is_dir() else []
+    return sorted(name for name in names if not name.startswith("."))
+
+
+class OpenFile(Protocol):
+    """A file to read from at positions; threads may share it."""
+
+    def read_end(self, length: int) -> tuple[bytes, int]:
+        """The last `length` bytes, or all of a shorter file; and the file's size."""
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """The bytes of each (offset, length)."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def open_file(place: Place) -> OpenFile:
+    """Open a file; FileNotFoundError or another OSError, now or when it is read, where that cannot be."""
+    return _S3File(place) if isinstance(place, S3Path) else _LocalFile(place)
+
+
+class _LocalFile:
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+
+    def read_end(self, length: int) -> tuple[bytes, int]:
+        size = os.fstat(self._handle).st_size
+        return os.pread(self._handle, length, max(size - length, 0)), size
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        return (os.pread(self._handle, length, offset) for offset, length in ranges)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+class _S3File:
+    """Neighbouring ranges become one request, so that a region costs a few requests a shard, not one a tile."""
+
+    def __init__(self, path: S3Path) -> None:
+        self._path = path
+
+    def read_end(self, length: int) -> tuple[bytes, int]:
+        with _explained(self._path) as (obstore, bucket):
+            found = obstore.get(bucket, self._path.key, options={"range": {"suffix": length}})
+            return bytes(found.bytes()), found.meta["size"]
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        starts, lengths = [offset for offset, _ in ranges], [length for _, length in ranges]
+        with _explained(self._path) as (obstore, bucket):
+            return map(bytes, obstore.get_ranges(bucket, self._path.key, starts=starts, lengths=lengths))
+
+    def close(self) -> None:
+        pass
+
+
+def _s3_folders(place: S3Path) -> list[str]:
+    with _explained(place) as (obstore, bucket):
+        found = obstore.list_with_delimiter(bucket, place.key or None)
+    return [prefix.rpartition("/")[2] for prefix in found["common_prefixes"]]
+
+
+@contextmanager
+def _explained(place: S3Path) -> Iterator[tuple[Any, S3Store]]:
+    """The module obstore and the bucket; what goes wrong with them becomes FileNotFoundError or StoreError."""
+    try:
+        import obstore
+    except ImportError as error:
+        raise StoreError(f"Reading {place} needs obstore", "Install it: pip install 'wsi-stain[s3]'") from error
+    try:
+        settings = frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+        yield obstore, _bucket(place.bucket, settings)
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise _unreadable(place, error) from error
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place)) from error
+    except (obstore.exceptions.BaseError, OSError) as error:
+        raise _unreadable(place, error) from error
+
+
+@cache
+def _bucket(name: str, settings: frozenset[tuple[str, str]]) -> S3Store:
+    """A bucket as the environment's settings say, which obstore reads itself; its connections last as long as they."""
+    from obstore.store import S3Store
+
+    return S3Store(name, retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=_RETRY_S)})
+
+
+def _unreadable(place: S3Path, error: Exception) -> StoreError:
+    return StoreError(f"{place} cannot be read: {str(error).splitlines()[0]}", _REMEDY)

@@ -1,0 +1,42 @@
+"""Tables as CSV files that any program reads and no spreadsheet takes for formulas."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsi_stain.core.journal import atomic_write
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table with a header: RFC 4180, UTF-8; None leaves a cell empty.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text)  # its CRLF is what makes it quote a lone CR in a name
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([neutral(printable(cell)) for cell in row])
+    atomic_write(path, text.getvalue().encode())
+
+
+def neutral(cell: Any) -> Any:
+    """A cell as it is written: text that a spreadsheet would take for a formula is led by an apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+
+
+def plain(cell: str) -> str:
+    """A cell as it was before `neutral`."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
+
+
+def printable(cell: Any) -> Any:
+    """File names need not be Unicode; what is not is shown escaped, so that every row can be written."""
+    return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell

@@ -1,0 +1,225 @@
+"""Patches become a slide of the store: laid in their places, tissue and stain measured on the whole. One task a slide.
+
+A tile exists where a patch lies on it, tissue or not, so that every patch can be read back. The rest of such a tile has
+the colour of the patches' own glass: white there would teach a generator two colours of glass. The frame is a whole
+number of tiles. Never imports torch.
+
+Memory bound: that of the mosaic and of the listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.core import journal
+from wsi_stain.core.errors import SlideError, StoreError
+from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, Mpp, Size, ceil_div
+from wsi_stain.datasets.mosaic import Mosaic, label_maps
+from wsi_stain.slides.find import slide_id
+from wsi_stain.stain.statistics import StainConfig, white_point
+from wsi_stain.store import SlideRecord, SlideWriter, TileStore
+from wsi_stain.store.patches import SHOWN, TABLE, Listing, Patch, PatchSource, frame, from_csv, shelves, to_csv
+from wsi_stain.store.stain_sample import measure_stain
+from wsi_stain.tissue.grid import TileGrid, tile_grid
+from wsi_stain.tissue.mask import TissueConfig, tissue_mask
+
+VERSION = 1
+"""Raised with every change of the code that changes which tiles a slide has or what is in them."""
+
+_THUMBNAIL = (1024, 8192)
+"""Least length of a thumbnail's longer side where the slide has as many px, and most."""
+
+_GLASS_PIXELS = 2**20
+"""About how many pixels of patches are read beforehand, for the colour of glass."""
+
+
+@dataclass(frozen=True)
+class ImportTask:
+    """Import one slide.
+
+    Attributes:
+        source: Its patches.
+        store: The tile store's directory.
+        mpp: Resolution of the patches, um per px.
+        mpp_origin: Who says so.
+        tissue: What counts as tissue.
+        stain: How stain is measured.
+    """
+
+    source: PatchSource
+    store: Path
+    mpp: float
+    mpp_origin: str
+    tissue: TissueConfig
+    stain: StainConfig
+
+
+def look_at_patches(task: ImportTask) -> dict[str, Any]:
+    """Find out what an import would give; nothing is written.
+
+    Returns:
+        The receipt: slide_id, size ([width, height], px), patches and refused (their numbers), labels (how many patches
+        bear each), remarks (the first of them).
+    """
+    patches = task.source.listing().patches
+    return {**_told(task.source, patches), "size": list(frame(patches))}
+
+
+def import_slide(task: ImportTask) -> dict[str, Any]:
+    """Lay a slide's patches and write it into the store, unless it stands there already.
+
+    Returns:
+        The receipt: key, slide_id, patches and refused (their numbers), labels (how many patches bear each), remarks
+        (the first of them), tiles, stood (nothing was left to do), replaced (another slide of that name was there).
+
+    Raises:
+        SlideError: No patch can be used; StainError where they are not H&E.
+        StoreError: `store` is something else.
+    """
+    writer = TileStore.create(task.store).writer(slide_id(task.source.relative))
+    listing = task.source.listing()
+    record, before = _record_of(task, listing), _record_before(writer)
+    if before is not None and before.key == record.key:
+        writer.tidy()
+        patches = from_csv(writer.reading(record).table(TABLE))
+    else:
+        record, patches = _import(writer, task, record, listing.patches)
+    stood = before is not None and before.key == record.key
+    return {
+        "key": record.key,
+        **_told(task.source, patches),
+        "tiles": int(writer.kept().sum()),
+        "stood": stood,
+        "replaced": before is not None and not stood,
+    }
+
+
+def _told(source: PatchSource, patches: Sequence[Patch]) -> dict[str, Any]:
+    placed = [patch for patch in patches if patch.region]
+    labels = sorted({patch.label for patch in placed if patch.label is not None})
+    return {
+        "slide_id": slide_id(source.relative),
+        "patches": len(placed),
+        "refused": len(patches) - len(placed),
+        "labels": {label: sum(patch.label == label for patch in placed) for label in labels},
+        "remarks": [f"{patch.name}: {patch.remark}" for patch in patches if patch.remark][:SHOWN],
+        "remarked": sum(bool(patch.remark) for patch in patches),
+    }
+
+
+def _record_of(task: ImportTask, listing: Listing) -> SlideRecord:
+    settings = [VERSION, task.mpp, task.tissue.model_dump(mode="json"), task.stain.model_dump(mode="json")]
+    return SlideRecord(
+        slide_id=slide_id(task.source.relative),
+        relative=task.source.relative,
+        fingerprint=listing.fingerprint,
+        settings_key=journal.fingerprint(settings),
+        size=frame(listing.patches),
+        mpp=Mpp(task.mpp, task.mpp),
+        mpp_origin=task.mpp_origin,
+        stain_config=task.stain,
+        **task.source.facts,
+    )
+
+
+def _record_before(writer: SlideWriter) -> SlideRecord | None:
+    try:
+        return writer.record()
+    except StoreError:
+        return None
+
+
+def _import(
+    writer: SlideWriter, task: ImportTask, record: SlideRecord, patches: Sequence[Patch]
+) -> tuple[SlideRecord, list[Patch]]:
+    """Write the whole slide; its record with the stain, and its patches as they were laid."""
+    writer.clear(record.size)
+    mosaic = Mosaic(record.size, _thumbnail_factor(record.size, task.mpp, task.tissue), _glass(task, patches))
+    receipts = []
+    for block, touching in sorted(_by_block(patches).items()):
+        tiles = mosaic.lay(block, touching, task.source)
+        if tiles:
+            receipts.append(writer.write_shard(block, tiles, record.key))
+    laid = [mosaic.laid.get(patch.name, patch) for patch in patches]
+    if not any(patch.region for patch in laid):
+        writer.remove()
+        raise SlideError(
+            f"None of the {len(laid)} patches of {record.relative} can be used"
+            + (f", for example {laid[0].name}: {laid[0].remark}" if laid else ""),
+            "Compare the files with the layout that this import expects",
+        )
+    _write_maps(writer, task, mosaic, laid)
+    writer.write_table(TABLE, to_csv(laid))
+    record = record.model_copy(update={"stain": measure_stain(writer.reading(record), task.stain)})
+    writer.complete(record, receipts)
+    return record, laid
+
+
+def _glass(task: ImportTask, patches: Sequence[Patch]) -> tuple[int, int, int]:
+    """The colour of glass on a sample of patches laid side by side, R, G, B; as that of the whole slide is found."""
+    places = [patch for patch in patches if patch.region]
+    sample = places[:: max(1, ceil_div(sum(_area(patch) for patch in places), _GLASS_PIXELS))]
+    spots = shelves([Size(*patch.region[2:]) for patch in sample if patch.region])
+    moved = [patch._replace(region=spot) for patch, spot in zip(sample, spots, strict=True)]
+    mosaic = Mosaic(frame(moved), _thumbnail_factor(frame(moved), task.mpp, task.tissue))
+    for block, touching in _by_block(moved).items():
+        mosaic.lay(block, touching, task.source)
+    if not mosaic.covered.any():
+        return 255, 255, 255
+    white, _ = white_point(mosaic.thumbnail, _tissue(task, mosaic))
+    red, green, blue = (round(value) for value in white)
+    return red, green, blue
+
+
+def _area(patch: Patch) -> int:
+    """Of a patch's place, square px."""
+    return patch.region.width * patch.region.height if patch.region else 0
+
+
+def _by_block(patches: Sequence[Patch]) -> dict[BlockIndex, list[Patch]]:
+    """The patches that touch each block, in their order."""
+    touching: dict[BlockIndex, list[Patch]] = {}
+    for patch in patches:
+        if patch.region:
+            x, y, width, height = patch.region
+            for row in range(y // BLOCK, (y + height - 1) // BLOCK + 1):
+                for col in range(x // BLOCK, (x + width - 1) // BLOCK + 1):
+                    touching.setdefault(BlockIndex(row, col), []).append(patch)
+    return touching
+
+
+def _thumbnail_factor(size: Size, mpp: float, tissue: TissueConfig) -> int:
+    """How much smaller the thumbnail is: a power of two, as sharp as tiling makes it, and never huge."""
+    longest, (least, most) = max(size), _THUMBNAIL
+    wanted = min(tissue.mpp / mpp, longest / least)
+    factor = 1
+    while factor < TILE and (2 * factor <= wanted or longest > factor * most):
+        factor *= 2
+    return factor
+
+
+def _write_maps(writer: SlideWriter, task: ImportTask, mosaic: Mosaic, laid: Sequence[Patch]) -> None:
+    mask = _tissue(task, mosaic)
+    tissue = tile_grid(mosaic.size, mask).tissue
+    writer.write_tissue(mosaic.thumbnail, mask, TileGrid(mosaic.size, tissue, mosaic.kept))
+    for label, share in label_maps(laid, mosaic.kept.shape).items():
+        writer.write_map(f"label-{slide_id(label)}", share)
+
+
+def _tissue(task: ImportTask, mosaic: Mosaic) -> NDArray[np.bool_]:
+    """Where there is tissue.
+
+    Neighbours may be strangers: a lone patch of tissue is no dust, one of glass no hole; no colour is blurred across.
+    """
+    area_um2 = min(_area(patch) for patch in mosaic.laid.values() if patch.region) * task.mpp**2
+    limits = {"min_tissue_um2": area_um2 / 4, "max_hole_um2": area_um2 / 4, "smoothing_um": area_um2**0.5 / 8}
+    own = task.tissue
+    config = own.model_copy(update={name: min(getattr(own, name), limit) for name, limit in limits.items()})
+    mask: NDArray[np.bool_] = tissue_mask(mosaic.thumbnail, task.mpp * mosaic.factor, config) & mosaic.covered
+    return mask

@@ -1,0 +1,96 @@
+"""Patches that are picture files: 8-bit colour, PNG, JPEG or TIFF. Knows no slides."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from wsi_stain.core.geometry import BLOCK, Size
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""What the name of a patch's file ends in, lower case."""
+
+_TAIL_BYTES = 4096
+_COLOUR = ("RGB", "RGBA", "P")
+
+
+class PictureError(ValueError):
+    """A file that is no patch; the message says why, in a few words."""
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a patch by its name."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def picture_size(path: Path) -> Size:
+    """Size of a picture, from its header; PictureError where it is none, or not one that can be a patch."""
+    with _opened(path) as image:
+        return Size(*image.size)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """RGB pixels, (h, w, 3); what is transparent is laid on white.
+
+    Raises:
+        PictureError: It cannot be read, or is not one that can be a patch.
+    """
+    with _opened(path) as image:
+        try:
+            if not image.has_transparency_data:
+                return np.asarray(image.convert("RGB"))
+            opaque = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            return np.asarray(Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise PictureError(f"cannot be read: {error}") from error
+
+
+def digest(paths: Iterable[tuple[str, Path]]) -> dict[str, str | int]:
+    """Identity of files: {"size": bytes, "sha256": of names, sizes and tails}; the tail of a PNG has its checksums."""
+    total, sha = 0, hashlib.sha256()
+    for name, path in paths:
+        sha.update(os.fsencode(f"{name}\n"))
+        with suppress(OSError), open(path, "rb") as file:  # what cannot be read is told when it is asked for its pixels
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(size - _TAIL_BYTES, 0))
+            sha.update(b"%d\n" % size + file.read())
+            total += size
+    return {"size": total, "sha256": sha.hexdigest()}
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(_reason(error)) from error
+    try:
+        _check(image)
+    except PictureError:
+        image.close()
+        raise
+    return image
+
+
+def _check(image: Image.Image) -> None:
+    if image.mode not in _COLOUR:
+        raise PictureError(f"is not in 8-bit colour (Pillow calls it {image.mode}), expected RGB")
+    if (pages := getattr(image, "n_frames", 1)) > 1:
+        raise PictureError(f"holds {pages} pictures, expected one")
+    if max(image.size) > BLOCK:
+        raise PictureError(
+            f"is {image.width} x {image.height} px, expected at most {BLOCK} a side: use wsi-stain tile for slides"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "is no picture that can be read"
+    detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"cannot be read: {detail}"

@@ -1,0 +1,47 @@
+"""Which places of a slide are judged. They depend on its tissue alone, so that all methods are judged on the same."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.core.geometry import TILE, TileIndex
+from wsi_stain.store.block_reader import BlockReader
+
+SIDE_TILES = 4
+"""Side of a judged block in tiles; blocks lie on multiples of it."""
+
+_RICH = 0.7
+_TISSUE_MIN = 0.25
+
+
+def rich_blocks(tissue: NDArray[np.float32], count: int) -> list[TileIndex]:
+    """First tiles of blocks of 4 x 4 that are mostly tissue, chosen by their places alone.
+
+    Args:
+        tissue: (rows, cols), share of tissue in each tile; 0 in tiles that are not to be judged.
+        count: Most blocks. Where no block is mostly tissue, those with more than half as much as the best one.
+    """
+    missing = [(0, max(0, SIDE_TILES - length)) for length in tissue.shape]
+    share = np.pad(tissue, missing)
+    rows, cols = (length // SIDE_TILES for length in share.shape)
+    cut = share[: rows * SIDE_TILES, : cols * SIDE_TILES]
+    means = cut.reshape(rows, SIDE_TILES, cols, SIDE_TILES).mean(axis=(1, 3))
+    least = min(_RICH, float(means.max()) / 2)
+    rich = [TileIndex(int(row) * SIDE_TILES, int(col) * SIDE_TILES) for row, col in np.argwhere(means > least)]
+    return sorted(rich, key=lambda tile: hashlib.sha256(repr(tile).encode()).digest())[:count]
+
+
+def judged_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
+    """The tiles with tissue of up to `count` blocks that are rich in it, within the slide; none cut by its edge."""
+    share = np.where(slide.kept, slide.tissue, 0).astype(np.float32)
+    rows, cols = slide.size.height // TILE, slide.size.width // TILE
+    found = []
+    for first in rich_blocks(share, count):
+        for row in range(first.row, min(first.row + SIDE_TILES, rows)):
+            for col in range(first.col, min(first.col + SIDE_TILES, cols)):
+                if share[row, col] >= _TISSUE_MIN:
+                    found.append(TileIndex(row, col))
+    return found

@@ -1,0 +1,257 @@
+"""The block file: one block of a normalized slide, ready to be copied into a pyramid. Knows no slides and no generator.
+
+JPEG tiles of levels 0 to 3 and a lossless level 4, with an index and a checksum: format 3, specified in
+docs/block-file.md.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import google_crc32c
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from wsi_stain.core import journal
+from wsi_stain.core.errors import OutputError
+from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, halved
+from wsi_stain.core.records import Settings
+
+LEVELS = 4
+"""JPEG levels in a block file; the mip is the level after the last of them."""
+
+VERSION = 3
+"""The format's version."""
+
+_STRIP = 32
+"""Rows that are halved at a time, so that sums stay in the processor's cache."""
+
+_MAGIC = b"WSIBLOCK"
+_HEAD = struct.Struct("<8sII")
+_CRC = struct.Struct("<I")
+
+Pixels = NDArray[np.uint8]
+Kept = NDArray[np.bool_]
+Run = Callable[[Callable[[Pixels], bytes], Iterable[Pixels]], Iterable[bytes]]
+"""Something like `map`: it keeps the order."""
+
+
+class JpegConfig(Settings):
+    """How pixels become JPEG.
+
+    Attributes:
+        quality: JPEG quality; 90 keeps about 41 dB on tissue.
+        subsampling: 444 keeps colour at every pixel, 420 one colour for four pixels: smaller, and blurs stain edges.
+    """
+
+    quality: int = Field(default=90, ge=50, le=100)
+    subsampling: Literal[444, 420] = 444
+
+
+def encode_jpeg(tile: Pixels, quality: int, subsampling: int = 444) -> bytes:
+    """A tile, (256, 256, 3) RGB, as a complete JPEG stream, YCbCr, with chroma subsampling 444 (none) or 420."""
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            tile, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=str(subsampling)
+        )
+    )
+
+
+def halve(pixels: Pixels) -> Pixels:
+    """The next coarser level, (ceil(h / 2), ceil(w / 2), 3): (a + b + c + d + 2) >> 2, an odd edge replicated."""
+    height, width, _ = pixels.shape
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    out = np.empty((len(pixels) // 2, pixels.shape[1] // 2, 3), np.uint8)
+    for top in range(0, len(out), _STRIP):
+        strip, rows = out[top : top + _STRIP], pixels[2 * top : 2 * (top + _STRIP)]
+        pairs = np.add(rows[0::2], rows[1::2], dtype=np.uint16).reshape(*strip.shape[:2], 6)
+        for channel in range(3):
+            strip[..., channel] = (pairs[..., channel] + pairs[..., 3 + channel] + 2) >> 2
+    return out
+
+
+def halve_kept(kept: Kept) -> Kept:
+    """Which tiles of the next coarser level lie over at least one kept tile: (ceil(rows / 2), ceil(cols / 2))."""
+    rows, cols = kept.shape
+    even = np.pad(kept, ((0, rows % 2), (0, cols % 2)))
+    return even[0::2, 0::2] | even[1::2, 0::2] | even[0::2, 1::2] | even[1::2, 1::2]
+
+
+def write_block(
+    path: Path,
+    pixels: Pixels,
+    kept: Kept,
+    config: JpegConfig,
+    finest: list[bytes] | None = None,
+    run: Run = map,
+) -> None:
+    """Make the levels of a block and write its file, whole or not at all.
+
+    Memory bound: `pixels`, a third of them again for the coarser levels, and the encoded bytes.
+
+    Args:
+        path: Where the file goes.
+        pixels: Level 0, (h, w, 3) RGB, at most 4096 on a side; what is not kept holds the output's background.
+        kept: (ceil(h / 256), ceil(w / 256)): tiles that are more than glass.
+        config: JPEG settings.
+        finest: The streams of level 0's kept tiles, row-major, where these are encoded already.
+        run: Applies the encoder to tiles in order: `map`, or a thread pool's `map`.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    height, width, _ = pixels.shape
+    size = Size(width, height)
+    assert max(size) <= BLOCK and kept.shape == grid_shape(size), (size, kept.shape)
+    tables: list[list[int]] = []
+    streams: list[bytes] = []
+    levels = block_levels(pixels, kept)
+    for level_pixels, level_kept in islice(levels, LEVELS):
+        encoded, finest = finest, None
+        if encoded is None:
+            tiles = block_tiles(level_pixels, level_kept).values()
+            encoded = list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), tiles))
+        tables.append(_lengths(level_kept, encoded))
+        streams += encoded
+    mip, _ = next(levels)
+    streams.append(bytes(imagecodecs.qoi_encode(mip)))
+    index = {"size": list(size), "jpeg": config.model_dump(), "levels": tables, "mip": len(streams[-1])}
+    journal.atomic_write(path, lambda file: _write(file, journal.canonical_json(index), streams))
+
+
+def block_levels(pixels: Pixels, kept: Kept) -> Iterator[tuple[Pixels, Kept]]:
+    """Levels 0 to 4 of a block: each one's pixels, and which of its tiles are more than glass."""
+    yield pixels, kept
+    for _coarser in range(LEVELS):
+        pixels, kept = halve(pixels), halve_kept(kept)
+        yield pixels, kept
+
+
+def block_tiles(pixels: Pixels, kept: Kept) -> dict[TileIndex, Pixels]:
+    """The kept tiles of one level of a block, row-major, each (256, 256, 3): views, or padded by replication."""
+    places = (TileIndex(int(row), int(col)) for row, col in np.argwhere(kept))
+    return {place: padded(pixels[place.row * TILE :, place.col * TILE :][:TILE, :TILE]) for place in places}
+
+
+def padded(pixels: Pixels) -> Pixels:
+    """At most (256, 256, 3), as a whole tile: the last row and column replicated."""
+    height, width, _ = pixels.shape
+    if (height, width) == (TILE, TILE):
+        return pixels
+    return np.pad(pixels, ((0, TILE - height), (0, TILE - width), (0, 0)), mode="edge")
+
+
+def _lengths(kept: Kept, encoded: list[bytes]) -> list[int]:
+    lengths = np.zeros(kept.size, np.int64)
+    lengths[kept.ravel()] = [len(stream) for stream in encoded]
+    return [int(length) for length in lengths]
+
+
+def _write(file: BinaryIO, index: bytes, streams: list[bytes]) -> None:
+    checksum = 0
+    for piece in (_HEAD.pack(_MAGIC, VERSION, len(index)), index, *streams):
+        checksum = google_crc32c.extend(checksum, piece)
+        file.write(piece)
+    file.write(_CRC.pack(checksum))
+
+
+class BlockFile:
+    """A block file, read whole and checked. Memory bound: the file, some 10 MB at 4096 x 4096 px.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        mip: The pixels of level 4, (ceil(h / 16), ceil(w / 16), 3) RGB, exact.
+
+    Raises:
+        OutputError: There is no such file, or its bytes are not those that were written, or of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._content = file.read(max(0, path.stat().st_size - _CRC.size))
+                end = file.read()
+        except OSError as error:
+            raise self._damaged(error.strerror or str(error)) from error
+        self._check(end)
+        try:
+            self._read_index()
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged("its index cannot be read") from error
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the block at level 0, px."""
+        return self._size
+
+    @property
+    def jpeg(self) -> JpegConfig:
+        """How its JPEG tiles were encoded."""
+        return self._jpeg
+
+    def shape(self, level: int) -> tuple[int, int]:
+        """(rows, cols) of the tile grid of a level, 0 to 3."""
+        return self._shapes[level]
+
+    def lengths(self, level: int) -> NDArray[np.int64]:
+        """Bytes of each tile's stream of a level, (rows, cols); 0 stands for the output's shared glass tile."""
+        return self._lengths[level]
+
+    def streams(self, level: int) -> memoryview:
+        """The JPEG streams of a level, row-major, without gaps."""
+        return memoryview(self._content)[self._starts[level] : self._starts[level + 1]]
+
+    def tile(self, level: int, row: int, col: int) -> bytes:
+        """The JPEG stream of a tile, by its place within the block; b"" stands for the output's shared glass tile."""
+        rows, cols = self._shapes[level]
+        if not (0 <= row < rows and 0 <= col < cols):
+            raise IndexError(f"tile ({row}, {col}) of level {level} in a grid of {rows} x {cols}")
+        start = int(self._lengths[level].ravel()[: row * cols + col].sum())
+        return bytes(self.streams(level)[start : start + int(self._lengths[level][row, col])])
+
+    def _check(self, end: bytes) -> None:
+        if len(self._content) < _HEAD.size or self._content[: len(_MAGIC)] != _MAGIC:
+            raise self._damaged("it does not begin like a block file")
+        _, version, _ = _HEAD.unpack_from(self._content)
+        if version != VERSION:
+            raise self._damaged(f"it has format version {version}, and this software reads {VERSION}")
+        if _CRC.pack(google_crc32c.value(self._content)) != end:
+            raise self._damaged("its checksum differs")
+
+    def _read_index(self) -> None:
+        _, _, length = _HEAD.unpack_from(self._content)
+        index = json.loads(self._content[_HEAD.size : _HEAD.size + length])
+        width, height = index["size"]
+        self._size, self._jpeg = Size(width, height), JpegConfig.model_validate(index["jpeg"])
+        self._shapes = _shapes(self._size)
+        self._lengths = [
+            np.array(table, np.int64).reshape(shape) for table, shape in zip(index["levels"], self._shapes, strict=True)
+        ]
+        totals = (int(lengths.sum()) for lengths in self._lengths)
+        self._starts = list(accumulate(totals, initial=_HEAD.size + length))
+        if self._starts[-1] + index["mip"] != len(self._content):
+            raise ValueError("the lengths do not add up")
+        self.mip: Pixels = imagecodecs.qoi_decode(self._content[self._starts[-1] :])
+
+    def _damaged(self, what: str) -> OutputError:
+        return OutputError(f"{self.path} is not a whole block file: {what}", "Run the same command again")
+
+
+def _shapes(size: Size) -> list[tuple[int, int]]:
+    """The tile grids of levels 0 to 3 of a block of `size`."""
+    shapes = []
+    for _level in range(LEVELS):
+        shapes.append(grid_shape(size))
+        size = halved(size)
+    return shapes

@@ -1,0 +1,1 @@
+"""Measures of images and of normalizations: colour distance, structure, nuclei, seams, hallucination."""

@@ -1,0 +1,100 @@
+"""What the generator did that no colour table for the slide explains: the hallucination map.
+
+A table moves colours, for the whole slide alike: stain, tone, contrast. What the output has beyond that is structure
+that it lost or invented. Both images are compared cell by cell, a cell being 16 x 16 px, smaller than a nucleus is
+wide at 40x: the table on the source against the output, as a colour difference. Finer differences, such as a noise
+that the generator does not repeat, average out within a cell. A tile is worth the mean over the sixteenth of its cells
+that differ most, about as many as a few nuclei cover: over all cells these would drown in faint differences.
+
+Ink that the generator takes for tissue stands out as well: the table was not fitted to it. Knows no files.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex
+from wsi_stain.formats.block_file import Kept, Pixels, block_tiles
+from wsi_stain.metrics.image import ciede2000_map
+from wsi_stain.stain.colour_table import Table, apply_table
+
+PER_UNIT = 10
+"""Grey levels of the map for a CIEDE2000 of 1; 25.5 and more are white."""
+
+_THIN, _CELL = 4, 16
+"""One in so many pixels, along and across, is looked at; side of a cell, px."""
+
+_WORST = (TILE // _CELL) ** 2 // 16
+"""Cells of a tile that decide its value."""
+
+
+def unexplained(source: Pixels, output: Pixels, kept: Kept, table: Table) -> NDArray[np.uint8]:
+    """The map of a block, or of a part of it: (rows, cols).
+
+    Args:
+        source: (h, w, 3) RGB before normalization.
+        output: (h, w, 3) RGB after it, before it fades into the background.
+        kept: (rows, cols): tiles to look at; the others get 0.
+        table: The slide's table, source to output.
+    """
+    grid = np.zeros(kept.shape, np.uint8)
+    if kept.any():
+        wanted, found = _thinned(source, kept), _thinned(output, kept)
+        explained = apply_table(table, wanted.reshape(len(wanted), -1, 3)).reshape(wanted.shape)
+        difference = ciede2000_map(_cells(explained), _cells(found)).astype(np.float64)
+        difference *= _whole_cells(source, kept)
+        worst = np.sort(difference.reshape(len(difference), -1), axis=1)[:, -_WORST:]
+        values = PER_UNIT * worst.mean(axis=1)
+        grid[kept] = np.minimum(np.rint(values), 255)
+    return grid
+
+
+def packed_map(grid: NDArray[np.uint8]) -> str:
+    """A block's map as its receipt has it: a byte for each tile, row-major, in base64."""
+    return base64.b64encode(grid.tobytes()).decode("ascii")
+
+
+def unexplained_map(blocks: Mapping[BlockIndex, str], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The map of a slide whose tile grid has `shape` (rows, cols), from the packed ones of its blocks."""
+    values = np.zeros(shape, np.uint8)
+    for block, text in blocks.items():
+        rows, cols = (slice(at * TILES_PER_BLOCK, (at + 1) * TILES_PER_BLOCK) for at in block)
+        part = values[rows, cols]
+        part[:] = np.frombuffer(base64.b64decode(text), np.uint8).reshape(part.shape)
+    return values
+
+
+def map_png(values: NDArray[np.uint8]) -> bytes:
+    """A map as a PNG of mode L, one pixel a tile."""
+    png = io.BytesIO()
+    Image.fromarray(values).save(png, "PNG")
+    return png.getvalue()
+
+
+def _thinned(image: Pixels, kept: Kept) -> Pixels:
+    """(n, 64, 64, 3): some pixels of each kept tile."""
+    start = _THIN // 2
+    return np.stack([tile[start::_THIN, start::_THIN] for tile in block_tiles(image, kept).values()])
+
+
+def _whole_cells(image: Pixels, kept: Kept) -> Kept:
+    """(n, 16, 16): which cells of each kept tile the image covers; at the slide's far edges not all of them."""
+    height, width, _ = image.shape
+    rows = np.arange(kept.shape[0] * (TILE // _CELL)) < height // _CELL
+    cols = np.arange(kept.shape[1] * (TILE // _CELL)) < width // _CELL
+    cells = (rows[:, None] & cols).reshape(kept.shape[0], TILE // _CELL, kept.shape[1], TILE // _CELL)
+    return np.asarray(cells.swapaxes(1, 2)[kept])
+
+
+def _cells(tiles: Pixels) -> Pixels:
+    """(n, 16, 16, 3): the mean of each cell, of (n, 64, 64, 3)."""
+    side, count = _CELL // _THIN, TILE // _CELL
+    columns = tiles.reshape(-1, count, side, count * side * 3).sum(axis=2, dtype=np.uint16)  # faster than both at once
+    total = columns.reshape(-1, count, count, side, 3).sum(axis=3, dtype=np.uint16)
+    return np.asarray(np.rint(total / side**2), np.uint8)

@@ -1,0 +1,192 @@
+"""Whether lines show where a slide was cut into pieces: a score for a slide, from numbers that each block leaves.
+
+A seam is a line along which neighbours differ more than elsewhere. So the score is the mean step of luminance across
+the lines where pieces meet, divided by the mean step across lines beside them, and that divided by the same of the
+source, which has steps of its own there: it was JPEG, in blocks of 8 px. The lines beside lie multiples of 32 px away,
+where both the source's JPEG blocks and the generator's grids have the same phase. 1 is perfect.
+
+The interval says how far apart whole lines are, not pieces of them: on real slides, lines where nothing was cut differ
+from each other more than their pieces do, by the scanner's and the resampling's own patterns.
+
+Two kinds of line: where two passes of the generator meet within a block, and where two blocks meet. Of the second kind
+a block knows only its own side, and leaves thinned rows of luminance there, which are paired afterwards.
+Everything is integers until the last division, so the order of blocks is nothing. Knows no files and no generator.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from wsi_stain.core.geometry import BLOCK, TILE, TILES_PER_BLOCK, BlockIndex
+from wsi_stain.core.records import Settings
+
+Pixels = NDArray[np.uint8]
+Values = NDArray[np.int32]
+Sums = NDArray[np.int64]
+"""(n, 5): a row for each piece of line: which line, then across and beside, of the output, of the source."""
+
+TISSUE_MIN = 0.25
+"""Share of tissue in a tile from which its lines count."""
+
+_THIN = 8
+"""One in so many pixels along a line is looked at."""
+
+_SAMPLES = TILE // _THIN
+_BESIDE = (32, 64, 96, 128)
+"""How far from a line, px, the lines lie that it is compared with."""
+
+_SIDE = np.dtype([("dense", "?"), ("beside", "<u4", 2), ("line", "u1", (2, _SAMPLES))])
+"""A tile's part of a block's outermost row: whether it counts, steps beside, luminance; of the output, the source."""
+
+_PIECES_MIN, _LINES_MIN = 8, 2
+
+
+class SeamScore(Settings):
+    """How much the lines show where a slide was cut.
+
+    Attributes:
+        score: Steps across these lines over steps elsewhere, relative to the source's own; 1 means that none shows.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+    """
+
+    score: float
+    low: float
+    high: float
+
+
+def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], core: int) -> dict[str, str]:
+    """What a block's receipt says of its lines; at most about 6 KB.
+
+    Args:
+        source: (h, w, 3) RGB before normalization.
+        output: (h, w, 3) RGB after it, before JPEG.
+        tissue: (ceil(h / 256), ceil(w / 256)): share of tissue in each tile.
+        core: Passes of the generator meet on multiples of this, px; a multiple of 256.
+
+    Returns:
+        `inner` and `sides`, packed, for `seam_score`.
+    """
+    dense = tissue >= TISSUE_MIN
+    sides, inner = np.zeros((2, 2, TILES_PER_BLOCK), _SIDE), []
+    for axis, tiles in enumerate((dense, dense.T)):
+        images = [image.swapaxes(0, axis) for image in (output, source)]
+        for line in range(core, len(images[0]), core):
+            sums = _inner(images, tiles, line)
+            inner.append(np.insert(sums, 0, axis * BLOCK + line, axis=1))
+        for end in (0, 1):
+            _fill_side(sides[axis, end], images, tiles, end)
+    segments = np.concatenate([*inner, np.zeros((0, 5), np.int64)])
+    return {"inner": _packed(segments.astype("<u4")), "sides": _packed(sides)}
+
+
+def seam_score(blocks: Mapping[BlockIndex, Mapping[str, str]]) -> SeamScore | None:
+    """The score of a slide.
+
+    Args:
+        blocks: What `measure_seams` gave for each block that has pixels.
+
+    Returns:
+        The score, its interval by the jackknife over lines (Efron and Tibshirani 1993, equation 11.5; Student's t on
+        the logarithm); None where fewer than 8 pieces of line, a tile long, or only one line lie in tissue.
+    """
+    pieces = [_placed(_unpacked(found["inner"], np.dtype("<u4")).reshape(-1, 5), at) for at, found in blocks.items()]
+    sides = {block: _unpacked(found["sides"], _SIDE).reshape(2, 2, -1) for block, found in blocks.items()}
+    found = np.concatenate([*pieces, *_met(sides), np.zeros((0, 5), np.int64)])
+    lines = [found[found[:, 0] == line, 1:].sum(axis=0) for line in np.unique(found[:, 0])]
+    total = np.sum([np.zeros(4, np.int64), *lines], axis=0)
+    without = [total - line for line in lines]
+    if len(found) < _PIECES_MIN or len(lines) < _LINES_MIN or not all(left.all() for left in without):
+        return None
+    count, score = len(lines), _ratio(total)
+    spread = np.log([_ratio(left) for left in without])
+    error = np.sqrt((count - 1) / count * ((spread - spread.mean()) ** 2).sum())
+    away = float(np.exp(student.ppf(0.975, count - 1) * error))
+    return SeamScore(score=round(score, 4), low=round(score / away, 4), high=round(score * away, 4))
+
+
+def _ratio(sums: NDArray[np.int64]) -> float:
+    """Of (across, beside) of the output and (across, beside) of the source, the score."""
+    across, beside, source_across, source_beside = map(int, sums)
+    return across * source_beside / (beside * source_across)
+
+
+def _placed(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
+    """Pieces with their lines counted from the slide's origin: columns as negative numbers."""
+    placed = pieces.astype(np.int64)
+    across_rows = placed[:, 0] < BLOCK
+    line = np.where(across_rows, placed[:, 0] + block.row * BLOCK, -(placed[:, 0] + (block.col - 1) * BLOCK))
+    placed[:, 0] = line
+    return placed
+
+
+def _inner(images: list[Pixels], tiles: NDArray[np.bool_], line: int) -> NDArray[np.int64]:
+    """(n, 4): a row for each piece of the line above row `line`: across and beside, of the output, of the source."""
+    if line + max(_BESIDE) >= len(images[0]):
+        return np.zeros((0, 4), np.int64)
+    columns = []
+    for image in images:
+        columns.append(len(_BESIDE) * 2 * _steps(image, line))
+        columns.append(_total(_steps(image, line + sign * away) for away in _BESIDE for sign in (-1, 1)))
+    both = tiles[line // TILE - 1] & tiles[line // TILE]
+    return np.asarray(np.stack(columns, axis=1)[both[: len(columns[0])]])
+
+
+def _fill_side(side: NDArray[Any], images: list[Pixels], tiles: NDArray[np.bool_], end: int) -> None:
+    """Describe the first (end 0) or the last row (end 1) of a block; nothing where the slide ends before."""
+    height = len(images[0])
+    if height <= max(_BESIDE) or (end and height < BLOCK):
+        return
+    line, beside = (height - 1, [height - away for away in _BESIDE]) if end else (0, list(_BESIDE))
+    for place, image in enumerate(images):
+        rows = _luminance(image, line)
+        side["line"][: len(rows), place] = rows
+        side["beside"][: len(rows), place] = _total(_steps(image, row) for row in beside)
+    side["dense"][: len(rows)] = tiles[-end][: len(rows)]
+
+
+def _met(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[Sums]:
+    """The pieces between each pair of neighbouring blocks."""
+    for block, ours in sides.items():
+        for axis, neighbour in enumerate((BlockIndex(block.row + 1, block.col), BlockIndex(block.row, block.col + 1))):
+            if neighbour not in sides:
+                continue
+            last, first = ours[axis, 1], sides[neighbour][axis, 0]
+            across = np.abs(last["line"].astype(np.int64) - first["line"]).sum(axis=2) * len(_BESIDE) * 2
+            beside = last["beside"].astype(np.int64) + first["beside"]
+            line = -neighbour.col * BLOCK if axis else neighbour.row * BLOCK
+            columns = [np.full(len(across), line), across[:, 0], beside[:, 0], across[:, 1], beside[:, 1]]
+            yield np.stack(columns, axis=1)[last["dense"] & first["dense"]]
+
+
+def _steps(image: Pixels, row: int) -> NDArray[np.int64]:
+    """Sum of |step of luminance| from row - 1 to row, for each whole tile along it."""
+    change = _luminance(image, row) - _luminance(image, row - 1)
+    return np.asarray(np.abs(change).sum(axis=1, dtype=np.int64))
+
+
+def _luminance(image: Pixels, row: int) -> Values:
+    """Thinned and rounded luminance (ITU-R BT.601) of a row, (whole tiles along it, samples)."""
+    red, green, blue = image[row, _THIN // 2 :: _THIN].astype(np.int32).T
+    values = (77 * red + 150 * green + 29 * blue + 128) >> 8
+    whole = image.shape[1] // TILE * _SAMPLES
+    return np.asarray(values[:whole].reshape(-1, _SAMPLES))
+
+
+def _total(rows: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.asarray(np.sum(list(rows), axis=0))
+
+
+def _packed(array: NDArray[Any]) -> str:
+    return base64.b64encode(zlib.compress(array.tobytes())).decode("ascii")
+
+
+def _unpacked(text: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)

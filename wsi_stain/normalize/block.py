@@ -1,0 +1,198 @@
+"""One block on its way through a normalizer: read, normalized, judged, faded into white, encoded. Writes no files.
+
+The block is worked on in bands of rows. One thread reads ahead, others take the bands: while one band is read, the
+next is with the generator and another is encoded. With one thread all of it happens in turn. A pixel's result depends
+on no band, so the bytes are the same.
+
+Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), 60 MB
+for reading, the coarser levels and the encoded tiles, and for each thread a pass of the generator. With the `small`
+configuration (16 channels) that is 270 MB with one thread in bfloat16 and 320 MB in float32, beside the loaded
+generator; each further thread takes 150 MB. Where passes are blended, 200 MB more and a larger halo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Region, block_region, ceil_div
+from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg
+from wsi_stain.metrics.hallucination import packed_map, unexplained
+from wsi_stain.metrics.seams import measure_seams
+from wsi_stain.normalize.feather import Kept, Pixels, fade_into, with_ring
+from wsi_stain.normalizers.base import Normalizer, OutputConfig
+from wsi_stain.normalizers.lut import TABLE
+from wsi_stain.store.artifact import Artifact, Tally
+from wsi_stain.store.block_reader import BlockReader
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Who does the work of one task.
+
+    Attributes:
+        reader: Reads the slide, one thing at a time.
+        workers: Do everything else.
+    """
+
+    reader: Executor
+    workers: Executor
+
+
+@dataclass(frozen=True)
+class Made:
+    """A normalized block.
+
+    Attributes:
+        pixels: (h, w, 3) RGB, faded into the reference's white.
+        streams: JPEG of the kept tiles of level 0, row-major.
+        details: For the receipt: `seams` (see `seams`), `retried` (passes of the generator that were computed again in
+            float32), and unless the output is a table, which explains itself, `unexplained` (see `unexplained`).
+    """
+
+    pixels: Pixels
+    streams: list[bytes]
+    details: dict[str, Any]
+
+
+@contextmanager
+def hands(threads: int) -> Iterator[Hands]:
+    """Who works with so many threads; with one, the caller himself. Torch itself takes one thread."""
+    torch.set_num_threads(1)  # with more, sums within a convolution come out differently
+    if threads == 1:
+        yield Hands(_Myself(), _Myself())
+        return
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(threads, "block") as workers:
+        yield Hands(reader, workers)
+
+
+class _Myself(Executor):
+    """Does what is submitted at once, in the thread that submits it."""
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(function(*arguments, **named))
+        return done
+
+
+def kept_ring(slide: BlockReader, block: BlockIndex) -> Kept:
+    """Which tiles of a block are kept, and of one more row and column on each side: (rows + 2, cols + 2)."""
+    return with_ring(slide.kept, *_tiles(slide, block))
+
+
+def _tiles(slide: BlockReader, block: BlockIndex) -> tuple[slice, slice]:
+    """Rows and columns of the slide's tile grid that are a block's."""
+    rows, cols = (
+        slice(first * TILES_PER_BLOCK, min((first + 1) * TILES_PER_BLOCK, count))
+        for first, count in zip(block, slide.kept.shape, strict=True)
+    )
+    return rows, cols
+
+
+def normalized(
+    slide: BlockReader,
+    block: BlockIndex,
+    normalizer: Normalizer,
+    artifact: Artifact,
+    output: OutputConfig,
+    jpeg: JpegConfig,
+    by: Hands,
+) -> Made:
+    """A block in the reference's stain.
+
+    Args:
+        slide: Where the source's pixels come from.
+        block: Place in the block grid.
+        normalizer: What makes the new pixels.
+        artifact: From its `prepare` for this slide.
+        output: The settings it was loaded with.
+        jpeg: How the tiles are encoded.
+        by: Who works.
+    """
+    work = _Work(slide, block, normalizer, artifact, output, jpeg)
+    reads = [by.reader.submit(work.read, *span) for span in work.spans()]
+    bands = [by.workers.submit(work.band, place, reads[: place + 1]) for place in range(len(reads))]
+    done = [band.result() for band in bands]
+    details = {"seams": work.seams(), "retried": sum(band.retried for band in done)}
+    if work.table is not None:
+        details["unexplained"] = packed_map(np.concatenate([band.unexplained for band in done]))
+    return Made(work.pixels, [stream for band in done for stream in band.streams], details)
+
+
+@dataclass(frozen=True)
+class _Band:
+    streams: list[bytes]
+    unexplained: NDArray[np.uint8]
+    retried: int
+
+
+class _Work:
+    """The block while it is worked on; each band's rows are written by who has that band."""
+
+    def __init__(
+        self,
+        slide: BlockReader,
+        block: BlockIndex,
+        normalizer: Normalizer,
+        artifact: Artifact,
+        output: OutputConfig,
+        jpeg: JpegConfig,
+    ) -> None:
+        self._slide, self._normalizer, self._artifact, self._jpeg = slide, normalizer, artifact, jpeg
+        self._region, halo = block_region(block, slide.size), normalizer.halo
+        self._ring, self._tissue = kept_ring(slide, block), slide.tissue[_tiles(slide, block)]
+        self._core = output.core
+        self.table = artifact.get(TABLE) if output.mode != "lut" else None
+        height, width = self._region.height, self._region.width
+        self._window = np.empty((height + 2 * halo, width + 2 * halo, 3), np.uint8)
+        self._source = self._window[halo : halo + height, halo : halo + width]
+        self.pixels: Pixels = np.empty((height, width, 3), np.uint8)
+
+    def spans(self) -> list[tuple[int, int]]:
+        """First row and the one after the last, from the window's top, of what to read for each band beyond the last's.
+
+        They are cut between tiles of the slide, so that each tile is decoded once.
+        """
+        halo, height = self._normalizer.halo, self._region.height
+        beyond = ceil_div(halo, TILE) * TILE
+        ends = [
+            min(bottom + beyond, height + halo) + halo
+            for bottom in range(self._normalizer.band, height, self._normalizer.band)
+        ]
+        ends.append(height + 2 * halo)
+        return list(zip([0, *ends], ends, strict=False))
+
+    def read(self, start: int, end: int) -> None:
+        """Read rows of the window."""
+        whole = self._region.grown(self._normalizer.halo)
+        self._window[start:end] = self._slide.read(Region(whole.x, whole.y + start, whole.width, end - start))
+
+    def band(self, place: int, reads: Sequence[Future[None]]) -> _Band:
+        """Everything that happens to one band, once its rows are there."""
+        for read in reads:
+            read.result()
+        top, rows = place * self._normalizer.band, self._normalizer.band // TILE
+        bottom = min(top + self._normalizer.band, self._region.height)
+        window = self._window[top : bottom + 2 * self._normalizer.halo]
+        source, pixels = self._source[top:bottom], self.pixels[top:bottom]
+        ring = self._ring[place * rows : (place + 1) * rows + 2]
+        kept, tally = ring[1:-1, 1:-1], Tally()
+        pixels[:] = self._normalizer.apply(window, kept, self._artifact, tally)
+        beyond = np.zeros(kept.shape, np.uint8) if self.table is None else unexplained(source, pixels, kept, self.table)
+        fade_into(pixels, ring, self._normalizer.white)
+        tiles = block_tiles(pixels, kept).values()
+        streams = [encode_jpeg(tile, self._jpeg.quality, self._jpeg.subsampling) for tile in tiles]
+        return _Band(streams, beyond, tally.retried)
+
+    def seams(self) -> dict[str, str]:
+        """What the receipt says of the block's lines."""
+        return measure_seams(self._source, self.pixels, self._tissue, self._core)

@@ -1,0 +1,73 @@
+"""What a device's errors mean to a task: too little memory, upon which a slide is begun again in a smaller shape, or a
+GPU that this process can use no more, upon which the process is replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from wsi_stain.core.errors import BrokenDeviceError, DeviceMemoryError, WsiStainError
+from wsi_stain.normalizers.base import OutputConfig
+
+_TOO_LITTLE = ("out of memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
+"""What CUDA, cuBLAS and cuDNN say of it, in this order, where it is not torch that asked for the memory."""
+
+_BROKEN = ("CUDA error", "cuDNN error")
+"""What torch says of any other failure on a GPU. Most leave the process's context there unusable: "the process must be
+terminated and relaunched" (CUDA Runtime API, cudaError_t)."""
+
+
+class OnDevice(Protocol):
+    """A task for the generator."""
+
+    @property
+    def output(self) -> OutputConfig: ...
+
+
+T = TypeVar("T", bound=OnDevice)
+
+
+def on_device(function: Callable[[T], dict[str, Any]]) -> Callable[[T], dict[str, Any]]:
+    """A task's function that raises its device's errors as ours: DeviceMemoryError and BrokenDeviceError.
+
+    When either is raised, nothing that the call computed is held any more, neither by frames nor by torch's cache:
+    whoever tries again has the device's whole memory.
+    """
+
+    @functools.wraps(function)
+    def guarded(task: T) -> dict[str, Any]:
+        try:
+            return function(task)
+        except RuntimeError as error:
+            meant = _meaning(error, task.output.core)
+            if meant is None:
+                raise
+            traceback.clear_frames(error.__traceback__)
+        # Out here the error is gone, and with it the last that held what its frames did.
+        if isinstance(meant, DeviceMemoryError) and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+        raise meant
+
+    return guarded
+
+
+def _meaning(error: RuntimeError, core: int) -> WsiStainError | None:
+    """The error of ours that torch's stands for; None where the device is not at fault."""
+    told = str(error)
+    first = told.splitlines()[0] if told else type(error).__name__
+    if isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _TOO_LITTLE):
+        return DeviceMemoryError(
+            f"The device has too little memory for squares of {core} px: {first}",
+            "Use a device with more memory, or fewer tasks on it at a time (executor.gpu_tasks)",
+        )
+    if isinstance(error, torch.AcceleratorError) or any(words in told for words in _BROKEN):
+        return BrokenDeviceError(
+            f"The GPU failed, and this process can use it no more: {first}",
+            "Run the same command again: finished work is kept. If it comes again, look at the GPU's driver",
+        )
+    return None

@@ -1,0 +1,197 @@
+"""A slide in the reference's stain, region by region as it is asked for; nothing is written.
+
+The same pixels as the blocks of a run, before JPEG: worked out in cells that begin where the protocol of `output`
+lets a block begin.
+
+Memory bound: the slide's maps, one pass of the generator, and at most `held` cells, of 3 MB unless `output.core` is
+large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.core.geometry import BLOCK, TILE, Region, Size, TileIndex, ceil_div, cut_on_grid, grid_shape, tile_region
+from wsi_stain.normalize.feather import fade_into, with_ring
+from wsi_stain.normalizers.base import Mode, Normalizer, OutputConfig, load_normalizer
+from wsi_stain.normalizers.lut import TABLE
+from wsi_stain.pix2pix.precision import default_device
+from wsi_stain.stain.colour_table import apply_table
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store import TiledSlide
+from wsi_stain.store.artifact import Artifact
+
+Pixels = NDArray[np.uint8]
+
+_CELLS = (1024, 2048, BLOCK)
+"""Sides of a cell: the least that is a whole number of the generator's cores, which then lie as in a block."""
+
+
+class RegionNormalizer:
+    """Normalizes regions of one slide. Threads may share it; they work one after the other.
+
+    Args:
+        slide: The slide, stored or streamed; it must stay open.
+        checkpoint: The checkpoint's file.
+        output: What becomes of generated pixels: generator, guard, lut, or auto (lut without a GPU); or all settings.
+        statistics: What to take for the slide's stain, such as a group's; by default its own.
+        device: Where the generator runs, as torch names it; by default a GPU where there is one.
+        held: Cells to keep in memory.
+        faded: Whether tiles fade into white towards those that are not kept, as in a run's pyramids.
+
+    Attributes:
+        artifact: What the normalization has to know about the slide.
+        white: What glass becomes, RGB.
+        output: What becomes of generated pixels, `auto` settled.
+
+    Raises:
+        StainError: The slide's stain was not measured.
+        CheckpointError: There is no such checkpoint, or it does not fit the slide.
+    """
+
+    def __init__(
+        self,
+        slide: TiledSlide,
+        checkpoint: str | Path,
+        output: Mode | OutputConfig = "auto",
+        statistics: StainStatistics | None = None,
+        device: str | None = None,
+        held: int = 16,
+        faded: bool = True,
+    ) -> None:
+        self.slide = slide
+        config = output_config(output)
+        self._side = next(side for side in _CELLS if side % config.core == 0 or side == BLOCK)
+        device = device or default_device()
+        self.output = config.resolved(device).name
+        self._normalizer = load_normalizer(config, Path(checkpoint), device)
+        self.artifact = self._normalizer.prepare(slide, statistics or slide.measured_stain())
+        self.white = self._normalizer.white
+        self._faded = faded
+        self._lock = Lock()
+        self._cell = lru_cache(held)(self._normalized)
+
+    def read(self, region: Region) -> Pixels:
+        """RGB pixels, (height, width, 3), white outside the slide."""
+        pixels = np.empty((region.height, region.width, 3), np.uint8)
+        pixels[:] = self.white
+        left, top = max(region.x, 0), max(region.y, 0)
+        width = min(region.x + region.width, self.slide.size.width) - left
+        height = min(region.y + region.height, self.slide.size.height) - top
+        if width > 0 and height > 0:
+            for part in cut_on_grid(Region(left, top, width, height), Size(self._side, self._side)):
+                corner_x, corner_y = part.x - part.x % self._side, part.y - part.y % self._side
+                with self._lock:
+                    cell = self._cell(corner_x, corner_y)
+                inner = cell[part.y - corner_y :, part.x - corner_x :][: part.height, : part.width]
+                pixels[part.y - region.y :, part.x - region.x :][: part.height, : part.width] = inner
+        return pixels
+
+    def recoloured(self, pixels: Pixels) -> Pixels:
+        """Pixels of the slide at any resolution, (h, w, 3), by its colour table: for looking."""
+        return at_any_resolution(pixels, self._normalizer, self.artifact)
+
+    def tiles(self, min_tissue: float = 0.0) -> Iterator[tuple[TileIndex, Pixels]]:
+        """The kept tiles with enough tissue, cell by cell, each (256, 256, 3) and not faded.
+
+        Args:
+            min_tissue: Least share of tissue, 0 to 1.
+        """
+        wanted = set(self.slide.tile_indices(min_tissue))
+        side = self._side // TILE
+        for row, col in sorted({(tile.row // side, tile.col // side) for tile in wanted}):
+            area = self._area(col * self._side, row * self._side)
+            pixels = self._applied(area)
+            for tile in sorted(wanted):
+                if (tile.row // side, tile.col // side) == (row, col):
+                    yield tile, self._cut(pixels, area, tile)
+
+    def _cut(self, pixels: Pixels, area: Region, tile: TileIndex) -> Pixels:
+        """A tile of an area's pixels; white beyond the slide's far edge."""
+        found = np.empty((TILE, TILE, 3), np.uint8)
+        found[:] = self.white
+        place = tile_region(tile)
+        part = pixels[place.y - area.y :, place.x - area.x :][:TILE, :TILE]
+        found[: part.shape[0], : part.shape[1]] = part
+        return found
+
+    def _area(self, x: int, y: int) -> Region:
+        """The cell with a corner, cut at the slide's far edge."""
+        size = self.slide.size
+        return Region(x, y, min(self._side, size.width - x), min(self._side, size.height - y))
+
+    def _normalized(self, x: int, y: int) -> Pixels:
+        area = self._area(x, y)
+        pixels = self._applied(area)
+        if self._faded:
+            fade_into(pixels, with_ring(self.slide.kept, *tiles_within(area)), self.white)
+        return pixels
+
+    def _applied(self, area: Region) -> Pixels:
+        kept = self.slide.kept[tiles_within(area)]
+        window = self.slide.read(area.grown(self._normalizer.halo))
+        return self._normalizer.apply(window, kept, self.artifact)
+
+
+def normalized_tiles(
+    slide: TiledSlide,
+    checkpoint: str | Path,
+    output: Mode | OutputConfig = "auto",
+    statistics: StainStatistics | None = None,
+    min_tissue: float = 0.0,
+) -> Iterator[tuple[TileIndex, Pixels]]:
+    """The tiles of a slide in the reference's stain, for those who feed models; glass is not faded away.
+
+    Args:
+        slide: The slide, stored or streamed.
+        checkpoint: The checkpoint's file.
+        output: As for `RegionNormalizer`.
+        statistics: What to take for the slide's stain; by default its own.
+        min_tissue: Least share of tissue of a tile, 0 to 1.
+
+    Yields:
+        Each kept tile with enough tissue, and its RGB pixels, (256, 256, 3).
+
+    Raises:
+        StainError: The slide's stain was not measured.
+        CheckpointError: There is no such checkpoint, or it does not fit the slide.
+    """
+    yield from RegionNormalizer(slide, checkpoint, output, statistics).tiles(min_tissue)
+
+
+def at_any_resolution(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
+    """Pixels of a slide, (h, w, 3), by its colour table, which all modes of Pix2Pix have: for looking."""
+    if TABLE in artifact:
+        return apply_table(artifact[TABLE], pixels)
+    return normalized_patch(pixels, normalizer, artifact)
+
+
+def normalized_patch(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
+    """A patch, (h, w, 3), on its own: mirrored at its sides, since what lies beyond is not known."""
+    halo = normalizer.halo
+    window = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="symmetric")
+    every = np.ones(grid_shape(Size(pixels.shape[1], pixels.shape[0])), bool)
+    return normalizer.apply(window, every, artifact)
+
+
+def patch_config(config: OutputConfig, patch: Pixels) -> OutputConfig:
+    """Settings whose passes of the generator are no larger than a patch, (h, w, 3), needs."""
+    side = ceil_div(max(patch.shape[:2]), TILE) * TILE
+    return config.model_copy(update={"core": min(side, config.core)})
+
+
+def output_config(output: Mode | OutputConfig) -> OutputConfig:
+    """A mode as settings; torch keeps the threads that it has in this process."""
+    return output if isinstance(output, OutputConfig) else OutputConfig(mode=output)
+
+
+def tiles_within(area: Region) -> tuple[slice, slice]:
+    """Rows and columns of the tile grid that an area on its lines covers."""
+    right, bottom = area.x + area.width, area.y + area.height
+    return slice(area.y // TILE, ceil_div(bottom, TILE)), slice(area.x // TILE, ceil_div(right, TILE))

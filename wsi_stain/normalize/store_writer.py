@@ -1,0 +1,178 @@
+"""A tile store in the reference's stain: the same slides, tiles, maps, tables and labels, other pixels, lossless.
+
+    begin_restained      everything but tiles: maps, tables, a thumbnail by the slide's colour table
+    restain_block        4096 px of the source store  ->  one shard and its receipt
+    complete_restained   the slide's new stain, completion mark
+
+Glass is not faded, since patches that were imported may end where a tile ends. Where patches lie side by side and the
+method looks beyond a pixel, each is normalized on its own, mirrored at its sides: its neighbour may be a stranger.
+
+Memory bound: a block with its halo (55 MB at 96 px), its result, and the list of the slide's patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.core import journal
+from wsi_stain.core.errors import StainError, StoreError
+from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex, block_region, tiles_of
+from wsi_stain.normalize.device_errors import on_device
+from wsi_stain.normalize.region import at_any_resolution, normalized_patch, patch_config, tiles_within
+from wsi_stain.normalizers.base import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
+from wsi_stain.store.artifact import load_artifact
+from wsi_stain.store.patches import TABLE as PATCHES
+from wsi_stain.store.patches import Patch, from_csv
+from wsi_stain.store.stain_sample import measure_stain
+
+Pixels = NDArray[np.uint8]
+
+VERSION = 1
+"""Raised with every change of the code that changes what is written."""
+
+_OWN_MAPS = ("kept", "tissue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestainTask:
+    """Restain one slide of a store, or one block of it.
+
+    Attributes:
+        slide: Opens the slide in the source store.
+        store: The store to write.
+        record: What will be known of the slide there; its key decides whether work stands.
+        checkpoint: The checkpoint's file; for classical methods that of the style.
+        digest: SHA-256 of that file, as the run knows it.
+        output: What becomes of generated pixels.
+        device: Where the generator runs, as torch names it.
+        artifact: What `prepare_slide` left.
+        block: Place in the block grid; None means the whole slide.
+    """
+
+    slide: Callable[[], StoredSlide]
+    store: Path
+    record: SlideRecord
+    checkpoint: Path
+    digest: str
+    output: OutputConfig
+    device: str
+    artifact: Path
+    block: BlockIndex | None = None
+
+    @property
+    def writer(self) -> SlideWriter:
+        """What makes the slide."""
+        return TileStore(self.store).writer(self.record.slide_id)
+
+    def normalizer(self, output: OutputConfig) -> Normalizer:
+        """What makes the new pixels."""
+        return load_normalizer(output, self.checkpoint, self.device, self.digest)
+
+
+def stands(writer: SlideWriter, key: str) -> bool:
+    """Whether a slide of a store is complete under a key."""
+    try:
+        record = writer.record()
+    except StoreError:
+        return False
+    return record is not None and record.key == key
+
+
+@on_device
+def begin_restained(task: RestainTask) -> dict[str, Any]:
+    """Write everything of a slide but its tiles; returns the receipt: key."""
+    writer, key = task.writer, task.record.key
+    receipt = writer.receipt_path("begun")
+    if done := journal.valid_receipt(receipt, key, None):
+        return done
+    with task.slide() as slide:
+        thumbnail = at_any_resolution(slide.thumbnail, task.normalizer(task.output), load_artifact(task.artifact))
+        writer.begin(slide.size, thumbnail, slide.mask, slide.grid)
+        for name in slide.maps():
+            if name not in _OWN_MAPS:
+                writer.write_map(name, slide.map(name))
+        for name in slide.tables():
+            writer.write_table(name, slide.table(name))
+    return journal.write_receipt(receipt, key, None)
+
+
+@on_device
+def restain_block(task: RestainTask) -> dict[str, Any]:
+    """Write the shard of one block; returns its receipt.
+
+    Raises:
+        CheckpointError: The checkpoint changed, or gave values that are no numbers.
+        DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        BrokenDeviceError: The GPU failed.
+        StoreError: The source store is damaged.
+        OutputError: The shard cannot be written.
+    """
+    assert task.block is not None
+    writer, key = task.writer, task.record.key
+    if standing := writer.valid_shard(task.block, key):
+        return standing
+    with task.slide() as slide:
+        area = block_region(task.block, slide.size)
+        pixels = _restained(slide, area, task)
+        tiles = {tile: _cut(pixels, tile, area) for tile in tiles_of(task.block, slide.kept.shape) if slide.kept[tile]}
+    return writer.write_shard(task.block, tiles, key)
+
+
+def complete_restained(task: RestainTask) -> dict[str, Any]:
+    """Measure the new stain, and mark the slide as complete.
+
+    Returns:
+        The receipt: key, slide_id, stained (whether what came out passes for H&E).
+    """
+    writer, record = task.writer, task.record
+    blocks = writer.reading(record).grid.blocks()
+    receipts = [receipt for block in blocks if (receipt := writer.valid_shard(block, record.key))]
+    try:
+        stain = measure_stain(writer.reading(record), record.stain_config)
+    except StainError:
+        stain = None
+    writer.complete(record.model_copy(update={"stain": stain}), receipts)
+    return {"key": record.key, "slide_id": record.slide_id, "stained": stain is not None}
+
+
+def _restained(slide: StoredSlide, area: Region, task: RestainTask) -> Pixels:
+    """An area, (h, w, 3), that is a whole block but for the slide's far edge."""
+    normalizer, artifact = task.normalizer(task.output), load_artifact(task.artifact)
+    if normalizer.halo == 0 or PATCHES not in slide.tables():
+        window = slide.read(area.grown(normalizer.halo))
+        return normalizer.apply(window, slide.kept[tiles_within(area)], artifact)
+    pixels = np.empty((area.height, area.width, 3), np.uint8)
+    pixels[:] = normalizer.white
+    for region in _touching(from_csv(slide.table(PATCHES)), area):
+        patch = slide.read(region)
+        made = normalized_patch(patch, task.normalizer(patch_config(task.output, patch)), artifact)
+        left, top = max(region.x, area.x), max(region.y, area.y)
+        part = made[top - region.y :, left - region.x :][: area.y + area.height - top, : area.x + area.width - left]
+        pixels[top - area.y :, left - area.x :][: part.shape[0], : part.shape[1]] = part
+    return pixels
+
+
+def _touching(patches: Sequence[Patch], area: Region) -> list[Region]:
+    """The places of patches that reach into an area, in their order."""
+    return [
+        region
+        for patch in patches
+        if (region := patch.region)
+        and area.x - region.width < region.x < area.x + area.width
+        and area.y - region.height < region.y < area.y + area.height
+    ]
+
+
+def _cut(pixels: Pixels, tile: TileIndex, area: Region) -> Pixels:
+    """A tile, (256, 256, 3), of an area's pixels; 255 beyond the slide's far edge."""
+    found = np.full((TILE, TILE, 3), 255, np.uint8)
+    part = pixels[tile.row * TILE - area.y :, tile.col * TILE - area.x :][:TILE, :TILE]
+    found[: part.shape[0], : part.shape[1]] = part
+    return found

@@ -1,0 +1,207 @@
+"""The normalization as tasks: a slide is prepared once, then its blocks are normalized in any order, in any process.
+
+A task carries paths, coordinates and settings; it leaves one file and a receipt, and doing it again does nothing. Knows
+nothing of schedulers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsi_stain.core import journal
+from wsi_stain.core.geometry import BlockIndex, block_of, level_sizes
+from wsi_stain.formats.block_file import JpegConfig, write_block
+from wsi_stain.normalize.block import hands, kept_ring, normalized
+from wsi_stain.normalize.device_errors import on_device
+from wsi_stain.normalizers.base import Normalizer, OutputConfig, SampledNormalizer, load_normalizer
+from wsi_stain.normalizers.lut import OUTSIDE, RESIDUAL
+from wsi_stain.pyramid.ome_zarr import write_block_shards
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store import TiledSlide
+from wsi_stain.store.artifact import Artifact, load_artifact, save_artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareTask:
+    """Learn what a normalizer has to know about one slide.
+
+    Attributes:
+        slide: Opens the slide, stored or streamed: its `opener`.
+        checkpoint: The checkpoint's file.
+        digest: SHA-256 of that file, as the run knows it.
+        output: What becomes of the generated pixels.
+        device: Where the generator runs, as torch names it.
+        artifact: Where the arrays go.
+        receipt: Where the receipt goes.
+        key: Fingerprint of everything that the arrays depend on.
+        stain: What to take for the slide's stain; None takes its own.
+        samples: What `sample_slide` left of each part, in order; where there is none, it is done here.
+    """
+
+    slide: Callable[[], TiledSlide]
+    checkpoint: Path
+    digest: str
+    output: OutputConfig
+    device: str = "cpu"
+    artifact: Path
+    receipt: Path
+    key: str
+    stain: StainStatistics | None = None
+    samples: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleTask(PrepareTask):
+    """Learn a part of what is learnt of one slide: the generator's work on some tiles takes longer than all the rest.
+
+    Attributes:
+        part: Which, 0 to `PARTS` - 1.
+    """
+
+    part: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizeTask:
+    """Normalize one block of one slide.
+
+    Attributes:
+        slide: Opens the slide, stored or streamed: its `opener`.
+        block: Place in the block grid.
+        checkpoint: The checkpoint's file.
+        digest: SHA-256 of that file, as the run knows it.
+        output: What becomes of the generated pixels.
+        jpeg: How the tiles are encoded.
+        device: Where the generator runs, as torch names it.
+        artifact: What `prepare_slide` left.
+        out: Where the block file goes.
+        receipt: Where the receipt goes.
+        key: Fingerprint of everything that the block depends on.
+        zarr: The OME-Zarr that is being made, to leave lossless shards in; None where none is wanted.
+    """
+
+    slide: Callable[[], TiledSlide]
+    block: BlockIndex
+    checkpoint: Path
+    digest: str
+    output: OutputConfig
+    jpeg: JpegConfig = field(default_factory=JpegConfig)
+    device: str = "cpu"
+    artifact: Path
+    out: Path
+    receipt: Path
+    key: str
+    zarr: Path | None = None
+
+
+@on_device
+def sample_slide(task: SampleTask) -> dict[str, Any]:
+    """Do a `SampleTask`, unless it is done; raises what `prepare_slide` does.
+
+    Returns:
+        The receipt: key, product (the artifact of the part).
+    """
+    if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
+        return done
+    with task.slide() as slide:
+        normalizer = _loaded(task)
+        sample: Artifact = {}
+        if isinstance(normalizer, SampledNormalizer):
+            sample = normalizer.sample(slide, task.stain or slide.measured_stain(), task.part)
+    return _save(task, sample)
+
+
+@on_device
+def prepare_slide(task: PrepareTask) -> dict[str, Any]:
+    """Do a `PrepareTask`, unless it is done.
+
+    Returns:
+        The receipt: key, product (the artifact), white [r, g, b] of the output, and where there is a table `residual`,
+        its mean CIEDE2000 to the generator on tiles that were not fitted, and `outside`, the share of tissue whose
+        colours it was not fitted to.
+
+    Raises:
+        StainError: The slide's stain was not measured.
+        CheckpointError: The checkpoint changed, or does not fit the slide.
+        DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        BrokenDeviceError: The GPU failed.
+        StoreError: The slide is not in the store, or is damaged there.
+        SlideError: Its file can no longer be read.
+    """
+    if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
+        return done
+    with task.slide() as slide:
+        normalizer, statistics = _loaded(task), task.stain or slide.measured_stain()
+        if task.samples and isinstance(normalizer, SampledNormalizer):
+            artifact = normalizer.fit(statistics, [load_artifact(path) for path in task.samples])
+        else:
+            artifact = normalizer.prepare(slide, statistics)
+    details = {name: float(artifact[name]) for name in (RESIDUAL, OUTSIDE) if name in artifact}
+    return _save(task, artifact, white=list(normalizer.white), **details)
+
+
+def _loaded(task: PrepareTask) -> Normalizer:
+    normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+    torch.set_num_threads(1)  # with more, sums within a convolution come out differently
+    return normalizer
+
+
+def _save(task: PrepareTask, artifact: Artifact, **details: Any) -> dict[str, Any]:
+    """Write an artifact and its receipt."""
+    task.receipt.unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
+    save_artifact(task.artifact, artifact)
+    return journal.write_receipt(task.receipt, task.key, task.artifact, **details)
+
+
+@on_device
+def normalize_block(task: NormalizeTask) -> dict[str, Any]:
+    """Do a `NormalizeTask`, unless it is done.
+
+    Memory bound: that of `block_output` and `write_block` together.
+
+    Returns:
+        The receipt: key, product (the block file; None where no tile of the block is kept), block [row, col], tiles,
+        shards (those left in the OME-Zarr, as receipts describe files), holes ([[row, col], ...] of the tiles that were
+        found unreadable in the slide's file and show its next coarser level), and where there are pixels the details
+        that `block_output.Made` has.
+
+    Raises:
+        CheckpointError: The checkpoint changed, or gave values that are no numbers.
+        DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        BrokenDeviceError: The GPU failed.
+        StoreError: The slide is not in the store, or is damaged there.
+        SlideError: Its file can no longer be read.
+        OutputError: The block file cannot be written, or the artifact cannot be read.
+    """
+    if done := standing_block(task):
+        return done
+    with task.slide() as slide, hands(task.output.threads_on(task.device)) as by:
+        kept = kept_ring(slide, task.block)[1:-1, 1:-1]
+        details = {"block": list(task.block), "tiles": int(kept.sum())}
+        if not kept.any():
+            return journal.write_receipt(task.receipt, task.key, None, shards={}, holes=[], **details)
+        normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+        artifact = load_artifact(task.artifact)
+        made = normalized(slide, task.block, normalizer, artifact, task.output, task.jpeg, by)
+        write_block(task.out, made.pixels, kept, task.jpeg, made.streams, by.workers.map)
+    details["holes"] = [list(tile) for tile in sorted(slide.mended) if block_of(tile) == task.block]
+    shards = {}
+    if task.zarr is not None:
+        levels = len(level_sizes(slide.size))
+        shards = write_block_shards(task.zarr, task.block, made.pixels, kept, normalizer.white, levels)
+    return journal.write_receipt(task.receipt, task.key, task.out, shards=shards, **made.details, **details)
+
+
+def standing_block(task: NormalizeTask) -> dict[str, Any] | None:
+    """The receipt of a block that is done, its shards included where they are wanted; None where it is not."""
+    if glass := journal.valid_receipt(task.receipt, task.key, None):
+        return glass
+    done = journal.valid_receipt(task.receipt, task.key, task.out)
+    if done is None or task.zarr is None:
+        return done
+    return done if done["shards"] and journal.files_hold(task.zarr, done["shards"]) else None

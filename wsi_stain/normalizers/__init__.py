@@ -1,0 +1,1 @@
+"""How pixels change: every way of normalizing behind one protocol, generator, guard, colour table or classical."""

@@ -1,0 +1,243 @@
+"""What Pix2Pix is measured against: Reinhard, Macenko and Vahadane, at slide level, behind the protocol of `output`.
+
+Neither needs neighbouring pixels (halo 0). Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.color import lab2rgb, rgb2lab
+
+from wsi_stain.core.errors import ConfigError, NoTissueError
+from wsi_stain.core.geometry import TILE, Region
+from wsi_stain.normalizers.lut import choose_tiles
+from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table
+from wsi_stain.stain.vectors import RUIFROK, unmixing
+from wsi_stain.store.artifact import STATISTICS, Artifact, Tally, packed, statistics_of
+from wsi_stain.store.block_reader import BlockReader
+
+Pixels = NDArray[np.uint8]
+
+MEAN, SPREAD = "lab_mean", "lab_std"
+"""Entries of Reinhard's artifact: (3,) float64 each, CIELAB of the slide's stained pixels."""
+
+VECTORS, AMOUNTS = "vectors", "amounts"
+"""Entries of Vahadane's artifact: (2, 3) unit OD vectors, (2,) amounts."""
+
+_TILES = 100
+_SPARSE_PIXELS = 2_500
+"""Four times as many take seven times as long, and turn the vectors of two real slides by 0.3 degrees at most."""
+
+_SPARSE_LEAST = 100
+_SPARSITY = 0.1
+_STAINED_OD = 0.15
+_LEAVE_OUT = "Check the tissue mask, or leave the slide out"
+
+
+class ReinhardNormalizer:
+    """Brings mean and standard deviation of each CIELAB channel to the reference's.
+
+    After Reinhard et al. (2001), Color transfer between images, IEEE Comput. Graph. Appl. 21(5), 34-41, with CIELAB in
+    the place of their l-alpha-beta, as is usual in histology.
+
+    Args:
+        reference_lab_mean: Mean L*, a*, b* of the reference's stained pixels; see `lab_moments`.
+        reference_lab_std: Their standard deviations.
+        white: What tiles that are not needed become, RGB.
+    """
+
+    halo, band = 0, 4 * TILE
+
+    def __init__(
+        self, reference_lab_mean: Rgb, reference_lab_std: Rgb, white: tuple[int, int, int] = (255, 255, 255)
+    ) -> None:
+        self._mean = np.asarray(reference_lab_mean)
+        self._std = np.asarray(reference_lab_std)
+        self.white = white
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """Measure the slide's own mean and standard deviation on a spread of its tissue tiles.
+
+        Raises:
+            NoTissueError: No tile holds stained tissue.
+        """
+        tiles = choose_tiles(slide, _TILES)
+        pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]
+        mean, std = lab_moments(np.concatenate(pixels), statistics.white)
+        return {MEAN: np.asarray(mean), SPREAD: np.asarray(std)}
+
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
+        """Normalize the tiles needed, (h, w, 3); the rest is white."""
+        scale = self._std / np.maximum(artifact[SPREAD], 1e-3)
+        result = _blank(pixels, self.white)
+        for place in _needed(needed):
+            lab = (rgb2lab(pixels[place]) - artifact[MEAN]) * scale + self._mean
+            # Colours outside sRGB are cut off below; a* and b* without a Z are no fault worth a warning.
+            lab[..., 0] = np.clip(lab[..., 0], 0, 100)
+            lab[..., 2] = np.minimum(lab[..., 2], 200 * ((lab[..., 0] + 16) / 116))
+            result[place] = _to_8bit(255 * lab2rgb(lab))
+        return result
+
+
+class MacenkoNormalizer:
+    """Replaces the slide's stain vectors by the reference's and scales each stain to the reference's amount.
+
+    After Macenko et al. (2009), A method for normalizing histology slides for quantitative analysis, ISBI, 1107-1110;
+    the amounts are those of `stain`, hematoxylin in nuclei and eosin in stroma, in the place of 99th percentiles.
+
+    Args:
+        reference: Stain of the reference.
+    """
+
+    halo, band = 0, 4 * TILE
+
+    def __init__(self, reference: StainStatistics) -> None:
+        self._reference = reference
+        red, green, blue = (round(value) for value in reference.white)
+        self.white = red, green, blue
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """The slide's stain is all there is to know."""
+        return {STATISTICS: packed(statistics)}
+
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
+        """Normalize the tiles needed, (h, w, 3); the rest is white."""
+        own, ref = statistics_of(artifact), self._reference
+        table = od_table(own.white)
+        amounts = np.array([ref.h_nuclei / own.h_nuclei, ref.e_stroma / own.e_stroma])
+        unmix = (unmixing(own.vectors) * amounts).astype(np.float32)
+        mix, white = np.asarray(ref.vectors, np.float32), np.asarray(ref.white, np.float32) + 1
+        result = _blank(pixels, self.white)
+        for place in _needed(needed):
+            od = np.stack([table[pixels[place][..., c], c] for c in range(3)], axis=-1)
+            result[place] = _to_8bit(white * np.exp(-np.maximum(od @ unmix, 0) @ mix) - 1)
+        return result
+
+
+class VahadaneNormalizer:
+    """Like Macenko's, with stain vectors from sparse non-negative dictionaries and amounts from their 99th percentiles.
+
+    After Vahadane et al. (2016), Structure-preserving color normalization and sparse stain separation for histological
+    images, IEEE Trans. Med. Imaging 35, 1962-1971, equations 7 and 9; the dictionary is scikit-learn's.
+
+    Args:
+        reference_vectors: Unit OD vectors of the reference's hematoxylin and eosin; see `sparse_stains`.
+        reference_amounts: The 99th percentile of each one's amount, OD.
+        reference_white: Colour of the reference's glass, RGB from 0 to 255; also what tiles not needed become.
+    """
+
+    halo, band = 0, 4 * TILE
+
+    def __init__(
+        self, reference_vectors: tuple[Rgb, Rgb], reference_amounts: tuple[float, float], reference_white: Rgb
+    ) -> None:
+        self._vectors, self._amounts = np.asarray(reference_vectors), np.asarray(reference_amounts)
+        self._reference_white = np.asarray(reference_white, np.float32) + 1
+        red, green, blue = (round(value) for value in reference_white)
+        self.white = red, green, blue
+
+    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+        """Find the slide's own vectors and amounts on a spread of its tissue tiles."""
+        tiles = choose_tiles(slide, _TILES)
+        pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]
+        vectors, amounts = sparse_stains(np.concatenate(pixels).reshape(-1, 3), statistics.white)
+        return {STATISTICS: packed(statistics), VECTORS: np.asarray(vectors), AMOUNTS: np.asarray(amounts)}
+
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+    ) -> Pixels:
+        """Normalize the tiles needed, (h, w, 3); the rest is white."""
+        table = od_table(statistics_of(artifact).white)
+        unmix = np.linalg.pinv(artifact[VECTORS]) * (self._amounts / artifact[AMOUNTS])
+        result = _blank(pixels, self.white)
+        for place in _needed(needed):
+            od = np.stack([table[pixels[place][..., c], c] for c in range(3)], axis=-1)
+            mixed = np.maximum(od @ unmix, 0) @ self._vectors
+            result[place] = _to_8bit(self._reference_white * np.exp(-mixed) - 1)
+        return result
+
+
+def sparse_stains(pixels: Pixels, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[float, float]]:
+    """Stain vectors after Vahadane et al. (2016), equation 7: a sparse non-negative dictionary of two.
+
+    Args:
+        pixels: RGB, (N, 3).
+        white: The slide's white point.
+
+    Returns:
+        Unit OD vectors of hematoxylin and eosin, and the 99th percentile of each one's amount.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+        NoTissueError: Hardly any pixel is stained.
+    """
+    try:
+        from sklearn.decomposition import DictionaryLearning
+    except ImportError as error:
+        raise ConfigError(
+            "Vahadane's method needs scikit-learn, which is not installed", "pip install 'wsi-stain[baselines]'"
+        ) from error
+    table = od_table(white)
+    od = np.stack([table[pixels[:, c], c] for c in range(3)], axis=-1)
+    od = od[od.mean(axis=1) > _STAINED_OD]
+    if len(od) < _SPARSE_LEAST:
+        raise NoTissueError(f"Only {len(od)} stained pixels were found, expected at least {_SPARSE_LEAST}", _LEAVE_OUT)
+    sample = od[np.linspace(0, len(od) - 1, min(len(od), _SPARSE_PIXELS)).astype(np.intp)].astype(np.float64)
+    learner = DictionaryLearning(
+        2, alpha=_SPARSITY, fit_algorithm="cd", transform_algorithm="lasso_cd", positive_code=True, positive_dict=True,
+        max_iter=100, dict_init=np.asarray(RUIFROK), code_init=sample @ np.linalg.pinv(np.asarray(RUIFROK)),
+        random_state=0,
+    )  # fmt: skip
+    vectors = learner.fit(sample).components_
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors[np.argsort(-vectors[:, 0])]  # hematoxylin absorbs more red
+    hematoxylin, eosin = np.percentile(np.maximum(od @ np.linalg.pinv(vectors), 0), 99, axis=0)
+    return (_triple(vectors[0]), _triple(vectors[1])), (float(hematoxylin), float(eosin))
+
+
+def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:
+    """Mean and standard deviation of L*, a*, b* over stained pixels.
+
+    Args:
+        pixels: RGB, (..., 3).
+        white: The slide's white point; what is nearly as bright is glass and does not count.
+
+    Raises:
+        NoTissueError: No pixel is stained.
+    """
+    table = od_table(white)
+    od = sum(table[pixels[..., c], c] for c in range(3)) / 3
+    stained = pixels[od > _STAINED_OD]
+    if not len(stained):
+        raise NoTissueError("No stained pixel was found", _LEAVE_OUT)
+    lab = rgb2lab(stained)
+    return _triple(lab.mean(axis=0)), _triple(lab.std(axis=0))
+
+
+def _needed(needed: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
+    """The tiles that matter, as places in the block; arrays cut the last ones at the block's edge."""
+    for row, col in np.argwhere(needed).tolist():
+        yield slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
+
+
+def _blank(pixels: Pixels, white: tuple[int, int, int]) -> Pixels:
+    result = np.empty_like(pixels)
+    result[:] = white
+    return result
+
+
+def _to_8bit(values: NDArray[np.floating]) -> Pixels:
+    rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded
+
+
+def _triple(values: NDArray[np.float64]) -> Rgb:
+    first, second, third = (float(value) for value in values)
+    return first, second, third

@@ -1,0 +1,153 @@
+"""The reference as the classical methods know it: a few numbers in a JSON file, as a checkpoint is for Pix2Pix.
+
+Macenko's method needs the reference's stain alone, which a checkpoint's contract holds too; Reinhard's and Vahadane's
+are measured on the reference's tiles. The same tiles give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from wsi_stain.core.errors import CheckpointError, ConfigError
+from wsi_stain.core.geometry import TILE, Region
+from wsi_stain.core.journal import file_digest, read_json
+from wsi_stain.core.records import Settings
+from wsi_stain.normalizers.classical import (
+    MacenkoNormalizer,
+    ReinhardNormalizer,
+    VahadaneNormalizer,
+    lab_moments,
+    sparse_stains,
+)
+from wsi_stain.normalizers.lut import choose_tiles
+from wsi_stain.pix2pix.checkpoint import Contract
+from wsi_stain.stain.pool import pooled
+from wsi_stain.stain.statistics import Rgb, StainStatistics
+from wsi_stain.store import StoredSlide
+
+Classic = Literal["reinhard", "macenko", "vahadane"]
+
+FORMAT = 1
+"""Number of the file's format; files of another are refused."""
+
+_TILES = 200
+_THINNED = 16
+_AGAIN = "Run the same command again, with --reference"
+
+
+class Style(Settings):
+    """What a classical method takes from the reference.
+
+    Attributes:
+        format: Number of this format.
+        method: Whose method it is for.
+        stain: The reference's stain; its white is that of the outputs.
+        lab_mean: Reinhard: mean L*, a*, b* of stained pixels.
+        lab_std: Reinhard: their standard deviations.
+        vectors: Vahadane: unit OD vectors of hematoxylin and eosin.
+        amounts: Vahadane: the 99th percentile of each one's amount, OD.
+        icc_profile: The reference's ICC profile, base64, or None; outputs are in its colour space.
+        icc_policy: `keep`: the reference's pixels as scanned; `srgb`: converted on reading.
+    """
+
+    format: int = FORMAT
+    method: Classic
+    stain: StainStatistics
+    lab_mean: Rgb | None = None
+    lab_std: Rgb | None = None
+    vectors: tuple[Rgb, Rgb] | None = None
+    amounts: tuple[float, float] | None = None
+    icc_profile: str | None = None
+    icc_policy: Literal["keep", "srgb"] = "keep"
+
+    def normalizer(self) -> ReinhardNormalizer | MacenkoNormalizer | VahadaneNormalizer:
+        """The method, ready for any slide."""
+        red, green, blue = (round(value) for value in self.stain.white)
+        match self.method:
+            case "reinhard":
+                assert self.lab_mean and self.lab_std
+                return ReinhardNormalizer(self.lab_mean, self.lab_std, (red, green, blue))
+            case "macenko":
+                return MacenkoNormalizer(self.stain)
+            case "vahadane":
+                assert self.vectors and self.amounts
+                return VahadaneNormalizer(self.vectors, self.amounts, self.stain.white)
+            case other:
+                assert_never(other)
+
+
+def measure_style(method: Classic, slides: Sequence[StoredSlide]) -> Style:
+    """Measure what a method needs on the reference's slides.
+
+    Args:
+        method: Whose.
+        slides: The reference's, with measured stain; all count the same.
+
+    Raises:
+        ConfigError: There is no slide, a stain was not measured, or their colour spaces differ; or scikit-learn is
+            missing.
+        NoTissueError: A slide has no tissue.
+    """
+    stains = [slide.stain for slide in slides if slide.stain]
+    if not stains or len(stains) < len(slides):
+        raise ConfigError("The reference needs slides whose stain was measured", "Tile them again: wsi-stain tile")
+    if len(spaces := {(slide.record.icc_profile, slide.record.icc_policy) for slide in slides}) > 1:
+        raise ConfigError(
+            "The reference slides have different ICC profiles, so their colours do not mean the same",
+            "Tile them with tiling.slide.icc set to srgb",
+        )
+    ((profile, policy),) = spaces
+    # One slide's stain is taken as it is: pooling would round it.
+    stain = pooled(stains) if len(stains) > 1 else stains[0]
+    style = Style(method=method, stain=stain, icc_profile=profile, icc_policy=policy)
+    if method == "macenko":
+        return style
+    pool = np.concatenate([_pixels(slide, -(-_TILES // len(slides))) for slide in slides])
+    if method == "reinhard":
+        mean, std = lab_moments(pool, stain.white)
+        return style.model_copy(update={"lab_mean": mean, "lab_std": std})
+    vectors, amounts = sparse_stains(pool, stain.white)
+    return style.model_copy(update={"vectors": vectors, "amounts": amounts})
+
+
+def style_of(contract: Contract, method: Classic) -> Style:
+    """What a checkpoint says of its reference; ConfigError where a method needs more than that."""
+    if method != "macenko":
+        raise ConfigError(
+            f"A checkpoint holds the stain of its reference, and {method.capitalize()}'s method needs more of it",
+            "Give --reference instead of --checkpoint",
+        )
+    return Style(
+        method=method,
+        stain=contract.template.reference,
+        icc_profile=contract.icc_profile,
+        icc_policy=contract.icc_policy,
+    )
+
+
+def load_style(path: Path, digest: str) -> Style:
+    """Read a style that must be the one with `digest`.
+
+    Raises:
+        CheckpointError: It is another, or none, or damaged.
+    """
+    try:
+        style = Style.model_validate(read_json(path))
+    except ValidationError as error:
+        raise CheckpointError(f"{path} does not describe a reference: {error.errors()[0]['msg']}", _AGAIN) from error
+    if style.format != FORMAT or file_digest(path) != digest:
+        raise CheckpointError(f"{path} changed since the run began, or is of another version", _AGAIN)
+    return style
+
+
+def _pixels(slide: StoredSlide, count: int) -> NDArray[np.uint8]:
+    """(N, 3): every 16th pixel of a spread of tissue tiles."""
+    tiles = choose_tiles(slide, count)
+    regions = (Region(tile.col * TILE, tile.row * TILE, TILE, TILE) for tile in tiles)
+    return np.concatenate([slide.read(region).reshape(-1, 3)[::_THINNED] for region in regions])

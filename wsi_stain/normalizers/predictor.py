@@ -1,0 +1,220 @@
+"""A checkpoint's generator at work: fixed shapes, nothing stochastic, and what to do about values that are no numbers.
+
+On a GPU a pass is begun and fetched later: copies from and to pinned memory and the computation are queued on the
+thread's stream, one of two. So the passes of one thread follow each other, and those of several threads overlap: one is
+copied while another computes (`output.threads`, `executor.gpu_tasks`). Knows no files.
+
+Shape legend: B batch, H rows, W columns, C channels; h, w what remains of H, W without the halo.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsi_stain.core.errors import CheckpointError
+from wsi_stain.core.geometry import ceil_div
+from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.pix2pix.generator import receptive_halo
+from wsi_stain.pix2pix.inference_generator import FrozenGenerator
+from wsi_stain.pix2pix.precision import Precision, compute_dtype
+from wsi_stain.stain.statistics import StainStatistics, apply_template
+from wsi_stain.store.artifact import Tally
+from wsi_stain.store.block_reader import BlockReader
+
+Pixels = NDArray[np.uint8]
+Finish = Callable[[Tensor, Tensor], Tensor]
+"""What becomes of a pass's pixels: of its windows, (B, H, W, 3) uint8, and what was generated, (B, h, w, 3) float."""
+
+_LAUNCHING = threading.Lock()
+"""The settings of cuDNN are global: threads set them one at a time."""
+
+
+Started = Callable[[Tally], Pixels]
+"""A pass under way. A call waits for its end and gives (B, h, w, 3) RGB, or raises CheckpointError."""
+
+
+class Recolourer:
+    """A checkpoint's generator, made ready for one device: template, network, back to RGB. Threads may share it.
+
+    Args:
+        checkpoint: Whose generator; it is copied, not changed.
+        device: As torch names it.
+        precision: `auto` takes bfloat16 where the device computes in it natively.
+        compiled: Whether torch.compile translates the generator, once for each shape of window.
+
+    Attributes:
+        step: Windows have sides that are multiples of this, px.
+        halo: What a window must show on each side of the part that is wanted, px; a multiple of `step` and of 32.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", precision: Precision = "auto", compiled: bool = False
+    ) -> None:
+        config = checkpoint.contract.generator
+        self.step = 2**config.downs
+        self.halo = rounded_up(receptive_halo(config.downs), max(32, self.step))
+        self._check_fits = checkpoint.check_fits
+        self._template = checkpoint.contract.template
+        self._device = torch.device(device)
+        self._dtype = compute_dtype(precision, self._device)
+        self._exact = FrozenGenerator(checkpoint.generator)
+        is_exact = self._dtype == torch.float32
+        generator = self._moved(self._exact if is_exact else copy.deepcopy(self._exact), self._dtype)
+        self._generator = torch.compile(generator, dynamic=False) if compiled else generator
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the streams begin after the weights are there
+            streams = [torch.cuda.Stream(self._device) for _ in range(2)]  # type: ignore[no-untyped-call]
+            self._turns, self._own = itertools.cycle(streams), threading.local()
+
+    def check_fits(self, slide: BlockReader) -> None:
+        """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
+        self._check_fits(slide.mpp)
+
+    def recolour(self, window: Pixels, statistics: StainStatistics) -> Tensor:
+        """Generate the inner part of a window.
+
+        Args:
+            window: (h + 2 halo, w + 2 halo, 3) RGB of the slide, sides multiples of `step`.
+            statistics: Of the slide.
+
+        Returns:
+            (h, w, 3) float32 RGB, 0 to 255, on the device.
+
+        Raises:
+            CheckpointError: The generator gave a value that is no number, in float32 as well.
+        """
+        windows_BHWC = torch.from_numpy(np.array(window)[None]).to(self._device)
+        generated_BHWC, sound = self._generate(windows_BHWC, statistics, self.halo)
+        if not bool(sound):
+            generated_BHWC = self._again(windows_BHWC, statistics, self.halo)
+        return generated_BHWC[0]
+
+    def recolour_rounded(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+        """Like `recolour`, as (h, w, 3) uint8 in the memory of the host."""
+        return _rounded(self.recolour(window, statistics)).cpu().numpy()
+
+    def start(
+        self, windows: Sequence[Pixels], statistics: StainStatistics, crop: int, finish: Finish | None = None
+    ) -> Started:
+        """Begin a pass. On a CPU it ends at once.
+
+        Args:
+            windows: B times (H, W, 3) RGB of the slide, sides multiples of `step`.
+            statistics: Of the slide.
+            crop: What to leave away on each side, px; with `halo` the rest is exact.
+            finish: Makes of the result something else; it yields (B, ., ., 3) float from 0 to 255.
+
+        Returns:
+            What fetches the result.
+        """
+        finish = finish or _as_generated
+        host_BHWC = torch.from_numpy(np.stack(windows))
+        if self._device.type != "cuda":
+            made_BHWC, sound = self._made(host_BHWC, statistics, crop, finish)
+            wait = _nothing
+        else:
+            host_BHWC = host_BHWC.pin_memory()
+            stream = self._stream()
+            with torch.cuda.stream(stream):
+                there_BHWC = host_BHWC.to(self._device, non_blocking=True)
+                made_BHWC, sound = map(_fetched, self._made(there_BHWC, statistics, crop, finish))
+                wait = stream.record_event().synchronize
+
+        def fetch(tally: Tally) -> Pixels:
+            wait()
+            if bool(sound):
+                return made_BHWC.numpy()
+            tally.retried += 1
+            again_BHWC = host_BHWC.to(self._device)
+            return _rounded(finish(again_BHWC, self._again(again_BHWC, statistics, crop))).cpu().numpy()
+
+        return fetch
+
+    def _made(
+        self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int, finish: Finish
+    ) -> tuple[Tensor, Tensor]:
+        generated_BHWC, sound = self._generate(windows_BHWC, statistics, crop)
+        return _rounded(finish(windows_BHWC, generated_BHWC)), sound
+
+    def _again(self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int) -> Tensor:
+        """The same in float32; CheckpointError where that gives no numbers either."""
+        if self._dtype != torch.float32:
+            exact = self._moved(self._exact, torch.float32)
+            generated_BHWC, sound = self._generate(windows_BHWC, statistics, crop, exact, torch.float32)
+            if bool(sound):
+                return generated_BHWC
+        raise CheckpointError(
+            "The generator gave values that are no numbers (NaN or infinite), in float32 as well",
+            "Train again, and look at the losses: they should have stayed finite",
+        )
+
+    def _generate(
+        self,
+        windows_BHWC: Tensor,
+        statistics: StainStatistics,
+        crop: int,
+        generator: Callable[[Tensor, int], Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(B, h, w, 3) float32, 0 to 255, and whether all of it are numbers, on the device."""
+        template_BHWC = self._make_template(windows_BHWC, statistics)
+        x_BCHW = template_BHWC.permute(0, 3, 1, 2).to(dtype or self._dtype, memory_format=torch.channels_last)
+        deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with torch.inference_mode():
+            if self._device.type == "cuda":
+                with _LAUNCHING, deterministic:
+                    y_BCHW = (generator or self._generator)(x_BCHW, crop)
+            else:
+                y_BCHW = (generator or self._generator)(x_BCHW, crop)
+            inner_BHWC = y_BCHW.permute(0, 2, 3, 1).float()
+            sound = torch.isfinite(inner_BHWC.sum())  # one value that is no number makes the sum none
+            return inner_BHWC.mul_(2).sigmoid_().mul_(255), sound  # 127.5 (1 + tanh), in half of the time
+
+    def _make_template(self, windows_BHWC: Tensor, statistics: StainStatistics) -> Tensor:
+        """The generator's input, (B, H, W, C) float32, on the device; on a CPU numpy is the faster."""
+        if self._device.type == "cpu":
+            return torch.from_numpy(np.asarray(apply_template(windows_BHWC.numpy(), statistics, self._template)))
+        template_BHWC: Tensor = apply_template(windows_BHWC, statistics, self._template)
+        return template_BHWC
+
+    def _moved(self, generator: FrozenGenerator, dtype: torch.dtype) -> FrozenGenerator:
+        return generator.to(self._device, dtype).to(memory_format=torch.channels_last)
+
+    def _stream(self) -> torch.cuda.Stream:
+        """This thread's stream: threads take the two by turns."""
+        if not hasattr(self._own, "stream"):
+            self._own.stream = next(self._turns)
+        stream: torch.cuda.Stream = self._own.stream
+        return stream
+
+
+def _as_generated(windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+    return generated_BHWC
+
+
+def _nothing() -> None:
+    pass
+
+
+def _rounded(image_BHWC: Tensor) -> Tensor:
+    """Float values, 0 to 255, as uint8; they are used up."""
+    with torch.inference_mode():
+        return image_BHWC.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def _fetched(values: Tensor) -> Tensor:
+    """A copy in pinned memory, under way on the present stream."""
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+
+
+def rounded_up(length: int, step: int) -> int:
+    """The least multiple of `step` that is at least `length`."""
+    return ceil_div(length, step) * step

@@ -1,0 +1,199 @@
+"""A trained generator in a file, with the contract under which it may be used. Pickled files are never opened.
+
+The file is safetensors; its metadata holds one entry, the contract as JSON. The same weights and contract give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as encode
+from torch import Tensor
+
+from wsi_stain.core.errors import CheckpointError
+from wsi_stain.core.geometry import Mpp
+from wsi_stain.core.journal import atomic_write, canonical_json, file_digest
+from wsi_stain.core.records import Settings
+from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.stain.statistics import Rgb, Template
+
+FORMAT = 1
+"""Number of the contract's format; files of another are refused."""
+
+_METADATA_KEY = "wsi_stain"
+_RETRAIN = "Train a new checkpoint with `wsi-stain train`"
+
+
+class Contract(Settings):
+    """What a generator was made for.
+
+    Attributes:
+        format: Number of this format.
+        generator: The architecture.
+        template: The generator's input, with the stain statistics of the reference.
+        mpp: Resolution of the training tiles, um per px.
+        mpp_tolerance: Largest relative difference of a slide's resolution.
+        icc_profile: The reference's ICC profile, base64, or None; outputs are in its colour space.
+        icc_policy: `keep`: the reference's pixels as scanned; `srgb`: converted on reading.
+        training_fingerprint: Fingerprint of the training data and settings.
+        version: Version of wsi-stain that trained it.
+    """
+
+    format: int = FORMAT
+    generator: GeneratorConfig
+    template: Template
+    mpp: float = Field(ge=0.05, le=5)
+    mpp_tolerance: float = Field(default=0.15, ge=0, lt=1)
+    icc_profile: str | None = Field(default=None, pattern=r"^[A-Za-z0-9+/]*={0,2}$")
+    icc_policy: Literal["keep", "srgb"] = "keep"
+    training_fingerprint: str
+    version: str
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> Contract:
+        if self.generator.in_channels != self.template.channels:
+            raise ValueError(
+                f"a {self.template.kind} template has {self.template.channels} channels, "
+                f"the generator takes {self.generator.in_channels}"
+            )
+        return self
+
+    @property
+    def white(self) -> Rgb:
+        """The reference's white point, R, G, B, 0 to 255."""
+        return self.template.reference.white
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A generator ready for use.
+
+    Attributes:
+        contract: What it was made for.
+        generator: The network, in eval mode, without gradients.
+        digest: SHA-256 of the file, hex.
+    """
+
+    contract: Contract
+    generator: Generator
+    digest: str
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> Checkpoint:
+        """Open a checkpoint.
+
+        Args:
+            path: A file that `save` wrote.
+            device: Where the weights go, as torch names it.
+
+        Raises:
+            CheckpointError: No such file, not a checkpoint, of another format, or damaged.
+        """
+        metadata, tensors = _read(path, device)
+        contract = _contract(path, metadata)
+        with torch.device("meta"):  # allocates nothing, whatever size the contract claims
+            generator = Generator(contract.generator)
+        _check_tensors(path, generator.state_dict(), tensors)
+        generator.load_state_dict(tensors, assign=True)
+        return cls(contract, generator.eval().requires_grad_(False), file_digest(path))
+
+    def check_fits(self, mpp: Mpp) -> None:
+        """Refuse a slide whose resolution the generator does not know.
+
+        Args:
+            mpp: Resolution of the slide's working frame, um per px.
+
+        Raises:
+            CheckpointError: It differs by more than the contract's tolerance.
+        """
+        own, limit = self.contract.mpp, 1 + self.contract.mpp_tolerance
+        if all(own / limit <= side <= own * limit for side in mpp):
+            return
+        remedy = (
+            f"Resample the slide: --mpp {own:g} of run or tile"
+            if mpp.mean < own
+            else f"Take --mpp {own:g} with run or tile if it was scanned as finely, else a checkpoint for about "
+            f"{mpp.mean:.3g} um/px"
+        )
+        raise CheckpointError(
+            f"The checkpoint works at {own:g} um/px (within {self.contract.mpp_tolerance:.0%}), "
+            f"the slide has {mpp.x:.4g} x {mpp.y:.4g} um/px",
+            remedy,
+        )
+
+
+def save(path: Path, generator: Generator, contract: Contract) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: The file; it is replaced.
+        generator: The trained network.
+        contract: What it was made for.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+        for name, tensor in sorted(generator.state_dict().items())
+    }
+    text = canonical_json(contract.model_dump(mode="json")).decode()
+    # One metadata entry only: safetensors does not keep the order of several.
+    atomic_write(path, encode(tensors, metadata={_METADATA_KEY: text}))
+
+
+def _read(path: Path, device: str) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint: expected a safetensors file ({error})",
+            "Give the checkpoint.safetensors that `wsi-stain train` wrote; pickled .pt and .pth files are never opened",
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})", "Check the path") from error
+
+
+def _contract(path: Path, metadata: Mapping[str, str]) -> Contract:
+    try:
+        stored: Any = json.loads(metadata[_METADATA_KEY])
+        found = stored["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is a safetensors file without the contract of a wsi-stain checkpoint", _RETRAIN
+        ) from error
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {found}, this version reads format {FORMAT}",
+            f"{_RETRAIN}, or install the version of wsi-stain that wrote it",
+        )
+    try:
+        return Contract.model_validate(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "contract"
+        raise CheckpointError(f"{path} has a damaged contract ({where}: {first['msg']})", _RETRAIN) from error
+
+
+def _check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    wrong = [
+        name
+        for name in sorted(expected.keys() | found.keys())
+        if name not in expected
+        or name not in found
+        or (expected[name].shape, expected[name].dtype) != (found[name].shape, found[name].dtype)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not hold the generator its contract describes: {len(wrong)} tensors differ, first {wrong[0]}",
+            f"The file is damaged or was edited. {_RETRAIN}",
+        )

@@ -1,0 +1,54 @@
+"""What networks compute in, on which device."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from wsi_stain.core.errors import ConfigError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """What convolutions compute in: as asked for, or by `auto` bfloat16 where the device computes in it natively."""
+    return _DTYPES[settled(precision, device)]
+
+
+def settled(precision: Precision, device: torch.device) -> Precision:
+    """A precision with `auto` replaced by what the device gets."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if native else "float32"
+
+
+def look_at_gpu(device: str) -> dict[str, Any]:
+    """What there is to know of this process's GPU, as a task's receipt; it opens a context on the GPU.
+
+    Args:
+        device: As torch names it.
+
+    Returns:
+        precision: What `auto` means there.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"A worker for tasks on a GPU finds none (torch built for CUDA {torch.version.cuda or 'none'})",
+            "Set executor.gpus to 0, or let only workers that have a GPU offer the resource GPU",
+        )
+    return {"precision": settled("auto", torch.device(device))}
+
+
+def default_device() -> str:
+    """Where the generator runs unless one is told, as torch names it: cuda where there is a GPU, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,245 @@
+"""One step of Pix2Pix: the discriminator's, then the generator's. Knows no slides, files or epochs.
+
+    loss_D = (gan(D(x, y), real) + gan(D(x, G(x)), fake)) / 2
+    loss_G = gan(D(x, G(x)), real) + lambda |y - G(x)|          arXiv 1611.07004, equations 1 to 4 and section 3.3
+
+x is the template, y the target. `gan` is binary cross-entropy as published, or the square of LSGAN (arXiv 1611.04076).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from wsi_stain.pix2pix import distributed
+from wsi_stain.pix2pix.discriminator import Discriminator
+from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the two networks are trained.
+
+    Attributes:
+        steps: Steps in all.
+        lr: Adam's learning rate.
+        betas: Adam's betas.
+        constant_share: Share of the steps at the full rate; from there it falls linearly to 0.
+        lambda_l1: Weight of the L1 term.
+        gan: The adversarial loss.
+        ndf: Channels of the discriminator's first layer.
+        ema: Decay of the moving average of the generator's weights, for each step, at most (1 + n) / (10 + n) after n
+            steps; 0 takes the weights as they are.
+        clip: Largest norm of each network's gradient; 0 sets no limit.
+        compile: Whether torch.compile makes both networks faster first.
+        device: Where to compute, as torch names it.
+        dtype: What convolutions compute in: float32, bfloat16 or float16.
+    """
+
+    steps: int
+    lr: float
+    betas: tuple[float, float]
+    constant_share: float
+    lambda_l1: float
+    gan: Literal["bce", "lsgan"]
+    ndf: int
+    ema: float
+    device: torch.device
+    dtype: torch.dtype
+    clip: float = 0.0
+    compile: bool = False
+
+
+_Network = TypeVar("_Network", bound=nn.Module)
+_Call = Callable[[Tensor], Tensor]
+
+_GENERATOR, _DISCRIMINATOR = 0, 1
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss is NaN or infinite; the weights were not changed by it."""
+
+
+class Pix2Pix:
+    """Generator and discriminator with their optimizers.
+
+    Args:
+        config: The generator's architecture.
+        recipe: How to train.
+
+    Attributes:
+        steps_done: How many steps these weights have seen.
+    """
+
+    def __init__(self, config: GeneratorConfig, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.steps_done = 0
+        self.generator = self._placed(Generator(config))
+        self.discriminator = self._placed(Discriminator(config.in_channels + 3, recipe.ndf))
+        self._networks: tuple[nn.Module, nn.Module] = self.generator, self.discriminator
+        self._generate, self._judge = (self._callable(network) for network in self._networks)
+        self._optimizers = [
+            torch.optim.Adam(network.parameters(), recipe.lr, recipe.betas) for network in self._networks
+        ]
+        self._scaler = torch.amp.GradScaler(recipe.device.type, enabled=recipe.dtype == torch.float16)
+        self._average = (
+            AveragedModel(self.generator, multi_avg_fn=self._move_average)  # type: ignore[arg-type]
+            if recipe.ema
+            else None
+        )
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self.recipe.lr * self._rate(self.steps_done)
+
+    @property
+    def result(self) -> Generator:
+        """The generator to keep: of averaged weights, if asked for. Its BatchNorm statistics are not settled."""
+        chosen = self._average.module if self._average else self.generator
+        assert isinstance(chosen, Generator)
+        return chosen
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers, averaged ones included."""
+        networks = [network for _, network in self._stateful()]
+        return all(bool(torch.isfinite(each).all()) for network in networks for each in network.parameters())
+
+    def autocast(self) -> torch.autocast:
+        """The precision that the recipe asks for."""
+        reduced = self.recipe.dtype != torch.float32
+        return torch.autocast(self.recipe.device.type, self.recipe.dtype if reduced else None, enabled=reduced)
+
+    def step(self, x_BCHW: Tensor, y_BCHW: Tensor) -> dict[str, float]:
+        """Train both networks on one batch.
+
+        Args:
+            x_BCHW: Templates, values in [-1, 1].
+            y_BCHW: Targets, RGB, values in [-1, 1].
+
+        Returns:
+            The losses: discriminator, gan (the generator's adversarial term), l1 (without its weight); means over all
+            replicas.
+
+        Raises:
+            NotFiniteError: A loss is NaN or infinite.
+        """
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr
+        self.generator.train()
+        with self.autocast():
+            fake_BCHW = self._generate(x_BCHW).float()
+        judged = self._train_discriminator(x_BCHW, y_BCHW, fake_BCHW.detach())
+        gan, l1 = self._train_generator(x_BCHW, y_BCHW, fake_BCHW)
+        self._scaler.update()
+        self.steps_done += 1
+        if self._average:
+            self._average.update_parameters(self.generator)
+        return {"discriminator": judged, "gan": gan, "l1": l1}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next step depends on but its batch and chance, by name."""
+        found: dict[str, Tensor] = {}
+        for name, network in self._stateful():
+            found |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+        for name, optimizer in zip(("generator", "discriminator"), self._optimizers, strict=True):
+            for number, moments in optimizer.state_dict()["state"].items():
+                found |= {f"adam.{name}.{number}.{key}": value for key, value in moments.items()}
+        found["steps_done"] = torch.tensor(self.steps_done)
+        if scaling := self._scaler.state_dict():
+            found |= {f"scaler.{key}": torch.tensor(scaling[key]) for key in ("scale", "_growth_tracker")}
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave, from a Pix2Pix of the same architecture and recipe."""
+        for name, network in self._stateful():
+            network.load_state_dict(_below(name, state))
+        for name, optimizer in zip(("generator", "discriminator"), self._optimizers, strict=True):
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in _below(f"adam.{name}", state).items():
+                number, moment = key.split(".")
+                moments.setdefault(int(number), {})[moment] = value
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.steps_done = int(state["steps_done"])
+        if scaling := _below("scaler", state):
+            self._scaler.load_state_dict(
+                self._scaler.state_dict()
+                | {"scale": float(scaling["scale"]), "_growth_tracker": int(scaling["_growth_tracker"])}
+            )
+
+    def _stateful(self) -> list[tuple[str, nn.Module]]:
+        average = [("average", self._average)] if self._average else []
+        return [("generator", self.generator), ("discriminator", self.discriminator), *average]
+
+    def _train_discriminator(self, x: Tensor, y: Tensor, fake: Tensor) -> float:
+        self.discriminator.requires_grad_(True)
+        loss = (self._gan(x, y, real=True) + self._gan(x, fake, real=False)) / 2
+        value = _finite("discriminator", loss)
+        self._descend(_DISCRIMINATOR, loss)
+        return value
+
+    def _train_generator(self, x: Tensor, y: Tensor, fake: Tensor) -> tuple[float, float]:
+        self.discriminator.requires_grad_(False)
+        gan, l1 = self._gan(x, fake, real=True), functional.l1_loss(fake, y)
+        values = _finite("gan", gan), _finite("l1", l1)
+        self._descend(_GENERATOR, gan + self.recipe.lambda_l1 * l1)
+        return values
+
+    def _gan(self, x: Tensor, image: Tensor, real: bool) -> Tensor:
+        with self.autocast():
+            logits = self._judge(torch.cat((x, image), dim=1)).float()
+        wanted = torch.full_like(logits, float(real))
+        if self.recipe.gan == "lsgan":
+            return functional.mse_loss(logits, wanted)
+        return functional.binary_cross_entropy_with_logits(logits, wanted)
+
+    def _descend(self, which: int, loss: Tensor) -> None:
+        optimizer, parameters = self._optimizers[which], list(self._networks[which].parameters())
+        optimizer.zero_grad()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        distributed.average(parameter.grad for parameter in parameters if parameter.grad is not None)
+        if self.recipe.clip:
+            self._scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        self._scaler.step(optimizer)
+
+    def _move_average(self, average: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        """One step of the moving average; its decay grows, lest the first weights outlive the training."""
+        decay = min(self.recipe.ema, (1 + self.steps_done) / (10 + self.steps_done))
+        get_ema_multi_avg_fn(decay)(average, current, count)  # type: ignore[no-untyped-call]
+
+    def _rate(self, step: int) -> float:
+        falling = self.recipe.steps * (1 - self.recipe.constant_share)
+        return min(1.0, max(0.0, (self.recipe.steps - step) / falling)) if falling else 1.0
+
+    def _placed(self, network: _Network) -> _Network:
+        network.to(self.recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
+    def _callable(self, network: nn.Module) -> _Call:
+        compiled: _Call = torch.compile(network) if self.recipe.compile else network
+        return compiled
+
+
+def _below(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries whose names begin with `name` and a dot, without both."""
+    return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+def _finite(name: str, loss: Tensor) -> float:
+    """The loss's mean over all replicas, so that they agree on whether it is a number."""
+    mean = loss.detach().clone().reshape(1)
+    distributed.average([mean])
+    value = float(mean)
+    if not math.isfinite(value):
+        raise NotFiniteError(f"the {name} loss is {value}")
+    return value

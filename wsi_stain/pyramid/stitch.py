@@ -1,0 +1,295 @@
+"""Stitching: block files in, one pyramid out.
+
+    block files, row by row --+-- JPEG tiles of levels 0 to 3, copied as bytes --> sink
+                              '-- mips = level 4 --> sink, halve --> level 5 --> sink, halve ...
+
+The sink is the hybrid OME-TIFF, or an OME-Zarr whose levels 0 to 3 the blocks have left themselves. In the TIFF a pixel
+of levels 0 to 3 was compressed once, when its block was made. Coarser levels are made from the lossless mips, so they
+too are compressed once.
+
+Memory bound: two block files (some 10 MB each, checked whole before a byte is copied), and of each level from 4 on two
+strips of 256 rows: 21 MB for a slide of 150,000 px width. It rests on blocks coming in row-major order and on a block's
+mip being one tile high.
+
+Knows neither stores nor generators, and of the formats only that blocks and strips are put into them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.core import journal
+from wsi_stain.core.digest import hashed
+from wsi_stain.core.errors import OutputError
+from wsi_stain.core.geometry import (
+    BLOCK,
+    TILE,
+    TILES_PER_BLOCK,
+    BlockIndex,
+    Mpp,
+    Size,
+    TileIndex,
+    block_region,
+    ceil_div,
+    grid_shape,
+    level_sizes,
+)
+from wsi_stain.formats.block_file import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve, padded
+from wsi_stain.formats.ome_tiff import PyramidTiff
+from wsi_stain.formats.ome_xml import ome_xml
+from wsi_stain.pyramid.ome_zarr import Files, PyramidZarr
+
+_PX_PER_MIP_PX = 2**LEVELS
+_BLOCKS_AHEAD = 1
+_STRIPS_AHEAD = 2
+
+Pixels = NDArray[np.uint8]
+
+
+Format = Literal["ome-tiff", "ome-zarr"]
+
+
+class Sink(Protocol):
+    """Where a pyramid goes."""
+
+    def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
+        """Levels 0 to 3 of a block, which come row by row; None where the block is all glass."""
+
+    def put_strip(self, level: int, row: int, strip: Pixels) -> None:
+        """One row of tiles, (<= 256, width, 3), of level 4 or a coarser one."""
+
+
+@dataclass(frozen=True)
+class StitchTask:
+    """One slide to assemble in one format.
+
+    Attributes:
+        slide_id: The slide's name in receipts; it does not go into the file.
+        size: Size of level 0, px.
+        mpp: Resolution of level 0, um per px.
+        objective_power: Nominal magnification, or None when it is not known.
+        white: Colour of glass, R, G, B, 0 to 255.
+        icc_profile: Profile of the pixels' colour space, or None.
+        blocks: Block files by their place in the block grid; what is not listed is glass.
+        jpeg: Settings for glass and for the levels made here, in a TIFF.
+        provenance: How the pixels were made; goes into the metadata, so no free text of the source.
+        output: The pyramid's final name.
+        receipt: Where the receipt goes.
+        key: Fingerprint of everything that the pyramid depends on.
+        format: What to make.
+        shards: For OME-Zarr, the shards that the blocks have left, as their receipts describe them.
+    """
+
+    slide_id: str
+    size: Size
+    mpp: Mpp
+    objective_power: float | None
+    white: tuple[int, int, int]
+    icc_profile: bytes | None
+    blocks: Mapping[BlockIndex, Path]
+    jpeg: JpegConfig
+    provenance: Mapping[str, str]
+    output: Path
+    receipt: Path
+    key: str
+    format: Format = "ome-tiff"
+    shards: Files = field(default_factory=dict)
+
+
+def stitch_slide(task: StitchTask) -> dict[str, Any]:
+    """Assemble a slide's pyramid, unless its valid receipt says that this is done.
+
+    Returns:
+        The receipt; beside journal's keys it has slide_id, levels (their number), mpp [x, y], objective_power and
+        provenance.
+
+    Raises:
+        OutputError: A block file or a shard is missing or damaged, or the pyramid cannot be written.
+    """
+    done = journal.valid_receipt(task.receipt, task.key, task.output)
+    if done is not None:
+        return done
+    details = {
+        "slide_id": task.slide_id,
+        "levels": len(level_sizes(task.size)),
+        "mpp": list(task.mpp),
+        "objective_power": task.objective_power,
+        "provenance": dict(task.provenance),
+    }
+    if task.format == "ome-zarr":
+        folder = journal.partial_directory(task.output)
+        return journal.commit_directory(
+            folder, task.output, task.receipt, task.key, _write_zarr(task, folder), **details
+        )
+    digests: list[str] = []
+    journal.atomic_write(task.output, lambda file: digests.append(_write_tiff(task, file)))
+    return journal.write_receipt(task.receipt, task.key, task.output, digests[0], **details)
+
+
+def _write_tiff(task: StitchTask, file: BinaryIO) -> str:
+    """Write the file; returns its digest."""
+    sizes = level_sizes(task.size)
+    with hashed(file) as pieces, ThreadPoolExecutor(1, "encode") as pool:
+        tiff = PyramidTiff(pieces, sizes, _encoded(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
+        sink = TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg, pool)
+        _walk(task, sink)
+        sink.finish()
+        description = ome_xml(task.size, task.mpp, task.objective_power, task.provenance)
+        tiff.finish(task.mpp, description, task.icc_profile)
+        return pieces.digest()
+
+
+def _write_zarr(task: StitchTask, folder: Path) -> Files:
+    pyramid = PyramidZarr(folder, level_sizes(task.size), task.white)
+    _walk(task, pyramid)
+    attributes = {
+        "provenance": dict(task.provenance),
+        "objective_power": task.objective_power,
+        "icc_profile": base64.b64encode(task.icc_profile).decode() if task.icc_profile else None,
+    }
+    return pyramid.finish(task.mpp, attributes, task.shards)
+
+
+class TiffSink:
+    """Puts a pyramid into a TIFF. Strips are encoded by threads while the next blocks are put.
+
+    Args:
+        tiff: The TIFF.
+        levels: How many levels to take from the blocks.
+        white: Colour of glass; a tile of nothing else is left to the TIFF's shared one.
+        jpeg: How tiles of coarser levels are encoded.
+        pool: The threads.
+    """
+
+    def __init__(
+        self, tiff: PyramidTiff, levels: int, white: tuple[int, int, int], jpeg: JpegConfig, pool: ThreadPoolExecutor
+    ) -> None:
+        self._tiff, self._levels, self._jpeg, self._pool = tiff, levels, jpeg, pool
+        self._white = np.full((TILE, TILE, 3), white, np.uint8)
+        self._strips: deque[tuple[int, dict[TileIndex, Future[bytes]]]] = deque()
+
+    def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
+        """Copy a block's tiles."""
+        if content is None:
+            return
+        for level in range(self._levels):
+            side = TILES_PER_BLOCK >> level
+            first = TileIndex(block.row * side, block.col * side)
+            self._tiff.put_grid(level, first, content.lengths(level), content.streams(level))
+
+    def put_strip(self, level: int, row: int, strip: Pixels) -> None:
+        """Have a row of tiles encoded; put one that was given earlier."""
+        tiles = {}
+        for col in range(ceil_div(strip.shape[1], TILE)):
+            pixels = strip[:, col * TILE : (col + 1) * TILE]
+            if not np.array_equal(pixels, self._white[: pixels.shape[0], : pixels.shape[1]]):
+                tiles[TileIndex(row, col)] = self._pool.submit(_encoded, padded(pixels), self._jpeg)
+        self._strips.append((level, tiles))
+        self._put_strips(_STRIPS_AHEAD)
+
+    def finish(self) -> None:
+        """Put the strips that are left."""
+        self._put_strips(0)
+
+    def _put_strips(self, left: int) -> None:
+        while len(self._strips) > left:
+            level, tiles = self._strips.popleft()
+            for tile, jpeg in tiles.items():
+                self._tiff.put(level, tile, jpeg.result())
+
+
+def _walk(task: StitchTask, sink: Sink) -> None:
+    """Put all levels of a slide into a sink."""
+    strips = _block_rows(task, sink)
+    for level in range(LEVELS, len(level_sizes(task.size))):
+        strips = _put_strips(sink, level, strips if level == LEVELS else halved_strips(strips))
+    deque(strips, maxlen=0)
+
+
+def _block_rows(task: StitchTask, sink: Sink) -> Iterator[Pixels]:
+    """Put each block; yields each block row's mips side by side, (<= 256, w, 3)."""
+    rows, cols = grid_shape(task.size, BLOCK)
+    blocks = _read_ahead(task, [BlockIndex(row, col) for row in range(rows) for col in range(cols)])
+    for _row in range(rows):
+        yield np.concatenate([_put_block(task, sink, *found) for found in islice(blocks, cols)], axis=1)
+
+
+def _read_ahead(task: StitchTask, blocks: Iterable[BlockIndex]) -> Iterator[tuple[BlockIndex, BlockFile | None]]:
+    """Each block with its file; the next is read and checked while the last is being put."""
+    with ThreadPoolExecutor(1, "read") as pool:
+        coming: deque[tuple[BlockIndex, Future[BlockFile | None]]] = deque()
+        for block in blocks:
+            coming.append((block, pool.submit(_whole_block, task, block)))
+            if len(coming) > _BLOCKS_AHEAD:
+                found, content = coming.popleft()
+                yield found, content.result()
+        for found, content in coming:
+            yield found, content.result()
+
+
+def _put_block(task: StitchTask, sink: Sink, block: BlockIndex, content: BlockFile | None) -> Pixels:
+    """Put one block; returns its mip, the glass's colour where there is no such block."""
+    sink.put_block(block, content)
+    if content is not None:
+        journal.failpoint("stitch-block")
+        return content.mip
+    region = block_region(block, task.size)
+    return _glass(task, ceil_div(region.height, _PX_PER_MIP_PX), ceil_div(region.width, _PX_PER_MIP_PX))
+
+
+def _put_strips(sink: Sink, level: int, strips: Iterable[Pixels]) -> Iterator[Pixels]:
+    """Put the strips of a level; hands each strip on."""
+    for row, strip in enumerate(strips):
+        sink.put_strip(level, row, strip)
+        yield strip
+
+
+def halved_strips(strips: Iterable[Pixels]) -> Iterator[Pixels]:
+    """A level as strips of 256 rows (the last may have fewer), as such strips of the next coarser level."""
+    upper = None
+    for strip in strips:
+        lower = halve(strip)
+        if upper is None:
+            upper = lower
+        else:
+            yield np.concatenate([upper, lower])
+            upper = None
+    if upper is not None:
+        yield upper
+
+
+def _whole_block(task: StitchTask, block: BlockIndex) -> BlockFile | None:
+    """A block's file, checked; one that is damaged or of another slide is removed, so that a rerun makes it anew."""
+    path, region = task.blocks.get(block), block_region(block, task.size)
+    if path is None:
+        return None
+    try:
+        block_file = BlockFile(path)
+        if (block_file.size, block_file.jpeg) != (Size(region.width, region.height), task.jpeg):
+            raise OutputError(
+                f"{path} should hold {region.width} x {region.height} px ({task.jpeg})"
+                f" and holds {block_file.size.width} x {block_file.size.height} ({block_file.jpeg})",
+                "Run the same command again",
+            )
+    except OutputError:
+        path.unlink(missing_ok=True)
+        raise
+    return block_file
+
+
+def _encoded(tile: Pixels, jpeg: JpegConfig) -> bytes:
+    return encode_jpeg(tile, jpeg.quality, jpeg.subsampling)
+
+
+def _glass(task: StitchTask, height: int, width: int) -> Pixels:
+    return np.full((height, width, 3), task.white, np.uint8)

@@ -1,0 +1,82 @@
+"""A finished slide as it is kept beside its receipts: its row, what it was made from, and which tiles it has.
+
+    row.json    key, row (pictures in base64), origin; written last
+    grid.npz    kept, tissue
+
+A rerun finds the row again, and verification what the slide's pyramid must agree with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_stain.core.errors import OutputError
+from wsi_stain.core.journal import read_json, write_json
+from wsi_stain.core.records import Settings
+from wsi_stain.results.slide_row import SlideRow
+from wsi_stain.slides.slide import SlideConfig
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store.artifact import load_artifact, save_artifact
+from wsi_stain.tissue.grid import TileGrid
+
+
+class Origin(Settings):
+    """What a finished slide was made from.
+
+    Attributes:
+        slide: The slide's file, absolute; None where the run knew only its tiles.
+        tiles: The slide's folder in the tile store, which a run drops unless it is told to keep it; None where its
+            tiles were never stored.
+        reading: How the file becomes the working frame.
+        fingerprint: Fingerprint of the file, as the tile store has it.
+        icc_sha256: SHA-256 of the colour profile that outputs embed, or None.
+        tiles_key: Fingerprint of everything that its tiles depend on.
+        stain: Its own stain, as measured on these tiles.
+    """
+
+    slide: Path | None
+    tiles: str | None
+    reading: SlideConfig
+    fingerprint: dict[str, str | int]
+    icc_sha256: str | None
+    tiles_key: str = ""
+    stain: StainStatistics | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is kept of a finished slide.
+
+    Attributes:
+        key: Fingerprint of everything that decides its pyramid's bytes.
+        row: Its row in the summary, thumbnails included.
+        origin: What it was made from.
+        grid: Its tiles.
+    """
+
+    key: str
+    row: SlideRow
+    origin: Origin
+    grid: TileGrid
+
+
+def save_finished(place: Path, slide: Finished) -> None:
+    """Keep a finished slide in its corner of the output directory."""
+    save_artifact(place / "grid.npz", {"kept": slide.grid.kept, "tissue": slide.grid.tissue})
+    row, origin = slide.row.model_dump(mode="json"), slide.origin.model_dump(mode="json")
+    write_json(place / "row.json", {"key": slide.key, "row": row, "origin": origin})
+
+
+def load_finished(place: Path) -> Finished | None:
+    """The slide that was kept there; None where none was, or not all of it, or by another version."""
+    saved: Any = read_json(place / "row.json")
+    try:
+        row = SlideRow.model_validate_json(json.dumps(saved["row"]))
+        arrays = load_artifact(place / "grid.npz")
+        grid = TileGrid(row.size, arrays["tissue"], arrays["kept"]) if row.size else None
+        return Finished(saved["key"], row, Origin.model_validate(saved["origin"]), grid) if grid else None
+    except (AttributeError, KeyError, TypeError, ValueError, OutputError):
+        return None

@@ -1,0 +1,155 @@
+"""What became of one slide, as the summary and the report tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from wsi_stain.core import html
+from wsi_stain.core.geometry import Mpp, Size
+from wsi_stain.core.records import Settings
+from wsi_stain.core.text import printable
+from wsi_stain.metrics.seams import SeamScore
+from wsi_stain.stain.statistics import StainStatistics
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+Status = Literal["done", "done-with-holes", "empty", "failed", "skipped", "unfinished"]
+"""How a slide ended. `unfinished` stands only in reports of runs that did not end."""
+
+Text = Annotated[str, BeforeValidator(printable)]
+
+
+class FieldOfView(Settings):
+    """One place of a slide before and after, at one magnification.
+
+    Attributes:
+        what: Why this place was taken.
+        mpp: Resolution of the pictures, um per px.
+        x: Left edge in the working frame, px.
+        y: Upper edge in the working frame, px.
+        before: JPEG of the slide.
+        after: JPEG of the pyramid; the same frame.
+    """
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    what: Text
+    mpp: float
+    x: int
+    y: int
+    before: bytes
+    after: bytes
+
+
+class Colours(Settings):
+    """A slide's colours before and after, from the same pixels.
+
+    Attributes:
+        before: Share of tissue pixels by luminance OD relative to the slide's white; see `colours`.
+        after: The same of the pyramid, relative to the reference's white.
+        stain: Stain of the pyramid; None where it could not be measured.
+    """
+
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    stain: StainStatistics | None = None
+
+
+class Shown(Settings):
+    """What a report shows of a slide; all of it is None or empty where there is no pyramid.
+
+    Attributes:
+        before: JPEG thumbnail of the slide.
+        after: JPEG thumbnail of the pyramid; the same frame as `before`.
+        overlay: JPEG of what was taken for tissue; the same frame.
+        fields: A few places, before and after, at several magnifications.
+        colours: Its colours before and after.
+    """
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    before: bytes | None = None
+    after: bytes | None = None
+    overlay: bytes | None = None
+    fields: tuple[FieldOfView, ...] = ()
+    colours: Colours | None = None
+
+
+class SlideRow(Shown):
+    """What became of one slide.
+
+    Attributes:
+        slide: Its name as the user knows it.
+        slide_id: Its name in the store and in receipts.
+        status: How it ended.
+        reason: What was expected and found, when it is not simply done.
+        remedy: What the user can do about it.
+        tiles: Tissue tiles.
+        suspect: Tiles taken for glass that look as if they had tissue.
+        seconds: Work spent on it in this run.
+        output: The pyramid, relative to the output directory, with "/"; empty when there is none.
+        other_outputs: The same pyramid in other formats.
+        size: Size of level 0, px.
+        mpp: Resolution of level 0, um per px.
+        mpp_origin: Where the resolution came from.
+        stain: Its stain as measured, before normalization.
+        seam: How much the lines show where it was cut.
+        unexplained: PNG of mode L, a pixel a tile: ten times the colour difference, CIEDE2000, that no colour table for
+            the slide explains (see `unexplained`). None where the output is such a table, which explains itself.
+        unexplained_p95: 95th percentile of that difference over tiles with tissue; what is above 25.5 counts as 25.5.
+        table_distance: Where the output is a table, its mean CIEDE2000 to the generator on tiles that were not fitted.
+    """
+
+    slide: Text
+    slide_id: Text
+    status: Status
+    reason: Text = ""
+    remedy: Text = ""
+    tiles: int = Field(default=0, ge=0)
+    suspect: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
+    output: Text = ""
+    other_outputs: tuple[Text, ...] = ()
+    size: Size | None = None
+    mpp: Mpp | None = None
+    mpp_origin: Text = ""
+    stain: StainStatistics | None = None
+    seam: SeamScore | None = None
+    unexplained: bytes | None = None
+    unexplained_p95: float | None = None
+    table_distance: float | None = None
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "status": self.status,
+            "reason": " ".join(filter(None, (self.reason, self.remedy))),
+            "size": f"{self.size.width} x {self.size.height} px" if self.size else "",
+            "resolution": f"{self.mpp.mean:.4g} um/px, from {self.mpp_origin}" if self.mpp else "",
+            "tiles": str(self.tiles or ""),
+            "output": self.output,
+        }
+        pictures = [picture for picture in (self.before, self.after) if picture]
+        return (
+            html.environment(_TEMPLATES)
+            .get_template("row.html")
+            .render(slide=self.slide, facts=facts, pictures=pictures)
+        )
+
+    def with_shown(self, shown: Shown) -> SlideRow:
+        """The row with pictures and colours."""
+        return self.model_copy(update=dict(shown))
+
+    def without_pictures(self) -> SlideRow:
+        """The row as it can be held in memory for thousands of slides."""
+        return self.model_copy(
+            update={"before": None, "after": None, "unexplained": None, "overlay": None, "fields": ()}
+        )
+
+    def of_outputs(self, names: Sequence[str]) -> SlideRow:
+        """The row with other outputs, the first being the one to show."""
+        first, *others = map(printable, names)
+        return self.model_copy(update={"output": first, "other_outputs": tuple(others)})

@@ -1,0 +1,1 @@
+"""Slide files: find them, open them, learn their resolution, read RGB from them."""

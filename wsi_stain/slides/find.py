@@ -1,0 +1,197 @@
+"""Which slides a run works on: files, directories, globs and slide lists become `SlideSource` records. Opens no slide.
+
+A slide is named by its path relative to the directory or list it came from. From that name its id is made, so
+`a/x.svs` and `b/x.svs` never meet, and the same directory gives the same ids on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from glob import has_magic
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import Field
+
+from wsi_stain.core.errors import ConfigError
+from wsi_stain.core.records import Settings
+from wsi_stain.slides.resolution import MPP_RANGE
+from wsi_stain.slides.search import READABLE, SlideSearch
+from wsi_stain.slides.slide_list import DETAILS, read_list
+from wsi_stain.slides.user_masks import mask_path
+
+_MAX_ID = 120
+
+
+class SlideSource(Settings):
+    """One slide to work on.
+
+    Attributes:
+        path: The file that OpenSlide opens.
+        slide_id: Unique and safe as a file name: letters, digits, `.`, `_`, `-`.
+        relative: Posix path relative to the directory or list, with suffix; unique, never absolute, without `..`.
+        mpp: Resolution of level 0 as the slide list states it, um per px.
+        group: Laboratory and scanner, as the slide list states them.
+        patient: Patient, as the slide list states it.
+        site: Site, as the slide list states it.
+        split: Part of a study, as the slide list states it; `wsi-stain train` leaves `test` out.
+        label: Label, as the slide list states it.
+        mask: The user's own mask of the slide, see `masks`; None finds tissue by itself.
+    """
+
+    path: Path
+    slide_id: str
+    relative: str
+    mpp: float | None = Field(default=None, ge=MPP_RANGE[0], le=MPP_RANGE[1])
+    group: str | None = None
+    patient: str | None = None
+    site: str | None = None
+    split: str | None = None
+    label: str | None = None
+    mask: Path | None = None
+
+
+def find_slides(sources: Sequence[Path], masks: Path | None = None) -> list[SlideSource]:
+    """All slides of files, directories (nested), globs and slide lists (CSV), each once, sorted by relative path.
+
+    A file given by name counts as a slide whatever its suffix. Whether a slide opens is not looked at. Where two
+    sources give the same slide, it keeps its first name and all that either says of it.
+
+    Args:
+        sources: Files, directories, globs, slide lists.
+        masks: Directory of the user's own masks, see `masks`.
+
+    Raises:
+        ConfigError: A source does not exist or holds no slide, or slide lists are wrong or contradict each other.
+    """
+    search, found = SlideSearch(), dict[Path, dict[str, Any]]()
+    for source in sources:
+        for row in _slides_of(Path(source), search):
+            row["relative"] = as_text(row["relative"])
+            known = found.setdefault(row["path"].resolve(), row)
+            known.update(_details(known, row))
+    rows = _distinct([found[key] for key in sorted(found)])
+    if not rows:
+        raise ConfigError("No slides found: no source was given", "Name a slide, a directory or a slide list")
+    if masks is not None:
+        rows = [{**row, "mask": mask_path(masks, row["relative"])} for row in rows]
+        _refuse_shared_masks(rows)
+    return sorted((SlideSource(**row) for row in rows), key=lambda slide: slide.relative)
+
+
+def _refuse_shared_masks(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a mask that would serve two slides of the same name in different folders."""
+    owner: dict[Path, str] = {}
+    for row in rows:
+        other = owner.setdefault(row["mask"], row["relative"])
+        if other != row["relative"]:
+            raise ConfigError(
+                f"The mask {row['mask']} has the name of two slides, {other} and {row['relative']}",
+                "Give each slide its own mask, in folders as those of the slides",
+            )
+
+
+def with_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) -> list[SlideSource]:
+    """Slides under their own names, with what others, which may be the same files, say of them as well.
+
+    Raises:
+        ConfigError: They contradict each other.
+    """
+    known = {other.path.resolve(): other.model_dump() for other in others}
+    return [
+        slide.model_copy(update=_details(slide.model_dump(), known.get(slide.path.resolve(), {}))) for slide in slides
+    ]
+
+
+def slide_id(relative: str) -> str:
+    """The id of a slide: its relative path made safe, with a short hash wherever that loses something.
+
+    Args:
+        relative: Posix path relative to the slide directory.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", relative.replace("/", "__"))
+    lossless = safe.replace("__", "/") == relative and "___" not in safe and safe[0].isalnum()
+    if lossless and len(safe) <= _MAX_ID:
+        return safe
+    return f"{safe.lstrip('._-')[:_MAX_ID] or 'slide'}-{_short_hash(relative.encode())}"
+
+
+def _slides_of(source: Path, search: SlideSearch) -> list[dict[str, Any]]:
+    is_list = source.suffix.lower() == ".csv" and source.is_file()
+    rows = list(_listed(source, search)) if is_list else [found._asdict() for found in search.slides(source)]
+    if not rows:
+        raise ConfigError(f"No slides found: {_why_none(source, is_list)}", "Check the path")
+    return rows
+
+
+def _why_none(source: Path, is_list: bool) -> str:
+    names = f"ends in {' '.join(READABLE)}, results of wsi-stain left out"
+    if is_list:
+        return f"{source} has no rows"
+    if source.exists():
+        return f"no file in {source} or below {names}"
+    return f"nothing that {source} stands for {names}" if has_magic(str(source)) else f"{source} does not exist"
+
+
+def _listed(source: Path, search: SlideSearch) -> Iterator[dict[str, Any]]:
+    """The slides of a list, named as it names them, relative to it; a directory stands for the one slide in it."""
+    seen: set[str] = set()
+    for place, row in read_list(source):
+        path = source.parent / row.pop("slide")
+        relative, found = _inside(path, source.parent), search.slides(path)
+        if (normal := os.path.normpath(path)) in seen:
+            raise ConfigError(f"{place}: {relative} is listed twice", "Keep one row a slide")
+        if len(found) > 1:
+            raise ConfigError(f"{place}: {path} holds {len(found)} slides", "Name the file of each, a row a slide")
+        seen.add(normal)
+        if path.is_dir() and found:
+            relative += PurePosixPath(found[0].relative).suffix
+        yield {**row, "path": found[0].path if found else path, "relative": relative}
+
+
+def _details(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What two rows say of the same slide, together."""
+    for name in DETAILS:
+        said = [row[name] for row in (one, other) if row.get(name) is not None]
+        if len(said) == 2 and said[0] != said[1]:
+            contradiction = f"{name} {said[0]} in one place and {name} {said[1]} in another"
+            raise ConfigError(f"{one['path']} has {contradiction}", "Make the slide lists agree")
+    return {name: one.get(name) if one.get(name) is not None else other.get(name) for name in DETAILS}
+
+
+def _inside(path: Path, directory: Path) -> str:
+    """Posix path relative to a directory; the bare name for a path that does not lie below it."""
+    place, root = PurePosixPath(os.path.normpath(path)), PurePosixPath(os.path.normpath(directory))
+    return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
+
+
+def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give every row an id; rows whose relative paths meet (from different sources) get a hash in their names.
+
+    Names that differ in case alone meet as well: some file systems cannot hold both.
+    """
+    same = Counter(row["relative"] for row in rows)
+    alike = Counter(row["relative"].lower() for row in rows)
+    named = []
+    for row in rows:
+        place = PurePosixPath(row["relative"])
+        if alike[row["relative"].lower()] > 1:
+            told_apart_by = (
+                os.fsencode(row["path"].resolve()) if same[row["relative"]] > 1 else row["relative"].encode()
+            )
+            place = place.with_name(f"{place.stem}-{_short_hash(told_apart_by)}{place.suffix}")
+        named.append({**row, "relative": place.as_posix(), "slide_id": slide_id(place.as_posix())})
+    return named
+
+
+def as_text(name: str) -> str:
+    """A file name as text that can be written anywhere; bytes that are not UTF-8 become question marks."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _short_hash(name: bytes) -> str:
+    return hashlib.sha256(name).hexdigest()[:8]

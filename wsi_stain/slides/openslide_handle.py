@@ -1,0 +1,118 @@
+"""OpenSlide's handle on one slide file, and RGB regions from it. Knows no levels' geometry and no colour profile.
+
+Memory bound: beside the pixels returned, the same region in RGBA.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from wsi_stain.core.errors import SlideError, UnreadableError
+from wsi_stain.core.geometry import Size
+
+_UNSUPPORTED = "Copy it again, should the copy be incomplete; else convert it to a pyramidal TIFF"
+DAMAGED = "Copy it again from its source: it is probably damaged or incomplete"
+
+
+class OpenSlideHandle:
+    """An open slide. A handle is dead after its first error, so it is reopened once before giving up on a region.
+
+    Args:
+        path: The file; for formats of many files the one that OpenSlide opens.
+
+    Attributes:
+        properties: As OpenSlide gives them.
+        background: RGB where the scanner recorded nothing.
+        icc_profile: Of the pixels; None where there is none, or one that cannot be parsed.
+
+    Raises:
+        SlideError: Not there, no permission, not a slide, or not supported.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle = _open(path)
+        self.properties: dict[str, str] = dict(self._handle.properties)
+        self.sizes = [Size(*size) for size in self._handle.level_dimensions]
+        self.downsamples = [float(downsample) for downsample in self._handle.level_downsamples]
+        self.background = _background(self.properties)
+        self.icc_profile = _icc_profile(self._handle)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._handle.close()
+
+    def read(self, location_l0: tuple[int, int], level: int, size: Size, complete: bool = False) -> NDArray[np.uint8]:
+        """RGB pixels of a region, (height, width, 3), alpha composited on the background.
+
+        Args:
+            location_l0: Its upper left corner (x, y) in pixels of level 0.
+            level: Its level, 0 the finest.
+            size: Pixels of that level.
+            complete: Refuse a region where an Aperio file lacks tiles, instead of showing the background there.
+
+        Raises:
+            UnreadableError: The region cannot be decoded, not even by a fresh handle.
+            SlideError: The file can no longer be opened.
+        """
+        try:
+            image = self._handle.read_region(location_l0, level, size)
+        except openslide.OpenSlideError:
+            image = self._read_afresh(location_l0, level, size)
+        lowest, highest = image.getchannel("A").getextrema()
+        if complete and lowest == 0 and self.properties.get("openslide.vendor") == "aperio":
+            raise self._unreadable(location_l0, level, "the file lacks tiles there")
+        if (lowest, highest) != (255, 255):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (*self.background, 255)), image)
+        return np.asarray(image.convert("RGB"))
+
+    def _read_afresh(self, location_l0: tuple[int, int], level: int, size: Size) -> Image.Image:
+        fresh = _open(self.path)
+        self._handle.close()
+        self._handle = fresh
+        try:
+            image: Image.Image = self._handle.read_region(location_l0, level, size)
+        except openslide.OpenSlideError as error:
+            raise self._unreadable(location_l0, level, error) from error
+        return image
+
+    def _unreadable(self, location_l0: tuple[int, int], level: int, why: object) -> UnreadableError:
+        where = f"at level {level}, level-0 position {location_l0}"
+        return UnreadableError(f"{self.path} cannot be read {where}: {why}", DAMAGED)
+
+
+def _open(path: Path) -> openslide.OpenSlide:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise SlideError(
+            f"{path} cannot be opened: {error.strerror or error}", "Check the path and its permissions"
+        ) from error
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        raise SlideError(f"{path} is not a slide in a format that OpenSlide supports", _UNSUPPORTED) from error
+    except openslide.OpenSlideError as error:
+        raise SlideError(f"{path} cannot be opened as a slide: {error}", _UNSUPPORTED) from error
+
+
+def _background(properties: dict[str, str]) -> tuple[int, int, int]:
+    text = properties.get("openslide.background-color", "FFFFFF")
+    try:
+        red, green, blue = bytes.fromhex(text)
+    except ValueError:
+        return 255, 255, 255
+    return red, green, blue
+
+
+def _icc_profile(handle: openslide.OpenSlide) -> bytes | None:
+    try:
+        profile = handle.color_profile
+    except ImageCms.PyCMSError:
+        return None
+    return None if profile is None else bytes(profile.tobytes())

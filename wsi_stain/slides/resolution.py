@@ -1,0 +1,164 @@
+"""How many micrometres a pixel of level 0 measures, and who says so. Decides from properties alone, before any pixel.
+
+In this order: the value the user gives, OpenSlide's own, the TIFF resolution tags. A value is refused, never mended:
+a wrong resolution gives wrong magnification everywhere downstream without a sign. What speaks against the value that is
+used, without refuting it, becomes a remark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from wsi_stain.core.errors import MppError
+from wsi_stain.core.geometry import Mpp
+
+MPP_RANGE = (0.05, 5.0)
+"""um per px that a level 0 of a bright-field scanner can have."""
+
+_UM_OBJECTIVE = 10.0
+"""mpp x objective power of common scanners: 40x is about 0.25, 20x about 0.5."""
+
+_UM_OBJECTIVE_FACTOR = 2.5
+"""How far from that a scanner may be: 3DHISTECH's 20x gives 0.23, through an adapter of 1.6."""
+
+_FITS_OBJECTIVE_FACTOR = 1.5
+"""How far a value may be for the objective to speak in its favour where two sources disagree."""
+
+_SAME = 1.15
+"""Two resolutions that differ by less are one: a checkpoint tolerates as much."""
+
+_SQUARE, _OBLONG = 1.05, 2.0
+"""Sides of a pixel that differ by more than the first are remarked on, by more than the second refused."""
+
+_UM_PER_UNIT = {"centimeter": 10_000.0, "inch": 25_400.0}
+_PRINT_DPI = (72, 96, 150, 300, 600)
+
+_REMEDY = "Say the true resolution with --slide-mpp (um per pixel of level 0), or in the mpp column of a slide list"
+
+
+class Resolution(NamedTuple):
+    """Resolution of level 0, where it came from ('--slide-mpp', 'openslide' or 'tiff tags'), and doubts about it."""
+
+    mpp: Mpp
+    origin: str
+    remarks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{_text(self.mpp)} um/px ({self.origin})"
+
+
+def resolve(path: Path, properties: Mapping[str, str], slide_mpp: float | None) -> Resolution:
+    """Decide a slide's resolution.
+
+    Args:
+        path: The slide, for messages.
+        properties: OpenSlide's properties.
+        slide_mpp: What the user says, um per px of level 0; beats the file and its objective power.
+
+    Raises:
+        MppError: No resolution, one outside 0.05 to 5 um per px, one that the TIFF tags or the objective power
+            contradict, or pixels more than twice as long as wide.
+    """
+    power, tags = objective_power(properties), _from_tags(properties)
+    found = _from_openslide(properties) or tags
+    if slide_mpp is not None:
+        given = Resolution(Mpp(slide_mpp, slide_mpp), "--slide-mpp")
+        _check_range(path, given)
+        return given._replace(remarks=_against_user(given, found))
+    if found is None:
+        hint = f"; an objective of {power:g}x suggests about {_UM_OBJECTIVE / power:.3g} um/px" if power else ""
+        raise MppError(f"{path} does not say its resolution (mpp){hint}", _REMEDY)
+    _check_range(path, found)
+    _check_power(path, found, power)
+    return found._replace(remarks=_against_tags(path, found, tags, power) + _against_squares(path, found))
+
+
+def objective_power(properties: Mapping[str, str]) -> float | None:
+    """The objective's magnification as the file states it, or None."""
+    return _positive(properties.get("openslide.objective-power"))
+
+
+def _from_openslide(properties: Mapping[str, str]) -> Resolution | None:
+    x, y = _positive(properties.get("openslide.mpp-x")), _positive(properties.get("openslide.mpp-y"))
+    return Resolution(Mpp(x or y or 0.0, y or x or 0.0), "openslide") if x or y else None
+
+
+def _from_tags(properties: Mapping[str, str]) -> Resolution | None:
+    unit = _UM_PER_UNIT.get(properties.get("tiff.ResolutionUnit", ""))
+    x, y = _positive(properties.get("tiff.XResolution")), _positive(properties.get("tiff.YResolution"))
+    if unit is None or not (x or y):
+        return None
+    return Resolution(Mpp(unit / (x or y or 1.0), unit / (y or x or 1.0)), "tiff tags")
+
+
+def _positive(text: str | None) -> float | None:
+    """The number in a property, or None where it is absent, not a number, or not above zero."""
+    try:
+        value = float(text) if text else 0.0
+    except ValueError:
+        return None
+    return value if 0.0 < value < float("inf") else None
+
+
+def _check_range(path: Path, found: Resolution) -> None:
+    low, high = MPP_RANGE
+    if not _is_possible(found):
+        raise MppError(f"{path} has {found}, expected {low:g} to {high:g}{_likely_cause(found.mpp)}", _REMEDY)
+
+
+def _is_possible(found: Resolution) -> bool:
+    return all(MPP_RANGE[0] <= mpp <= MPP_RANGE[1] for mpp in found.mpp)
+
+
+def _likely_cause(mpp: Mpp) -> str:
+    for dpi in _PRINT_DPI:
+        if abs(_UM_PER_UNIT["inch"] / mpp.x - dpi) < 0.01 * dpi:
+            return f"; it is {dpi} dpi, a printer's figure"
+    for factor in (10, 100, 1000):
+        if 0.1 < mpp.x * factor < 1.1:
+            return f"; {mpp.x * factor:.4g} written in a wrong unit would look so"
+    return ""
+
+
+def _check_power(path: Path, found: Resolution, power: float | None) -> None:
+    if not _fits(found, power, _UM_OBJECTIVE_FACTOR):
+        expected = f"about {_UM_OBJECTIVE / (power or 1):.3g} is expected"
+        raise MppError(f"{path} has {found} but an objective of {power:g}x, where {expected}", _REMEDY)
+
+
+def _fits(found: Resolution, power: float | None, factor: float) -> bool:
+    """Whether an objective of this power gives such pixels, give or take a factor; yes where it is not known."""
+    return power is None or all(1 / factor <= mpp * power / _UM_OBJECTIVE <= factor for mpp in found.mpp)
+
+
+def _against_tags(path: Path, own: Resolution, tags: Resolution | None, power: float | None) -> tuple[str, ...]:
+    """What the TIFF tags say where it differs; tags that no scanner could mean (72 dpi) say nothing."""
+    if tags is None or not _is_possible(tags) or _agree(own, tags):
+        return ()
+    if power and _fits(own, power, _FITS_OBJECTIVE_FACTOR) and not _fits(tags, power, _FITS_OBJECTIVE_FACTOR):
+        return (f"the file also says {tags}, but the objective of {power:g}x speaks for {own}",)
+    raise MppError(f"{path} contradicts itself: {own}, and {tags}", _REMEDY)
+
+
+def _against_squares(path: Path, found: Resolution) -> tuple[str, ...]:
+    ratio = max(found.mpp) / min(found.mpp)
+    if ratio > _OBLONG:
+        raise MppError(f"{path} has {found}: its pixels are {ratio:.2g} times as long as wide", _REMEDY)
+    return (f"its pixels are not square: {found}",) if ratio > _SQUARE else ()
+
+
+def _against_user(given: Resolution, found: Resolution | None) -> tuple[str, ...]:
+    """What the file itself says where it differs from what the user says, who is believed."""
+    if found is None or not _is_possible(found) or _agree(given, found):
+        return ()
+    return (f"{_text(given.mpp)} um/px was given for it, the file itself says {found}",)
+
+
+def _agree(one: Resolution, other: Resolution) -> bool:
+    return all(1 / _SAME <= a / b <= _SAME for a, b in zip(one.mpp, other.mpp, strict=True))
+
+
+def _text(mpp: Mpp) -> str:
+    return " x ".join(f"{side:.4g}" for side in dict.fromkeys(mpp))

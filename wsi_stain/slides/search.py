@@ -1,0 +1,132 @@
+"""Where slides lie: files, directories and globs become paths with names. Opens no slide; of DICOM it reads headers.
+
+Directories are searched in depth. Not entered are hidden ones, the data folder of an MRXS slide, Zarr groups, and what
+runs have put out: their pyramids are no slides to work on. A directory that is named is searched in any case.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from glob import has_magic, iglob
+from pathlib import Path
+from typing import NamedTuple
+
+from wsi_stain.slides.dicom_series import is_dicom_name, may_be_dicom, read_header, series_in
+
+READABLE = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi",
+)  # fmt: skip
+"""What the file name of a slide that OpenSlide reads ends in, lower case."""
+
+_TO_CONVERT = (".isyntax", ".vsi", ".qptiff", ".kfb", ".sdpc", ".mdsx")
+"""Slides that OpenSlide does not read: found all the same, so that each gets a row that says so."""
+
+OUTPUT_MARK = ".wsi-stain-output"
+"""Name of the file that marks a run's output directory."""
+
+_NOT_ENTERED = (OUTPUT_MARK, "zarr.json", ".zgroup")
+
+
+class Found(NamedTuple):
+    """A slide: the file that OpenSlide opens, and its Posix path relative to where the search began."""
+
+    path: Path
+    relative: str
+
+
+class _Series(NamedTuple):
+    """A DICOM slide: its SeriesInstanceUID, None where its directory holds no other, and the file it is opened by."""
+
+    uid: str | None
+    finest: Path
+
+
+class SlideSearch:
+    """One search; remembers the DICOM series of the directories it came through."""
+
+    def __init__(self) -> None:
+        self._series: dict[Path, dict[Path, _Series]] = {}
+
+    def slides(self, source: Path) -> list[Found]:
+        """The slides of a directory, of a glob such as `slides/**/*.svs`, or the one that a file belongs to.
+
+        A file given by name counts as a slide whatever its suffix; in a directory and by a glob only what bears the
+        name of one. Nothing is found where nothing is. A slide of many files may be found many times.
+        """
+        if source.is_dir():
+            return list(self._walk(source, source))
+        if source.exists():
+            return [self._slide_of(source, source.parent) or Found(source, source.name)]
+        return list(self._glob(source)) if has_magic(str(source)) else []
+
+    def _glob(self, pattern: Path) -> Iterator[Found]:
+        plain = next(place for place, part in enumerate(pattern.parts) if has_magic(part))
+        root = Path(*pattern.parts[:plain])
+        for match in map(Path, sorted(iglob(str(pattern), recursive=True))):
+            below = match.relative_to(root).parents
+            if not all(_is_entered(root / place) for place in below if place != Path()):
+                continue
+            if match.is_dir():
+                yield from self._walk(match, root) if match == root or _is_entered(match) else ()
+            elif slide := self._slide_of(match, root):
+                yield slide
+
+    def _walk(self, top: Path, root: Path) -> Iterator[Found]:
+        """Slides below a directory, named relative to `root`; links are followed, each real directory visited once."""
+        visited: set[str] = set()
+        for place, directories, files in os.walk(top, followlinks=True):
+            directory, real = Path(place), os.path.realpath(place)
+            if real in visited:
+                directories[:] = []
+                continue
+            visited.add(real)
+            companions = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
+            directories[:] = sorted(
+                name for name in directories if name not in companions and _is_entered(directory / name)
+            )
+            for name in sorted(files):
+                if slide := self._slide_of(directory / name, root):
+                    yield slide
+
+    def _slide_of(self, path: Path, root: Path) -> Found | None:
+        """The slide that a file is (part of), if its name and, for DICOM, its header say so."""
+        inside = path.relative_to(root)
+        if path.name.startswith("."):
+            return None
+        if not may_be_dicom(path.name):
+            return Found(path, inside.as_posix()) if path.name.lower().endswith(READABLE + _TO_CONVERT) else None
+        if series := self._series_of(path.parent).get(path):
+            return Found(series.finest, _dicom_name(path.parent, root, series.uid))
+        damaged = is_dicom_name(path.name) and read_header(path) is None
+        return Found(path, inside.as_posix()) if damaged else None
+
+    def _series_of(self, directory: Path) -> dict[Path, _Series]:
+        """The series of each whole-slide DICOM file of a directory."""
+        if directory not in self._series:
+            found = series_in(directory.iterdir())
+            self._series[directory] = {
+                path: _Series(uid if len(found) > 1 else None, _finest(files))
+                for uid, files in found.items()
+                for path in files
+            }
+        return self._series[directory]
+
+
+def _dicom_name(directory: Path, root: Path, uid: str | None) -> str:
+    """A DICOM slide is named after its directory, or by its series in a directory that holds several."""
+    if uid is not None:
+        return (directory.relative_to(root) / f"{uid}.dcm").as_posix()
+    return f"{directory.resolve().name if directory == root else directory.relative_to(root).as_posix()}.dcm"
+
+
+def _finest(files: Sequence[Path]) -> Path:
+    """The file that stands for a DICOM slide: the largest, which holds the finest level."""
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def _is_entered(directory: Path) -> bool:
+    name = directory.name.lower()
+    if name.startswith(".") or name.endswith(".zarr"):
+        return False
+    return not any((directory / mark).exists() for mark in _NOT_ENTERED)

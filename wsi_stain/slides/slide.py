@@ -1,0 +1,296 @@
+"""A slide as the rest of the system sees it: RGB by region in the working frame. Knows no tissue, stain or store.
+
+The working frame is the slide's level 0 as it is, or resampled on purpose to a resolution the run asks for; then its
+pixel (0, 0) starts at level 0's, its pixels measure exactly that resolution, and the last ones may reach over the edge.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import ceil, floor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from wsi_stain.core.errors import SlideError, UnreadableError
+from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div, cut_on_grid
+from wsi_stain.core.records import Settings
+from wsi_stain.slides.openslide_handle import DAMAGED
+from wsi_stain.slides.resampling import area_average, bicubic, source_span
+from wsi_stain.slides.resolution import MPP_RANGE, objective_power, resolve
+from wsi_stain.slides.slide_file import Level, SlideFile
+
+__all__ = ["Slide", "SlideConfig", "area_average"]
+
+_NATIVE_TOLERANCE = Fraction(1, 100)
+_LEVEL_TOLERANCE = Fraction(1, 1000)
+_PIECE_LEVEL = Size(4096, 2048)
+_MAX_READ_PIXELS = 2**29
+_MOST_MENDED = 0.5
+
+
+class SlideConfig(Settings):
+    """How slides become pixels.
+
+    Attributes:
+        mpp: Resample the working frame to this, um per px; None keeps level 0 as it is.
+        slide_mpp: Resolution of level 0, um per px, in place of what the file says.
+        allow_upsample: Let `mpp` be finer than level 0 (bicubic); detail that was not scanned does not appear.
+        icc: `keep` leaves pixels in the scanner's colour space, `srgb` converts by the embedded ICC profile.
+    """
+
+    mpp: float | None = Field(default=None, ge=MPP_RANGE[0], le=MPP_RANGE[1])
+    slide_mpp: float | None = Field(default=None, gt=0)
+    allow_upsample: bool = False
+    icc: Literal["keep", "srgb"] = "keep"
+
+
+class _Grid(NamedTuple):
+    """A pixel grid laid over level 0 from its corner: its size, and level-0 pixels per grid pixel along x and y."""
+
+    size: Size
+    step_x: Fraction
+    step_y: Fraction
+
+
+class Slide:
+    """An open slide; a context manager. Do not pickle it: send its path and open it there.
+
+    Args:
+        path: The slide's file (for DICOM any file of the series, for MRXS the .mrxs).
+        config: How its pixels are read.
+
+    Attributes:
+        size_l0: Size of level 0, px.
+        mpp_l0: Resolution of level 0, um per px.
+        mpp_origin: Who says so: '--slide-mpp', 'openslide' or 'tiff tags'.
+        remarks: Doubts about the resolution, a sentence each.
+        objective_power: As the file states it, or None.
+        vendor: OpenSlide's name for the format.
+        level_count: Levels in the file.
+        background: RGB where the scanner recorded nothing.
+        icc_profile: The profile of the pixels that `read` returns, or None.
+
+    Raises:
+        SlideError: The file cannot be used, or `config.mpp` is finer than level 0.
+        MppError: No resolution, or an absurd one.
+    """
+
+    def __init__(self, path: Path, config: SlideConfig | None = None) -> None:
+        self.config = config or SlideConfig()
+        self.path = Path(path)
+        self._file = SlideFile(self.path, to_srgb=self.config.icc == "srgb")
+        try:
+            self._describe()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _describe(self) -> None:
+        properties = self._file.properties
+        self.mpp_l0, self.mpp_origin, self.remarks = resolve(self.path, properties, self.config.slide_mpp)
+        self.objective_power = objective_power(properties)
+        self.vendor = properties.get("openslide.vendor", "unknown")
+        self.level_count = len(self._file.levels)
+        self.background = self._file.background
+        self.icc_profile = self._file.icc_profile
+        self.size_l0 = self._file.levels[0].size
+        self._frame = self._working_frame()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the working frame, px."""
+        return self._frame.size
+
+    @property
+    def mpp(self) -> Mpp:
+        """Resolution of the working frame, um per px."""
+        if self.config.mpp is None or self._is_native():
+            return self.mpp_l0
+        return Mpp(self.config.mpp, self.config.mpp)
+
+    @property
+    def bounds(self) -> Region:
+        """Where the scanner looked for tissue (`openslide.bounds-*`), else everything; working frame, rounded out."""
+        try:
+            x, y, width, height = (
+                int(self._file.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
+            )
+        except (KeyError, ValueError):
+            return Region(0, 0, *self.size)
+        left, top = max(floor(x / self._frame.step_x), 0), max(floor(y / self._frame.step_y), 0)
+        right = min(ceil((x + width) / self._frame.step_x), self.size.width)
+        bottom = min(ceil((y + height) / self._frame.step_y), self.size.height)
+        return Region(left, top, max(right - left, 0), max(bottom - top, 0))
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """RGB pixels of a region of the working frame.
+
+        Args:
+            region: Working frame; may reach beyond the slide.
+
+        Returns:
+            (height, width, 3), values 0 to 255; 255 outside the slide. The same pixels as cut from the whole slide.
+
+        Raises:
+            SlideError: The pixels cannot be decoded, or the region is beyond any memory.
+        """
+        return self._read(self._frame, region, None)
+
+    def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
+        """RGB pixels of the working frame shrunk by a whole factor, by area from the best level of the file.
+
+        Args:
+            factor: Pixels of the working frame along each side of one of these.
+            region: In these pixels; may reach beyond the slide.
+
+        Returns:
+            (height, width, 3), values 0 to 255; 255 outside the slide.
+
+        Raises:
+            SlideError: The pixels cannot be decoded, or the region is beyond any memory.
+        """
+        size = Size(ceil_div(self.size.width, factor), ceil_div(self.size.height, factor))
+        return self._read(_Grid(size, self._frame.step_x * factor, self._frame.step_y * factor), region, None)
+
+    def read_mended(self, region: Region) -> tuple[NDArray[np.uint8], bool]:
+        """As `read`, of a slide that may be damaged here and there.
+
+        Returns:
+            The pixels, and whether some of them could not be decoded: these are shown as the next coarser level has
+            them, enlarged at their place, or as background where that cannot be decoded either.
+
+        Raises:
+            UnreadableError: Far too much cannot be decoded.
+            SlideError: The file can no longer be opened, or the region is beyond any memory.
+        """
+        mended: list[Region] = []
+        return self._read(self._frame, region, mended), bool(mended)
+
+    def _read(self, grid: _Grid, region: Region, mended: list[Region] | None) -> NDArray[np.uint8]:
+        self._refuse_huge(region.width * region.height)
+        out = np.empty((region.height, region.width, 3), np.uint8)
+        left, top = max(region.x, 0), max(region.y, 0)
+        right, bottom = min(region.x + region.width, grid.size.width), min(region.y + region.height, grid.size.height)
+        inside = Region(left, top, right - left, bottom - top)
+        if inside != region:
+            out[:] = 255
+        if left < right and top < bottom:
+            target = out[top - region.y : bottom - region.y, left - region.x : right - region.x]
+            self._read_grid(grid, inside, target, mended)
+        return out
+
+    def thumbnail(self, mpp: float) -> NDArray[np.uint8]:
+        """The whole working frame, (h, w, 3), at about a resolution and never finer than the frame.
+
+        Args:
+            mpp: Wanted resolution, um per px. The true one along an axis is mpp * size / thumbnail size.
+
+        Raises:
+            UnreadableError: Most of it cannot be decoded; less than that is mended as in `read_mended`.
+        """
+        shape = [
+            max(1, min(length, round(length * own / mpp))) for length, own in zip(self.size, self.mpp, strict=True)
+        ]
+        size = Size(*shape)
+        self._refuse_huge(size.width * size.height)
+        grid = _Grid(
+            size,
+            self._frame.step_x * Fraction(self.size.width, size.width),
+            self._frame.step_y * Fraction(self.size.height, size.height),
+        )
+        out, mended = np.empty((size.height, size.width, 3), np.uint8), list[Region]()
+        self._read_grid(grid, Region(0, 0, *size), out, mended)
+        level = self._file.levels[self._level_for(grid)]
+        if sum(part.width * part.height for part in mended) > _MOST_MENDED * level.size.width * level.size.height:
+            raise UnreadableError(f"Most of {self.path} cannot be read", DAMAGED)
+        return out
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identity of the slide's content: size in bytes and a SHA-256 over evenly spaced pieces of its file(s)."""
+        return self._file.fingerprint()
+
+    def _is_native(self) -> bool:
+        steps = self._target_steps()
+        return all(abs(step - 1) <= _NATIVE_TOLERANCE for step in steps)
+
+    def _target_steps(self) -> tuple[Fraction, Fraction]:
+        """Level-0 pixels per pixel of the wanted frame; decimal, so that 0.6 um over 0.2 um is exactly 3."""
+        x, y = (Fraction(str(self.config.mpp or own)) / Fraction(str(own)) for own in self.mpp_l0)
+        return x, y
+
+    def _working_frame(self) -> _Grid:
+        step_x, step_y = self._target_steps()
+        if self._is_native():
+            return _Grid(self.size_l0, Fraction(1), Fraction(1))
+        if _is_finer(step_x, step_y) and not self.config.allow_upsample:
+            raise SlideError(
+                f"{self.path} has {self.mpp_l0.mean:.4g} um/px, coarser than the {self.config.mpp:g} asked for",
+                f"Ask for --mpp {self.mpp_l0.mean:.4g} or coarser, or set tiling.slide.allow_upsample",
+            )
+        width, height = ceil(self.size_l0.width / step_x), ceil(self.size_l0.height / step_y)
+        return _Grid(Size(width, height), step_x, step_y)
+
+    def _refuse_huge(self, pixels: int) -> None:
+        if pixels > _MAX_READ_PIXELS:
+            raise SlideError(
+                f"{pixels} px of {self.path} were asked for at once, expected at most {_MAX_READ_PIXELS}",
+                "Read it in smaller regions, or at a coarser mpp",
+            )
+
+    def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8], mended: list[Region] | None) -> None:
+        """Fill `out` (height, width, 3) with a region within a grid, piece by piece, so that memory stays flat."""
+        if grid.step_x == grid.step_y == 1:
+            self._file.read(0, region, mended, out)
+            return
+        number = self._level_for(grid)
+        level = self._file.levels[number]
+        step_x, step_y = grid.step_x / level.scale_x, grid.step_y / level.scale_y
+        piece_size = Size(max(1, floor(_PIECE_LEVEL.width / step_x)), max(1, floor(_PIECE_LEVEL.height / step_y)))
+        for piece in cut_on_grid(region, piece_size):
+            target = out[piece.y - region.y :, piece.x - region.x :][: piece.height, : piece.width]
+            target[:] = self._sample(number, step_x, step_y, piece, mended)
+
+    def _sample(
+        self, number: int, step_x: Fraction, step_y: Fraction, piece: Region, mended: list[Region] | None
+    ) -> NDArray[np.uint8]:
+        """Pixels (height, width, 3) of a piece of a grid whose steps are in pixels of level `number`."""
+        size_level = self._file.levels[number].size
+        finer = _is_finer(step_x, step_y)
+        margin, sample = (2, bicubic) if finer else (0, area_average)
+        first_x, first_y = piece.x * step_x, piece.y * step_y
+        left, right = source_span(first_x, step_x, piece.width, margin, size_level.width)
+        top, bottom = source_span(first_y, step_y, piece.height, margin, size_level.height)
+        pixels = self._file.read(number, Region(left, top, right - left, bottom - top), mended)
+        return sample(pixels, first_x - left, first_y - top, step_x, step_y, piece.width, piece.height)
+
+    def _level_for(self, grid: _Grid) -> int:
+        """The coarsest level that is at least as fine as the grid; level 0 when none is."""
+
+        def fine_enough(level: Level) -> bool:
+            slack = 1 + _LEVEL_TOLERANCE
+            return level.scale_x <= grid.step_x * slack and level.scale_y <= grid.step_y * slack
+
+        numbers = [number for number, level in enumerate(self._file.levels) if fine_enough(level)]
+        return max(numbers, default=0, key=lambda number: self._file.levels[number].scale_x)
+
+
+def _is_finer(step_x: Fraction, step_y: Fraction) -> bool:
+    """Whether pixels of these steps are smaller along an axis than those they are made from, beyond the tolerance."""
+    return min(step_x, step_y) < 1 - _NATIVE_TOLERANCE

@@ -1,0 +1,222 @@
+"""One 3-D colour table for a slide: fitted to pairs of colours, applied to every pixel. Knows no slides, no generator.
+
+A table is (N, N, N, 3) float32, RGB 0..255; its first three axes are red, green and blue of the source, entry i
+standing for the value 255 i / (N - 1), and what lies between entries is trilinear.
+
+The fit has two parts. A base map multiplies optical density (OD) by a 3x3 matrix, as a change of stain does
+(Beer-Lambert); it takes white to white and is defined for every colour. What it leaves is a smooth correction on the
+table's grid, found by regularised least squares: it bends only where colours were seen and fades away from them, so
+that colours never seen (ink, blood) follow the base map.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import cg
+
+from wsi_stain.stain.colour_bins import ColourPairs
+from wsi_stain.stain.colour_memo import ColourMemo
+
+Colours = NDArray[np.float64]
+Table = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+White = tuple[float, float, float]
+
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+"""Shares of R, G and B in the luminance (ITU-R BT.601) that must not fall along the gray axis."""
+
+_BASE_RIDGE = 0.01
+_PIN_WEIGHT = 1e3
+_FADE = 1e-3
+_MENDINGS = 4
+_LEAST_RISE = 0.1
+_ROUNDING = 0.5
+_SHARES = 101
+
+
+def fit_table(pairs: ColourPairs, white: White, wanted_white: White, size: int = 17, smoothness: float = 0.1) -> Table:
+    """The table that takes the source's colours to the wanted ones.
+
+    A bin counts for its pixels up to the mean over occupied bins, so that the slide's commonest colours do not decide
+    alone. The luminance does not fall along the gray axis, but for a rounding: where the fit would, it is bent back.
+
+    Args:
+        pairs: What was seen; may be empty, which gives the plain change of white.
+        white: The source's glass, RGB 0..255.
+        wanted_white: What the glass becomes.
+        size: N, entries along each side of the table.
+        smoothness: Weight of the correction's squared second differences against one fully counted bin, for N = 17;
+            for other N it is scaled to mean the same.
+
+    Returns:
+        (N, N, N, 3) in 0..255; `white` falls on `wanted_white` within a rounding.
+    """
+    source, wanted, count = pairs.means()
+    weight = np.minimum(count, count.mean()) / count.mean() if len(count) else count
+    nodes = _nodes(size)
+    base = _base_map(source, wanted, weight, white, wanted_white, nodes)
+    # Full scale is pinned beside white, or noise above white would bend the table down there.
+    weights = _weights(np.vstack([source, white, (255, 255, 255)]), size)
+    targets = np.vstack([wanted, wanted_white, base[-1]])
+    fit = _LeastSquares(size, smoothness)
+    fit.add(weights, np.append(weight, [_PIN_WEIGHT] * 2), targets - weights @ base)
+    table = _pinned(base + _risen(fit, base), white, wanted_white)
+    return _mended(table, white, wanted_white).reshape(size, size, size, 3).astype(np.float32)
+
+
+def look_up(table: Table, colours: NDArray[np.floating] | Pixels) -> Colours:
+    """The table at single colours, (M, 3) in 0..255, unrounded: for measuring. Pixels go through `apply_table`."""
+    return np.asarray(_weights(np.asarray(colours, np.float64), len(table)) @ table.reshape(-1, 3), np.float64)
+
+
+def apply_table(table: Table, pixels: Pixels) -> Pixels:
+    """Send every pixel through a table; the last two tables remember what they said, see `colour_memo`.
+
+    Args:
+        table: (N, N, N, 3), 2 <= N <= 65.
+        pixels: (h, w, 3) RGB.
+
+    Returns:
+        (h, w, 3) RGB, rounded; the same bytes on any processor.
+    """
+    return _memo(np.ascontiguousarray(table, np.float32).tobytes(), len(table)).apply(pixels)
+
+
+@lru_cache(maxsize=2)
+def _memo(table: bytes, size: int) -> ColourMemo:
+    return ColourMemo(np.frombuffer(table, np.float32).reshape(size, size, size, 3))
+
+
+def _base_map(
+    source: Colours, wanted: Colours, weight: Colours, white: White, wanted_white: White, nodes: Colours
+) -> Colours:
+    """Colours of the nodes under OD -> OD @ matrix.T, the matrix ridge-fitted towards 1 and grays kept in order."""
+    density, wanted_density = _density(source, white), _density(wanted, wanted_white)
+    gram = (density.T * weight) @ density
+    cross = (wanted_density.T * weight) @ density
+    ridge = _BASE_RIDGE * max(float(np.trace(gram)), 1e-9)
+    matrix = _ridge_matrix(gram, cross, ridge)
+    while (matrix.sum(axis=1) <= 0).any():
+        ridge *= 4
+        matrix = _ridge_matrix(gram, cross, ridge)
+    density_out: Colours = np.maximum(_density(nodes, white) @ matrix.T, _OVER_WHITE)
+    return np.asarray(np.clip(np.asarray(wanted_white) * np.exp(-density_out), 0, 255), np.float64)
+
+
+_OVER_WHITE = float(-np.log(2.0))
+"""A colour may come out at most twice as bright as white before it is clipped."""
+
+
+def _ridge_matrix(gram: Colours, cross: Colours, ridge: float) -> Colours:
+    one = ridge * np.eye(3)
+    return np.asarray(np.linalg.solve(gram + one, (cross + one).T).T, np.float64)
+
+
+def _density(colours: Colours, white: White) -> Colours:
+    """Optical density relative to white (natural logarithm); 0 counts as 1; brighter than white is negative."""
+    return np.asarray(-np.log(np.maximum(colours, 1.0) / np.maximum(np.asarray(white), 1.0)), np.float64)
+
+
+class _LeastSquares:
+    """Weighted equations in the values at the table's nodes, a penalty on second differences, and a pull to nothing."""
+
+    def __init__(self, size: int, smoothness: float) -> None:
+        bend = _second_differences(size)
+        self._normal = smoothness * (size - 1) / 16 * (bend.T @ bend) + _FADE * sparse.eye_array(size**3)
+        self._right = np.zeros((size**3, 3))
+        self._solution = np.zeros((size**3, 3))
+
+    def add(self, rows: sparse.csr_array, weight: Colours, targets: Colours) -> None:
+        """Ask for rows @ x = targets, (M, size^3) and (M, 3), with weights (M,)."""
+        counted = rows.T @ sparse.diags_array(weight)
+        self._normal = self._normal + counted @ rows
+        self._right = self._right + counted @ targets
+
+    def solve(self) -> Colours:
+        """The values, (size^3, 3); each call begins from the last one's."""
+        normal = self._normal.tocsr()
+        scale = sparse.diags_array(1.0 / normal.diagonal())
+        for column, start in enumerate(self._solution.T):
+            right = self._right[:, column]
+            self._solution[:, column] = cg(normal, right, x0=start, rtol=1e-6, maxiter=3000, M=scale)[0]
+        return self._solution.copy()
+
+
+def _risen(fit: _LeastSquares, base: Colours) -> Colours:
+    """Solve; where the luminance falls along the gray axis, ask for a small rise there and solve again."""
+    steps = _gray_steps(round(len(base) ** (1 / 3)))
+    solution = fit.solve()
+    for _mending in range(_MENDINGS):
+        rise = steps @ np.clip(base + solution, 0, 255)
+        falling = np.flatnonzero(rise @ LUMINANCE < 0)
+        if not len(falling):
+            break
+        wanted = np.maximum(rise[falling], _LEAST_RISE)
+        fit.add(steps[falling], np.full(len(wanted), _PIN_WEIGHT), wanted - steps[falling] @ base)
+        solution = fit.solve()
+    return solution
+
+
+def _mended(table: Colours, white: White, wanted_white: White) -> Colours:
+    """The table mixed with the plain change of white, if at all, as little as it takes for the gray axis to rise."""
+    size = round(len(table) ** (1 / 3))
+    steps = _gray_steps(size)
+    plain = np.clip(_nodes(size) * (np.asarray(wanted_white) / np.maximum(np.asarray(white), 1.0)), 0, 255)
+    plain = _pinned(plain, white, wanted_white)
+    for share in np.linspace(0, 1, _SHARES):
+        mixed = (1 - share) * table + share * plain
+        luminance = np.cumsum(steps @ mixed @ LUMINANCE)
+        if (luminance >= np.maximum.accumulate(luminance) - _ROUNDING).all():
+            break
+    return np.asarray(mixed)
+
+
+def _nodes(size: int) -> Colours:
+    """The colour each entry of a table stands for, (size^3, 3)."""
+    return np.stack(np.meshgrid(*[np.linspace(0, 255, size)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def _gray_steps(size: int) -> sparse.csr_array:
+    """Rows that give a table's rise along the gray axis in steps of 3 grey levels: (85, size^3)."""
+    gray = np.repeat(np.linspace(0, 255, 86)[:, None], 3, axis=1)
+    weights = _weights(gray, size)
+    return sparse.csr_array(weights[1:] - weights[:-1])
+
+
+def _weights(colours: Colours, size: int) -> sparse.csr_array:
+    """Trilinear weights, (M, size^3): row m holds the shares of the 8 nodes around colour m."""
+    place = np.clip(colours, 0, 255) * ((size - 1) / 255)
+    low = np.minimum(place.astype(np.int64), size - 2)
+    share = place - low
+    rows, columns, values = [], [], []
+    for corner in product((0, 1), repeat=3):
+        columns.append((low + corner) @ np.array([size * size, size, 1]))
+        values.append(np.where(corner, share, 1 - share).prod(axis=1))
+        rows.append(np.arange(len(colours)))
+    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+    return sparse.csr_array(entries, shape=(len(colours), size**3))
+
+
+def _second_differences(size: int) -> sparse.csr_array:
+    """Second differences along red, green and blue, stacked: (3 (size - 2) size^2, size^3)."""
+    line = sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(size - 2, size))
+    one = sparse.eye_array(size)
+    axes = [(line, one, one), (one, line, one), (one, one, line)]
+    return sparse.csr_array(sparse.vstack([sparse.kron(sparse.kron(a, b), c) for a, b, c in axes]))
+
+
+def _pinned(table: Colours, white: White, wanted_white: White) -> Colours:
+    """The table, clipped, its 8 nodes around white moved, least in squares, so that white falls on wanted white."""
+    size = round(len(table) ** (1 / 3))
+    weights = _weights(np.asarray(white, np.float64)[None], size).toarray().T  # (size^3, 1)
+    table = np.clip(table, 0, 255)
+    for _full in range(8):  # a node that is full cannot move, the others move more
+        missing = np.asarray(wanted_white) - (weights * table).sum(axis=0)
+        free = weights * np.where(missing > 0, table < 255, table > 0)
+        table = np.clip(table + free * missing / np.maximum((free**2).sum(axis=0), 1e-12), 0, 255)
+    return table

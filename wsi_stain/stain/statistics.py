@@ -1,0 +1,281 @@
+"""Stain of one slide, measured once, and the generator's input made from it. Knows no slides, tiles or files.
+
+Everything is optical density (OD) relative to the slide's white point: od = -ln((I + 1) / (white + 1)), clipped at 0,
+so that glass reads 0 whatever its colour. The generator's input, the template, is a projection of OD (luminance, or
+hematoxylin and eosin) followed by a monotone curve that brings the slide's own levels to the reference's.
+
+Arrays may be numpy or torch; the namespace is taken from the argument.
+
+Shape legend: N pixels, C channels of a template (1 or 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from array_api_compat import array_namespace
+from array_api_compat import device as device_of
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from wsi_stain.core.errors import StainError
+from wsi_stain.core.records import Settings
+from wsi_stain.stain.vectors import (
+    LUMINANCE,
+    NOT_HE_REMEDY,
+    check_vectors,
+    could_be_he,
+    macenko,
+    stratum_levels,
+    unmixing,
+)
+from wsi_stain.stain.vectors import (
+    Rgb as Rgb,
+)
+
+Array: TypeAlias = Any
+"""A numpy or torch array; whatever goes in comes out."""
+
+_GLASS_MIN = 140
+_GLASS_CHROMA = 40
+_GAIN_MAX = 4.0
+_LEVELS_APART = 0.1
+_BEND_MAX = 2.0
+# The darkest level a template shows, as a multiple of the reference's nuclei (gray, H) or stroma (E).
+_HEADROOM_GRAY = 1.6
+_HEADROOM_HE = 2.0
+
+
+class StainConfig(Settings):
+    """How stain is measured, and when a slide is refused as not H&E.
+
+    Attributes:
+        min_od: Pixels whose mean OD over R, G, B is below this are not stained tissue (beta of Macenko et al.).
+        tail: Share of pixels whose angle in the stain plane lies beyond a stain vector.
+        max_angle_deg: Largest angle of a stain vector from Ruifrok's, degrees.
+        min_separation_deg: Smallest angle between hematoxylin and eosin, degrees.
+        min_pixels: Fewest stained pixels to measure on.
+        min_white: Lowest luminance of the white point of a brightfield slide, 0 to 255.
+        max_stroma_od: Highest luminance OD of stroma; 0.4 to 0.9 on real slides, 2 and more in fluorescence.
+    """
+
+    min_od: float = Field(default=0.15, gt=0, lt=1)
+    tail: float = Field(default=0.015, gt=0, lt=0.2)
+    max_angle_deg: float = Field(default=45.0, gt=0, le=90)
+    min_separation_deg: float = Field(default=8.0, ge=0, le=90)
+    min_pixels: int = Field(default=1000, ge=100)
+    min_white: float = Field(default=100.0, ge=0, le=255)
+    max_stroma_od: float = Field(default=2.0, gt=0)
+
+
+class StainStatistics(Settings):
+    """What one slide's stain is like; levels are natural-log OD.
+
+    Attributes:
+        white: Colour of the glass, R, G, B, 0 to 255.
+        white_origin: "glass" or "brightest tissue".
+        vectors: Unit OD vectors of hematoxylin and eosin.
+        h_nuclei: Median hematoxylin concentration in nuclei.
+        h_stroma: Median hematoxylin concentration in stroma and cytoplasm.
+        e_nuclei: Median eosin concentration in nuclei.
+        e_stroma: Median eosin concentration in stroma and cytoplasm.
+        lum_nuclei: Median luminance OD of nuclei.
+        lum_stroma: Median luminance OD of stroma and cytoplasm.
+        pixels: Stained pixels measured.
+    """
+
+    white: Rgb
+    white_origin: str
+    vectors: tuple[Rgb, Rgb]
+    h_nuclei: float = Field(gt=0)
+    h_stroma: float = Field(ge=0)
+    e_nuclei: float = Field(ge=0)
+    e_stroma: float = Field(gt=0)
+    lum_nuclei: float = Field(gt=0)
+    lum_stroma: float = Field(gt=0)
+    pixels: int
+
+    @model_validator(mode="after")
+    def _possible(self) -> StainStatistics:
+        if not all(0 <= value <= 255 for value in self.white):
+            raise ValueError("white must lie between 0 and 255")
+        if np.linalg.matrix_rank(np.asarray(self.vectors), tol=1e-3) < 2:
+            raise ValueError("vectors must be two different directions")
+        return self
+
+
+class Template(Settings):
+    """The generator's input, by kind and reference.
+
+    Attributes:
+        kind: "gray": luminance OD. "he": hematoxylin and eosin concentrations.
+        reference: Stain of the reference that every slide is brought to.
+    """
+
+    kind: Literal["gray", "he"] = "gray"
+    reference: StainStatistics
+
+    @property
+    def channels(self) -> int:
+        """Channels of the template: 1 for gray, 2 for he."""
+        return 1 if self.kind == "gray" else 2
+
+
+def white_point(thumbnail: NDArray[np.uint8], tissue_mask: NDArray[np.bool_]) -> tuple[Rgb, str]:
+    """The colour of a slide's glass.
+
+    Exact fill values (0 and 255 in all channels) are no glass: scanners paint them where they did not look. Neither is
+    what is dark or coloured: folds, shadows, pen.
+
+    Args:
+        thumbnail: RGB, (h, w, 3).
+        tissue_mask: (h, w), true on tissue.
+
+    Returns:
+        R, G, B from 0 to 255, and where it came from: "glass", or "brightest tissue" where there is hardly any glass.
+    """
+    flat, tissue = thumbnail.reshape(-1, 3), tissue_mask.reshape(-1)
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    filled = (low == 255) | (high == 0)
+    glass = ~tissue & ~filled & (low >= _GLASS_MIN) & (high - low <= _GLASS_CHROMA)
+    if np.count_nonzero(glass) >= max(50, flat.shape[0] // 1000):
+        return _rgb(np.median(flat[glass], axis=0)), "glass"
+    seen = flat[~filled] if not filled.all() else flat
+    darkest_channel = seen.min(axis=1)
+    brightest = seen[darkest_channel >= np.percentile(darkest_channel, 99)]
+    return _rgb(np.median(brightest, axis=0)), "brightest tissue"
+
+
+def od_table(white: Rgb) -> NDArray[np.float32]:
+    """OD of every 8-bit value: (256, 3), one column a channel, relative to `white`, never negative."""
+    return _od(np.arange(256, dtype=np.float32)[:, None], np.asarray(white, np.float32), np)  # type: ignore[no-any-return]
+
+
+def slide_statistics(
+    pixels: NDArray[np.uint8], white: Rgb, white_origin: str, config: StainConfig | None = None
+) -> StainStatistics:
+    """Measure a slide's stain on a sample of its pixels.
+
+    Stain vectors after Macenko et al. (2009), refused unless they can be those of H&E; then the levels of nuclei and
+    of stroma. What cannot be H&E (ink, black pigment) is left out.
+
+    Args:
+        pixels: RGB, (N, 3), uint8 or float from 0 to 255; glass among them does no harm, pen does.
+        white: The slide's white point.
+        white_origin: Where `white` came from; recorded.
+        config: Thresholds; by default those calibrated on real slides.
+
+    Raises:
+        StainError: Too little stained tissue, or not H&E.
+    """
+    config = config or StainConfig()
+    if (brightness := float(np.dot(white, LUMINANCE))) < config.min_white:
+        raise StainError(
+            f"No brightfield slide: the background is dark, luminance {brightness:.0f} of 255",
+            NOT_HE_REMEDY,
+        )
+    od = _od(np.asarray(pixels, np.float32), np.asarray(white, np.float32), np)
+    od = od[(od.mean(axis=1) > config.min_od) & could_be_he(od)]
+    if len(od) < config.min_pixels:
+        raise StainError(
+            f"Only {len(od)} pixels of the sample are stained as by H&E, expected at least {config.min_pixels}",
+            "Check the tissue mask, or leave the slide out",
+        )
+    vectors = macenko(od, config.tail)
+    check_vectors(vectors, config.max_angle_deg, config.min_separation_deg)
+    levels = stratum_levels(od, vectors)
+    _check_levels(levels, config)
+    return StainStatistics(white=white, white_origin=white_origin, vectors=vectors, pixels=len(od), **levels)
+
+
+def _check_levels(levels: Mapping[str, float], config: StainConfig) -> None:
+    if min(levels["h_nuclei"], levels["e_stroma"]) <= 0:
+        raise StainError("Only one stain was found: either no hematoxylin or no eosin", NOT_HE_REMEDY)
+    if (dark := levels["lum_stroma"]) > config.max_stroma_od:
+        raise StainError(
+            f"No brightfield slide: the OD of stroma is {dark:.1f}, expected at most {config.max_stroma_od}",
+            NOT_HE_REMEDY,
+        )
+
+
+def apply_template(pixels: Array, statistics: StainStatistics, template: Template) -> Array:
+    """Make the generator's input from pixels of a slide.
+
+    Args:
+        pixels: RGB, (..., 3), numpy or torch, uint8, or float from 0 to 255.
+        statistics: Stain of the slide the pixels are from.
+        template: What to make.
+
+    Returns:
+        (..., C), float32 from -1 (glass) to 1, the same kind of array on the same device.
+    """
+    xp = array_namespace(pixels)
+    projection, bend, knee = _curve(statistics, template)
+    value = xp.clip(_project(pixels, statistics.white, projection, xp), min=0.0)
+    if bend:
+        value += bend * xp.clip(value - knee, min=0.0)
+    value -= 1.0
+    return xp.clip(value, max=1.0)
+
+
+def _project(pixels: Array, white: Rgb, projection: NDArray[np.float32], xp: Any) -> Array:
+    """(..., 3) pixels to (..., C) sums of OD; 8-bit values by table, which is faster than the logarithm."""
+    if not xp.isdtype(pixels.dtype, "integral"):
+        od = _od(xp.astype(pixels, xp.float32), _like(white, pixels, xp), xp)
+        return xp.matmul(od, _like(projection, pixels, xp))
+    table = _like(od_table(white).T[:, :, None] * projection[:, None, :], pixels, xp)  # (3, 256, C)
+    total = _look_up(table[0, ...], pixels[..., 0], xp)
+    total += _look_up(table[1, ...], pixels[..., 1], xp)
+    total += _look_up(table[2, ...], pixels[..., 2], xp)
+    return xp.reshape(total, (*pixels.shape[:-1], projection.shape[1]))
+
+
+def _look_up(table: Array, plane: Array, xp: Any) -> Array:
+    """(256, C) table and (...) values to (N, C)."""
+    return xp.take(table, xp.reshape(xp.astype(plane, xp.int64), (-1,)), axis=0)
+
+
+@lru_cache(1024)
+def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.float32], float, float]:
+    """What OD is multiplied with, (3, C), and for gray the change of slope and the template value where it happens.
+
+    Projected OD counts from glass, 0; 2 is the darkest level a template shows.
+    """
+    own, ref = statistics, template.reference
+    if template.kind == "he":
+        gains = [
+            2 / _HEADROOM_HE / ref.h_nuclei * gain(ref.h_nuclei, own.h_nuclei),
+            2 / _HEADROOM_HE / ref.e_stroma * gain(ref.e_stroma, own.e_stroma),
+        ]
+        return (unmixing(own.vectors) * gains).astype(np.float32), 0.0, 0.0
+    scale = 2 / _HEADROOM_GRAY / ref.lum_nuclei
+    overall = gain(ref.lum_nuclei, own.lum_nuclei)
+    # The stroma's level depends on what the slide shows as well as on its stain: go half of the way (geometrically).
+    low = (overall * gain(ref.lum_stroma, own.lum_stroma)) ** 0.5
+    wanted, found = ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma
+    # Where luminance hardly tells nuclei from stroma, it cannot say how steep the curve is between them.
+    told = min(wanted, found) > _LEVELS_APART * own.lum_stroma
+    high = float(np.clip(gain(wanted, found), low / _BEND_MAX, low * _BEND_MAX)) if told else low
+    weights = np.asarray(LUMINANCE, np.float32)[:, None] * np.float32(low * scale)
+    return weights, high / low - 1, low * scale * own.lum_stroma
+
+
+def gain(wanted: float, found: float) -> float:
+    """The factor from a found level to the wanted one, clipped: beyond it is a fault of measurement, not a stain."""
+    return float(np.clip(wanted / max(found, 1e-3), 1 / _GAIN_MAX, _GAIN_MAX))
+
+
+def _od(pixels: Array, white: Array, xp: Any) -> Array:
+    return xp.clip(xp.log((white + 1) / (pixels + 1)), min=0.0)
+
+
+def _like(values: Any, array: Array, xp: Any) -> Array:
+    return xp.asarray(np.asarray(values, np.float32), device=device_of(array))
+
+
+def _rgb(values: Any) -> Rgb:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

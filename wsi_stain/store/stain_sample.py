@@ -1,0 +1,77 @@
+"""Which pixels of a slide its stain is measured on. They depend on the slide's tiles alone, never on a run."""
+
+from __future__ import annotations
+
+import hashlib
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.core.geometry import TILE, TileIndex, ceil_div
+from wsi_stain.stain.statistics import Rgb, StainConfig, StainStatistics, slide_statistics, white_point
+from wsi_stain.store import TiledSlide
+from wsi_stain.tissue.mask import pen_mask, tissue_mask
+
+_TILES = 256
+_RICH = 0.25
+_ENOUGH = 16
+_PIXELS = 200_000
+_NEARLY_GLASS = 0.9
+
+
+def measure_stain(slide: TiledSlide, config: StainConfig, own_mask: bool = False) -> StainStatistics:
+    """Stain statistics of a slide, from a sample that depends on its tiles alone.
+
+    Args:
+        slide: The slide; it may still be in the making.
+        config: What is measured.
+        own_mask: Its mask is a user's: what that leaves out may be pale tissue, and is not all glass.
+
+    Raises:
+        StainError: The slide is not H&E, or has too little tissue.
+    """
+    stained = slide.mask | tissue_mask(slide.thumbnail, slide.thumbnail_mpp) if own_mask else slide.mask
+    white, origin = white_point(slide.thumbnail, stained)
+    return slide_statistics(sample_pixels(slide, white), white, origin, config)
+
+
+def sample_pixels(slide: TiledSlide, white: Rgb) -> NDArray[np.uint8]:
+    """(N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
+    tiles = sample_tiles(slide.kept, slide.tissue)
+    share = ceil_div(_PIXELS, len(tiles))
+    return np.concatenate(
+        [stained_pixels(slide.read_tile(tile)[on_tissue(slide, tile)], white, share) for tile in tiles]
+    )
+
+
+def on_tissue(slide: TiledSlide, tile: TileIndex) -> NDArray[np.bool_]:
+    """(256, 256): which pixels of a tile the slide's mask calls tissue; ink over tissue is not among them."""
+    rows, cols = (
+        np.minimum(((first * TILE + np.arange(TILE) + 0.5) * count / side).astype(np.intp), count - 1)
+        for first, count, side in zip(tile, slide.mask.shape, reversed(slide.size), strict=True)
+    )
+    return slide.mask[np.ix_(rows, cols)]
+
+
+def sample_tiles(kept: NDArray[np.bool_], tissue: NDArray[np.float32]) -> list[TileIndex]:
+    """At most 256 tiles rich in tissue, in an order that depends on their places alone; the best where few are rich."""
+    tiles = sorted((TileIndex(int(row), int(col)) for row, col in np.argwhere(kept)), key=_place_hash)
+    rich = [tile for tile in tiles if tissue[tile] >= _RICH]
+    if len(rich) >= _ENOUGH:
+        return rich[:_TILES]
+    return sorted(tiles, key=lambda tile: -tissue[tile])[:_ENOUGH]
+
+
+def _place_hash(tile: TileIndex) -> bytes:
+    return hashlib.sha256(f"{tile.row},{tile.col}".encode()).digest()
+
+
+def stained_pixels(pixels: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
+    """(n, 3), n <= count: evenly spaced ones of the pixels, (..., 3), that are neither nearly glass nor ink."""
+    glass = [np.uint8(ceil(value * _NEARLY_GLASS)) for value in white]
+    red, green, blue = (pixels[..., channel] < glass[channel] for channel in range(3))
+    stained = pixels[red | green | blue]
+    places = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
+    sample: NDArray[np.uint8] = stained[places]
+    return sample[~pen_mask(sample)]

@@ -1,0 +1,97 @@
+"""Looking at slides before anything is done to them; nothing is written but overlays. Never imports torch.
+
+open_slide      can it be opened, and what is its resolution
+identify_slide  which tiles would it have, without looking at its pixels
+look_at_slide   everything that tiling it would give
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
+from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.user_masks import mask_digest
+from wsi_stain.tiling.config import TilingConfig, mpp_origin, opened, record_of
+from wsi_stain.tiling.survey import look_over, unreadable
+from wsi_stain.tissue.overlay import draw_overlay
+
+
+@dataclass(frozen=True)
+class LookTask:
+    """Look at one slide; nothing is written.
+
+    Attributes:
+        source: The slide.
+        config: How it would be tiled.
+        overlay: Where the picture of what was decided goes; None draws none.
+    """
+
+    source: SlideSource
+    config: TilingConfig
+    overlay: Path | None = None
+
+
+def open_slide(task: LookTask) -> dict[str, Any]:
+    """Open a slide and decide its resolution: what can be known of it without looking at its pixels.
+
+    Returns:
+        The receipt: remarks (doubts about its resolution, a sentence each).
+
+    Raises:
+        SlideError: The slide cannot be used, or its mask is missing.
+    """
+    with opened(task.source, task.config) as slide:
+        if task.source.mask:
+            mask_digest(task.source.mask)
+        return {"remarks": list(slide.remarks)}
+
+
+def identify_slide(task: LookTask) -> dict[str, Any]:
+    """Tell which tiles a slide would have, without looking at its pixels.
+
+    Returns:
+        The receipt: key, as `survey_slide` would give it.
+
+    Raises:
+        SlideError: The slide cannot be used.
+    """
+    with opened(task.source, task.config) as slide:
+        return {"key": record_of(slide, task.source, task.config).key}
+
+
+def look_at_slide(task: LookTask) -> dict[str, Any]:
+    """Find out what tiling a slide would give.
+
+    Returns:
+        The receipt: size_l0, size ([width, height], px), mpp_l0, mpp ([x, y], um per px), levels, mpp_origin,
+        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, suspect (their number), bytes (about what
+        the tiles will take), blocks (their number), remarks (doubts about its resolution or its pixels, a sentence
+        each).
+
+    Raises:
+        SlideError: The slide cannot be used.
+    """
+    with opened(task.source, task.config) as slide:
+        found = look_over(slide, task.config.tissue, task.source.mask)
+        grid, tiles = found.grid, int(found.grid.kept.sum())
+        if task.overlay:
+            draw_overlay(task.overlay, found.thumbnail, found.mask, found.ink, grid.kept, found.suspect, slide.size)
+        return {
+            "size_l0": list(slide.size_l0),
+            "size": list(slide.size),
+            "mpp_l0": list(slide.mpp_l0),
+            "mpp": list(slide.mpp),
+            "levels": slide.level_count,
+            "mpp_origin": mpp_origin(slide, task.source),
+            "objective_power": slide.objective_power,
+            "vendor": slide.vendor,
+            "tissue": float(found.mask.mean()),
+            "tiles": tiles,
+            "suspect": int(found.suspect.sum()),
+            "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
+            "blocks": len(grid.blocks()),
+            "remarks": [*slide.remarks, *unreadable(slide, grid)],
+        }

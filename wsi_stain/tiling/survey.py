@@ -1,0 +1,132 @@
+"""The look at a slide's thumbnail: where it has tissue, which tiles follow from that, and what may have been missed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.core.errors import NoTissueError, StainError, UnreadableError
+from wsi_stain.core.geometry import TILE, Region, Size
+from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.slide import Slide
+from wsi_stain.slides.user_masks import read_mask
+from wsi_stain.stain.vectors import NOT_HE_REMEDY
+from wsi_stain.tissue.grid import TileGrid, tile_grid
+from wsi_stain.tissue.mask import TissueConfig, dark_share, ink_mask, tissue_mask
+from wsi_stain.tissue.missed import overlooked
+
+_THUMBNAIL = 1024
+"""Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
+
+_MOST_PIXELS = 5_000_000
+"""Most pixels of a thumbnail: finding tissue takes about 60 B for each, and a worker has 500 MB."""
+
+_MOSTLY_DARK = 0.5
+
+_LOOKED_AT = 8
+"""Tiles that a look reads."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the thumbnail of a slide tells.
+
+    Attributes:
+        thumbnail: RGB of the whole working frame, (h, w, 3).
+        mask: (h, w), true on tissue.
+        ink: (h, w), true on ink.
+        grid: The tiles that exist: with tissue or ink, and those around tissue.
+        suspect: (rows, cols): tiles without tissue that look as if they had some.
+    """
+
+    thumbnail: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    ink: NDArray[np.bool_]
+    grid: TileGrid
+    suspect: NDArray[np.bool_]
+
+
+def look_over(slide: Slide, config: TissueConfig, own_mask: Path | None = None) -> Survey:
+    """Look at a slide's thumbnail.
+
+    Args:
+        slide: The slide.
+        config: What counts as tissue.
+        own_mask: The user's mask of the slide, in the place of the method of `config`.
+
+    Raises:
+        SlideError: The thumbnail or the mask cannot be read.
+        StainError: The slide has no tissue and is mostly dark: it is not a bright-field slide.
+    """
+    thumbnail, mpp = _thumbnail(slide, config)
+    inside = _inside(slide.bounds, slide.size, thumbnail.shape)
+    if own_mask is None:
+        mask = tissue_mask(thumbnail, mpp, config) & inside
+    else:
+        step_x, step_y = slide.mpp.x / slide.mpp_l0.x, slide.mpp.y / slide.mpp_l0.y
+        origin_l0 = slide.bounds.x * step_x, slide.bounds.y * step_y
+        mask = read_mask(own_mask, slide.size_l0, (thumbnail.shape[0], thumbnail.shape[1]), origin_l0)
+    grid = tile_grid(slide.size, mask)
+    if not grid.kept.any() and dark_share(thumbnail) > _MOSTLY_DARK:
+        raise StainError(f"{slide.path} is dark where a bright-field slide has glass", NOT_HE_REMEDY)
+    ink = ink_mask(thumbnail, mpp, config) & inside
+    if own_mask is not None:
+        return Survey(thumbnail, mask, ink, grid, np.zeros_like(grid.kept))
+    if grid.kept.any():  # tissue may lie under ink: those tiles are kept, and their ink is not measured
+        grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, ink).kept)
+    missed = tile_grid(slide.size, overlooked(thumbnail, mask, mpp, config) & inside)
+    return Survey(thumbnail, mask, ink, grid, (missed.tissue > 0) & ~grid.kept)
+
+
+def look_for_tissue(slide: Slide, config: TissueConfig, source: SlideSource) -> Survey:
+    """As `look_over`, of a slide that is to be worked on; NoTissueError where it has no tissue."""
+    found = look_over(slide, config, source.mask)
+    if not found.grid.kept.any():
+        missed = f", but {count} tiles look as if they had some" if (count := int(found.suspect.sum())) else ""
+        raise NoTissueError(
+            f"No tissue was found on {source.relative}{missed}",
+            "Leave the slide out, or look at it with inspect --overlay and choose tiling.tissue.method or --masks",
+        )
+    return found
+
+
+def unreadable(slide: Slide, grid: TileGrid) -> list[str]:
+    """Doubts after reading a few tiles, evenly spaced: a damaged file often opens, and shows a whole thumbnail.
+
+    Returns:
+        A sentence if some of the tiles cannot be read.
+
+    Raises:
+        UnreadableError: Not one of the tiles can be read.
+    """
+    kept = np.argwhere(grid.kept)
+    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, _LOOKED_AT).astype(int))] if len(kept) else kept
+    errors = []
+    for row, col in chosen.tolist():
+        try:
+            slide.read(Region(col * TILE, row * TILE, TILE, TILE))
+        except UnreadableError as error:
+            errors.append(error)
+    if errors and len(errors) == len(chosen):
+        raise errors[0]
+    return [f"{len(errors)} of {len(chosen)} tiles looked at cannot be read: {errors[0].problem}"] if errors else []
+
+
+def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], float]:
+    """A slide's thumbnail, (h, w, 3), and its true resolution, um per px."""
+    width_um, height_um = slide.size.width * slide.mpp.x, slide.size.height * slide.mpp.y
+    finest = max(slide.mpp.mean, (width_um * height_um / _MOST_PIXELS) ** 0.5)
+    thumbnail = slide.thumbnail(max(finest, min(config.mpp, max(width_um, height_um) / _THUMBNAIL)))
+    scale = (slide.size.width * slide.size.height / (thumbnail.shape[0] * thumbnail.shape[1])) ** 0.5
+    return thumbnail, slide.mpp.mean * float(scale)
+
+
+def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(h, w) of a thumbnail of the whole frame: which pixels' centres lie within the bounds, in the working frame."""
+    y = (np.arange(shape[0]) + 0.5) * size.height / shape[0] - bounds.y
+    x = (np.arange(shape[1]) + 0.5) * size.width / shape[1] - bounds.x
+    inside: NDArray[np.bool_] = np.logical_and.outer((y >= 0) & (y < bounds.height), (x >= 0) & (x < bounds.width))
+    return inside

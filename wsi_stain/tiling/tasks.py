@@ -1,0 +1,297 @@
+"""From a slide to its tiles in the store: survey, one task a block, finish. Never imports torch.
+
+    survey_slide   thumbnail, tissue, grid  ->  the slide's folder with everything but tiles
+    tile_block     4096 px of the slide     ->  one shard and its receipt
+    finish_slide   a sample of the tiles    ->  stain statistics, quality maps, completion mark
+
+Each function takes one frozen record, returns a small receipt, and returns at once where its work already stands for
+the same key: the fingerprint of the source, of these settings, and of the store's format.
+
+Memory bound: a block task holds one tile, what reading it takes, and the thread and buffers that hash its shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_stain.core import journal
+from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
+from wsi_stain.core.geometry import BlockIndex, TileIndex
+from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.slide import Slide
+from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
+from wsi_stain.store.stain_sample import measure_stain
+from wsi_stain.tiling.block_tiles import BlockTiles
+from wsi_stain.tiling.config import TilingConfig, labels, opened, record_of
+from wsi_stain.tiling.survey import look_for_tissue
+from wsi_stain.tissue.mask import ink_mask
+from wsi_stain.tissue.overlay import draw_overlay
+from wsi_stain.tissue.tile_quality import quality_maps
+
+
+@dataclass(frozen=True)
+class SurveyTask:
+    """Survey one slide.
+
+    Attributes:
+        source: The slide.
+        store: The tile store's directory; made where there is none.
+        config: How it is tiled.
+    """
+
+    source: SlideSource
+    store: Path
+    config: TilingConfig
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """Tile one block of a surveyed slide.
+
+    Attributes:
+        source: The slide.
+        store: The tile store's directory.
+        config: How it is tiled.
+        block: Place in the block grid, one of the survey's `blocks`.
+        key: The survey's `key`.
+    """
+
+    source: SlideSource
+    store: Path
+    config: TilingConfig
+    block: BlockIndex
+    key: str
+
+
+@dataclass(frozen=True)
+class FinishTask:
+    """Finish a slide all of whose blocks are tiled.
+
+    Attributes:
+        source: The slide.
+        store: The tile store's directory.
+        config: How it is tiled.
+        key: The survey's `key`.
+        overlay: Where the picture of what was decided goes; None draws none.
+    """
+
+    source: SlideSource
+    store: Path
+    config: TilingConfig
+    key: str
+    overlay: Path | None = None
+
+
+def survey_slide(task: SurveyTask) -> dict[str, Any]:
+    """Decide which tiles a slide has, and write everything but the tiles.
+
+    Returns:
+        The receipt: key, slide_id, blocks ([[row, col], ...] that have tiles), kept_tiles, size ([width, height] of
+        the working frame), mpp ([x, y], um per px), mpp_origin, complete (nothing is left to do), redone_because (what
+        changed since the slide was last tiled, or None).
+
+    Raises:
+        SlideError: The slide cannot be used; NoTissueError where it has no tissue, StainError where it is no
+            bright-field slide.
+        StoreError: `store` is something else.
+    """
+    writer = TileStore.create(task.store).writer(task.source.slide_id)
+    with opened(task.source, task.config) as slide:
+        record = record_of(slide, task.source, task.config)
+        standing = _standing(writer, record)
+        if standing is not None:
+            return standing
+        reason = _why_again(writer, record)
+        writer.remove()
+        _survey(writer, slide, task)
+    receipt = _survey_receipt(writer.reading(record), complete=False, redone_because=reason)
+    return journal.write_receipt(writer.receipt_path("survey"), record.key, None, **receipt)
+
+
+def tile_block(task: BlockTask) -> dict[str, Any]:
+    """Write the shard of one block.
+
+    Returns:
+        The shard's receipt: key, product (name, size, sha256), block, tiles, quality (of each tile, in their order),
+        holes ([[row, col], ...] of the tiles that cannot be read and are shown as a coarser level has them).
+
+    Raises:
+        SlideError: The slide can no longer be read at all.
+        OutputError: The shard cannot be written.
+    """
+    writer = TileStore(task.store).writer(task.source.slide_id)
+    if _is_complete(writer, task.key):
+        return {"key": task.key, "block": list(task.block), "complete": True}
+    standing = writer.valid_shard(task.block, task.key)
+    if standing is not None:
+        return standing
+    with opened(task.source, task.config) as slide:
+        tiles = BlockTiles(slide, writer.kept(), task.block)
+        return writer.write_shard(task.block, tiles, task.key, quality=tiles.quality, holes=tiles.holes)
+
+
+def finish_slide(task: FinishTask) -> dict[str, Any]:
+    """Measure the slide's stain on a sample of its tiles, and mark the slide as complete.
+
+    Returns:
+        The receipt: key, slide_id, tiles, holes (number of tiles that cannot be read), stain (StainStatistics as JSON).
+
+    Raises:
+        UnreadableError: There are too many holes.
+        StainError: The slide is not H&E.
+        SlideError: The source changed while it was tiled.
+        StoreError: A shard is missing.
+    """
+    writer = TileStore(task.store).writer(task.source.slide_id)
+    if _is_complete(writer, task.key):
+        record = _relabelled(writer, task.source)
+        writer.tidy()
+    else:
+        record = _complete(writer, task)
+    if task.overlay:
+        stored = writer.reading(record)
+        ink = ink_mask(stored.thumbnail, stored.thumbnail_mpp, task.config.tissue)
+        suspect = stored.map("suspect")
+        draw_overlay(task.overlay, stored.thumbnail, stored.mask, ink, stored.kept, suspect, stored.size)
+    stain = record.stain.model_dump(mode="json") if record.stain else None
+    tiles = int(writer.kept().sum())
+    return {"key": task.key, "slide_id": record.slide_id, "tiles": tiles, "holes": record.holes, "stain": stain}
+
+
+# The survey
+
+
+def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
+    found = look_for_tissue(slide, task.config.tissue, task.source)
+    writer.begin(slide.size, found.thumbnail, found.mask, found.grid, task.config.codec)
+    writer.write_map("suspect", found.suspect)
+
+
+def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | None) -> dict[str, Any]:
+    record = slide.record
+    return {
+        "slide_id": record.slide_id,
+        "blocks": [list(block) for block in slide.grid.blocks()],
+        "kept_tiles": int(slide.kept.sum()),
+        "size": list(record.size),
+        "mpp": list(record.mpp),
+        "mpp_origin": record.mpp_origin,
+        "fingerprint": record.fingerprint,
+        "settings_key": record.settings_key,
+        "complete": complete,
+        "redone_because": redone_because,
+    }
+
+
+def _standing(writer: SlideWriter, record: SlideRecord) -> dict[str, Any] | None:
+    """The receipt of a survey that still holds: of a complete slide, or of one that is being made."""
+    if _is_complete(writer, record.key):
+        receipt = _survey_receipt(writer.reading(record), complete=True, redone_because=None)
+        return {"key": record.key, "product": None, **receipt}
+    return journal.valid_receipt(writer.receipt_path("survey"), record.key, None)
+
+
+def _why_again(writer: SlideWriter, record: SlideRecord) -> str | None:
+    """What changed since the slide was last surveyed; None where it never was."""
+    try:
+        last = writer.record()
+    except StoreError:
+        return "its record was damaged"
+    before = last.model_dump(mode="json") if last else journal.read_json(writer.receipt_path("survey"))
+    if not isinstance(before, dict):
+        return None
+    if before.get("fingerprint") != record.fingerprint:
+        return "the source file changed"
+    return "the settings changed" if before.get("settings_key") != record.settings_key else "the store's format changed"
+
+
+# The end
+
+
+def _is_complete(writer: SlideWriter, key: str) -> bool:
+    try:
+        record = writer.record()
+    except StoreError:
+        return False
+    return record is not None and record.key == key
+
+
+def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
+    with opened(task.source, task.config) as slide:
+        record = record_of(slide, task.source, task.config)
+    if record.key != task.key:
+        raise SlideError(
+            f"{task.source.relative} is no longer what its survey saw", "Run again once nothing changes it"
+        )
+    stored = writer.reading(record)
+    blocks = stored.grid.blocks()
+    receipts = [receipt for block in blocks if (receipt := writer.valid_shard(block, task.key))]
+    if len(receipts) < len(blocks):
+        raise StoreError(
+            f"{task.source.relative}: {len(blocks) - len(receipts)} of {len(blocks)} shards are missing",
+            "Run the same command again",
+        )
+    for name, values in quality_maps(stored.kept, receipts).items():
+        writer.write_map(name, values)
+    measured = {
+        "holes": _write_holes(writer, task, receipts),
+        "suspect_tiles": int(stored.map("suspect").sum()),
+        "stain": measure_stain(stored, task.config.stain, own_mask=task.source.mask is not None),
+    }
+    record = record.model_copy(update=measured)
+    writer.complete(record, receipts)
+    return record
+
+
+def _write_holes(writer: SlideWriter, task: FinishTask, receipts: Sequence[dict[str, Any]]) -> int:
+    """Write the map of holes if there are any, and return their number; too many fail the slide."""
+    kept = writer.kept()
+    holes = np.zeros(kept.shape, bool)
+    for receipt in receipts:
+        for hole in receipt["holes"]:
+            holes[TileIndex(*hole)] = True
+    count, tiles = int(holes.sum()), int(kept.sum())
+    try:
+        check_holes(task.source.relative, count, tiles, task.config.max_holes)
+    except UnreadableError:
+        for receipt in receipts:
+            if receipt["holes"]:  # a fault of the network may be over when the command is run again
+                writer.forget_shard(BlockIndex(*receipt["block"]))
+        raise
+    if count:
+        writer.write_map("holes", holes)
+    return count
+
+
+def check_holes(relative: str, holes: int, tiles: int, most: float) -> None:
+    """Refuse a slide with too many holes.
+
+    Args:
+        relative: The slide's name.
+        holes: How many of its tiles cannot be read.
+        tiles: How many it has.
+        most: Largest share that may be unreadable.
+
+    Raises:
+        UnreadableError: There are more.
+    """
+    if holes > most * tiles:
+        raise UnreadableError(
+            f"{holes} of {tiles} tiles of {relative} cannot be read, expected at most {most:.1%}",
+            "Copy the slide again from its source, or raise tiling.max_holes",
+        )
+
+
+def _relabelled(writer: SlideWriter, source: SlideSource) -> SlideRecord:
+    """The record of a complete slide, with what the slide list says today."""
+    record = writer.record()
+    assert record is not None
+    today = record.model_copy(update=labels(source))
+    if today != record:
+        writer.relabel(today)
+    return today

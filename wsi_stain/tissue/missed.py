@@ -1,0 +1,66 @@
+"""The second, independent look at a thumbnail: what a tissue mask may have missed. It warns; it decides nothing.
+
+It asks another question than the mask does. Glass is the brightest and the most even of all that a slide shows, and
+what is left on it is the scanner's noise. Where colour or texture stands out from the most even part of the glass, over
+an area that dust does not have, something lies on it, however pale, and even if it covers most of the slide.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_opening, gaussian_filter
+
+from wsi_stain.tissue.mask import Mask, TissueConfig, grown, ignored_areas, pieces
+
+_SCALE_UM = 24.0
+_BLUR_UM = 4.0
+_MARGIN_UM = 200.0
+"""Tissue scatters light onto the glass around it."""
+
+_LEAST_UM2 = 20_000.0
+_SPREADS = 4.0
+_LEAST_CHROMA = 0.02
+"""OD: below it nothing stands out, however even the glass; the colour of real glass drifts by 0.015 over a slide."""
+
+_TEXTURE_RANGE = (0.8, 6.0)
+"""Grey levels: below nothing stands out, above everything does. Glass of real slides has 0.2 to 1 at 24 um."""
+
+
+def overlooked(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, config: TissueConfig) -> Mask:
+    """Find what lies on the glass and is not in the mask.
+
+    Args:
+        thumbnail: RGB, (h, w, 3).
+        mask: (h, w), what is taken for tissue.
+        mpp: Resolution of both, um per px.
+        config: What counts as ink.
+
+    Returns:
+        (h, w), true where something stands out from the glass, away from the mask, ink and black.
+    """
+    near = grown(mask | ignored_areas(thumbnail, mpp, config), _MARGIN_UM / mpp)
+    glass = ~near & ~(thumbnail == 255).all(axis=2)
+    if np.count_nonzero(glass) < 100:
+        return np.zeros_like(mask)
+    sigma, pixels = _SCALE_UM / mpp, thumbnail.astype(np.float32)
+    smooth = gaussian_filter(pixels, (sigma, sigma, 0))
+    chroma = _chroma(smooth, glass)
+    fine = np.abs(gaussian_filter(pixels.mean(axis=2), _BLUR_UM / mpp) - smooth.mean(axis=2))
+    drift, noise = np.quantile(chroma[glass], 0.25), np.quantile(_around(fine, sigma)[glass], 0.1)
+    limit = float(np.clip(_SPREADS * noise, *_TEXTURE_RANGE))
+    found = chroma > max(_SPREADS * drift, _LEAST_CHROMA)
+    found |= _around(np.minimum(fine, 2 * limit), sigma) > limit  # however dark, a speck alone is no texture
+    return pieces(binary_opening(found & glass, iterations=max(1, round(8 / mpp))), _LEAST_UM2, mpp)
+
+
+def _around(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Root mean square of each pixel's surroundings."""
+    return np.asarray(np.sqrt(gaussian_filter(values**2, sigma)), np.float32)
+
+
+def _chroma(smooth: NDArray[np.float32], glass: Mask) -> NDArray[np.float32]:
+    """Largest minus smallest OD relative to the brightest quarter of the glass, (h, w)."""
+    light = smooth.mean(axis=2)
+    white = np.median(smooth[glass & (light >= np.quantile(light[glass], 0.75))], axis=0)
+    return np.asarray(np.ptp(np.log((white + 1) / (smooth + 1)), axis=2), np.float32)

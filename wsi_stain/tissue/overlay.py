@@ -1,0 +1,123 @@
+"""A picture of what was decided on a slide: its thumbnail with the tissue's outline, kept and suspect tiles, and ink.
+
+Colours are those of Okabe and Ito (2008), which most colour-blind people tell apart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
+
+from wsi_stain.core.geometry import TILE, Size
+from wsi_stain.core.journal import atomic_write
+
+_OUTLINE, _TILE_LINES, _SUSPECT, _INK = (0, 158, 115), (86, 180, 233), (213, 94, 0), (240, 228, 66)
+_LEGEND = (("tissue", _OUTLINE), ("kept tiles", _TILE_LINES), ("suspect", _SUSPECT), ("ink", _INK))
+_SMALLEST, _LARGEST = 1024, 3000
+_FADED = 0.45
+_LEAST_CELL = 5.0
+"""Px: where tiles are smaller, only the outline of all of them is drawn."""
+
+
+def draw_overlay(
+    path: Path,
+    thumbnail: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    ink: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
+    suspect: NDArray[np.bool_],
+    size: Size,
+) -> None:
+    """Write the picture as PNG, with a legend; the arguments are those of `overlay`."""
+    picture = overlay(thumbnail, mask, ink, kept, suspect, size, _SMALLEST, _LARGEST)
+    _draw_legend(picture)
+    atomic_write(path, lambda file: picture.save(file, "PNG"))
+
+
+def overlay(
+    thumbnail: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    ink: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
+    suspect: NDArray[np.bool_],
+    size: Size,
+    smallest: int,
+    largest: int,
+) -> Image.Image:
+    """The picture, without legend.
+
+    Args:
+        thumbnail: RGB of the whole slide, (h, w, 3).
+        mask: (h, w), true on tissue.
+        ink: (h, w), true on ink.
+        kept: (rows, cols), which tiles exist.
+        suspect: (rows, cols), tiles that look as if they had tissue.
+        size: Working frame, px.
+        smallest: Least length of the picture's longer side, px.
+        largest: Greatest length of it.
+    """
+    side = max(thumbnail.shape[:2])
+    factor = min(max(1.0, smallest / side), largest / side)
+    width, height = (max(1, round(length * factor)) for length in (thumbnail.shape[1], thumbnail.shape[0]))
+    picture = Image.fromarray(thumbnail).resize((width, height), Image.Resampling.BICUBIC)
+    marks = [
+        np.asarray(Image.fromarray(layer).resize((width, height), Image.Resampling.NEAREST)) for layer in (mask, ink)
+    ]
+    picture = _faded_outside(picture, kept | suspect, size)
+    pixels = np.array(picture)
+    pixels[marks[1]] = pixels[marks[1]] // 2 + np.array(_INK, np.uint8) // 2
+    for mark, colour in zip(marks, (_OUTLINE, _INK), strict=True):
+        pixels[_outline(mark)] = colour
+    picture = Image.fromarray(pixels)
+    scale = width / size.width, height / size.height
+    if TILE * min(scale) < _LEAST_CELL:  # lines of single tiles would cover everything
+        pixels = np.array(picture)
+        shown = Image.fromarray(kept).resize((width, height), Image.Resampling.NEAREST)
+        pixels[_outline(np.asarray(shown))] = _TILE_LINES
+        picture = Image.fromarray(pixels)
+    else:
+        _draw_tiles(picture, kept, scale, _TILE_LINES, 1)
+    _draw_tiles(picture, suspect, scale, _SUSPECT, 3)
+    return picture
+
+
+def _faded_outside(picture: Image.Image, shown: NDArray[np.bool_], size: Size) -> Image.Image:
+    """What is neither kept nor suspect, half way to white."""
+    rows, cols = (
+        np.minimum(((np.arange(count) + 0.5) * length / count / TILE).astype(int), tiles - 1)
+        for count, length, tiles in zip(
+            (picture.height, picture.width), (size.height, size.width), shown.shape, strict=True
+        )
+    )
+    pixels = np.array(picture)
+    outside = ~shown[np.ix_(rows, cols)]
+    pixels[outside] = 255 - ((255 - pixels[outside]) * _FADED).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.asarray(mask & ~binary_erosion(mask, iterations=2, border_value=1))
+
+
+def _draw_tiles(
+    picture: Image.Image, tiles: NDArray[np.bool_], scale: tuple[float, float], colour: tuple[int, int, int], width: int
+) -> None:
+    draw = ImageDraw.Draw(picture)
+    for row, col in np.argwhere(tiles).tolist():
+        left, top = round(col * TILE * scale[0]), round(row * TILE * scale[1])
+        right, bottom = round((col + 1) * TILE * scale[0]), round((row + 1) * TILE * scale[1])
+        draw.rectangle((left, top, min(right, picture.width) - 1, min(bottom, picture.height) - 1), None, colour, width)
+
+
+def _draw_legend(picture: Image.Image) -> None:
+    draw = ImageDraw.Draw(picture)
+    line = 22
+    draw.rectangle((6, 6, 126, 14 + line * len(_LEGEND)), (255, 255, 255), (90, 90, 90))
+    for number, (name, colour) in enumerate(_LEGEND):
+        y = 12 + line * number
+        draw.rectangle((14, y, 30, y + 14), colour, (90, 90, 90))
+        draw.text((38, y), name, (0, 0, 0), font_size=14)

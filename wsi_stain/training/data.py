@@ -1,0 +1,164 @@
+"""What one training learns from and is judged on: tiles of the reference as simulated laboratories would show them.
+
+    tiles -> crops, turned -> look of a random laboratory -> template with that look's statistics -> x
+                           -> as they are --------------------------------------------------------> y
+
+Chance depends on the seed, the epoch and the purpose alone, so that a training can be taken up in the middle of any
+epoch. With several replicas each gets its share of every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsi_stain.core.errors import TrainingError
+from wsi_stain.core.geometry import ceil_div
+from wsi_stain.pix2pix import distributed
+from wsi_stain.stain.statistics import StainStatistics, Template
+from wsi_stain.store import StoredSlide
+from wsi_stain.training.config import TrainingConfig
+from wsi_stain.training.samples import (
+    Batch,
+    Sample,
+    TilePixels,
+    TileRef,
+    draw_samples,
+    load_batches,
+    split_tiles,
+    thinned,
+    tissue_tiles,
+)
+from wsi_stain.training.simulated_labs import HeldOut, Look, draw_looks, own_look, pixel_pool
+
+_LOOKS, _EPOCH, _SETTLING = range(3)
+"""Purposes of chance."""
+
+_SETTLING_BATCH = 32
+_SCORED_LOOKS = 8
+_POOL_TILES = 64
+
+
+class TrainingData:
+    """Tiles, looks and batches of one training.
+
+    Args:
+        config: How to train.
+        slides: The reference's slides.
+        device: Where templates are made.
+        template: The generator's input.
+
+    Attributes:
+        held_out: Tiles that are never trained on, with the looks to score them with.
+        shown: Tiles for the panels.
+
+    Raises:
+        TrainingError: Too little tissue, or a slide's stain cannot be measured in any simulated laboratory.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, slides: Sequence[StoredSlide], device: torch.device, template: Template
+    ) -> None:
+        self.config, self.slides, self.device, self.template = config, slides, device, template
+        if config.batch % distributed.count():
+            raise TrainingError(
+                f"A batch of {config.batch} images cannot be shared evenly by {distributed.count()} processes",
+                "Set training.batch to a multiple of their number",
+            )
+        tiles = tissue_tiles(slides, config.min_tissue, config.max_pen, config.min_blur)
+        split = split_tiles(tiles, slides, config.validation_share)
+        self.source = TilePixels(slides, thinned(split.training, slides, config.max_tiles), config.cache_tiles)
+        rng = self._rng(_LOOKS, 0)
+        self._pools = [self._pool([ref for ref in tiles if ref.slide == index], rng) for index in range(len(slides))]
+        each = max(4, ceil_div(config.laboratories, len(slides))) if config.augment else 0
+        self._looks, self._scored = (
+            [self._drawn(index, count, rng) for index in range(len(slides))] for count in (each, _SCORED_LOOKS)
+        )
+        self.held_out = self._hold_out(split.held_out, config.validation_tiles)
+        self.shown = self.held_out[: config.panels] or self._hold_out(self.source.tiles, config.panels)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """This replica's shares of an epoch's batches, from the batch with number `first`."""
+        config, among = self.config, distributed.count()
+        samples = draw_samples(self._rng(_EPOCH, epoch), self._by_slide(), config.images, config.crop)
+        size = config.batch // among
+        own = samples[: len(samples) // among * among][distributed.rank() :: among]
+        return load_batches(self.source, own[first * size :], size, config.crop)
+
+    def settling_inputs(self, epoch: int) -> Iterator[Tensor]:
+        """Templates, (B, C, H, W), to estimate BatchNorm statistics on."""
+        config = self.config
+        samples = draw_samples(self._rng(_SETTLING, epoch), self._by_slide(), config.settling_images, config.crop)
+        for batch in load_batches(self.source, samples, max(config.batch, _SETTLING_BATCH), config.crop):
+            yield self.pair(batch)[0]
+
+    def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Templates and targets, (B, C, H, W), in [-1, 1], in memory as (B, H, W, C)."""
+        pixels = batch.pixels.to(self.device, non_blocking=True)
+        looks = (self._look(sample) for sample in batch.samples)
+        made = [look.template(rgb, self.template) for look, rgb in zip(looks, pixels, strict=True)]
+        return torch.stack(made).movedim(-1, 1), pixels.float().div_(127.5).sub_(1).movedim(-1, 1)
+
+    def named(self, batch: Batch) -> str:
+        """The tiles of a batch, for messages."""
+        refs = [self.source.tiles[sample.tile] for sample in batch.samples]
+        return ", ".join(f"{self.slides[ref.slide].record.slide_id} ({ref.tile.row}, {ref.tile.col})" for ref in refs)
+
+    def _rng(self, purpose: int, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self.config.seed, purpose, epoch])
+
+    def _by_slide(self) -> list[list[int]]:
+        """Indices of the training tiles, slide by slide."""
+        places: dict[int, list[int]] = {}
+        for index, ref in enumerate(self.source.tiles):
+            places.setdefault(ref.slide, []).append(index)
+        return list(places.values())
+
+    def _pool(self, tiles: Sequence[TileRef], rng: np.random.Generator) -> NDArray[np.uint8] | None:
+        some = thinned(tiles, self.slides, _POOL_TILES)
+        return pixel_pool([self.slides[ref.slide].read_tile(ref.tile) for ref in some], rng) if some else None
+
+    def _drawn(self, index: int, count: int, rng: np.random.Generator) -> list[Look]:
+        """Looks of a slide; its own alone where none are wanted or it has no tissue."""
+        slide, pool = self.slides[index], self._pools[index]
+        own = stain_of(slide)
+        if pool is None or not count:
+            return [own_look(own)]
+        drawn = draw_looks(pool, own, count, self.config.strength, rng, slide.record.stain_config)
+        if not drawn:
+            raise TrainingError(
+                f"No simulated laboratory leaves {slide.record.slide_id} a stain that can be measured",
+                "Lower training.strength, or set training.augment to false",
+            )
+        return drawn
+
+    def _hold_out(self, tiles: Sequence[TileRef], count: int) -> list[HeldOut]:
+        held = []
+        for number, ref in enumerate(thinned(tiles, self.slides, count)):
+            slide, looks = self.slides[ref.slide], self._scored[ref.slide]
+            pixels = torch.from_numpy(slide.read_tile(ref.tile)).to(self.device)
+            pool = self._pools[ref.slide]
+            assert pool is not None
+            held.append(HeldOut(pixels, pool, own_look(stain_of(slide)), looks[number % len(looks)]))
+        return held
+
+    def _look(self, sample: Sample) -> Look:
+        slide = self.source.tiles[sample.tile].slide
+        looks, clean = self._looks[slide], self.config.clean_share
+        if sample.look < clean:
+            return own_look(stain_of(self.slides[slide]))
+        return looks[min(int((sample.look - clean) / (1 - clean) * len(looks)), len(looks) - 1)]
+
+
+def stain_of(slide: StoredSlide) -> StainStatistics:
+    """A slide's stain; TrainingError where it was not measured."""
+    if slide.record.stain is None:
+        raise TrainingError(
+            f"The stain of {slide.record.slide_id} was not measured, so no template can be made",
+            "Tile the slide again, or leave it out",
+        )
+    return slide.record.stain

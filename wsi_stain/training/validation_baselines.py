@@ -1,0 +1,88 @@
+"""What a generator's scores are read beside: the same held-out tiles without it, by classical methods, by an oracle.
+
+untouched   as the other laboratory shows them
+reinhard, macenko   normalized at slide level, see `baselines`
+oracle      by the best 3-D table from that laboratory to the truth, fitted on the very tiles it is judged on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_stain.metrics.image import ciede2000, psnr, ssim
+from wsi_stain.normalizers.classical import MEAN, SPREAD, MacenkoNormalizer, ReinhardNormalizer, lab_moments
+from wsi_stain.stain.colour_bins import ColourPairs
+from wsi_stain.stain.colour_table import apply_table, fit_table
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store.artifact import STATISTICS, packed
+from wsi_stain.training.simulated_labs import HeldOut, Look
+
+Pixels = NDArray[np.uint8]
+
+_SCORES: dict[str, Callable[[Pixels, Pixels], float]] = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
+_WHOLE_TILE = np.ones((1, 1), bool)
+
+
+def mean_scores(row: str, images: Sequence[Pixels], targets: Sequence[Pixels]) -> dict[str, float]:
+    """PSNR in dB, SSIM of luminance and CIEDE2000, each named `row_score`, as means over images."""
+    return {
+        f"{row}_{name}": float(np.mean([measure(a, b) for a, b in zip(images, targets, strict=True)]))
+        for name, measure in _SCORES.items()
+    }
+
+
+def yardsticks(tiles: Sequence[HeldOut], reference: StainStatistics) -> dict[str, float]:
+    """Scores of the rows above on held-out tiles; empty where there are none.
+
+    Args:
+        tiles: The held-out tiles.
+        reference: Stain of the reference.
+    """
+    if not tiles:
+        return {}
+    targets = [tile.pixels.cpu().numpy() for tile in tiles]
+    shown = [tile.foreign.show(tile.pixels).cpu().numpy() for tile in tiles]
+    rows = {
+        "untouched": shown,
+        "reinhard": list(_reinhard(tiles, shown)),
+        "macenko": list(_macenko(tiles, shown, reference)),
+        "oracle": _oracle(tiles, shown, targets),
+    }
+    return {name: value for row, images in rows.items() for name, value in mean_scores(row, images, targets).items()}
+
+
+def _reinhard(tiles: Sequence[HeldOut], shown: Sequence[Pixels]) -> Iterator[Pixels]:
+    for tile, pixels in zip(tiles, shown, strict=True):
+        normalizer = ReinhardNormalizer(*lab_moments(tile.pool, tile.own.statistics.white))
+        mean, spread = lab_moments(_pool_shown(tile), tile.foreign.statistics.white)
+        yield normalizer.apply(pixels, _WHOLE_TILE, {MEAN: np.asarray(mean), SPREAD: np.asarray(spread)})
+
+
+def _macenko(tiles: Sequence[HeldOut], shown: Sequence[Pixels], reference: StainStatistics) -> Iterator[Pixels]:
+    normalizer = MacenkoNormalizer(reference)
+    for tile, pixels in zip(tiles, shown, strict=True):
+        yield normalizer.apply(pixels, _WHOLE_TILE, {STATISTICS: packed(tile.foreign.statistics)})
+
+
+def _oracle(tiles: Sequence[HeldOut], shown: Sequence[Pixels], targets: Sequence[Pixels]) -> list[Pixels]:
+    made: dict[int, Pixels] = {}
+    for look in _distinct([tile.foreign for tile in tiles]):
+        places = [place for place, tile in enumerate(tiles) if tile.foreign is look]
+        pairs = ColourPairs()
+        for place in places:
+            pairs.add(shown[place].reshape(-1, 3), targets[place].reshape(-1, 3))
+        table = fit_table(pairs, look.statistics.white, look.own.white)
+        made |= {place: apply_table(table, shown[place]) for place in places}
+    return [made[place] for place in range(len(tiles))]
+
+
+def _distinct(looks: Sequence[Look]) -> list[Look]:
+    return list({id(look): look for look in looks}.values())
+
+
+def _pool_shown(tile: HeldOut) -> Pixels:
+    return tile.foreign.show(torch.from_numpy(tile.pool)).numpy()

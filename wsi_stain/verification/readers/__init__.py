@@ -1,0 +1,1 @@
+"""Finished pyramids through the eyes of independent readers, behind one protocol."""
