@@ -75,7 +75,7 @@ def stitch_task(folder: Path, size: Size, blocks: Mapping[BlockIndex, Path], jpe
     )
 
 
-def made_blocks(folder: Path, size: Size, distinct: bool) -> dict[BlockIndex, Path]:
+def write_blocks(folder: Path, size: Size, distinct: bool) -> dict[BlockIndex, Path]:
     """Block files of a slide full of tissue: a file for each block, or one for all blocks of the same size."""
     made: dict[Region, Path] = {}
     blocks = {}
@@ -103,7 +103,7 @@ def without_digest() -> Iterator[None]:
 
 def compare_with_cp(folder: Path, size: Size, rounds: int) -> None:
     """Stitching, its digest and its fsync, beside copying what it makes."""
-    task = stitch_task(folder, size, made_blocks(folder / "blocks", size, distinct=True), JpegConfig())
+    task = stitch_task(folder, size, write_blocks(folder / "blocks", size, distinct=True), JpegConfig())
     stitch_slide(task)
     source = task.output.rename(folder / "source.tif")
 
@@ -123,7 +123,7 @@ def compare_with_cp(folder: Path, size: Size, rounds: int) -> None:
         "assembly": stitch,
         "assembly without digest": stitch_unhashed,
         "assembly without digest and fsync": stitch_unsynced,
-        "digest alone": lambda: journal.described(source),
+        "digest alone": lambda: journal.describe_file(source),
     }
     megabytes = source.stat().st_size / 1e6
     print(f"{size.width} x {size.height} px, {len(task.blocks)} blocks, {megabytes:.0f} MB, {rounds} rounds")
@@ -172,7 +172,7 @@ class Waiting:
 
 def show_memory(folder: Path, size: Size, curve: Path | None) -> None:
     """Assemble one slide in a process of its own, and look at its memory all the while."""
-    task = stitch_task(folder, size, made_blocks(folder / "blocks", size, distinct=False), JpegConfig())
+    task = stitch_task(folder, size, write_blocks(folder / "blocks", size, distinct=False), JpegConfig())
     (folder / "task").write_bytes(pickle.dumps(task))
     bare, child = Waiting.start(_WAIT), Waiting.start(_STITCH, str(folder / "task"))
     (bare_rss, bare_pss), (rss, pss) = bare.memory(), child.memory()

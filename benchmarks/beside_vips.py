@@ -26,7 +26,7 @@ from contest import machine, medians, report
 from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, tiles_of
 from wsi_stain.formats.block_file import JpegConfig
 from wsi_stain.normalize.tasks import NormalizeTask, normalize_block
-from wsi_stain.normalizers.base import MAKERS, IdentityNormalizer, OutputConfig, Rgb8, load_normalizer
+from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, RgbImage, load_normalizer
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.pyramid.stitch import stitch_slide
@@ -66,7 +66,7 @@ def _tile(pixels: Pixels, tile: TileIndex) -> Pixels:
     return np.ascontiguousarray(pixels[y : y + TILE, x : x + TILE])
 
 
-def untrained(path: Path) -> str:
+def write_untrained(path: Path) -> str:
     """Write a checkpoint that nobody trained; returns its digest."""
     reference = slide_statistics(tissue()[::16, ::16].reshape(-1, 3), WHITE, "glass")
     config = GeneratorConfig(downs=3, ngf=4, in_channels=1)
@@ -83,7 +83,7 @@ def untrained(path: Path) -> str:
 
 def normalize_tasks(folder: Path, size: Size, jpeg: JpegConfig) -> list[NormalizeTask]:
     """One task a block."""
-    digest = untrained(folder / "checkpoint.safetensors")
+    digest = write_untrained(folder / "checkpoint.safetensors")
     save_artifact(folder / "artifact.npz", {})
     return [
         NormalizeTask(
@@ -91,7 +91,7 @@ def normalize_tasks(folder: Path, size: Size, jpeg: JpegConfig) -> list[Normaliz
             block=block,
             checkpoint=folder / "checkpoint.safetensors",
             digest=digest,
-            output=OutputConfig(mode="generator"),
+            normalize=NormalizeConfig(mode="generator"),
             jpeg=jpeg,
             artifact=folder / "artifact.npz",
             out=folder / "blocks" / f"{block.row}_{block.col}.block",
@@ -104,11 +104,11 @@ def normalize_tasks(folder: Path, size: Size, jpeg: JpegConfig) -> list[Normaliz
 
 def _take_identity(task: NormalizeTask) -> None:
     """Let this process normalize by the identity, and have it loaded."""
-    MAKERS["generator"] = _identity
-    load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+    FACTORIES["generator"] = _identity
+    load_normalizer(task.normalize, task.checkpoint, task.device, task.digest)
 
 
-def _identity(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> IdentityNormalizer:
+def _identity(checkpoint: Checkpoint, white: RgbImage, config: NormalizeConfig, device: str) -> IdentityNormalizer:
     return IdentityNormalizer(white)
 
 

@@ -38,8 +38,8 @@ def report(found: Mapping[str, float], baseline: str, megabytes: float) -> None:
 
 def machine() -> str:
     """What was measured on."""
-    described = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(": ")[1] for line in described if line.startswith("model name")), platform.processor())
+    describe_file = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(": ")[1] for line in describe_file if line.startswith("model name")), platform.processor())
     libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "imagecodecs", "pyvips-binary"))
     return (
         f"{model}, {len(os.sched_getaffinity(0))} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, "

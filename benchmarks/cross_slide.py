@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from slide_parts import Part, applied, block_region, blocks_of, normalizers, trained, untouched
+from slide_parts import Part, apply_to_block, block_region, blocks_of, normalizers, train_variant, untouched
 
 from wsi_stain.core.geometry import TileIndex
 from wsi_stain.metrics.image import lab_wasserstein
@@ -48,7 +48,7 @@ def distances(
     show("untouched", [other.read(block_region(block)) for block in blocks])
     for name, normalizer in normalizers(reference, {"wsi-stain": checkpoint}):
         artifact = normalizer.prepare(other, stain)
-        show(name, [applied(normalizer, other, block, artifact) for block in blocks])
+        show(name, [apply_to_block(normalizer, other, block, artifact) for block in blocks])
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     store = TileStore(asked.store)
     for mine, others in (asked.slides, asked.slides[::-1]):
         reference, other = whole(store[mine]), whole(store[others])
-        checkpoint = trained(reference, asked.config, asked.changes, asked.workdir / mine)
+        checkpoint = train_variant(reference, asked.config, asked.changes, asked.workdir / mine)
         target = sample([reference.read(block_region(block)) for block in blocks_of(store[mine], reference.kept)])
         print(f"{others}, normalized to {mine}")
         distances(reference, other, blocks_of(store[others], other.kept), target, checkpoint)

@@ -1,6 +1,6 @@
 """What Dask costs beside this process alone: time, CPU time, and bytes through the scheduler, on one slide of a store.
 
-    python benchmarks/executors.py STORE CHECKPOINT --slide SLIDE_ID --output generator --rounds 3
+    python benchmarks/executors.py STORE CHECKPOINT --slide SLIDE_ID --mode generator --rounds 3
 
 Both normalize the whole slide in turn, in rounds: the serial executor, and Dask with one worker, so that both compute
 on one core. Starting the cluster, and loading the generator once in each process, lie outside. CPU time counts this
@@ -27,12 +27,12 @@ import psutil
 
 from pipelines.normalization.tasks import Normalization
 from pipelines.normalization.tile_store import normalize_flow
-from pipelines.run_directory.workspace import Workspace, product_stems
-from pipelines.shared.config import chosen_config
-from pipelines.shared.device import settled
-from pipelines.shared.target import Model
+from pipelines.run_directory.workspace import Workspace, output_stems
+from pipelines.shared.config import choose_config
+from pipelines.shared.device import resolve_auto
+from pipelines.shared.target import NormalizationTarget
 from wsi_stain.core.geometry import TILE
-from wsi_stain.executor import DaskExecutor, ExecutorConfig, SerialExecutor, drive
+from wsi_stain.executor import DaskExecutor, ExecutorConfig, SerialExecutor, run_flows
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.store import StoredSlide, TileStore
 
@@ -50,18 +50,18 @@ class Cost:
 
 
 def normalize(
-    executor: SerialExecutor | DaskExecutor, slide: StoredSlide, model: Model, output: str, port: int = 0
+    executor: SerialExecutor | DaskExecutor, slide: StoredSlide, target: NormalizationTarget, mode: str, port: int = 0
 ) -> Cost:
     """Normalize the slide from nothing."""
     relative = slide.record.relative
     source = SlideSource(path=Path(relative), slide_id=slide.record.slide_id, relative=relative)
     folder = Path(tempfile.mkdtemp(prefix="executors-"))
-    config = settled(chosen_config(None, {"output": {"mode": output}}), executor)
-    stems = product_stems([source])
-    shared = Normalization(Workspace(folder), model, config, stems, lambda: None, lambda text: None)
-    began, cpu, passed = time.monotonic(), cpu_seconds(), bytes_passed(port)
-    (result,) = drive(executor, {source.slide_id: normalize_flow(slide, source, shared, began)})
-    cost = Cost(time.monotonic() - began, cpu_seconds() - cpu, bytes_passed(port) - passed)
+    config = resolve_auto(choose_config(None, {"normalize": {"mode": mode}}), executor)
+    stems = output_stems([source])
+    shared = Normalization(Workspace(folder), target, config, stems, lambda: None, lambda text: None)
+    began, cpu, passed = time.monotonic(), cpu_seconds(), count_bytes(port)
+    (result,) = run_flows(executor, {source.slide_id: normalize_flow(slide, source, shared, began)})
+    cost = Cost(time.monotonic() - began, cpu_seconds() - cpu, count_bytes(port) - passed)
     shutil.rmtree(folder)
     if result.error is not None:
         raise result.error
@@ -74,7 +74,7 @@ def cpu_seconds() -> float:
     return sum(spent.user + spent.system for spent in times)
 
 
-def bytes_passed(port: int) -> int:
+def count_bytes(port: int) -> int:
     """Bytes in and out on the connections of this process, except where it is the client of `port`."""
     if not port:
         return 0
@@ -93,21 +93,21 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--slide", help="[default: the store's first]")
-    parser.add_argument("--output", default="generator")
+    parser.add_argument("--mode", default="generator")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    store, model = TileStore(options.store), Model.load(options.checkpoint.absolute())
+    store, target = TileStore(options.store), NormalizationTarget.load(options.checkpoint.absolute())
     slide = store[options.slide or store.slide_ids()[0]]
     with SerialExecutor() as serial, DaskExecutor(ExecutorConfig(workers=1)) as dask:
         port = int(dask.scheduler_address.rpartition(":")[2])
         for executor in (serial, dask):
-            normalize(executor, slide, model, options.output)
+            normalize(executor, slide, target, options.mode)
         costs = [
-            (normalize(serial, slide, model, options.output), normalize(dask, slide, model, options.output, port))
+            (normalize(serial, slide, target, options.mode), normalize(dask, slide, target, options.mode, port))
             for _ in range(options.rounds)
         ]
     blocks, tiles = len(slide.grid.blocks()), int(slide.kept.sum())
-    print(f"{slide.record.slide_id}: {blocks} blocks, {tiles} tiles of tissue, output {options.output}")
+    print(f"{slide.record.slide_id}: {blocks} blocks, {tiles} tiles of tissue, output {options.mode}")
     for alone, spread in costs:
         print(
             f"serial {alone.seconds:.1f} s, CPU {alone.cpu:.1f} s; Dask {spread.seconds:.1f} s, CPU {spread.cpu:.1f} s"

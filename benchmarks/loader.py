@@ -57,13 +57,13 @@ def main() -> None:
     pix2pix = Pix2Pix(config.generator, recipe(config, where))
     (ready,) = pairs(data, 1)
 
-    def trained(source: Iterator[Pair]) -> None:
+    def train_variant(source: Iterator[Pair]) -> None:
         for x_BCHW, y_BCHW in source:
             pix2pix.step(x_BCHW, y_BCHW)  # its losses are read, so a GPU has done it
 
     ways = {
-        "tensors at hand": lambda: trained(itertools.repeat(ready, asked.steps)),
-        "from the store": lambda: trained(pairs(data, asked.steps)),
+        "tensors at hand": lambda: train_variant(itertools.repeat(ready, asked.steps)),
+        "from the store": lambda: train_variant(pairs(data, asked.steps)),
         "data alone": lambda: deque(pairs(data, asked.steps), maxlen=0),
     }
     medians(ways, [], 1)  # not counted

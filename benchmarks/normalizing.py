@@ -10,10 +10,10 @@ Taking turns, for some rounds:
 
     bare        every worker passes windows of the run's own shape through its generator: tensors in memory, no slide.
                 Mpx/s counts the windows with their halo.
-    generator   `--output generator`, the slide's blocks to finished block files. Beside `bare` the windows are counted
+    generator   `--mode generator`, the slide's blocks to finished block files. Beside `bare` the windows are counted
                 with their halo too; beside the others the tissue tiles. `prepare`, which fits the table that the report
                 wants, is apart.
-    lut         `--output lut` in the same way.
+    lut         `--mode lut` in the same way.
     script      OpenSlide's tiles, torchstain's Macenko, a pyramid by libvips, in as many processes; see
                 peers/torchstain_tiles.py. Its environment has numpy, openslide-python, openslide-bin, torchstain,
                 pyvips and pyvips-binary. It is given the square of level 0's tiles that is richest in tissue.
@@ -45,19 +45,19 @@ from executors import cpu_seconds
 
 from pipelines.normalization.tasks import Normalization
 from pipelines.run_directory.workspace import Workspace
-from pipelines.shared.config import chosen_config, gpu_count
-from pipelines.shared.device import settled
-from pipelines.shared.target import Model
+from pipelines.shared.config import choose_config, gpu_count
+from pipelines.shared.device import resolve_auto
+from pipelines.shared.target import NormalizationTarget
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, Size
-from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, drive, open_executor
-from wsi_stain.normalizers.base import OutputConfig
-from wsi_stain.normalizers.predictor import Recolourer
+from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, open_executor, run_flows
+from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import default_device
 from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.store import TiledSlide, TileStore
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.streamed_slide import load_streamed, survey
+from wsi_stain.tiling.streamed_slide import load_streamed, survey_streamed
 
 _BARE_WINDOWS = 6
 
@@ -67,7 +67,7 @@ class Bare:
     """Windows to pass through a checkpoint's generator."""
 
     checkpoint: Path
-    output: OutputConfig
+    output: NormalizeConfig
     device: str
     windows: int
 
@@ -84,50 +84,52 @@ class Turn:
 def pass_windows(task: Bare) -> dict[str, Any]:
     """The generator on tensors in memory."""
     torch.set_num_threads(1)
-    recolourer = Recolourer(Checkpoint.load(task.checkpoint), task.device, task.output.precision, task.output.compile)
-    generator, dtype = recolourer._generator, recolourer._dtype
-    side, channels = task.output.core + 2 * recolourer.halo, Checkpoint.load(task.checkpoint).contract.generator
+    predictor = GeneratorPredictor(
+        Checkpoint.load(task.checkpoint), task.device, task.output.precision, task.output.compile
+    )
+    generator, dtype = predictor._generator, predictor._dtype
+    side, channels = task.output.stride_px + 2 * predictor.halo, Checkpoint.load(task.checkpoint).contract.generator
     shape = task.output.batch, channels.in_channels, side, side
     windows = torch.rand(shape, device=task.device).to(dtype, memory_format=torch.channels_last)
     with torch.inference_mode():
-        generator(windows, recolourer.halo)
-        _synchronized(task.device)
+        generator(windows, predictor.halo)
+        _synchronize(task.device)
         started = time.perf_counter(), time.process_time()
         for _window in range(task.windows):
-            generator(windows, recolourer.halo)
-        _synchronized(task.device)
+            generator(windows, predictor.halo)
+        _synchronize(task.device)
     ended = time.perf_counter(), time.process_time()
     megapixels = task.windows * task.output.batch * side**2 / 1e6
     return {"megapixels": megapixels, "seconds": ended[0] - started[0], "cpu": ended[1] - started[1]}
 
 
-def _synchronized(device: str) -> None:
+def _synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
-def bare(executor: Executor, model: Model, output: OutputConfig, workers: int) -> Turn:
+def bare(executor: Executor, target: NormalizationTarget, output: NormalizeConfig, workers: int) -> Turn:
     """All workers at once; the sum of their speeds."""
-    task = Task(pass_windows, Bare(model.path, output, default_device(), _BARE_WINDOWS), "normalize")
+    task = Task(pass_windows, Bare(target.path, output, default_device(), _BARE_WINDOWS), "normalize")
 
     def flow() -> Flow:
         return (yield [task] * workers)
 
-    found = _done(executor, flow())
+    found = _run_flow(executor, flow())
     speed = sum(each["megapixels"] / each["seconds"] for each in found)
     megapixels, cpu = (sum(each[name] for each in found) for name in ("megapixels", "cpu"))
     return Turn(megapixels, megapixels / speed, cpu)
 
 
 def normalize(
-    executor: Executor, slide: TiledSlide, model: Model, mode: str, workdir: Path
-) -> tuple[Turn, Turn, OutputConfig]:
+    executor: Executor, slide: TiledSlide, target: NormalizationTarget, mode: str, workdir: Path
+) -> tuple[Turn, Turn, NormalizeConfig]:
     """A slide's blocks from nothing: `prepare`, then the blocks; and the settings. Megapixels are of tissue tiles."""
     shutil.rmtree(workdir, ignore_errors=True)
-    config = settled(chosen_config(None, {"output": {"mode": mode}}), executor)
+    config = resolve_auto(choose_config(None, {"normalize": {"mode": mode}}), executor)
     slide_id = slide.record.slide_id
     stems = {slide_id: PurePosixPath(slide_id)}
-    shared = Normalization(Workspace(workdir), model, config, stems, lambda: None, lambda text: None)
+    shared = Normalization(Workspace(workdir), target, config, stems, lambda: None, lambda text: None)
     products = shared.products(slide_id, "benchmark")
     megapixels = int(slide.kept.sum()) * TILE**2 / 1e6
     times = [(time.perf_counter(), cpu_seconds())]
@@ -138,29 +140,29 @@ def normalize(
         yield shared.blocks(slide, products)
         times.append((time.perf_counter(), cpu_seconds()))
 
-    _done(executor, flow())
+    _run_flow(executor, flow())
     first, second = (Turn(megapixels, end[0] - start[0], end[1] - start[1]) for start, end in pairwise(times))
-    return first, second, shared.output
+    return first, second, shared.normalize
 
 
-def _done(executor: Executor, flow: Flow) -> Any:
+def _run_flow(executor: Executor, flow: Flow) -> Any:
     """Run one flow; what it returns."""
-    (result,) = drive(executor, {"slide": flow})
+    (result,) = run_flows(executor, {"slide": flow})
     if result.error is not None:
         raise result.error
     return result.value
 
 
-def windows_over(slide: TiledSlide, output: OutputConfig, halo: int) -> float:
+def windows_over(slide: TiledSlide, output: NormalizeConfig, halo: int) -> float:
     """Megapixels of the windows that the generator sees of a slide, halo included."""
-    side, count = output.core // TILE, 0
+    side, count = output.stride_px // TILE, 0
     rows, cols = slide.kept.shape
     for top in range(0, rows, TILES_PER_BLOCK):
         for left in range(0, cols, TILES_PER_BLOCK):
             block = slide.kept[top : top + TILES_PER_BLOCK, left : left + TILES_PER_BLOCK]
             starts = [range(0, length, side) for length in block.shape]
             count += sum(bool(block[y : y + side, x : x + side].any()) for y in starts[0] for x in starts[1])
-    return count * (output.core + 2 * halo) ** 2 / 1e6
+    return count * (output.stride_px + 2 * halo) ** 2 / 1e6
 
 
 def script(python: Path, slide: Path, tiles: list[list[int]], workers: int, out: Path) -> Turn:
@@ -181,7 +183,7 @@ def rich_rectangle(tissue: np.ndarray[Any, np.dtype[np.float32]], count: int) ->
     return [[int(top) + row, int(left) + col] for row in range(side) for col in range(side)]
 
 
-def opened(name: str, slide_id: str | None, workdir: Path, mpp: float | None) -> TiledSlide:
+def open_slide(name: str, slide_id: str | None, workdir: Path, mpp: float | None) -> TiledSlide:
     """A slide of a tile store, one to be streamed, or one that is made up."""
     if "x" in name and name.replace("x", "").isdigit():
         sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -195,7 +197,7 @@ def opened(name: str, slide_id: str | None, workdir: Path, mpp: float | None) ->
         return store[slide_id or store.slide_ids()[0]]
     source: SlideSource = find_slides([Path(name)])[0]
     config = TilingConfig.model_validate({"slide": {"mpp": mpp}})
-    survey(source, config).save(workdir / "survey")
+    survey_streamed(source, config).save(workdir / "survey")
     return load_streamed(workdir / "survey", source, config)
 
 
@@ -225,20 +227,20 @@ def main() -> None:
     parser.add_argument("--script-tiles", type=int, default=64)
     options = parser.parse_args()
     print(machine())
-    slide, model = (
-        opened(options.source, options.slide, options.workdir, options.mpp),
-        Model.load(options.checkpoint.absolute()),
+    slide, target = (
+        open_slide(options.source, options.slide, options.workdir, options.mpp),
+        NormalizationTarget.load(options.checkpoint.absolute()),
     )
     blocks, turns = options.workdir / "out", defaultdict[str, list[Turn]](list)
-    halo = Recolourer(Checkpoint.load(options.checkpoint)).halo
+    halo = GeneratorPredictor(Checkpoint.load(options.checkpoint)).halo
     with open_executor(ExecutorConfig(workers=options.workers, gpus=gpu_count())) as executor:
         generating = gpu_count() or options.workers
         for mode in ("lut", "generator"):  # not counted: loads the generator, warms the page cache
-            output = normalize(executor, slide, model, mode, blocks)[2]
+            output = normalize(executor, slide, target, mode, blocks)[2]
         for _round in range(options.rounds):
-            turns["bare"].append(bare(executor, model, output, generating))
+            turns["bare"].append(bare(executor, target, output, generating))
             for mode in ("generator", "lut"):
-                prepared, made, _ = normalize(executor, slide, model, mode, blocks)
+                prepared, made, _ = normalize(executor, slide, target, mode, blocks)
                 turns[mode].append(made)
                 turns[f"{mode}, prepare"].append(prepared)
             if options.script_python:

@@ -37,10 +37,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from slide_parts import Part, applied, block_region, blocks_of, normalizers, parts, trained, training_part, untouched
+from slide_parts import (
+    Part,
+    apply_to_block,
+    block_region,
+    blocks_of,
+    normalizers,
+    parts,
+    train_variant,
+    training_part,
+    untouched,
+)
 
 from wsi_stain.core.geometry import TILE, TileIndex
-from wsi_stain.evaluation.pairs import oracle, thinned_ciede2000, worst_tenth
+from wsi_stain.evaluation.pairs import oracle, sparse_ciede2000, worst_tenth
 from wsi_stain.evaluation.tile_choice import SIDE_TILES
 from wsi_stain.metrics.image import share_of_gap, ssim, texture
 from wsi_stain.stain.statistics import StainStatistics, od_table
@@ -105,11 +115,11 @@ def tile_scores(made: Pixels, truth: Pixels) -> list[tuple[float, float, float]]
         for col in range(SIDE_TILES):
             place = slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
             a, b = made[place], truth[place]
-            scores.append((thinned_ciede2000(a, b), ssim(a, b), texture(a, b)[-1]))
+            scores.append((sparse_ciede2000(a, b), ssim(a, b), texture(a, b)[-1]))
     return scores
 
 
-def judged(
+def score_case(
     case: Case, part_alone: bool, store: Path, slide_id: str, checkpoints: Mapping[str, Path]
 ) -> dict[str, list[Any]]:
     """Scores of each tile, by method, for one laboratory; a process of its own.
@@ -130,7 +140,7 @@ def judged(
         if part_alone and name in ("Vahadane", *(f"{own} / guard" for own in checkpoints)):
             continue  # for want of time
         artifact = normalizer.prepare(slide, stain)
-        made[name] = [applied(normalizer, slide, block, artifact) for block in blocks]
+        made[name] = [apply_to_block(normalizer, slide, block, artifact) for block in blocks]
     return {
         name: [score for a, b in zip(images, targets, strict=True) for score in tile_scores(a, b)]
         for name, images in made.items()
@@ -150,8 +160,8 @@ def composition(store: Path, slide_id: str, checkpoints: Mapping[str, Path]) -> 
     found = {}
     for name, normalizer in normalizers(training_part(stored), checkpoints):
         artifacts = [normalizer.prepare(half, stain) for half, stain in zip(halves, stains, strict=True)]
-        pairs = [[applied(normalizer, whole, block, artifact) for artifact in artifacts] for block in blocks]
-        found[name] = float(np.mean([thinned_ciede2000(a, b) for a, b in pairs]))
+        pairs = [[apply_to_block(normalizer, whole, block, artifact) for artifact in artifacts] for block in blocks]
+        found[name] = float(np.mean([sparse_ciede2000(a, b) for a, b in pairs]))
     return found
 
 
@@ -214,12 +224,12 @@ def main() -> None:
     stored = TileStore(asked.store)[asked.slide_id]
     part = training_part(stored)
     named = [variant.partition(":")[::2] for variant in asked.variant or [f"{asked.config}:"]]
-    checkpoints = {name: trained(part, asked.config, changes, asked.workdir / name) for name, changes in named}
+    checkpoints = {name: train_variant(part, asked.config, changes, asked.workdir / name) for name, changes in named}
     arguments = (asked.store, asked.slide_id, checkpoints)
     with ProcessPoolExecutor(asked.workers) as pool:
         composed = pool.submit(composition, *arguments)
-        whole = [pool.submit(judged, case, False, *arguments) for case in CASES]
-        alone = [pool.submit(judged, case, True, *arguments) for case in CASES[::_SHIFTED]]
+        whole = [pool.submit(score_case, case, False, *arguments) for case in CASES]
+        alone = [pool.submit(score_case, case, True, *arguments) for case in CASES[::_SHIFTED]]
         scores, shifted = ([found.result() for found in submitted] for submitted in (whole, alone))
         rows = [row(name, scores, shifted, composed.result()) for name in scores[0]]
     with open(asked.workdir / "quality.csv", "w", newline="") as file:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.shared.config import load_config
 from wsi_stain.core.geometry import TILE, Region, TileIndex
 from wsi_stain.evaluation.tile_choice import SIDE_TILES, rich_blocks
-from wsi_stain.normalizers.base import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.normalizers.base import NormalizeConfig, Normalizer, load_normalizer
 from wsi_stain.normalizers.classical import (
     MacenkoNormalizer,
     ReinhardNormalizer,
@@ -96,8 +96,8 @@ def blocks_of(stored: StoredSlide, tiles: NDArray[np.bool_]) -> list[TileIndex]:
     return rich_blocks(np.where(tiles & stored.kept, stored.tissue, 0).astype(np.float32), _BLOCKS)
 
 
-def applied(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
-    source = slide.read(block_region(block).grown(normalizer.halo))
+def apply_to_block(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
+    source = slide.read(block_region(block).expand(normalizer.halo))
     return normalizer.apply(source, np.ones((SIDE_TILES, SIDE_TILES), bool), artifact)
 
 
@@ -113,10 +113,10 @@ def normalizers(reference: Part, checkpoints: Mapping[str, Path]) -> Iterator[tu
     yield "Vahadane", VahadaneNormalizer(*sparse_stains(pool, stain.white), stain.white)
     for name, path in checkpoints.items():
         for mode in MODES:
-            yield f"{name} / {mode}", load_normalizer(OutputConfig(mode=mode), path)  # type: ignore[arg-type]
+            yield f"{name} / {mode}", load_normalizer(NormalizeConfig(mode=mode), path)  # type: ignore[arg-type]
 
 
-def trained(part: Part, config: str, changes: str, out: Path) -> Path:
+def train_variant(part: Part, config: str, changes: str, out: Path) -> Path:
     """A variant's checkpoint; trained on a part of a slide unless it is there."""
     if (out / "checkpoint.safetensors").exists():
         return out / "checkpoint.safetensors"

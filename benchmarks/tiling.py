@@ -35,7 +35,7 @@ import zarr
 
 from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, tiles_of
 from wsi_stain.core.journal import file_digest
-from wsi_stain.executor import Executor, ExecutorConfig, Receipt, Task, drive, open_executor
+from wsi_stain.executor import Executor, ExecutorConfig, Receipt, Task, open_executor, run_flows
 from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling.config import TilingConfig
@@ -76,17 +76,17 @@ Peer = Callable[[Case], float]
 
 def ours(case: Case) -> float:
     """`tile_block` as the command `tile` runs it, measuring each tile's quality besides."""
-    return timed(case, tile_block)
+    return time_case(case, tile_block)
 
 
 def openslide_loop(case: Case) -> float:
     """`read_region` for each tile of 256 px."""
-    return timed(case, loop_over_tiles)
+    return time_case(case, loop_over_tiles)
 
 
 def openslide_and_zarr(case: Case) -> float:
     """The same loop, and zarr-python compresses and writes: nothing of ours."""
-    return timed(case, loop_into_zarr)
+    return time_case(case, loop_into_zarr)
 
 
 def cucim(python: Path, threads: int) -> Peer:
@@ -157,14 +157,14 @@ def loop_into_zarr(task: BlockTask) -> Receipt:
     return {}
 
 
-def timed(case: Case, function: Callable[[BlockTask], Receipt]) -> float:
+def time_case(case: Case, function: Callable[[BlockTask], Receipt]) -> float:
     """Run a function over all blocks in the worker processes; seconds."""
 
     def flow() -> Any:
         return (yield [Task(function, task, "tile") for task in case.tasks()])
 
     started = time.perf_counter()
-    (result,) = drive(case.executor, {"slide": flow()})
+    (result,) = run_flows(case.executor, {"slide": flow()})
     seconds = time.perf_counter() - started
     if result.error is not None:
         raise result.error
@@ -183,7 +183,7 @@ def shards(store: Path) -> dict[str, str]:
     return {str(path.relative_to(store)): file_digest(path) for path in store.glob("*/0/c/0/*/*")}
 
 
-def chosen(options: argparse.Namespace) -> dict[str, Peer]:
+def choose_peers(options: argparse.Namespace) -> dict[str, Peer]:
     """The peers that were asked for and have an environment, ours first."""
     peers: dict[str, Peer] = {"wsi-stain": ours, "openslide": openslide_loop, "openslide-zarr": openslide_and_zarr}
     if options.cucim_python:
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--tiatoolbox-python", type=Path)
     options = parser.parse_args()
     (source,) = find_slides([options.slide])
-    peers = chosen(options)
+    peers = choose_peers(options)
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     made: dict[str, dict[str, str]] = {}
     with open_executor(ExecutorConfig(workers=options.workers)) as executor:

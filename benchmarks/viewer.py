@@ -50,7 +50,7 @@ def main() -> None:
     best = {(name, zoom): (0.0, 0.0, 0.0) for name in servers for zoom in _ZOOMS}
     for _, (name, server), zoom in product(range(asked.rounds), servers.items(), _ZOOMS):
         with server(asked.slide) as (base, tile_px, address):
-            addresses = chosen(asked.slide, tile_px, zoom, asked.tiles, address)
+            addresses = choose_tiles(asked.slide, tile_px, zoom, asked.tiles, address)
             seconds, waits = ask(base, addresses, asked.clients)
             rate = len(addresses) / seconds, len(addresses) * tile_px**2 / seconds / 1e6, 1e3 * float(np.median(waits))
             best[name, zoom] = max(best[name, zoom], rate, key=lambda one: one[1])
@@ -61,13 +61,13 @@ def main() -> None:
             print(f"1/{zoom}  {name:42} {tiles:6.0f} tiles/s {pixels:6.1f} Mpx/s, median wait {wait:5.0f} ms")
         print(f"1/{zoom}  pixels, viewer : example {ours[1] / theirs[1]:.2f}")
     with viewer(asked.slide) as (base, tile_px, address):
-        addresses = chosen(asked.slide, tile_px, 1, asked.tiles, address)
+        addresses = choose_tiles(asked.slide, tile_px, 1, asked.tiles, address)
         ask(base, addresses, asked.clients)
         seconds, _ = ask(base, addresses * 5, asked.clients, known=True)
         print(f"tiles that the browser has: {5 * len(addresses) / seconds:.0f} answers/s")
 
 
-def chosen(slide: Path, tile_px: int, zoom: int, most: int, address: Callable[[int, int, int], str]) -> list[str]:
+def choose_tiles(slide: Path, tile_px: int, zoom: int, most: int, address: Callable[[int, int, int], str]) -> list[str]:
     """Addresses of up to `most` tiles about the middle of the level that is `zoom` times as coarse as level 0."""
     with openslide.OpenSlide(slide) as handle:
         tiles = DeepZoomGenerator(handle, tile_px, 1)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipelines import run as pipeline
 from pipelines.shared.config import load_config
-from pipelines.shared.progress import tell
+from pipelines.shared.progress import print_line
 from wsi_stain.synthetic import write_cohort
 
 _SHORT = {"training": {"images": 1200}}
@@ -23,7 +23,7 @@ def run(out: Path, overrides: Mapping[str, Any], console: Console) -> int:
     Returns:
         The exit code of the run.
     """
-    tell(console, f"writing synthetic slides of two laboratories to {out}")
+    print_line(console, f"writing synthetic slides of two laboratories to {out}")
     cohort = write_cohort(out)
     request = pipeline.Request(
         slides=[cohort.slides],

@@ -50,7 +50,7 @@ class Finding:
     """
 
     subject: str
-    found: str
+    result: str
     cure: str = ""
 
 
@@ -65,7 +65,7 @@ def plan(directory: Path) -> list[Finding]:
         _machine,
         lambda: _disk(directory),
     )
-    return [finding for check in checks for finding in _guarded(check)]
+    return [finding for check in checks for finding in _run_check(check)]
 
 
 def run(directory: Path, console: Console) -> int:
@@ -80,12 +80,12 @@ def run(directory: Path, console: Console) -> int:
         table.add_column(heading, overflow="fold")
     for finding in findings:
         mark = "[red]x[/red]" if finding.cure else "[green]ok[/green]"
-        table.add_row(mark, *map(escape, (finding.subject, finding.found, finding.cure)))
+        table.add_row(mark, *map(escape, (finding.subject, finding.result, finding.cure)))
     console.print(table)
     return 1 if any(finding.cure for finding in findings) else 0
 
 
-def _guarded(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def _run_check(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     """A check's findings; a library that fails to load is itself a finding."""
     try:
         return list(check())
@@ -117,8 +117,10 @@ def _codecs() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for name, (purpose, packages) in EXTRAS.items():
-        told = "installed, for" if all(map(_is_installed, packages)) else f"pip install 'wsi-stain[{name}]' if you want"
-        yield Finding(f"extra {name}", f"{told} {purpose}")
+        state = (
+            "installed, for" if all(map(_is_installed, packages)) else f"pip install 'wsi-stain[{name}]' if you want"
+        )
+        yield Finding(f"extra {name}", f"{state} {purpose}")
 
 
 def _is_installed(package: str) -> bool:
@@ -148,12 +150,12 @@ def _machine() -> Iterator[Finding]:
 
 
 def _disk(directory: Path) -> Iterator[Finding]:
-    place = next(parent for parent in (directory.resolve(), *directory.resolve().parents) if parent.exists())
-    free = shutil.disk_usage(place).free / _GIB
+    existing = next(parent for parent in (directory.resolve(), *directory.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free / _GIB
     yield Finding(
         f"disk at {directory}", f"{free:.0f} GiB free", "" if free >= 20 else "Free 20 GiB or choose another place"
     )
-    writable = os.access(place, os.W_OK)
+    writable = os.access(existing, os.W_OK)
     yield Finding(
         f"writing at {directory}", "yes" if writable else "no", "" if writable else "Choose a directory of yours"
     )

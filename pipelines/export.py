@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.shared.progress import tell
+from pipelines.shared.progress import print_line
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.onnx_export import export
 
@@ -23,5 +23,5 @@ def run(checkpoint: Path, model: Path, console: Console) -> int:
     difference = export(loaded, model)
     generator = loaded.contract.generator
     size = f"float32 (batch, {generator.in_channels}, H, W), H and W multiples of {2**generator.downs}"
-    tell(console, f"{model}: {size}; onnxruntime differs from torch by {difference:.1g} at most")
+    print_line(console, f"{model}: {size}; onnxruntime differs from torch by {difference:.1g} at most")
     return 0

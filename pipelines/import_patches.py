@@ -12,16 +12,16 @@ from rich.table import Table
 
 from pipelines.shared.config import RunConfig
 from pipelines.shared.inspection import size_text
-from pipelines.shared.progress import Progress, printable, tell, told
+from pipelines.shared.progress import Progress, describe_error, escape_undecodable, print_line
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import TILE, Size, grid_shape
 from wsi_stain.core.lease import lease
 from wsi_stain.datasets.idc import find_patients
 from wsi_stain.datasets.images import find_folders
-from wsi_stain.datasets.importing import ImportTask, import_slide, look_at_patches
+from wsi_stain.datasets.importing import ImportTask, import_slide, inspect_patches
 from wsi_stain.datasets.pcam import MPP as PCAM_MPP
 from wsi_stain.datasets.pcam import find_splits
-from wsi_stain.executor import Executor, FlowResult, Receipt, Task, drive, lone, open_executor
+from wsi_stain.executor import Executor, FlowResult, Receipt, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.find import slide_id
 from wsi_stain.slides.resolution import MPP_RANGE
 from wsi_stain.store import TileStore
@@ -89,13 +89,15 @@ def show_plan(request: Request, console: Console) -> int:
     Returns:
         0, or 3 when some patches or slides cannot be imported.
     """
-    with Progress(console) as progress, open_executor(request.config.executor, progress.say) as executor:
-        results = _driven(executor, request, progress, look_at_patches, "look")
+    with Progress(console) as progress, open_executor(request.config.executor, progress.report) as executor:
+        results = _run_tasks(executor, request, progress, inspect_patches, "inspect")
     table = Table()
     for heading in ("slide", "patches", "refused", "labels", "size, px", "bytes, at most"):
         table.add_column(heading, overflow="fold")
     for result in sorted(results, key=lambda result: result.key):
-        table.add_row(escape(printable(result.key)), *(_cells(result.value) if result.value else ["cannot be used"]))
+        table.add_row(
+            escape(escape_undecodable(result.key)), *(_cells(result.value) if result.value else ["cannot be used"])
+        )
     console.print(table)
     return _exit_code(request, results)
 
@@ -112,14 +114,14 @@ def run(request: Request, console: Console) -> int:
     with (
         lease(request.store),
         Progress(console) as progress,
-        open_executor(request.config.executor, progress.say) as executor,
+        open_executor(request.config.executor, progress.report) as executor,
     ):
         TileStore.create(request.store)
-        results = _driven(executor, request, progress, import_slide, "import")
+        results = _run_tasks(executor, request, progress, import_slide, "import")
     done = [result.value for result in results if result.value]
     if not done:
         raise SlideError(f"None of the {len(results)} slides could be imported", "See the reasons above")
-    tell(
+    print_line(
         console,
         f"{len(done)} of {len(results)} slides imported into {request.store}: {_sum(done, 'patches')} patches, "
         f"{_sum(done, 'refused')} refused, {_sum(done, 'tiles')} tiles",
@@ -127,35 +129,35 @@ def run(request: Request, console: Console) -> int:
     return _exit_code(request, results)
 
 
-def _driven(
+def _run_tasks(
     executor: Executor, request: Request, progress: Progress, function: Callable[[ImportTask], Receipt], stage: str
 ) -> list[FlowResult]:
     """Work on slides side by side; what is odd is told as it comes, and leaves the others alone."""
     for line in (*request.notes, *request.faults):
-        progress.say(line)
+        progress.report(line)
     tissue, stain = request.config.tiling.tissue, request.config.tiling.stain
     flows = {}
     for source in request.sources:
         task = ImportTask(source, request.store, request.mpp, request.mpp_origin, tissue, stain)
-        flows[slide_id(source.relative)] = lone(Task(function, task, stage))
+        flows[slide_id(source.relative)] = single_task(Task(function, task, stage))
     results = []
-    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
         results.append(result)
-        _tell_result(result, progress)
+        _report_result(result, progress)
     return results
 
 
-def _tell_result(result: FlowResult, progress: Progress) -> None:
+def _report_result(result: FlowResult, progress: Progress) -> None:
     if result.error is not None:
-        progress.say(f"{result.key}: {told(result.error)}")
+        progress.report(f"{result.key}: {describe_error(result.error)}")
         return
     receipt = result.value
     if receipt.get("replaced"):
-        progress.say(f"{result.key}: replaced a slide made of other patches or with other settings")
+        progress.report(f"{result.key}: replaced a slide made of other patches or with other settings")
     for remark in receipt["remarks"]:
-        progress.say(f"{result.key}: {remark}")
+        progress.report(f"{result.key}: {remark}")
     if more := receipt["remarked"] - len(receipt["remarks"]):
-        progress.say(f"{result.key}: and {more} more like these, all in the slide's table of patches")
+        progress.report(f"{result.key}: and {more} more like these, all in the slide's table of patches")
 
 
 def _exit_code(request: Request, results: Sequence[FlowResult]) -> int:
@@ -173,7 +175,7 @@ def _cells(receipt: Receipt) -> list[str]:
     return [
         str(receipt["patches"]),
         str(receipt["refused"]),
-        escape(printable(", ".join(labels))),
+        escape(escape_undecodable(", ".join(labels))),
         " x ".join(map(str, receipt["size"])),
         size_text(rows * cols * TILE * TILE * 3),
     ]

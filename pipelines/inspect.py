@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.shared.config import RunConfig
-from pipelines.shared.inspection import Look, look_at, print_looks
-from pipelines.shared.progress import Progress, tell
+from pipelines.shared.inspection import SlideInspection, inspect_slides, print_inspections
+from pipelines.shared.progress import Progress, print_line
 from wsi_stain.core.text import write_table
 from wsi_stain.slides.find import find_slides
 
@@ -34,10 +34,10 @@ class Request:
     csv: Path | None = None
 
 
-def plan(request: Request, progress: Progress) -> list[Look]:
+def plan(request: Request, progress: Progress) -> list[SlideInspection]:
     """Look at each slide; nothing is written."""
     sources = find_slides(request.slides, request.masks)
-    return look_at(sources, request.config.tiling, request.config.executor, progress, request.overlay)
+    return inspect_slides(sources, request.config.tiling, request.config.executor, progress, request.overlay)
 
 
 def run(request: Request, console: Console) -> int:
@@ -47,23 +47,29 @@ def run(request: Request, console: Console) -> int:
         0, or 3 when some slides cannot be used.
     """
     with Progress(console) as progress:
-        looks = plan(request, progress)
-    code = print_looks(looks, console)
+        inspections = plan(request, progress)
+    code = print_inspections(inspections, console)
     if request.csv is not None:
-        write_table(request.csv, COLUMNS, map(_row, looks))
-        tell(console, f"table: {request.csv}")
+        write_table(request.csv, COLUMNS, map(_row, inspections))
+        print_line(console, f"table: {request.csv}")
     return code
 
 
-def _row(look: Look) -> list[Any]:
+def _row(inspection: SlideInspection) -> list[Any]:
     """One slide's cells in the order of COLUMNS."""
-    said = [look.source.relative, str(look.source.path), look.verdict, look.reason, look.remedy]
-    facts = look.facts
+    verdict_cells = [
+        inspection.source.relative,
+        str(inspection.source.path),
+        inspection.verdict,
+        inspection.reason,
+        inspection.remedy,
+    ]
+    facts = inspection.facts
     if facts is None:
-        return [*said, *[None] * (len(COLUMNS) - len(said))]
-    scanned = [facts[name] for name in ("mpp_origin", "objective_power", "vendor")]
-    found = [round(facts["tissue"], 4), look.tiles, facts["suspect"], facts["bytes"]]
+        return [*verdict_cells, *[None] * (len(COLUMNS) - len(verdict_cells))]
+    scan_cells = [facts[name] for name in ("mpp_origin", "objective_power", "vendor")]
+    tissue_cells = [round(facts["tissue"], 4), inspection.tiles, facts["suspect"], facts["bytes"]]
     return [
-        *(*said, " ".join(facts["remarks"])),
-        *(*facts["size_l0"], facts["levels"], *facts["mpp_l0"], *scanned, *found),
+        *(*verdict_cells, " ".join(facts["remarks"])),
+        *(*facts["size_l0"], facts["levels"], *facts["mpp_l0"], *scan_cells, *tissue_cells),
     ]

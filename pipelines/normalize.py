@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines import import_patches
-from pipelines import run as whole
+from pipelines import run as run_pipeline
 from pipelines.normalization import tile_store
 from pipelines.run_directory.workspace import Workspace
 from wsi_stain.core.errors import ConfigError
-from wsi_stain.core.storage import Place
+from wsi_stain.core.storage import StoragePath
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Patches:
 def show_plan(request: tile_store.Request, patches: Patches, console: Console) -> int:
     """Print what would be normalized; 3 when some of it cannot be."""
     if patches.mpp is not None:
-        return import_patches.show_plan(_import(request, patches.mpp, patches.labelled), console)
-    if _is_of_slides(request.store):
-        return whole.show_plan(_of_slides(request), console)
+        return import_patches.show_plan(_import_request(request, patches.mpp, patches.labelled), console)
+    if _holds_slides(request.store):
+        return run_pipeline.show_plan(_as_run(request), console)
     return tile_store.show_plan(request, console)
 
 
@@ -46,18 +46,18 @@ def run(request: tile_store.Request, patches: Patches, console: Console) -> int:
         0, or 3 when some slides or patches failed.
     """
     if patches.mpp is not None:
-        importing = _import(request, patches.mpp, patches.labelled)
+        importing = _import_request(request, patches.mpp, patches.labelled)
         tile_store.check_reference(request)
         imported = import_patches.run(importing, console)
         return max(
             imported, tile_store.run(replace(request, store=importing.store, to=request.to or "images"), console)
         )
-    if _is_of_slides(request.store):
-        return whole.run(_of_slides(request), console)
+    if _holds_slides(request.store):
+        return run_pipeline.run(_as_run(request), console)
     return tile_store.run(request, console)
 
 
-def _import(request: tile_store.Request, mpp: float, labelled: bool) -> import_patches.Request:
+def _import_request(request: tile_store.Request, mpp: float, labelled: bool) -> import_patches.Request:
     directory = request.store
     if not isinstance(directory, Path) or not directory.is_dir():
         raise ConfigError(f"{directory} is no directory of patches", "Leave out --patch-mpp for stores and slides")
@@ -66,14 +66,14 @@ def _import(request: tile_store.Request, mpp: float, labelled: bool) -> import_p
     return import_patches.images(directory, Workspace(request.out).imported, mpp, labelled, request.config)
 
 
-def _is_of_slides(place: Place) -> bool:
+def _holds_slides(place: StoragePath) -> bool:
     """Whether a place holds slides: it is there, and no Zarr."""
     if not isinstance(place, Path) or (place / "zarr.json").exists():
         return False
     return place.exists() or has_magic(str(place))
 
 
-def _of_slides(request: tile_store.Request) -> whole.Request:
+def _as_run(request: tile_store.Request) -> run_pipeline.Request:
     """The same as a run that stores no tiles."""
     if request.to not in (None, "pyramids"):
         raise ConfigError(f"--to {request.to} needs tiles, got slides", "Tile them first: wsi-stain tile")
@@ -81,4 +81,4 @@ def _of_slides(request: tile_store.Request) -> whole.Request:
         raise ConfigError("--reference was given with slides", "Use wsi-stain run --method, which takes slides for it")
     slides: Sequence[Path] = [Path(str(request.store))]
     config = request.config.model_copy(update={"stream": True})
-    return whole.Request(slides, [], request.checkpoint, request.out, config)
+    return run_pipeline.Request(slides, [], request.checkpoint, request.out, config)

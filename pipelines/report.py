@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pipelines.run_directory.page import read_remains, write_remains
 from pipelines.run_directory.workspace import Workspace
-from pipelines.shared.progress import tell
+from pipelines.shared.progress import print_line
 from wsi_stain.core.errors import OutputError
 
 
@@ -28,11 +28,11 @@ def run(out: Path, console: Console) -> int:
     workspace = Workspace(out)
     if not (workspace.record.exists() or workspace.summary.exists() or workspace.training.exists()):
         raise OutputError(f"{out} is not the output directory of a run", "Name the directory given to run --out")
-    left = read_remains(workspace)
-    page = write_remains(workspace, left)
-    for status, count in Counter(row.status for row in left.rows).items():
-        tell(console, f"{count} {status}")
-    for note in left.notes:
-        tell(console, note)
-    tell(console, f"report: {page}")
+    state = read_remains(workspace)
+    page = write_remains(workspace, state)
+    for status, count in Counter(row.status for row in state.rows).items():
+        print_line(console, f"{count} {status}")
+    for note in state.notes:
+        print_line(console, note)
+    print_line(console, f"report: {page}")
     return 0

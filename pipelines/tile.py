@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.shared.config import RunConfig
-from pipelines.shared.inspection import Look, look_at, overlay_path, print_plan
-from pipelines.shared.preflight import unusable
-from pipelines.shared.progress import Progress, tell, told, told_holes
+from pipelines.shared.inspection import SlideInspection, inspect_slides, overlay_path, print_plan
+from pipelines.shared.preflight import find_unusable
+from pipelines.shared.progress import Progress, describe_error, describe_holes, print_line
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.lease import lease
-from wsi_stain.executor import Executor, Flow, FlowResult, Task, drive, open_executor
+from wsi_stain.executor import Executor, Flow, FlowResult, Task, open_executor, run_flows
 from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling.config import TilingConfig
@@ -33,17 +33,17 @@ class Request:
     overlay: Path | None = None
 
 
-def plan(request: Request, progress: Progress) -> list[Look]:
+def plan(request: Request, progress: Progress) -> list[SlideInspection]:
     """Look at each slide; nothing is written."""
     sources = find_slides(request.slides, request.masks)
-    return look_at(sources, request.config.tiling, request.config.executor, progress)
+    return inspect_slides(sources, request.config.tiling, request.config.executor, progress)
 
 
 def show_plan(request: Request, console: Console) -> int:
     """Print the plan; 3 when some slide cannot be used."""
     with Progress(console) as progress:
-        looks = plan(request, progress)
-    return print_plan(looks, console)
+        inspections = plan(request, progress)
+    return print_plan(inspections, console)
 
 
 def run(request: Request, console: Console) -> int:
@@ -56,21 +56,23 @@ def run(request: Request, console: Console) -> int:
     with (
         lease(request.store),
         Progress(console) as progress,
-        open_executor(request.config.executor, progress.say) as executor,
+        open_executor(request.config.executor, progress.report) as executor,
     ):
         TileStore.create(request.store)
         errors = [
             result.error
-            for result in tile_all(executor, sources, request.store, request.config.tiling, progress, request.overlay)
+            for result in tile_slides(
+                executor, sources, request.store, request.config.tiling, progress, request.overlay
+            )
             if result.error is not None
         ]
     empty = sum(isinstance(error, NoTissueError) for error in errors)
     counts = f"{len(sources) - len(errors)} of {len(sources)} slides tiled into {request.store}"
-    tell(console, f"{counts}, {empty} without tissue, {len(errors) - empty} failed")
+    print_line(console, f"{counts}, {empty} without tissue, {len(errors) - empty} failed")
     return 3 if len(errors) > empty else 0
 
 
-def tile_all(
+def tile_slides(
     executor: Executor,
     sources: Sequence[SlideSource],
     store: Path,
@@ -79,24 +81,24 @@ def tile_all(
     overlay: Path | None = None,
 ) -> list[FlowResult]:
     """Tile slides side by side; each failure is told and leaves the others alone."""
-    refused = unusable(executor, sources, config, progress)
+    refused = find_unusable(executor, sources, config, progress)
     results = [FlowResult(slide_id, None, error, 0.0) for slide_id, error in refused.items()]
     flows = {
-        source.slide_id: tile_flow(source, store, config, progress.say, overlay)
+        source.slide_id: tile_flow(source, store, config, progress.report, overlay)
         for source in sources
         if source.slide_id not in refused
     }
-    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
         results.append(result)
         if result.error is not None:
-            progress.say(f"{result.key}: {told(result.error)}")
+            progress.report(f"{result.key}: {describe_error(result.error)}")
         elif result.value["holes"]:
-            progress.say(f"{result.key}: {told_holes(result.value['holes'], result.value['tiles'])}")
+            progress.report(f"{result.key}: {describe_holes(result.value['holes'], result.value['tiles'])}")
     return results
 
 
 def tile_flow(
-    source: SlideSource, store: Path, config: TilingConfig, say: Callable[[str], None], overlay: Path | None = None
+    source: SlideSource, store: Path, config: TilingConfig, report: Callable[[str], None], overlay: Path | None = None
 ) -> Flow:
     """Tile one slide; nothing to do where its tiles stand.
 
@@ -104,7 +106,7 @@ def tile_flow(
         source: The slide.
         store: The tile store's directory.
         config: How it is tiled.
-        say: Told why a slide that was tiled before is tiled again.
+        report: Is given why a slide that was tiled before is tiled again.
         overlay: Directory for a picture of what was decided.
 
     Returns:
@@ -113,7 +115,7 @@ def tile_flow(
     (survey,) = yield [Task(survey_slide, SurveyTask(source, store, config), "survey")]
     key, blocks = survey["key"], [BlockIndex(*block) for block in survey["blocks"]]
     if survey["redone_because"] is not None:
-        say(f"{source.relative}: tiled again, because {survey['redone_because']}")
+        report(f"{source.relative}: tiled again, because {survey['redone_because']}")
     if not survey["complete"]:
         yield [Task(tile_block, BlockTask(source, store, config, block, key), "tile") for block in blocks]
     (finish,) = yield [

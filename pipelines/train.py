@@ -14,82 +14,86 @@ from types import FrameType
 import torch
 from rich.console import Console
 
-from pipelines.run_directory.usable_slides import Stored, stored_slides
+from pipelines.run_directory.usable_slides import UsableSlides, find_usable_slides
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import own_device
-from pipelines.shared.progress import Progress, tell
+from pipelines.shared.progress import Progress, print_line
 from wsi_stain import __version__
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.journal import fingerprint, remove_partials, valid_receipt, write_receipt
 from wsi_stain.core.lease import lease
-from wsi_stain.core.storage import Place
+from wsi_stain.core.storage import StoragePath
 from wsi_stain.pix2pix import distributed
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.loop import CHECKPOINT_NAME, STATE_NAME, TrainingProgress, train
-from wsi_stain.training.samples import good_tiles
+from wsi_stain.training.samples import usable_tiles
 
 
 @dataclass(frozen=True)
 class Request:
     """What `wsi-stain train` was asked for."""
 
-    stores: Sequence[Place]
+    stores: Sequence[StoragePath]
     out: Path
     config: RunConfig
 
 
-def plan(request: Request) -> Stored:
+def plan(request: Request) -> UsableSlides:
     """The slides that would be trained on, and those left out because they are damaged.
 
     Raises:
         StoreError: There is no store, or no slide in any to train on.
     """
-    stored = [stored_slides(store) for store in request.stores]
+    stored = [find_usable_slides(store) for store in request.stores]
     damaged = {slide_id: error for each in stored for slide_id, error in each.damaged.items()}
     slides = [slide for each in stored for slide in each.slides if slide.record.split != "test"]
     if not slides:
-        told = [f"{slide_id} is damaged: {error}" for slide_id, error in damaged.items()]
+        reasons = [f"{slide_id} is damaged: {error}" for slide_id, error in damaged.items()]
         where = ", ".join(str(store) for store in request.stores)
-        raise StoreError(f"No slide of {where} is there to train on", "; ".join(told) or "Tile slides of another split")
-    return Stored(slides, damaged)
+        raise StoreError(
+            f"No slide of {where} is there to train on", "; ".join(reasons) or "Tile slides of another split"
+        )
+    return UsableSlides(slides, damaged)
 
 
 def show_plan(request: Request, console: Console) -> int:
     """Print what training would do."""
     training, found = request.config.training, plan(request)
     for slide in found.slides:
-        tiles = len(good_tiles(slide, training.min_tissue, training.max_pen, training.min_blur))
-        tell(console, f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px")
-    _tell_damaged(found, console)
+        tiles = len(usable_tiles(slide, training.min_tissue, training.max_pen, training.min_blur))
+        print_line(console, f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px")
+    _print_damaged(found, console)
     where = own_device(request.config.executor)
-    tell(console, f"{training.images} images an epoch, {training.epochs} epochs, on {where}")
+    print_line(console, f"{training.images} images an epoch, {training.epochs} epochs, on {where}")
     return 0
 
 
 def run(request: Request, console: Console) -> int:
     """Train, unless the same training was done there before; under torchrun the first process shows and writes."""
-    found, chosen = plan(request), distributed.own_device(own_device(request.config.executor))
-    if chosen.startswith("cuda:"):
-        torch.cuda.set_device(chosen)
-    with distributed.joined(chosen):
-        chief = distributed.rank() == 0
-        console.quiet = not chief
-        _tell_damaged(found, console)
-        with lease(request.out) if chief else nullcontext(), Progress(console) as progress:
-            if chief:
+    found, device = plan(request), distributed.own_device(own_device(request.config.executor))
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    with distributed.process_group(device):
+        is_main = distributed.rank() == 0
+        console.quiet = not is_main
+        _print_damaged(found, console)
+        with lease(request.out) if is_main else nullcontext(), Progress(console) as progress:
+            if is_main:
                 remove_partials(request.out)
-            checkpoint = trained(found.slides, request.config.training, request.out, progress, chosen)
-    tell(console, f"checkpoint: {checkpoint}")
+            checkpoint = ensure_checkpoint(found.slides, request.config.training, request.out, progress, device)
+    print_line(console, f"checkpoint: {checkpoint}")
     return 0
 
 
-def _tell_damaged(found: Stored, console: Console) -> None:
+def _print_damaged(found: UsableSlides, console: Console) -> None:
     for slide_id, error in found.damaged.items():
-        tell(console, f"{slide_id}: left out: {error}")
+        print_line(console, f"{slide_id}: left out: {error}")
 
 
-def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, progress: Progress, device: str) -> Path:
+def ensure_checkpoint(
+    slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, progress: Progress, device: str
+) -> Path:
     """The checkpoint trained on these slides with this configuration; trained now unless it is there.
 
     Args:
@@ -109,26 +113,26 @@ def trained(slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, pr
     parts = {"slides": [slide.record.key for slide in slides], "config": config.model_dump(mode="json")}
     key = fingerprint({**parts, "version": __version__})
     standing = valid_receipt(receipt, key, checkpoint)
-    distributed.wait_for_all()  # nobody may change what another still looks at
+    distributed.barrier()  # nobody may change what another still looks at
     if standing:
-        progress.say(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
+        progress.report(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
         return checkpoint
-    chief = distributed.rank() == 0
-    if chief:
+    is_main = distributed.rank() == 0
+    if is_main:
         receipt.unlink(missing_ok=True)  # from here on it would vouch for a checkpoint that it did not see
         if not (out / STATE_NAME).exists():
             shutil.rmtree(out / "panels", ignore_errors=True)
-    distributed.wait_for_all()
+    distributed.barrier()
     with stop_on_signals() as should_stop:
-        train(config, slides, out, _shown_by(progress), device, should_stop)
+        train(config, slides, out, _show_steps(progress), device, should_stop)
     if device.startswith("cuda"):
         torch.cuda.empty_cache()  # in a run this process lives on, and its workers want the memory
-    if chief:
+    if is_main:
         write_receipt(receipt, key, checkpoint)
     return checkpoint
 
 
-def _shown_by(progress: Progress) -> Callable[[TrainingProgress], None]:
+def _show_steps(progress: Progress) -> Callable[[TrainingProgress], None]:
     """What shows each step: the first one tells how many there are, and how many an earlier try did."""
     done = 0
 
@@ -146,18 +150,18 @@ def _shown_by(progress: Progress) -> Callable[[TrainingProgress], None]:
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """While it is open, SIGINT and SIGTERM only make a wish to stop; a second one ends the process at once."""
-    wished = False
+    is_asked = False
 
-    def wish(number: int, frame: FrameType | None) -> None:
-        nonlocal wished
-        if wished:
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        nonlocal is_asked
+        if is_asked:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        wished = True
+        is_asked = True
 
-    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: wished
+        yield lambda: is_asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

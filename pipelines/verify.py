@@ -11,17 +11,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.run_directory.workspace import Workspace
-from pipelines.shared.progress import Progress, printable, tell
+from pipelines.shared.progress import Progress, escape_undecodable, print_line
 from pipelines.shared.slide_outputs import SUFFIXES, Format
 from wsi_stain.core.lease import lease
 from wsi_stain.core.text import write_table
-from wsi_stain.executor import Executor, ExecutorConfig, Task, drive, lone, open_executor
+from wsi_stain.executor import Executor, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.results import read_summary, summary_row
 from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.find import find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.verification.faults import Fault
-from wsi_stain.verification.source_check import Likeness
+from wsi_stain.verification.source_check import Similarity
 from wsi_stain.verification.tasks import (
     ProductTask,
     TilesTask,
@@ -57,12 +57,12 @@ class Outcome:
     Attributes:
         name: The slide as the summary has it; of other things their path below OUT.
         faults: What is wrong with it.
-        likeness: How a slide compares with its source, where that was looked at.
+        similarity: How a slide compares with its source, where that was looked at.
     """
 
     name: str
     faults: Sequence[Fault]
-    likeness: Likeness | None = None
+    similarity: Similarity | None = None
 
 
 def plan(request: Request) -> dict[str, Task]:
@@ -74,13 +74,13 @@ def plan(request: Request) -> dict[str, Task]:
     workspace = Workspace(request.out)
     given = {slide.slide_id: slide.path for slide in find_slides(request.slides)} if request.slides else {}
     tasks = {}
-    for row in _made(workspace):
+    for row in _pyramid_rows(workspace):
         slide_id = row["slide_id"]
-        task = VerifyTask(workspace.slide(slide_id), _products(workspace, slide_id), given.get(slide_id))
+        task = VerifyTask(workspace.slide(slide_id), _pyramids_of(workspace, slide_id), given.get(slide_id))
         tasks[row["slide"]] = Task(verify_slide, task, "verify")
-    for folder in _stored(workspace):
+    for folder in _stored_folders(workspace):
         tasks[str(folder.relative_to(request.out))] = Task(verify_tiles, TilesTask(folder), "verify")
-    for name, pictures in _pictures(workspace).items():
+    for name, pictures in _patch_folders(workspace).items():
         tasks[name] = Task(verify_product, pictures, "verify")
     receipt, checkpoint = workspace.training / ".training.json", workspace.training / "checkpoint.safetensors"
     if receipt.exists():
@@ -93,7 +93,7 @@ def plan(request: Request) -> dict[str, Task]:
 def show_plan(request: Request, console: Console) -> int:
     """Print what would be looked at."""
     for name in plan(request):
-        tell(console, name)
+        print_line(console, name)
     return 0
 
 
@@ -105,40 +105,42 @@ def run(request: Request, console: Console) -> int:
     """
     tasks, workspace = plan(request), Workspace(request.out)
     where = request.executor if len(tasks) > 1 else ExecutorConfig(workers=0)
-    with lease(request.out), Progress(console) as progress, open_executor(where, progress.say) as executor:
+    with lease(request.out), Progress(console) as progress, open_executor(where, progress.report) as executor:
         outcomes = {name: Outcome(name, ()) for name in tasks}
-        outcomes |= {outcome.name: outcome for outcome in _looked_at(executor, tasks, progress)}
+        outcomes |= {outcome.name: outcome for outcome in _run_checks(executor, tasks, progress)}
         for name, fault in _summary_faults(workspace):
             known = outcomes.get(name, Outcome(name, ()))
-            outcomes[name] = Outcome(name, (*known.faults, fault), known.likeness)
+            outcomes[name] = Outcome(name, (*known.faults, fault), known.similarity)
         rows = [[outcome.name, *fault] for outcome in outcomes.values() for fault in outcome.faults]
         write_table(request.out / "verify.csv", _COLUMNS, rows)
     _print(list(outcomes.values()), console)
     failed = [row for row in read_summary(request.out / "summary.csv") if not row.get("output")]
     if failed:
-        tell(console, f"{len(failed)} slides have no output (see summary.csv): there is nothing of them to verify")
-    tell(console, f"{len(rows)} faults in {request.out / 'verify.csv'}" if rows else "all as it should be")
+        print_line(
+            console, f"{len(failed)} slides have no output (see summary.csv): there is nothing of them to verify"
+        )
+    print_line(console, f"{len(rows)} faults in {request.out / 'verify.csv'}" if rows else "all as it should be")
     return 3 if rows else 0
 
 
-def _looked_at(executor: Executor, tasks: Mapping[str, Task], progress: Progress) -> Iterator[Outcome]:
-    flows = {name: lone(task) for name, task in tasks.items()}
-    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
+def _run_checks(executor: Executor, tasks: Mapping[str, Task], progress: Progress) -> Iterator[Outcome]:
+    flows = {name: single_task(task) for name, task in tasks.items()}
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
         if result.error is None:
-            yield Outcome(result.key, result.value["faults"], result.value.get("likeness"))
+            yield Outcome(result.key, result.value["faults"], result.value.get("similarity"))
         else:
             got = f"{type(result.error).__name__}: {result.error}"
             remedy = "This is a fault of wsi-stain: please report it"
             yield Outcome(result.key, [Fault("verify", "a check that ends", got, remedy)])
 
 
-def _made(workspace: Workspace) -> list[dict[str, str]]:
+def _pyramid_rows(workspace: Workspace) -> list[dict[str, str]]:
     """The rows of the summary that name a pyramid."""
     rows = read_summary(workspace.out / "summary.csv")
     return [row for row in rows if row["output"].endswith(tuple(SUFFIXES.values()))]
 
 
-def _pictures(workspace: Workspace) -> dict[str, ProductTask]:
+def _patch_folders(workspace: Workspace) -> dict[str, ProductTask]:
     """The folders of patches that the summary names."""
     return {
         row["output"]: ProductTask(workspace.slide(row["slide_id"]) / "patches.json", workspace.out / row["output"])
@@ -147,15 +149,17 @@ def _pictures(workspace: Workspace) -> dict[str, ProductTask]:
     }
 
 
-def _stored(workspace: Workspace) -> list[Path]:
+def _stored_folders(workspace: Workspace) -> list[Path]:
     """The folders of all complete slides in the run's tile stores."""
     stores = [
-        path for path in (workspace.reference, workspace.tiles, workspace.restained) if (path / "zarr.json").exists()
+        path
+        for path in (workspace.reference, workspace.tiles, workspace.normalized_tiles)
+        if (path / "zarr.json").exists()
     ]
     return [path / slide_id for path in stores for slide_id in TileStore(path).slide_ids()]
 
 
-def _products(workspace: Workspace, slide_id: str) -> dict[Path, Path]:
+def _pyramids_of(workspace: Workspace, slide_id: str) -> dict[Path, Path]:
     """A finished slide's pyramids by their receipts, whichever run made them; none of an unknown slide."""
     place = workspace.slide(slide_id)
     finished = load_finished(place)
@@ -179,7 +183,7 @@ def _formats(workspace: Workspace, output: str) -> dict[Format, Path]:
 def _summary_faults(workspace: Workspace) -> Iterator[tuple[str, Fault]]:
     """Rows that say something else than what was kept of their slides, and outputs without a row."""
     known = set()
-    for row in _made(workspace):
+    for row in _pyramid_rows(workspace):
         known |= set(_formats(workspace, row["output"]).values())
         finished = load_finished(workspace.slide(row["slide_id"]))
         if finished is None:
@@ -214,17 +218,21 @@ def _print(outcomes: Sequence[Outcome], console: Console) -> None:
     for outcome in outcomes:
         checks = ", ".join(dict.fromkeys(fault.check for fault in outcome.faults))
         table.add_row(
-            escape(printable(outcome.name)), f"wrong: {checks}" if checks else "good", *_cells(outcome.likeness)
+            escape(escape_undecodable(outcome.name)),
+            f"wrong: {checks}" if checks else "good",
+            *_cells(outcome.similarity),
         )
     console.print(table)
     for outcome in outcomes:
         for fault in outcome.faults:
-            tell(console, f"{outcome.name}: {fault.check}: expected {fault.expected}, got {fault.got}. {fault.remedy}")
+            print_line(
+                console, f"{outcome.name}: {fault.check}: expected {fault.expected}, got {fault.got}. {fault.remedy}"
+            )
 
 
-def _cells(likeness: Likeness | None) -> list[str]:
-    if likeness is None:
+def _cells(similarity: Similarity | None) -> list[str]:
+    if similarity is None:
         return ["", "", "", ""]
-    figures = (likeness.shift_px, ".2f"), (likeness.ssim, ".3f"), (likeness.nuclei, ".3f")
-    found = "found" if likeness.source else "source not found"
-    return [found, *("" if value is None else format(value, form) for value, form in figures)]
+    figures = (similarity.shift_px, ".2f"), (similarity.ssim, ".3f"), (similarity.nuclei, ".3f")
+    source_cell = "found" if similarity.source else "source not found"
+    return [source_cell, *("" if value is None else format(value, form) for value, form in figures)]

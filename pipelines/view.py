@@ -10,15 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.run_directory.partial_results import rows_left, run_record, summary_rows
+from pipelines.run_directory.partial_results import recover_rows, run_record, summary_rows
 from pipelines.run_directory.workspace import Workspace
-from pipelines.shared.progress import tell
+from pipelines.shared.progress import print_line
 from pipelines.shared.slide_outputs import SUFFIXES
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.find import find_slides
-from wsi_stain.viewer.cases import Case, Picture, described
+from wsi_stain.viewer.cases import Case, Picture, describe_case
 from wsi_stain.viewer.server import ViewServer
 from wsi_stain.viewer.tiles import SlideTiles
 
@@ -52,13 +52,13 @@ def plan(request: Request) -> list[Case]:
     if request.other is not None:
         before, after = (_only_slide(path) for path in (request.subject, request.other))
         pictures = Picture("before", before), Picture("after", after)
-        return [_openable(Case(f"{before.name} and {after.name}", pictures))]
+        return [_check_openable(Case(f"{before.name} and {after.name}", pictures))]
     workspace = Workspace(request.subject)
     if workspace.summary.exists() or workspace.record.exists():
-        rows = summary_rows(workspace) or rows_left(workspace, run_record(workspace))
+        rows = summary_rows(workspace) or recover_rows(workspace, run_record(workspace))
         return [_case(workspace, row) for row in rows]
     cases = [Case(slide.relative, (Picture("", slide.path, slide.mpp),)) for slide in find_slides([request.subject])]
-    return [_openable(case) for case in cases] if len(cases) == 1 else cases
+    return [_check_openable(case) for case in cases] if len(cases) == 1 else cases
 
 
 def run(request: Request, console: Console) -> int:
@@ -72,10 +72,10 @@ def run(request: Request, console: Console) -> int:
 
     def on_ready(url: str) -> None:
         opened = request.browser and _open_browser(url)
-        tell(console, url)
-        tell(console, "Ctrl-C ends it" + (", and so does closing the page" if request.browser else ""))
+        print_line(console, url)
+        print_line(console, "Ctrl-C ends it" + (", and so does closing the page" if request.browser else ""))
         if request.browser and not opened:
-            tell(console, "No browser could be started here: open the address yourself")
+            print_line(console, "No browser could be started here: open the address yourself")
 
     asyncio.run(server.serve(on_ready, end_with_pages=request.browser))
     return 0
@@ -83,15 +83,15 @@ def run(request: Request, console: Console) -> int:
 
 def _only_slide(path: Path) -> Path:
     """The file that OpenSlide opens of the one slide that a path names."""
-    found = find_slides([path])
-    if len(found) > 1:
-        raise ConfigError(f"{path} holds {len(found)} slides, expected one to show beside another", "Name one of them")
-    return found[0].path
+    slides = find_slides([path])
+    if len(slides) > 1:
+        raise ConfigError(f"{path} holds {len(slides)} slides, expected one to show beside another", "Name one of them")
+    return slides[0].path
 
 
-def _openable(case: Case) -> Case:
+def _check_openable(case: Case) -> Case:
     """The case, unless none of its pictures can be opened: better said at once than on the page."""
-    panes = described(case, SlideTiles())["panes"]
+    panes = describe_case(case, SlideTiles())["panes"]
     if all("problem" in pane for pane in panes):
         raise SlideError(panes[0]["problem"], panes[0]["remedy"])
     return case
@@ -106,15 +106,15 @@ def _case(workspace: Workspace, row: SlideRow) -> Case:
         pictures.append(Picture("source", source, finished.origin.reading.slide_mpp))
     elif row.output:
         notes.append(f"The source is no longer at {source}" if source else "Its source is not known")
-    made = next(_readable(workspace.out, finished.row if finished else row), None)
-    if made:
-        pictures.append(Picture("normalized", made))
+    pyramid = next(_find_readable(workspace.out, finished.row if finished else row), None)
+    if pyramid:
+        pictures.append(Picture("normalized", pyramid))
     elif row.output:
         notes.append("OpenSlide reads none of its outputs: run the same command again with --format ome-tiff as well")
     return Case(row.slide, tuple(pictures), row.status, ". ".join(notes))
 
 
-def _readable(out: Path, row: SlideRow) -> Iterator[Path]:
+def _find_readable(out: Path, row: SlideRow) -> Iterator[Path]:
     """A slide's outputs in formats that OpenSlide reads, the OME-TIFF first."""
     outputs = [out / name for name in (row.output, *row.other_outputs) if name]
     for kind in ("ome-tiff", "dicom"):

@@ -24,10 +24,10 @@ from pipelines.cli.options import (
     Host,
     Masks,
     Method,
+    Mode,
     MppOption,
     OpenBrowser,
     Out,
-    Output,
     Overlay,
     Port,
     Scheduler,
@@ -40,11 +40,11 @@ from pipelines.cli.options import (
     absolute,
     console,
     overrides_of,
-    say,
+    print_line,
 )
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, WsiStainError
-from wsi_stain.core.storage import as_place
+from wsi_stain.core.storage import storage_path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,7 +82,7 @@ def run(
     mpp: MppOption = None,
     slide_mpp: SlideMpp = None,
     method: Method = None,
-    output: Output = None,
+    mode: Mode = None,
     formats: Formats = None,
     codec: Codec = None,
     masks: Masks = None,
@@ -95,13 +95,15 @@ def run(
 ) -> None:
     """Tile, train on the reference, normalize, stitch, report: all in one."""
     from pipelines import run as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
     overrides = overrides_of(
-        mpp, slide_mpp, output, formats, workers, scheduler, scheduler_file, keep_tiles or None, codec, method
+        mpp, slide_mpp, mode, formats, workers, scheduler, scheduler_file, keep_tiles or None, codec, method
     )
     overrides["stream"] = stream or None
-    request = pipeline.Request(slides, reference or [], checkpoint, out, chosen_config(config, overrides, say), masks)
+    request = pipeline.Request(
+        slides, reference or [], checkpoint, out, choose_config(config, overrides, print_line), masks
+    )
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
 
@@ -122,12 +124,12 @@ def tile(
 ) -> None:
     """Extract the tissue tiles of slides into a Zarr store."""
     from pipelines import tile as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
     overrides = overrides_of(
         mpp, slide_mpp, workers=workers, scheduler=scheduler, scheduler_file=scheduler_file, codec=codec
     )
-    request = pipeline.Request(slides, store, chosen_config(config, overrides), masks, overlay)
+    request = pipeline.Request(slides, store, choose_config(config, overrides), masks, overlay)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
 
@@ -145,10 +147,10 @@ def train(
 ) -> None:
     """Train Pix2Pix on tile stores. With several GPUs: torchrun --nproc-per-node N -m pipelines.cli train ..."""
     from pipelines import train as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
-    places = [absolute(as_place(store)) for store in stores]
-    request = pipeline.Request(places, out, chosen_config(config, {}, say))
+    store_paths = [absolute(storage_path(store)) for store in stores]
+    request = pipeline.Request(store_paths, out, choose_config(config, {}, print_line))
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
 
@@ -176,7 +178,7 @@ def normalize(
     labels: Annotated[bool, typer.Option(help="A patch's folder is its label; else it is its slide.")] = True,
     config: Config = None,
     method: Method = None,
-    output: Output = None,
+    mode: Mode = None,
     formats: Formats = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -186,12 +188,15 @@ def normalize(
     """Normalize tiled slides, slide files or patches with a trained checkpoint, or by a classical method."""
     from pipelines import normalize
     from pipelines.normalization import tile_store as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
-    overrides = overrides_of(None, None, output, formats, workers, scheduler, scheduler_file, method=method)
-    place, style = absolute(as_place(source)), absolute(as_place(reference)) if reference else None
-    chosen, patches = chosen_config(config, overrides, say), normalize.Patches(patch_mpp, labels)
-    request = pipeline.Request(place, checkpoint, style, out, chosen, to)
+    overrides = overrides_of(None, None, mode, formats, workers, scheduler, scheduler_file, method=method)
+    source_path, reference_store = (
+        absolute(storage_path(source)),
+        absolute(storage_path(reference)) if reference else None,
+    )
+    run_config, patches = choose_config(config, overrides, print_line), normalize.Patches(patch_mpp, labels)
+    request = pipeline.Request(source_path, checkpoint, reference_store, out, run_config, to)
     command = normalize.show_plan if dry_run else normalize.run
     raise typer.Exit(command(request, patches, console()))
 
@@ -222,10 +227,10 @@ def inspect(
 ) -> None:
     """Show what is known of slides: size, levels, resolution and its origin, tissue, tiles, bytes, time."""
     from pipelines import inspect as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
-    chosen = chosen_config(None, overrides_of(mpp, slide_mpp, workers=workers))
-    request = pipeline.Request(slides, chosen, masks, overlay, csv)
+    run_config = choose_config(None, overrides_of(mpp, slide_mpp, workers=workers))
+    request = pipeline.Request(slides, run_config, masks, overlay, csv)
     raise typer.Exit(pipeline.run(request, console()))
 
 

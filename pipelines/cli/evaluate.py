@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.options import STORE, SlideMpp, Workers, absolute, console, overrides_of
-from wsi_stain.core.storage import as_place
+from wsi_stain.core.storage import storage_path
 
 evaluate = typer.Typer(
     no_args_is_help=True, help="Measure how good a normalization is, beside Reinhard, Macenko and Vahadane."
@@ -20,7 +20,7 @@ Checkpoint = Annotated[
 Modes = Annotated[
     list[str] | None,
     typer.Option(
-        "--output",
+        "--mode",
         show_default="auto: generator on a GPU, else lut",
         help="What becomes of its pixels: generator, guard, lut; repeatable.",
     ),
@@ -61,7 +61,7 @@ def pairs(
     ],
     out: Results,
     checkpoint: Checkpoint = None,
-    output: Modes = None,
+    mode: Modes = None,
     baseline: Baselines = None,
     normalized: Annotated[
         Path | None,
@@ -81,12 +81,12 @@ def pairs(
 ) -> None:
     """Registered pairs: each SOURCE normalized by every method, against its TRUTH pixel by pixel."""
     from pipelines.evaluate import pairs as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
-    chosen = chosen_config(None, overrides_of(mpp, slide_mpp, workers=workers))
-    style = absolute(as_place(reference)) if reference else None
+    run_config = choose_config(None, overrides_of(mpp, slide_mpp, workers=workers))
+    reference_store = absolute(storage_path(reference)) if reference else None
     request = pipeline.Request(
-        source, truth, checkpoint, output or [], baseline or [], normalized, style, mpp, out, chosen
+        source, truth, checkpoint, mode or [], baseline or [], normalized, reference_store, mpp, out, run_config
     )
     raise typer.Exit(pipeline.run(request, console()))
 
@@ -97,19 +97,21 @@ def cohort(
     out: Results,
     reference: Reference = None,
     checkpoint: Checkpoint = None,
-    output: Modes = None,
+    mode: Modes = None,
     baseline: Baselines = None,
     workers: Workers = None,
 ) -> None:
     """A cohort without truth: how alike its slides look and how near the reference, before and after."""
     from pipelines.evaluate import cohort as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
-    chosen, style = (
-        chosen_config(None, overrides_of(workers=workers)),
-        absolute(as_place(reference)) if reference else None,
+    run_config, reference_store = (
+        choose_config(None, overrides_of(workers=workers)),
+        absolute(storage_path(reference)) if reference else None,
     )
-    request = pipeline.Request(absolute(as_place(slides)), style, checkpoint, output or [], baseline or [], out, chosen)
+    request = pipeline.Request(
+        absolute(storage_path(slides)), reference_store, checkpoint, mode or [], baseline or [], out, run_config
+    )
     raise typer.Exit(pipeline.run(request, console()))
 
 
@@ -122,7 +124,7 @@ def transfer(
     test: Annotated[str, typer.Argument(metavar="TEST", help="Labelled tile store of the other laboratory.")],
     out: Results,
     checkpoint: Checkpoint = None,
-    output: Modes = None,
+    mode: Modes = None,
     baseline: Baselines = None,
     positive: Annotated[str | None, typer.Option(show_default="of two the last", help="The label to find.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Classifiers to train, each with its own split.")] = 3,
@@ -134,13 +136,23 @@ def transfer(
 ) -> None:
     """A classifier trained on TRAIN, tested on TEST raw and by every method: AUC, with intervals by slide."""
     from pipelines.evaluate import transfer as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
     from wsi_stain.evaluation.classifier import ClassifierConfig
 
-    learnt, other = (absolute(as_place(store)) for store in (train, test))
-    chosen = chosen_config(None, overrides_of(workers=workers))
+    train_store, test_store = (absolute(storage_path(store)) for store in (train, test))
+    run_config = choose_config(None, overrides_of(workers=workers))
     classifier = ClassifierConfig(backbone=backbone, side=side, epochs=epochs)
     request = pipeline.Request(
-        learnt, other, checkpoint, output or [], baseline or [], positive, seeds, patches, classifier, out, chosen
+        train_store,
+        test_store,
+        checkpoint,
+        mode or [],
+        baseline or [],
+        positive,
+        seeds,
+        patches,
+        classifier,
+        out,
+        run_config,
     )
     raise typer.Exit(pipeline.run(request, console()))

@@ -39,10 +39,12 @@ def idc(
 ) -> None:
     """Kaggle breast-histopathology-images: 50 px patches, laid back at their coordinates, a slide a patient."""
     from pipelines import import_patches as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
-    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
-    request = pipeline.idc(directory, store, mpp, chosen)
+    run_config = choose_config(
+        config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
+    )
+    request = pipeline.idc(directory, store, mpp, run_config)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
 
@@ -67,10 +69,12 @@ def pcam(
 ) -> None:
     """PatchCamelyon in HDF5: 96 px patches, side by side, a slide for each one that the metadata names."""
     from pipelines import import_patches as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
-    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
-    request = pipeline.pcam(files, meta, store, mpp, chosen)
+    run_config = choose_config(
+        config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
+    )
+    request = pipeline.pcam(files, meta, store, mpp, run_config)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
 
@@ -90,8 +94,10 @@ def images(
 ) -> None:
     """Folders of PNG, JPEG or TIFF patches, side by side, labels from the folders' names."""
     from pipelines import import_patches as pipeline
-    from pipelines.shared.config import chosen_config
+    from pipelines.shared.config import choose_config
 
-    chosen = chosen_config(config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file))
-    request = pipeline.images(directory, store, mpp, labels, chosen)
+    run_config = choose_config(
+        config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
+    )
+    request = pipeline.images(directory, store, mpp, labels, run_config)
     raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))

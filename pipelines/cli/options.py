@@ -53,10 +53,10 @@ SlideMpp = Annotated[
     float | None,
     typer.Option("--slide-mpp", help="The slides' resolution, um per px, where the files do not say or lie."),
 ]
-Output = Annotated[
+Mode = Annotated[
     str | None,
     typer.Option(
-        "--output",
+        "--mode",
         show_default="auto: generator on a GPU, else lut",
         help="What becomes of generated pixels: generator (as they are), guard (the smooth part of their change), or "
         "lut (one colour table a slide).",
@@ -130,7 +130,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (slides,
 def overrides_of(
     mpp: float | None = None,
     slide_mpp: float | None = None,
-    output: str | None = None,
+    mode: str | None = None,
     formats: list[str] | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -142,7 +142,7 @@ def overrides_of(
     """Command-line options as the nested sections of a configuration."""
     return {
         "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}, "codec": codec},
-        "output": {"method": method, "mode": output},
+        "normalize": {"method": method, "mode": mode},
         "formats": formats or None,
         "executor": {"workers": workers, "scheduler": scheduler, "scheduler_file": scheduler_file},
         "keep_tiles": keep_tiles,
@@ -153,5 +153,5 @@ def console() -> Console:
     return Console(stderr=False)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     console().print(text, highlight=False, markup=False)

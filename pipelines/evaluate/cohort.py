@@ -9,21 +9,21 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.evaluate.methods import baselines, require_extras, trained
-from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
+from pipelines.evaluate.methods import baselines, checkpoint_methods, require_extras
+from pipelines.evaluate.results import checkpoint_facts, print_files, print_scores, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
-from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import ConfigError, OutputError, SlideError
 from wsi_stain.core.lease import lease
-from wsi_stain.core.storage import Place
-from wsi_stain.evaluation.cohort import CohortTask, save_reference, score_slide, summarized
+from wsi_stain.core.storage import StoragePath
+from wsi_stain.evaluation.cohort import CohortTask, save_reference, score_slide, summarize
 from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.executor import Receipt, Task, open_executor
-from wsi_stain.normalizers.classical_reference import measure_style
+from wsi_stain.normalizers.classical_reference import measure_classical_reference
 from wsi_stain.results import read_summary
 from wsi_stain.store import StoredSlide
 
@@ -61,8 +61,8 @@ class Request:
         config: Where the work runs.
     """
 
-    cohort: Place
-    reference: Place | None
+    cohort: StoragePath
+    reference: StoragePath | None
     checkpoint: Path | None
     modes: Sequence[str]
     baselines: Sequence[str]
@@ -81,30 +81,37 @@ def run(request: Request, console: Console) -> int:
         SlideError: No slide can be judged.
     """
     require_extras()
-    models, references = trained(request.checkpoint, request.modes, request.config.executor), _references(request)
+    trained_methods, references = (
+        checkpoint_methods(request.checkpoint, request.modes, request.config.executor),
+        _references(request),
+    )
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
         compared_with = None
         if references:
             compared_with = request.out / "work" / "reference.npz"
-            save_reference(compared_with, references, measure_style("macenko", references).stain)
+            save_reference(compared_with, references, measure_classical_reference("macenko", references).stain)
         else:
-            progress.say("no reference: only the slides' likeness is told; give --reference STORE for distances to it")
-        tasks = _tasks(request, [*baselines(references, request.baselines, request.out), *models], compared_with)
+            progress.report(
+                "no reference: only the slides' likeness is told; give --reference STORE for distances to it"
+            )
+        tasks = _tasks(
+            request, [*baselines(references, request.baselines, request.out), *trained_methods], compared_with
+        )
         named = {name: Task(score_slide, task, "score") for name, task in tasks.items()}
         receipts = receipts_of(executor, named, progress)
     if not receipts:
         raise SlideError(f"None of the {len(tasks)} slides could be judged", "See the reasons above")
-    _leave(request, references, list(receipts.values()), console)
+    _write_results(request, references, list(receipts.values()), console)
     return 0 if len(receipts) == len(tasks) else 3
 
 
 def _references(request: Request) -> list[StoredSlide]:
     """The reference's slides: as given, or as the run kept them; none where it was given a checkpoint."""
     if request.reference is not None:
-        return stored_slides(request.reference).slides
+        return find_usable_slides(request.reference).slides
     kept = Workspace(Path(request.cohort)).reference if isinstance(request.cohort, Path) else None
-    return stored_slides(kept).slides if kept is not None and kept.exists() else []
+    return find_usable_slides(kept).slides if kept is not None and kept.exists() else []
 
 
 def _tasks(request: Request, methods: Sequence[Method], reference: Path | None) -> dict[str, CohortTask]:
@@ -132,7 +139,7 @@ def _tasks(request: Request, methods: Sequence[Method], reference: Path | None) 
         slide.record.relative: CohortTask(
             name=slide.record.relative, stored=slide.path, strip=strips / f"{slide.slide_id}.png", **shared
         )
-        for slide in stored_slides(request.cohort).slides
+        for slide in find_usable_slides(request.cohort).slides
     }
 
 
@@ -147,8 +154,10 @@ def _pyramid(out: Path, row: dict[str, str]) -> Path:
     )
 
 
-def _leave(request: Request, references: Sequence[StoredSlide], receipts: Sequence[Receipt], console: Console) -> None:
-    rows, out = summarized(receipts), request.out
+def _write_results(
+    request: Request, references: Sequence[StoredSlide], receipts: Sequence[Receipt], console: Console
+) -> None:
+    rows, out = summarize(receipts), request.out
     slides = [{"slide": receipt["name"], "methods": receipt["scores"]} for receipt in receipts]
     print_scores(rows, HEADINGS, console)
     write_scores(out / "cohort.csv", rows)
@@ -165,4 +174,4 @@ def _leave(request: Request, references: Sequence[StoredSlide], receipts: Sequen
         for score, title in _PANELS.items()
     }
     write_points(out / "cohort.png", {title: points for title, points in panels.items() if any(points.values())})
-    tell_files(out, console)
+    print_files(out, console)

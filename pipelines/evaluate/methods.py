@@ -9,12 +9,12 @@ from typing import get_args
 from pydantic import ValidationError
 
 from pipelines.shared.device import tasks_device
-from pipelines.shared.target import Model
+from pipelines.shared.target import NormalizationTarget
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.executor import ExecutorConfig
-from wsi_stain.normalizers.base import OutputConfig
-from wsi_stain.normalizers.classical_reference import Classic, measure_style
+from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.classical_reference import ClassicalMethod, measure_classical_reference
 from wsi_stain.store import StoredSlide
 
 
@@ -35,19 +35,21 @@ def baselines(references: Sequence[StoredSlide], names: Sequence[str], out: Path
     Raises:
         ConfigError: There is no such method.
     """
-    known: tuple[Classic, ...] = get_args(Classic)
+    known: tuple[ClassicalMethod, ...] = get_args(ClassicalMethod)
     if unknown := set(names) - set(known):
         raise ConfigError(f"There is no --baseline {min(unknown)}", f"Give {', '.join(known)}")
     methods: list[Method] = []
     for name in known:
         if not references or (names and name not in names):
             continue
-        model = Model.of_style(measure_style(name, references), out / "work" / f"{name}.json")
-        methods.append(Method(name, OutputConfig(method=name), model.path))
+        target = NormalizationTarget.of_classical(
+            measure_classical_reference(name, references), out / "work" / f"{name}.json"
+        )
+        methods.append(Method(name, NormalizeConfig(method=name), target.path))
     return methods
 
 
-def trained(checkpoint: Path | None, modes: Sequence[str], executor: ExecutorConfig) -> list[Method]:
+def checkpoint_methods(checkpoint: Path | None, modes: Sequence[str], executor: ExecutorConfig) -> list[Method]:
     """A checkpoint in each of the modes asked for; by default in the one that a run would take there.
 
     Raises:
@@ -56,15 +58,15 @@ def trained(checkpoint: Path | None, modes: Sequence[str], executor: ExecutorCon
     """
     if checkpoint is None:
         return []
-    model = Model.load(checkpoint)
+    target = NormalizationTarget.load(checkpoint)
     device = tasks_device(executor)
-    wanted = [_output(mode) for mode in modes or ["auto"]]
-    outputs = [output.model_copy(update={"mode": output.mode_on(device)}) for output in wanted]
-    return [Method(f"wsi-stain {output.mode}", output, model.path, device) for output in outputs]
+    wanted = [_mode_config(mode) for mode in modes or ["auto"]]
+    chosen = [config.model_copy(update={"mode": config.resolve_mode(device)}) for config in wanted]
+    return [Method(f"wsi-stain {config.mode}", config, target.path, device) for config in chosen]
 
 
-def _output(mode: str) -> OutputConfig:
+def _mode_config(mode: str) -> NormalizeConfig:
     try:
-        return OutputConfig.model_validate({"mode": mode})
+        return NormalizeConfig.model_validate({"mode": mode})
     except ValidationError as error:
-        raise ConfigError(f"There is no --output {mode}", "Give generator, guard, lut or auto") from error
+        raise ConfigError(f"There is no --mode {mode}", "Give generator, guard, lut or auto") from error

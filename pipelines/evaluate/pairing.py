@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipelines.evaluate.tasks import receipts_of
-from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.shared.config import RunConfig
 from pipelines.shared.progress import Progress
-from pipelines.tile import tile_all
+from pipelines.tile import tile_slides
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.executor import Executor, Task
 from wsi_stain.slides.find import find_slides, slide_id
 from wsi_stain.store import StoredSlide, TileStore
-from wsi_stain.store.patches import TABLE, from_csv
+from wsi_stain.store.patches import PATCH_TABLE, from_csv
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _NAMES = "Give both of a pair the same name and place in its directory"
@@ -66,13 +66,13 @@ class Pairing:
         Raises:
             ConfigError: There is no pair, or patches do not agree.
         """
-        sources, truths = self.stored(source, "source"), self.stored(truth, "truth")
+        sources, truths = self.ensure_stored(source, "source"), self.ensure_stored(truth, "truth")
         if len(sources) == len(truths) == 1:
             truths = dict(zip(sources, truths.values(), strict=True))
-        made = self._normalized(normalized) if normalized is not None else {}
+        earlier = self._find_normalized(normalized) if normalized is not None else {}
         for name in sorted(sources.keys() ^ truths.keys()):
-            self.progress.say(f"{name}: left out: only {source if name in sources else truth} has it")
-        pairs = {name: Pair(sources[name], truths[name], made.get(name)) for name in sources if name in truths}
+            self.progress.report(f"{name}: left out: only {source if name in sources else truth} has it")
+        pairs = {name: Pair(sources[name], truths[name], earlier.get(name)) for name in sources if name in truths}
         if not pairs:
             raise ConfigError(f"Nothing in {source} has its pair in {truth}", _NAMES)
         for name, pair in pairs.items():
@@ -81,25 +81,25 @@ class Pairing:
             _check_patches(pair)
         return pairs
 
-    def stored(self, path: Path, name: str) -> dict[str, Path]:
+    def ensure_stored(self, path: Path, name: str) -> dict[str, Path]:
         """The slides at a path by name, as folders in a tile store; a store `name` is made where it is none."""
         if (path / "zarr.json").exists():
-            return {_stem(slide.record.relative): path / slide.slide_id for slide in stored_slides(path).slides}
+            return {_stem(slide.record.relative): path / slide.slide_id for slide in find_usable_slides(path).slides}
         store = self.work / f"{name}.zarr"
         TileStore.create(store)
-        return self._imported(path, store) if _has_pictures(path) else self._tiled(path, store)
+        return self._import_patches(path, store) if _has_pictures(path) else self._tile(path, store)
 
-    def _tiled(self, path: Path, store: Path) -> dict[str, Path]:
+    def _tile(self, path: Path, store: Path) -> dict[str, Path]:
         sources = find_slides([path])
-        results = tile_all(self.executor, sources, store, self.config.tiling, self.progress)
+        results = tile_slides(self.executor, sources, store, self.config.tiling, self.progress)
         done = {result.key for result in results if result.error is None}
         return {_stem(source.relative): store / source.slide_id for source in sources if source.slide_id in done}
 
-    def _imported(self, path: Path, store: Path) -> dict[str, Path]:
+    def _import_patches(self, path: Path, store: Path) -> dict[str, Path]:
         if self.patch_mpp is None:
             raise ConfigError(f"The resolution of the patches in {path} is not known", "Give --mpp, um per px")
-        found = find_folders(path, labelled=False)
-        folders = {folder.root.relative_to(path).as_posix().replace(".", "patches"): folder for folder in found}
+        patch_folders = find_folders(path, labelled=False)
+        folders = {folder.root.relative_to(path).as_posix().replace(".", "patches"): folder for folder in patch_folders}
         tiling = self.config.tiling
         tasks = {
             name: Task(
@@ -112,10 +112,10 @@ class Pairing:
         done = receipts_of(self.executor, tasks, self.progress)
         return {name: store / slide_id(folders[name].relative) for name in done}
 
-    def _normalized(self, path: Path) -> dict[str, Path]:
+    def _find_normalized(self, path: Path) -> dict[str, Path]:
         """What an earlier run made: patches, slides, or the output directory of `run`."""
         if _has_pictures(path) and not (path / "slides").is_dir():
-            return self.stored(path, "normalized")
+            return self.ensure_stored(path, "normalized")
         root = path / "slides" if (path / "slides").is_dir() else path
         files = [file for file in sorted(root.rglob("*")) if file.is_file()] if root.is_dir() else [root]
         return {_stem(file.relative_to(root).as_posix() if file != root else file.name): file for file in files}
@@ -123,17 +123,19 @@ class Pairing:
 
 def _check_patches(pair: Pair) -> None:
     """Patches of a pair must be the same ones, in the same places."""
-    listed = [_places(folder) for folder in (pair.source, pair.truth, pair.normalized) if folder and folder.is_dir()]
+    listed = [
+        _list_patches(folder) for folder in (pair.source, pair.truth, pair.normalized) if folder and folder.is_dir()
+    ]
     for other in listed[1:]:
         if odd := listed[0] ^ other:
             raise ConfigError(f"{pair.source.name}: {min(odd)[0]} is not in both, or not of one size", _NAMES)
 
 
-def _places(folder: Path) -> set[tuple[str, object]]:
+def _list_patches(folder: Path) -> set[tuple[str, object]]:
     slide = StoredSlide(folder)
-    if TABLE not in slide.tables():
+    if PATCH_TABLE not in slide.tables():
         return set()
-    return {(patch.name, patch.region) for patch in from_csv(slide.table(TABLE))}
+    return {(patch.name, patch.region) for patch in from_csv(slide.table(PATCH_TABLE))}
 
 
 def _has_pictures(path: Path) -> bool:

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.evaluate.methods import baselines, require_extras, trained
+from pipelines.evaluate.methods import baselines, checkpoint_methods, require_extras
 from pipelines.evaluate.pairing import Pair, Pairing
-from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
+from pipelines.evaluate.results import checkpoint_facts, print_files, print_scores, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
-from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.lease import lease
-from wsi_stain.core.storage import Place
+from wsi_stain.core.storage import StoragePath
 from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
-from wsi_stain.evaluation.pairs import PairTask, score_pair, summarized
+from wsi_stain.evaluation.pairs import PairTask, score_pair, summarize
 from wsi_stain.executor import Executor, Receipt, Task, open_executor
 from wsi_stain.store import StoredSlide
 
@@ -61,7 +61,7 @@ class Request:
     modes: Sequence[str]
     baselines: Sequence[str]
     normalized: Path | None
-    reference: Place | None
+    reference: StoragePath | None
     patch_mpp: float | None
     out: Path
     config: RunConfig
@@ -78,7 +78,7 @@ def run(request: Request, console: Console) -> int:
         SlideError: None of them can be compared.
     """
     require_extras()
-    models = trained(request.checkpoint, request.modes, request.config.executor)
+    trained_methods = checkpoint_methods(request.checkpoint, request.modes, request.config.executor)
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
         pairing = Pairing(request.out / "work", request.config, request.patch_mpp, executor, progress)
@@ -86,17 +86,21 @@ def run(request: Request, console: Console) -> int:
         if request.reference is None:
             references = [StoredSlide(pair.truth) for pair in pairs.values()]
         else:
-            references = stored_slides(request.reference).slides
-        receipts = _scored(
-            pairs, [*baselines(references, request.baselines, request.out), *models], request.out, executor, progress
+            references = find_usable_slides(request.reference).slides
+        receipts = _score_pairs(
+            pairs,
+            [*baselines(references, request.baselines, request.out), *trained_methods],
+            request.out,
+            executor,
+            progress,
         )
     for receipt in receipts.values():
         _warn_of_shift(receipt, console)
-    _leave(request, references, list(receipts.values()), console)
+    _write_results(request, references, list(receipts.values()), console)
     return 0 if len(receipts) == len(pairs) else 3
 
 
-def _scored(
+def _score_pairs(
     pairs: Mapping[str, Pair], methods: Sequence[Method], out: Path, executor: Executor, progress: Progress
 ) -> dict[str, Receipt]:
     tasks = {
@@ -119,14 +123,16 @@ def _scored(
 def _warn_of_shift(receipt: Receipt, console: Console) -> None:
     shift = receipt["shift_px"]
     if shift is None or shift > _SHIFT_PX:
-        found = "do not show the same tissue" if shift is None else f"lie {shift:.1f} px apart"
-        console.print(f"warning: {receipt['name']}: the two {found}; register them", markup=False, highlight=False)
+        problem = "do not show the same tissue" if shift is None else f"lie {shift:.1f} px apart"
+        console.print(f"warning: {receipt['name']}: the two {problem}; register them", markup=False, highlight=False)
 
 
-def _leave(request: Request, references: Sequence[StoredSlide], receipts: Sequence[Receipt], console: Console) -> None:
-    rows, out = summarized(receipts), request.out
+def _write_results(
+    request: Request, references: Sequence[StoredSlide], receipts: Sequence[Receipt], console: Console
+) -> None:
+    rows, out = summarize(receipts), request.out
     slides = [
-        {"slide": receipt["name"], "shift_px": receipt["shift_px"], "methods": summarized([receipt])}
+        {"slide": receipt["name"], "shift_px": receipt["shift_px"], "methods": summarize([receipt])}
         for receipt in receipts
     ]
     facts = {
@@ -143,4 +149,4 @@ def _leave(request: Request, references: Sequence[StoredSlide], receipts: Sequen
         for score, title in (("ciede2000", "CIEDE2000 to the truth"), ("ssim", "SSIM to the truth"))
     }
     write_points(out / "pairs.png", panels)
-    tell_files(out, console)
+    print_files(out, console)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.shared.progress import tell
+from pipelines.shared.progress import print_line
 from pipelines.shared.tables import Column, print_table
 from wsi_stain import __version__
 from wsi_stain.core.journal import file_digest, write_json
@@ -51,10 +51,10 @@ def checkpoint_facts(path: Path | None) -> dict[str, str] | None:
     return {"file": path.name, "sha256": file_digest(path)} if path else None
 
 
-def tell_files(out: Path, console: Console) -> None:
+def print_files(out: Path, console: Console) -> None:
     """Say where everything lies."""
-    made = sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".json", ".png"))
-    tell(console, f"{out}: {', '.join(made)}")
+    names = sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".json", ".png"))
+    print_line(console, f"{out}: {', '.join(names)}")
 
 
 def _text(value: float | None) -> str:

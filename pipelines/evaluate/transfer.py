@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from pipelines.evaluate.methods import baselines, require_extras, trained
-from pipelines.evaluate.results import checkpoint_facts, print_scores, tell_files, write_record, write_scores
+from pipelines.evaluate.methods import baselines, checkpoint_methods, require_extras
+from pipelines.evaluate.results import checkpoint_facts, print_files, print_scores, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
-from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import own_device
 from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.lease import lease
-from wsi_stain.core.storage import Place
-from wsi_stain.evaluation.auc import Auc, auc, compared
+from wsi_stain.core.storage import StoragePath
+from wsi_stain.evaluation.auc import Auc, auc, compare_methods
 from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_network, train_classifier
 from wsi_stain.evaluation.figures import write_intervals
-from wsi_stain.evaluation.labelled import LABELS, PIXELS, LabelledTask, show_labelled
+from wsi_stain.evaluation.labelled import LABELS, PIXELS, LabelledTask, extract_labelled
 from wsi_stain.evaluation.methods import UNTOUCHED, Method
 from wsi_stain.executor import Executor, Task, open_executor
 from wsi_stain.store import StoredSlide
@@ -63,8 +63,8 @@ class Request:
         config: Where the work runs.
     """
 
-    train: Place
-    test: Place
+    train: StoragePath
+    test: StoragePath
     checkpoint: Path | None
     modes: Sequence[str]
     baselines: Sequence[str]
@@ -103,24 +103,24 @@ def run(request: Request, console: Console) -> int:
     """
     require_extras()
     make_network(request.classifier.backbone)
-    models = trained(request.checkpoint, request.modes, request.config.executor)
-    own, other = (stored_slides(store).slides for store in (request.train, request.test))
+    trained_methods = checkpoint_methods(request.checkpoint, request.modes, request.config.executor)
+    own, other = (find_usable_slides(store).slides for store in (request.train, request.test))
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
-        methods: list[Method | None] = [None, *baselines(own, request.baselines, request.out), *models]
-        learnt = _loaded(_files(request, own, None, executor, progress), own)
-        files = {_name(method): _files(request, other, method, executor, progress) for method in methods}
-        rows = _with_slides(files, progress)
-        usable = shown_by_all(other, rows)
-        shown = {name: _loaded(made, usable) for name, made in rows.items()}
-        positive = _positive(request, learnt, shown[UNTOUCHED])
-        results = _tested(request, learnt, shown, positive, progress)
-    _leave(request, results, positive, {"train": learnt, "test": shown[UNTOUCHED]}, console)
-    trained_on_all = set(learnt.groups) == {_group(slide) for slide in own}
+        methods: list[Method | None] = [None, *baselines(own, request.baselines, request.out), *trained_methods]
+        train_patches = _load_patches(_show_patches(request, own, None, executor, progress), own)
+        files = {_name(method): _show_patches(request, other, method, executor, progress) for method in methods}
+        rows = _drop_empty(files, progress)
+        usable = keep_common_slides(other, rows)
+        shown = {name: _load_patches(by_slide, usable) for name, by_slide in rows.items()}
+        positive = _positive(request, train_patches, shown[UNTOUCHED])
+        results = _test_methods(request, train_patches, shown, positive, progress)
+    _write_results(request, results, positive, {"train": train_patches, "test": shown[UNTOUCHED]}, console)
+    trained_on_all = set(train_patches.groups) == {_group(slide) for slide in own}
     return 0 if trained_on_all and len(usable) == len(other) and len(rows) == len(files) else 3
 
 
-def _files(
+def _show_patches(
     request: Request, slides: Sequence[StoredSlide], method: Method | None, executor: Executor, progress: Progress
 ) -> dict[str, Path]:
     """The labelled patches of each slide as a method shows them; slides that fail are told and left out."""
@@ -132,7 +132,7 @@ def _files(
     named = {f"{slide.slide_id} ({_name(method)})": slide for slide in slides}
     tasks = {
         name: Task(
-            show_labelled,
+            extract_labelled,
             LabelledTask(stored=slide.path, method=method, side=side, most=most, out=files[slide.slide_id]),
             "show",
         )
@@ -141,30 +141,30 @@ def _files(
     return {named[name].slide_id: files[named[name].slide_id] for name in receipts_of(executor, tasks, progress)}
 
 
-def _with_slides(files: Mapping[str, Mapping[str, Path]], progress: Progress) -> dict[str, Mapping[str, Path]]:
+def _drop_empty(files: Mapping[str, Mapping[str, Path]], progress: Progress) -> dict[str, Mapping[str, Path]]:
     """The methods that show any slide, and the untouched ones; a checkpoint of another resolution shows none."""
-    for name, made in files.items():
-        if not made and name != UNTOUCHED:
-            progress.say(f"{name}: no row, since it shows none of the slides")
-    return {name: made for name, made in files.items() if made or name == UNTOUCHED}
+    for name, by_slide in files.items():
+        if not by_slide and name != UNTOUCHED:
+            progress.report(f"{name}: no row, since it shows none of the slides")
+    return {name: by_slide for name, by_slide in files.items() if by_slide or name == UNTOUCHED}
 
 
-def shown_by_all(slides: Sequence[StoredSlide], rows: Mapping[str, Mapping[str, Path]]) -> list[StoredSlide]:
+def keep_common_slides(slides: Sequence[StoredSlide], rows: Mapping[str, Mapping[str, Path]]) -> list[StoredSlide]:
     """The slides that every method shows, so that all are judged on the same ones.
 
     Raises:
         ConfigError: Each of those that have labelled patches is missing from some method.
     """
-    shown = [slide for slide in slides if all(slide.slide_id in made for made in rows.values())]
+    shown = [slide for slide in slides if all(slide.slide_id in by_slide for by_slide in rows.values())]
     if rows[UNTOUCHED] and not shown:
         raise ConfigError(
             f"None of the {len(slides)} slides to test on is shown by all of {', '.join(rows)}",
-            "See the reasons above; compare fewer methods: --baseline, --output, or no --checkpoint",
+            "See the reasons above; compare fewer methods: --baseline, --mode, or no --checkpoint",
         )
     return shown
 
 
-def _loaded(files: Mapping[str, Path], slides: Sequence[StoredSlide]) -> Labelled:
+def _load_patches(files: Mapping[str, Path], slides: Sequence[StoredSlide]) -> Labelled:
     chosen = [slide for slide in slides if slide.slide_id in files]
     if not chosen:
         raise ConfigError("No slide has labelled patches", "Import some: wsi-stain import idc|pcam|images")
@@ -197,30 +197,35 @@ def _positive(request: Request, train: Labelled, test: Labelled) -> str:
     return positive
 
 
-def _tested(
+def _test_methods(
     request: Request, train: Labelled, shown: Mapping[str, Labelled], positive: str, progress: Progress
 ) -> dict[str, Auc]:
     """Train a classifier a seed, each on other slides; test all of them on everything."""
     progress.expect("train", request.seeds * request.classifier.epochs)
-    wanted, where = train.labels == positive, own_device(request.config.executor)
+    is_positive, where = train.labels == positive, own_device(request.config.executor)
     scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in shown}
     areas = []
     for seed in range(request.seeds):
-        apart = split(train.groups, wanted, seed)
+        held_out = split(train.groups, is_positive, seed)
         network = train_classifier(
-            train.pixels[~apart], wanted[~apart], request.classifier, seed, where, lambda: progress.advance("train")
+            train.pixels[~held_out],
+            is_positive[~held_out],
+            request.classifier,
+            seed,
+            where,
+            lambda: progress.advance("train"),
         )
-        own = classify(network, train.pixels[apart], where)
-        areas.append(auc(wanted[apart], own))
+        own = classify(network, train.pixels[held_out], where)
+        areas.append(auc(is_positive[held_out], own))
         for name, labelled in shown.items():
             scores[name].append(classify(network, labelled.pixels, where))
     test = shown[UNTOUCHED]
     spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else float("nan")
     own_row = Auc(float(np.mean(areas)), spread, *(float("nan"),) * 4)
-    return {OWN: own_row, **compared(test.labels == positive, test.groups.tolist(), scores)}
+    return {OWN: own_row, **compare_methods(test.labels == positive, test.groups.tolist(), scores)}
 
 
-def split(groups: NDArray[np.str_], wanted: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+def split(groups: NDArray[np.str_], is_positive: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
     """(n,): the patches of about a quarter of the groups, on either side both labels.
 
     Raises:
@@ -228,18 +233,18 @@ def split(groups: NDArray[np.str_], wanted: NDArray[np.bool_], seed: int) -> NDA
     """
     names, rng = np.unique(groups), np.random.default_rng(seed)
     for _ in range(100):
-        apart = np.isin(groups, rng.permutation(names)[: max(1, round(_HELD_OUT * len(names)))])
-        if all(len(set(side.tolist())) == 2 for side in (wanted[apart], wanted[~apart])):
-            return apart
+        held_out = np.isin(groups, rng.permutation(names)[: max(1, round(_HELD_OUT * len(names)))])
+        if all(len(set(side.tolist())) == 2 for side in (is_positive[held_out], is_positive[~held_out])):
+            return held_out
     raise ConfigError(
         f"The {len(names)} slides cannot be split so that both sides have both labels", "Import more slides to train on"
     )
 
 
-def _leave(
+def _write_results(
     request: Request, results: Mapping[str, Auc], positive: str, sides: Mapping[str, Labelled], console: Console
 ) -> None:
-    rows, out = {name: found._asdict() for name, found in results.items()}, request.out
+    rows, out = {name: fields._asdict() for name, fields in results.items()}, request.out
     stores = {"train": request.train, "test": request.test}
     facts = {
         "checkpoint": checkpoint_facts(request.checkpoint),
@@ -250,13 +255,13 @@ def _leave(
         name: {"store": stores[name].name, "patches": len(each.labels), "groups": len(set(each.groups))}
         for name, each in sides.items()
     }
-    slides = [found for name, each in sides.items() for found in _slides(name, each, positive)]
+    slides = [fields for name, each in sides.items() for fields in _slides(name, each, positive)]
     print_scores(rows, HEADINGS, console)
     write_scores(out / "transfer.csv", rows)
     write_record(out / "transfer.json", rows, facts, slides)
-    intervals = {name: (found.auc, found.low, found.high) for name, found in results.items()}
+    intervals = {name: (fields.auc, fields.low, fields.high) for name, fields in results.items()}
     write_intervals(out / "transfer.png", "AUC on the other laboratory, 95 % by slide", intervals)
-    tell_files(out, console)
+    print_files(out, console)
 
 
 def _slides(side: str, labelled: Labelled, positive: str) -> Iterator[dict[str, Any]]:

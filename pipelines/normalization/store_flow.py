@@ -17,14 +17,14 @@ from typing import Literal
 from pipelines.normalization.tasks import Normalization
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.executor import Flow, Task
-from wsi_stain.normalize.patch_files import PART, PatchFilesTask, commit_patches, placed, write_patches
+from wsi_stain.normalize.patch_files import PART, PatchFilesTask, commit_patches, placed_patches, write_patches
 from wsi_stain.normalize.store_writer import (
     VERSION,
-    RestainTask,
-    begin_restained,
-    complete_restained,
-    restain_block,
-    stands,
+    NormalizeStoreTask,
+    begin_normalized_slide,
+    complete_normalized_slide,
+    is_complete,
+    normalize_store_block,
 )
 from wsi_stain.results import SlideRow
 from wsi_stain.slides.find import SlideSource
@@ -33,7 +33,7 @@ from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 To = Literal["pyramids", "store", "images"]
 
 
-def restain_flow(slide: StoredSlide, source: SlideSource, shared: Normalization, started: float, images: bool) -> Flow:
+def store_flow(slide: StoredSlide, source: SlideSource, shared: Normalization, started: float, images: bool) -> Flow:
     """Put one stored slide into the store of OUT in the reference's stain.
 
     Args:
@@ -46,35 +46,35 @@ def restain_flow(slide: StoredSlide, source: SlideSource, shared: Normalization,
     Returns:
         The slide's row.
     """
-    flow = partial(_restain_flow, slide=slide, source=source, started=started, images=images)
+    flow = partial(_store_flow, slide=slide, source=source, started=started, images=images)
     return (yield from shared.in_memory(source.slide_id, flow))
 
 
-def _restain_flow(shared: Normalization, slide: StoredSlide, source: SlideSource, started: float, images: bool) -> Flow:
+def _store_flow(shared: Normalization, slide: StoredSlide, source: SlideSource, started: float, images: bool) -> Flow:
     """`restain_flow` in one shape."""
-    shared.model.check_colours(slide.record)
+    shared.target.check_colours(slide.record)
     if images:
-        placed(slide)  # refused before any work where there are none
-    store = TileStore.create(shared.workspace.restained)
+        placed_patches(slide)  # refused before any work where there are none
+    store = TileStore.create(shared.workspace.normalized_tiles)
     products = shared.products(source.slide_id, shared.key(source.slide_id, slide.record.key))
-    task = RestainTask(
+    task = NormalizeStoreTask(
         slide=slide.opener,
-        store=shared.workspace.restained,
+        store=shared.workspace.normalized_tiles,
         record=_record(slide, shared, products.key),
-        checkpoint=shared.model.path,
-        digest=shared.model.digest,
-        output=shared.output,
+        checkpoint=shared.target.path,
+        digest=shared.target.digest,
+        normalize=shared.normalize,
         device=shared.device,
         artifact=products.place / "artifact.npz",
     )
-    if not stands(store.writer(source.slide_id), task.record.key):
+    if not is_complete(store.writer(source.slide_id), task.record.key):
         yield from shared.prepare(slide, source.slide_id, products)
-        yield [Task(begin_restained, task, "prepare")]  # where the generator may be
-        yield [Task(restain_block, replace(task, block=block), "normalize") for block in slide.grid.blocks()]
+        yield [Task(begin_normalized_slide, task, "prepare")]  # where the generator may be
+        yield [Task(normalize_store_block, replace(task, block=block), "normalize") for block in slide.grid.blocks()]
         shared.check_lease()
-        yield [Task(complete_restained, task, "measure")]
+        yield [Task(complete_normalized_slide, task, "measure")]
     made = store[source.slide_id]
-    outputs = [shared.workspace.restained / source.slide_id]
+    outputs = [shared.workspace.normalized_tiles / source.slide_id]
     if images:
         outputs.insert(0, shared.workspace.patches / source.relative)
         yield from _images_flow(made, outputs[0], products.place)
@@ -89,7 +89,7 @@ def _images_flow(slide: StoredSlide, folder: Path, place: Path) -> Flow:
     task = PatchFilesTask(slide=slide.opener, folder=folder, receipt=place / "patches.json", key=slide.record.key)
     parts = [
         replace(task, first=first, receipt=place / "blocks" / f"patches-{first}.json")
-        for first in range(0, len(placed(slide)), PART)
+        for first in range(0, len(placed_patches(slide)), PART)
     ]
     yield [Task(write_patches, part, "write") for part in parts]
     yield [Task(commit_patches, task, "finish")]
@@ -97,10 +97,10 @@ def _images_flow(slide: StoredSlide, folder: Path, place: Path) -> Flow:
 
 def _record(slide: StoredSlide, shared: Normalization, key: str) -> SlideRecord:
     """What is known of the slide in the reference's stain: what it was, but for its colours."""
-    profile = shared.model.icc_profile
+    profile = shared.target.icc_profile
     update = {
         "settings_key": fingerprint([VERSION, key]),
-        "background": shared.model.white,
+        "background": shared.target.white,
         "icc_profile": base64.b64encode(profile).decode() if profile else None,
         "stain": None,
     }
@@ -114,11 +114,11 @@ def _row(made: StoredSlide, source: SlideSource, outputs: Sequence[str], started
         slide_id=source.slide_id,
         status="done",
         reason="" if made.stain else "its new stain could not be measured: it does not pass for H&E",
-        remedy="" if made.stain else "Look at it; train longer, or normalize with --output lut",
+        remedy="" if made.stain else "Look at it; train longer, or normalize with --mode lut",
         tiles=int(made.kept.sum()),
         seconds=round(time.monotonic() - started, 1),
         size=made.size,
         mpp=made.mpp,
         mpp_origin=made.record.mpp_origin,
     )
-    return row.of_outputs(outputs)
+    return row.with_outputs(outputs)

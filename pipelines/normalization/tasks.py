@@ -11,8 +11,8 @@ from typing import Any
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import tasks_device
-from pipelines.shared.slide_outputs import SUFFIXES, Product, Products, product_name
-from pipelines.shared.target import Model
+from pipelines.shared.slide_outputs import SUFFIXES, SlideOutput, SlideOutputs, output_name
+from pipelines.shared.target import NormalizationTarget
 from wsi_stain import __version__
 from wsi_stain.core.errors import DeviceMemoryError, UnreadableError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, ceil_div
@@ -27,16 +27,16 @@ from wsi_stain.normalize.tasks import (
     prepare_slide,
     sample_slide,
 )
-from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.base import NormalizeConfig
 from wsi_stain.normalizers.lut import PARTS
 from wsi_stain.pyramid.dicom import DicomTask, write_dicom
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
-from wsi_stain.report import PictureTask, take_pictures
+from wsi_stain.report import PictureTask, make_pictures
 from wsi_stain.results.finished import Origin
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide, TiledSlide
-from wsi_stain.tiling.config import effective_config
+from wsi_stain.tiling.config import config_for_slide
 from wsi_stain.tiling.tasks import check_holes
 
 
@@ -56,18 +56,18 @@ class Normalization:
     """
 
     workspace: Workspace
-    model: Model
+    target: NormalizationTarget
     config: RunConfig
     stems: Mapping[str, PurePosixPath]
     check_lease: Callable[[], None]
-    say: Callable[[str], None]
+    report: Callable[[str], None]
     stains: Mapping[str, StainStatistics] = field(default_factory=dict)
     asked: Normalization | None = None
 
     @property
-    def output(self) -> OutputConfig:
-        """The output settings."""
-        return self.config.output
+    def normalize(self) -> NormalizeConfig:
+        """The settings of the normalization."""
+        return self.config.normalize
 
     @property
     def device(self) -> str:
@@ -78,21 +78,21 @@ class Normalization:
         """Fingerprint of everything that decides the bytes of a slide's products."""
         pooled = self.stains.get(slide_id)
         settings = {
-            "output": self.output.model_dump(mode="json", exclude={"threads", "lut_outside"}),
+            "normalize": self.normalize.model_dump(mode="json", exclude={"threads", "lut_outside"}),
             "jpeg": self.config.jpeg.model_dump(mode="json"),
             "device": self.device,
             "block_format": block_file.VERSION,
             "stain": pooled.model_dump(mode="json") if pooled else None,
         }
-        return fingerprint({"tiles": tiles_key, "checkpoint": self.model.digest, "version": __version__, **settings})
+        return fingerprint({"tiles": tiles_key, "checkpoint": self.target.digest, "version": __version__, **settings})
 
     def shaped(self, slide_id: str) -> Normalization:
         """The same, in the smaller shape that was recorded for a slide for want of memory, if one was."""
         recorded = read_json(self._shape_file(slide_id))
         if not isinstance(recorded, dict) or recorded.get("key") != self._shape_key:
             return self
-        output = self.config.output.model_copy(update={"core": recorded["core"]})
-        return replace(self, config=self.config.model_copy(update={"output": output}), asked=self)
+        settings = self.config.normalize.model_copy(update={"stride_px": recorded["stride_px"]})
+        return replace(self, config=self.config.model_copy(update={"normalize": settings}), asked=self)
 
     def in_memory(self, slide_id: str, made: Callable[[Normalization], Flow]) -> Flow:
         """What `made` does, in the shape recorded for a slide, or in a smaller one until the device's memory suffices.
@@ -120,12 +120,12 @@ class Normalization:
         Raises:
             DeviceMemoryError: They cannot be smaller.
         """
-        core = ceil_div(self.output.core, 2 * TILE) * TILE
-        if core >= self.output.core:
+        stride_px = ceil_div(self.normalize.stride_px, 2 * TILE) * TILE
+        if stride_px >= self.normalize.stride_px:
             raise error
         asked = self.asked or self
-        write_json(asked._shape_file(slide_id), {"key": asked._shape_key, "core": core})
-        self.say(f"{slide_id}: begun again in squares of {core} px. {error.problem}")
+        write_json(asked._shape_file(slide_id), {"key": asked._shape_key, "stride_px": stride_px})
+        self.report(f"{slide_id}: begun again in squares of {stride_px} px. {error.problem}")
 
     def _shape_file(self, slide_id: str) -> Path:
         return self.workspace.slide(slide_id) / "shape.json"
@@ -133,38 +133,38 @@ class Normalization:
     @property
     def _shape_key(self) -> str:
         """Fingerprint of what the generator's need of memory depends on."""
-        output = self.output.model_dump(mode="json")
-        return fingerprint({"output": output, "checkpoint": self.model.digest, "device": self.device})
+        settings = self.normalize.model_dump(mode="json")
+        return fingerprint({"normalize": settings, "checkpoint": self.target.digest, "device": self.device})
 
     @property
     def remark(self) -> str:
         """What to say of a slide that is made in another shape than asked for."""
-        return f"generated in squares of {self.output.core} px for want of memory" if self.asked else ""
+        return f"generated in squares of {self.normalize.stride_px} px for want of memory" if self.asked else ""
 
-    def products(self, slide_id: str, key: str) -> Products:
+    def products(self, slide_id: str, key: str) -> SlideOutputs:
         """The products of a slide, under a key from `key`."""
         place = self.workspace.slide(slide_id)
-        return Products(self.workspace.out, place, self.stems[slide_id], self.config.formats, key)
+        return SlideOutputs(self.workspace.out, place, self.stems[slide_id], self.config.formats, key)
 
     def is_known(self, slide_id: str) -> bool:
         """Whether there is any product of the slide, of this run or of an earlier one."""
-        names = (product_name(self.stems[slide_id], kind) for kind in SUFFIXES)
+        names = (output_name(self.stems[slide_id], kind) for kind in SUFFIXES)
         return any((self.workspace.out / name).exists() for name in names)
 
     def origin(self, slide: TiledSlide, source: SlideSource, file: Path | None) -> Origin:
         """What a slide's products are made from; `file` is None where only its tiles are known."""
-        profile = self.model.icc_profile
+        profile = self.target.icc_profile
         return Origin(
             slide=file and file.absolute(),
             tiles=str(slide.path) if isinstance(slide, StoredSlide) else None,
-            reading=effective_config(source, self.config.tiling).slide,
+            reading=config_for_slide(source, self.config.tiling).slide,
             fingerprint=slide.record.fingerprint,
             icc_sha256=hashlib.sha256(profile).hexdigest() if profile else None,
             tiles_key=slide.record.key,
             stain=slide.record.stain,
         )
 
-    def prepare(self, slide: TiledSlide, slide_id: str, products: Products) -> Flow:
+    def prepare(self, slide: TiledSlide, slide_id: str, products: SlideOutputs) -> Flow:
         """Measure what a slide's blocks share; parts of it first, where there is a generator to wait for.
 
         Returns:
@@ -172,7 +172,7 @@ class Normalization:
         """
         task = self._prepare_task(slide, slide_id, products)
         samples = []
-        for part in range(PARTS if self.output.method == "pix2pix" else 0):
+        for part in range(PARTS if self.normalize.method == "pix2pix" else 0):
             artifact, receipt = (products.blocks / "samples" / f"{part}{suffix}" for suffix in (".npz", ".json"))
             samples.append(SampleTask(part=part, **vars(task) | {"artifact": artifact, "receipt": receipt}))
         yield [Task(sample_slide, sample, "prepare") for sample in samples]
@@ -180,12 +180,12 @@ class Normalization:
         (prepared,) = yield [Task(prepare_slide, task, "prepare")]
         return prepared
 
-    def _prepare_task(self, slide: TiledSlide, slide_id: str, products: Products) -> PrepareTask:
+    def _prepare_task(self, slide: TiledSlide, slide_id: str, products: SlideOutputs) -> PrepareTask:
         return PrepareTask(
             slide=slide.opener,
-            checkpoint=self.model.path,
-            digest=self.model.digest,
-            output=self.output,
+            checkpoint=self.target.path,
+            digest=self.target.digest,
+            normalize=self.normalize,
             device=self.device,
             artifact=products.place / "artifact.npz",
             receipt=products.place / "artifact.json",
@@ -193,20 +193,22 @@ class Normalization:
             stain=self.stains.get(slide_id),
         )
 
-    def blocks(self, slide: TiledSlide, products: Products) -> list[Task]:
+    def blocks(self, slide: TiledSlide, products: SlideOutputs) -> list[Task]:
         """The tasks that normalize a slide's blocks; all leave lossless shards where these miss."""
         zarr = partial_directory(products.product("ome-zarr").path) if "ome-zarr" in products.missing else None
         tasks = [self._block_task(slide, products, block, zarr) for block in slide.grid.blocks()]
         return [Task(normalize_block, task, "normalize") for task in tasks]
 
-    def _block_task(self, slide: TiledSlide, products: Products, block: BlockIndex, zarr: Path | None) -> NormalizeTask:
+    def _block_task(
+        self, slide: TiledSlide, products: SlideOutputs, block: BlockIndex, zarr: Path | None
+    ) -> NormalizeTask:
         name = f"{block.row}_{block.col}"
         return NormalizeTask(
             slide=slide.opener,
             block=block,
-            checkpoint=self.model.path,
-            digest=self.model.digest,
-            output=self.output,
+            checkpoint=self.target.path,
+            digest=self.target.digest,
+            normalize=self.normalize,
             jpeg=self.config.jpeg,
             device=self.device,
             artifact=products.place / "artifact.npz",
@@ -217,7 +219,7 @@ class Normalization:
         )
 
     def holes(
-        self, slide: TiledSlide, source: SlideSource, products: Products, receipts: Sequence[Mapping[str, Any]]
+        self, slide: TiledSlide, source: SlideSource, products: SlideOutputs, receipts: Sequence[Mapping[str, Any]]
     ) -> int:
         """How many of a slide's tiles cannot be read from its file: known of a stored one, found in a streamed one's.
 
@@ -235,7 +237,7 @@ class Normalization:
             raise
         return slide.record.holes + found
 
-    def stitches(self, slide: TiledSlide, products: Products, receipts: Sequence[Mapping[str, Any]]) -> list[Task]:
+    def stitches(self, slide: TiledSlide, products: SlideOutputs, receipts: Sequence[Mapping[str, Any]]) -> list[Task]:
         """The tasks that assemble a slide's pyramids, given the blocks' receipts."""
         pyramids = [products.tiff]
         if "ome-zarr" in products.missing:
@@ -244,9 +246,9 @@ class Normalization:
         return [Task(stitch_slide, task, "stitch") for task in tasks]
 
     def _stitch_task(
-        self, slide: TiledSlide, products: Products, product: Product, receipts: Sequence[Mapping[str, Any]]
+        self, slide: TiledSlide, products: SlideOutputs, product: SlideOutput, receipts: Sequence[Mapping[str, Any]]
     ) -> StitchTask:
-        model, record = self.model, slide.record
+        target, record = self.target, slide.record
         made = [receipt for receipt in receipts if receipt["product"]]
         assert product.kind != "dicom"
         return StitchTask(
@@ -254,15 +256,15 @@ class Normalization:
             size=slide.size,
             mpp=slide.mpp,
             objective_power=record.objective_power,
-            white=model.white,
-            icc_profile=model.icc_profile,
+            white=target.white,
+            icc_profile=target.icc_profile,
             blocks={BlockIndex(*receipt["block"]): products.blocks / receipt["product"]["name"] for receipt in made},
             jpeg=self.config.jpeg,
             provenance={
                 "software": f"wsi-stain {__version__}",
-                "checkpoint_sha256": model.digest,
-                "template": model.template,
-                "output": self.output.name,
+                "checkpoint_sha256": target.digest,
+                "template": target.template,
+                "output": self.normalize.name,
                 "source_fingerprint": fingerprint(record.fingerprint),
                 "icc_policy": record.icc_policy,
                 "run_fingerprint": products.key,
@@ -274,19 +276,19 @@ class Normalization:
             shards={name: file for receipt in made for name, file in receipt["shards"].items()},
         )
 
-    def pictures(self, slide: TiledSlide, products: Products, unexplained: bytes | None) -> Task:
+    def pictures(self, slide: TiledSlide, products: SlideOutputs, hallucination: bytes | None) -> Task:
         """The task that takes the pictures of a slide whose TIFF stands, given its hallucination map."""
         task = PictureTask(
             opener=slide.opener,
             pyramid=products.tiff.path,
-            white=self.model.white,
+            white=self.target.white,
             tissue=self.config.tiling.tissue,
-            unexplained=unexplained,
+            hallucination=hallucination,
             out=products.blocks / "pictures.json",
         )
-        return Task(take_pictures, task, "pictures")
+        return Task(make_pictures, task, "pictures")
 
-    def dicom(self, slide_id: str, products: Products, pyramid: Mapping[str, Any]) -> Task:
+    def dicom(self, slide_id: str, products: SlideOutputs, pyramid: Mapping[str, Any]) -> Task:
         """The task that copies a slide's TIFF into DICOM, given the TIFF's receipt."""
         product = products.product("dicom")
         task = DicomTask(
@@ -294,7 +296,7 @@ class Normalization:
             pyramid=products.tiff.path,
             mpp=Mpp(*pyramid["mpp"]),
             objective_power=pyramid["objective_power"],
-            icc_profile=self.model.icc_profile,
+            icc_profile=self.target.icc_profile,
             provenance=pyramid["provenance"],
             output=product.path,
             receipt=product.receipt,

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipelines.run_directory.partial_results import AGAIN, rows_left, run_record, summary_rows
+from pipelines.run_directory.partial_results import AGAIN, recover_rows, run_record, summary_rows
 from pipelines.run_directory.workspace import Workspace
 from wsi_stain.core.errors import WsiStainError
 from wsi_stain.report import RunRecord, read_training, reference_histogram, write_report, write_sheet
@@ -42,29 +42,29 @@ class Remains:
 def read_remains(workspace: Workspace) -> Remains:
     """Read the record and the rows of a run, finished or not."""
     record = run_record(workspace)
-    rows = rows_left(workspace, record)
+    rows = recover_rows(workspace, record)
     return Remains(record, rows, list(_notes(workspace, record, rows)))
 
 
-def write_remains(workspace: Workspace, left: Remains) -> Path:
+def write_remains(workspace: Workspace, state: Remains) -> Path:
     """Write the page and the sheet of what was read."""
-    reference = _reference(left.record)
+    reference = _reference(state.record)
 
     def with_pictures(row: SlideRow) -> SlideRow:
         finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
         return finished.row if finished else row
 
-    write_sheet(workspace.out / "report" / "before-after.jpg", map(with_pictures, left.rows))
+    write_sheet(workspace.out / "report" / "before-after.jpg", map(with_pictures, state.rows))
     return write_report(
         workspace.out,
-        left.rows,
+        state.rows,
         with_pictures,
         RunRecord(
-            facts={name: value for name, value in left.record.items() if name not in ("slides", "reference")},
+            facts={name: value for name, value in state.record.items() if name not in ("slides", "reference")},
             reference=reference,
             reference_od=_reference_od(workspace, reference),
             training=read_training(workspace.training),
-            notes=left.notes,
+            notes=state.notes,
         ),
     )
 
@@ -93,13 +93,15 @@ def _notes(workspace: Workspace, record: Mapping[str, Any], rows: Sequence[Slide
         yield "There is no run.json: the run ended before it had a checkpoint. Its slides and settings are unknown."
     elif not workspace.summary.exists():
         unfinished = sum(row.status == "unfinished" for row in rows)
-        told = f"{unfinished} of {len(rows)} slides are not finished" if unfinished else "only its summary is missing"
-        yield f"The run did not end: {told}. {AGAIN}."
+        shortfall = (
+            f"{unfinished} of {len(rows)} slides are not finished" if unfinished else "only its summary is missing"
+        )
+        yield f"The run did not end: {shortfall}. {AGAIN}."
     if summary_rows(workspace) is None:
         yield "summary.csv is damaged, or of another version: which slides failed, and why, is unknown."
-    lost = sum(bool(row.output) and row.size is None for row in rows)  # the summary alone knows of them
-    if lost:
-        yield f"{lost} finished slides have no pictures here: OUT/work no longer has their rows."
+    without_pictures = sum(bool(row.output) and row.size is None for row in rows)  # the summary alone knows of them
+    if without_pictures:
+        yield f"{without_pictures} finished slides have no pictures here: OUT/work no longer has their rows."
     if record and _reference(record) is None:
         yield "run.json does not have the reference's stain: it was written by an earlier version."
     if not workspace.training.exists():

@@ -28,14 +28,18 @@ def run_record(workspace: Workspace) -> Mapping[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def rows_left(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:
+def recover_rows(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:
     """A row for each slide, without pictures: as the summary has them if the run ended, else as far as it came."""
     ended = {row.slide_id: row for row in summary_rows(workspace) or []}
-    listed = _listed(record) or {slide_id: row.slide for slide_id, row in ended.items()} or _found(workspace)
+    listed = (
+        _read_slide_list(record)
+        or {slide_id: row.slide for slide_id, row in ended.items()}
+        or _find_finished(workspace)
+    )
     return [_row(workspace, slide_id, name, ended) for slide_id, name in listed.items()]
 
 
-def _listed(record: Mapping[str, Any]) -> dict[str, str]:
+def _read_slide_list(record: Mapping[str, Any]) -> dict[str, str]:
     """The slides of the run by id, as `results.begin` wrote them."""
     try:
         return dict(_SLIDES.validate_python(record.get("slides", [])))
@@ -44,15 +48,15 @@ def _listed(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _row(workspace: Workspace, slide_id: str, name: str, ended: Mapping[str, SlideRow]) -> SlideRow:
-    told = ended.get(slide_id)
-    if told and not told.output:
-        return told
+    summarized = ended.get(slide_id)
+    if summarized and not summarized.output:
+        return summarized
     if finished := load_finished(workspace.slide(slide_id)):
         return finished.row.without_pictures()
     missing = SlideRow(
         slide=name, slide_id=slide_id, status="unfinished", reason="The run ended before the slide", remedy=AGAIN
     )
-    return told or missing
+    return summarized or missing
 
 
 def summary_rows(workspace: Workspace) -> list[SlideRow] | None:
@@ -63,7 +67,7 @@ def summary_rows(workspace: Workspace) -> list[SlideRow] | None:
         return None
 
 
-def _found(workspace: Workspace) -> dict[str, str]:
+def _find_finished(workspace: Workspace) -> dict[str, str]:
     """Slides that were finished, where no list of them is left: id and name."""
     places = sorted((workspace.out / "work" / "slides").glob("*/row.json"))
     finished = [load_finished(place.parent) for place in places]

@@ -15,17 +15,17 @@ from pipelines.run_directory.page import write_page
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import tasks_device
-from pipelines.shared.progress import tell, told_holes
-from pipelines.shared.slide_outputs import Products
-from pipelines.shared.target import Model
+from pipelines.shared.progress import describe_holes, print_line
+from pipelines.shared.slide_outputs import SlideOutputs
+from pipelines.shared.target import NormalizationTarget
 from wsi_stain import __version__
 from wsi_stain.core.errors import NoTissueError, WsiStainError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.journal import write_json
-from wsi_stain.core.text import printable
-from wsi_stain.metrics.hallucination import PER_UNIT, map_png, unexplained_map
+from wsi_stain.core.text import escape_undecodable
+from wsi_stain.metrics.hallucination import PER_UNIT, join_hallucination_maps, map_png
 from wsi_stain.metrics.seams import seam_score
-from wsi_stain.normalizers.base import Mode, OutputConfig
+from wsi_stain.normalizers.base import Mode, NormalizeConfig
 from wsi_stain.results import SlideRow, write_summary
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.store import TiledSlide
@@ -48,14 +48,16 @@ def failed_row(source: SlideSource, error: Exception, seconds: float) -> SlideRo
     )
 
 
-def finished_row(slide: TiledSlide, source: SlideSource, products: Products, holes: int, seconds: float) -> SlideRow:
+def finished_row(
+    slide: TiledSlide, source: SlideSource, products: SlideOutputs, holes: int, seconds: float
+) -> SlideRow:
     """The row of a slide whose products stand, as far as numbers go."""
     tiles = int(slide.kept.sum())
     row = SlideRow(
         slide=source.relative,
         slide_id=source.slide_id,
         status="done-with-holes" if holes else "done",
-        reason=told_holes(holes, tiles) if holes else "",
+        reason=describe_holes(holes, tiles) if holes else "",
         remedy="Copy the slide again from its source and run the same command" if holes else "",
         tiles=tiles,
         suspect=slide.record.suspect_tiles,
@@ -65,10 +67,10 @@ def finished_row(slide: TiledSlide, source: SlideSource, products: Products, hol
         mpp_origin=slide.record.mpp_origin,
         stain=slide.record.stain,
     )
-    return row.of_outputs(products.names)
+    return row.with_outputs(products.names)
 
 
-def judged(
+def quality_fields(
     slide: TiledSlide, mode: Mode, prepared: Mapping[str, Any], receipts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The fields of a slide's row that say how good its normalization is.
@@ -83,20 +85,20 @@ def judged(
     fields: dict[str, Any] = {"seam": seam_score({block: found["seams"] for block, found in blocks.items()})}
     if mode == "lut":
         fields["table_distance"] = prepared.get("residual")
-    missed = {block: found["unexplained"] for block, found in blocks.items() if "unexplained" in found}
+    missed = {block: found["hallucination"] for block, found in blocks.items() if "hallucination" in found}
     if missed:
-        values = unexplained_map(missed, slide.kept.shape)
-        fields["unexplained"] = map_png(values)
-        fields["unexplained_p95"] = float(np.percentile(values[slide.kept & (slide.tissue > 0)], 95)) / PER_UNIT
+        values = join_hallucination_maps(missed, slide.kept.shape)
+        fields["hallucination"] = map_png(values)
+        fields["hallucination_p95"] = float(np.percentile(values[slide.kept & (slide.tissue > 0)], 95)) / PER_UNIT
     return fields
 
 
-def colours_outside(prepared: Mapping[str, Any], config: OutputConfig) -> str:
+def unfitted_colours_warning(prepared: Mapping[str, Any], config: NormalizeConfig) -> str:
     """What to say where a slide's table was not fitted to the colours of more tissue than the settings allow.
 
     Args:
         prepared: The receipt of `prepare_slide`.
-        config: The output's settings.
+        config: The settings of the normalization.
 
     Returns:
         A sentence; empty where there is nothing to say.
@@ -108,24 +110,26 @@ def colours_outside(prepared: Mapping[str, Any], config: OutputConfig) -> str:
     return f"{told}: look there, or use another output"
 
 
-def begin(workspace: Workspace, sources: Sequence[SlideSource], config: RunConfig, model: Model) -> None:
+def write_run_record(
+    workspace: Workspace, sources: Sequence[SlideSource], config: RunConfig, target: NormalizationTarget
+) -> None:
     """Write run.json, before any slide is done, so that a report can be made even if the run is killed.
 
     `config` is the one that is settled. The summary of an earlier run goes: from now on it would not be true.
     """
-    slides = [[printable(source.slide_id), printable(source.relative)] for source in sources]
-    write_json(workspace.record, run_facts(config, model) | {"slides": slides})
+    slides = [[escape_undecodable(source.slide_id), escape_undecodable(source.relative)] for source in sources]
+    write_json(workspace.record, run_facts(config, target) | {"slides": slides})
     workspace.summary.unlink(missing_ok=True)
 
 
-def finish(workspace: Workspace, rows: Sequence[SlideRow], console: Console) -> int:
+def write_results(workspace: Workspace, rows: Sequence[SlideRow], console: Console) -> int:
     """Write summary.csv and the report, and tell how it went.
 
     Returns:
         The exit code: 0, or 3 when some slides failed.
     """
     code = summarize(workspace, rows, console)
-    tell(console, f"pyramids: {workspace.out / 'slides'}   report: {write_page(workspace)}")
+    print_line(console, f"pyramids: {workspace.out / 'slides'}   report: {write_page(workspace)}")
     return code
 
 
@@ -133,11 +137,11 @@ def summarize(workspace: Workspace, rows: Sequence[SlideRow], console: Console) 
     """Write summary.csv, and tell how many slides ended how; the exit code, as of `finish`."""
     write_summary(workspace.summary, rows)
     for status, count in Counter(row.status for row in rows).items():
-        tell(console, f"{count} {status}")
+        print_line(console, f"{count} {status}")
     return 0 if all(row.status in _OK for row in rows) else 3
 
 
-def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:
+def run_facts(config: RunConfig, target: NormalizationTarget) -> dict[str, Any]:
     """The resolved configuration, versions and hashes of a run."""
     return {
         "version": __version__,
@@ -145,6 +149,6 @@ def run_facts(config: RunConfig, model: Model) -> dict[str, Any]:
         "libraries": {name: version(name) for name in _VERSIONS},
         "config": config.model_dump(mode="json"),
         "device": tasks_device(config.executor),
-        "reference": model.reference.model_dump(mode="json"),
-        "checkpoint": {"file": model.path.name, "sha256": model.digest},
+        "reference": target.reference.model_dump(mode="json"),
+        "checkpoint": {"file": target.path.name, "sha256": target.digest},
     }

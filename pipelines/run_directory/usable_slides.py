@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wsi_stain.core.errors import StoreError
-from wsi_stain.core.storage import Place
+from wsi_stain.core.storage import StoragePath
 from wsi_stain.store import StoredSlide, TileStore
 
 
 @dataclass(frozen=True)
-class Stored:
+class UsableSlides:
     """The complete slides of a tile store.
 
     Attributes:
@@ -22,13 +22,13 @@ class Stored:
     damaged: dict[str, StoreError]
 
 
-def stored_slides(path: Place) -> Stored:
+def find_usable_slides(path: StoragePath) -> UsableSlides:
     """Open all complete slides of a tile store; no pixels are read.
 
     Raises:
         StoreError: There is no store, or no complete slide in it.
     """
-    store, found = TileStore(path), Stored([], {})
+    store, found = TileStore(path), UsableSlides([], {})
     for slide_id in store.slide_ids():
         try:
             slide = store[slide_id]

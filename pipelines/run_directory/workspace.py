@@ -42,7 +42,7 @@ class Workspace:
         return self.out / "work" / "tiles.zarr"
 
     @property
-    def restained(self) -> Path:
+    def normalized_tiles(self) -> Path:
         """The tile store in the reference's stain, where one is asked for."""
         return self.out / "tiles.zarr"
 
@@ -67,7 +67,7 @@ class Workspace:
         return self.out / "training"
 
     @property
-    def style(self) -> Path:
+    def classical_reference(self) -> Path:
         """What a classical method took from the reference."""
         return self.out / "work" / "style.json"
 
@@ -85,7 +85,7 @@ class Workspace:
         return self.slide(slide_id) / "survey"
 
 
-def product_stems(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
+def output_stems(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
     """What each slide id's products are called, relative to OUT, without suffix: slides/ and its relative path.
 
     Slides that would meet (a.svs beside a.tif, or beside a folder a.dicom) keep their own suffix; if they still meet,

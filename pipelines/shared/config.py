@@ -11,21 +11,21 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.shared.slide_outputs import Format
 from wsi_stain.core.errors import ConfigError
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.executor import ExecutorConfig
 from wsi_stain.formats.block_file import JpegConfig
-from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.base import NormalizeConfig
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.training.config import TrainingConfig
 
 
-class RunConfig(Settings):
+class RunConfig(StrictRecord):
     """Everything that `wsi-stain run` can be told.
 
     Attributes:
         tiling: Reading slides, finding tissue, measuring stain.
         training: Pix2Pix on the reference's tiles.
-        output: What becomes of the generated pixels.
+        normalize: What becomes of the generated pixels.
         jpeg: How the pyramids' tiles are compressed; an OME-Zarr is lossless.
         formats: What is made of each slide: ome-tiff, ome-zarr, dicom; the report links to the first.
         executor: Where the work runs.
@@ -35,7 +35,7 @@ class RunConfig(Settings):
 
     tiling: TilingConfig = TilingConfig()
     training: TrainingConfig = TrainingConfig()
-    output: OutputConfig = OutputConfig()
+    normalize: NormalizeConfig = NormalizeConfig()
     jpeg: JpegConfig = JpegConfig()
     formats: tuple[Format, ...] = Field(default=("ome-tiff",), min_length=1)
     executor: ExecutorConfig = ExecutorConfig()
@@ -44,11 +44,11 @@ class RunConfig(Settings):
 
     @field_validator("formats")
     @classmethod
-    def _once_each(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+    def _drop_repeated_formats(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
         return tuple(dict.fromkeys(formats))
 
     @model_validator(mode="after")
-    def _streams_or_stores(self) -> RunConfig:
+    def _check_stream(self) -> RunConfig:
         if self.stream and self.keep_tiles:
             raise ValueError("stream stores no tiles that keep_tiles could keep: choose one of them")
         if self.stream and self.tiling.codec != "lossless":
@@ -74,15 +74,15 @@ def gpu_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def chosen_config(
-    name: str | None, overrides: Mapping[str, Any], say: Callable[[str], None] = lambda text: None
+def choose_config(
+    name: str | None, overrides: Mapping[str, Any], report: Callable[[str], None] = lambda text: None
 ) -> RunConfig:
     """The configuration asked for; by default `wsi` on a GPU and `small` without one.
 
     Args:
         name: As for `load_config`, or None for the default.
         overrides: As for `load_config`.
-        say: Told which default was taken, and why.
+        report: Is given which default was taken, and why.
 
     Raises:
         ConfigError: As `load_config`; or more GPUs are asked for than there are.
@@ -90,7 +90,7 @@ def chosen_config(
     gpus = gpu_count()
     if name is None:
         name = "wsi" if gpus else "small"
-        say(f"configuration: {name} ({'a GPU was found' if gpus else 'no GPU was found'})")
+        report(f"configuration: {name} ({'a GPU was found' if gpus else 'no GPU was found'})")
     config = load_config(name, overrides)
     if config.executor.gpus is not None:
         if gpus and config.executor.gpus > gpus and not config.executor.is_remote:
@@ -125,24 +125,24 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path} holds no sections", "Compare it with the files in configs/")
     try:
-        return RunConfig.model_validate(_laid_over(values or {}, overrides or {}))
+        return RunConfig.model_validate(_merge_sections(values or {}, overrides or {}))
     except ValidationError as error:
         raise ConfigError(
-            f"{path.name}: {_first_fault(error)}", "Correct that key; configs/ shows every key with a comment"
+            f"{path.name}: {_describe_first_error(error)}", "Correct that key; configs/ shows every key with a comment"
         ) from error
 
 
-def _laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_sections(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         if isinstance(value, Mapping):
-            merged[key] = _laid_over(merged.get(key) or {}, value)
+            merged[key] = _merge_sections(merged.get(key) or {}, value)
         elif value is not None:
             merged[key] = value
     return merged
 
 
-def _first_fault(error: ValidationError) -> str:
+def _describe_first_error(error: ValidationError) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":

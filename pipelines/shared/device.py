@@ -10,7 +10,7 @@ The rule, of `executor.gpus` and this machine:
 from __future__ import annotations
 
 from pipelines.shared.config import RunConfig
-from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, drive
+from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, run_flows
 
 
 def own_device(executor: ExecutorConfig) -> str:
@@ -25,7 +25,7 @@ def tasks_device(executor: ExecutorConfig) -> str:
     return "cuda" if executor.gpus and executor.is_remote else own_device(executor)
 
 
-def settled(config: RunConfig, executor: Executor) -> RunConfig:
+def resolve_auto(config: RunConfig, executor: Executor) -> RunConfig:
     """The same configuration with each `auto` of its output replaced, once for all tasks of the run.
 
     A GPU is asked for its precision where it is, by a worker: this process opens no context on it, and may have none.
@@ -34,18 +34,18 @@ def settled(config: RunConfig, executor: Executor) -> RunConfig:
         ConfigError: The worker finds no GPU.
         WsiStainError: There is no such worker.
     """
-    device, output = tasks_device(config.executor), config.output
+    device, normalize = tasks_device(config.executor), config.normalize
     if device == "cuda":
-        (result,) = drive(executor, {"device": _asked()})
+        (result,) = run_flows(executor, {"device": _ask_gpu_flow()})
         if result.error is not None:
             raise result.error
-        if output.precision == "auto":
-            output = output.model_copy(update={"precision": result.value["precision"]})
-    return config.model_copy(update={"output": output.resolved(device)})
+        if normalize.precision == "auto":
+            normalize = normalize.model_copy(update={"precision": result.value["precision"]})
+    return config.model_copy(update={"normalize": normalize.resolve_auto(device)})
 
 
-def _asked() -> Flow:
-    from wsi_stain.pix2pix.precision import look_at_gpu
+def _ask_gpu_flow() -> Flow:
+    from wsi_stain.pix2pix.precision import describe_gpu
 
-    (found,) = yield [Task(look_at_gpu, "cuda", "prepare")]
-    return found
+    (gpu,) = yield [Task(describe_gpu, "cuda", "prepare")]
+    return gpu

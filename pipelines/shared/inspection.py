@@ -10,14 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.shared.progress import Progress, printable, tell
+from pipelines.shared.progress import Progress, escape_undecodable, print_line
 from pipelines.shared.slide_outputs import BYTES_PER_TILE, Format
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
-from wsi_stain.executor import ExecutorConfig, Receipt, Task, drive, lone, open_executor
+from wsi_stain.executor import ExecutorConfig, Receipt, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.inspect import LookTask, look_at_slide
+from wsi_stain.tiling.inspect import InspectTask, inspect_slide
 
 _SECONDS_PER_TILE = 0.012
 """About what a tile takes from slide to pyramid with the colour table, on one core of a server with AVX-512."""
@@ -44,7 +44,7 @@ _VERDICTS = {MppError: "no resolution", NoTissueError: "empty", StainError: "not
 
 
 @dataclass(frozen=True)
-class Look:
+class SlideInspection:
     """One slide as it was found: its facts, or the error that makes it unusable."""
 
     source: SlideSource
@@ -64,7 +64,7 @@ class Look:
         return next((word for kind, word in _VERDICTS.items() if isinstance(self.error, kind)), "fault")
 
     @property
-    def is_refused(self) -> bool:
+    def is_unusable(self) -> bool:
         """Whether the slide cannot be used; one without tissue can, there is just nothing to do."""
         return self.verdict not in ("ok", "empty")
 
@@ -74,8 +74,8 @@ class Look:
         if self.error is None:
             return ""
         problem = self.error.problem if isinstance(self.error, WsiStainError) else repr(self.error)
-        named = problem.replace(str(self.source.path), self.source.relative)
-        return named if self.source.relative in named else f"{self.source.relative}: {named}"
+        renamed = problem.replace(str(self.source.path), self.source.relative)
+        return renamed if self.source.relative in renamed else f"{self.source.relative}: {renamed}"
 
     @property
     def remedy(self) -> str:
@@ -83,13 +83,13 @@ class Look:
         return self.error.remedy if isinstance(self.error, WsiStainError) else ""
 
 
-def look_at(
+def inspect_slides(
     sources: Sequence[SlideSource],
     config: TilingConfig,
     executor: ExecutorConfig,
     progress: Progress,
     overlay: Path | None = None,
-) -> list[Look]:
+) -> list[SlideInspection]:
     """Look at each slide, side by side; nothing is written.
 
     Args:
@@ -100,59 +100,68 @@ def look_at(
         overlay: Directory for a picture of what would be decided on each slide.
     """
     where = executor if len(sources) > 1 else ExecutorConfig(workers=0)
-    tasks = {source.slide_id: LookTask(source, config, overlay_path(overlay, source)) for source in sources}
-    flows = {name: lone(Task(look_at_slide, task, "look")) for name, task in tasks.items()}
-    with open_executor(where) as opened:
-        found = {result.key: result for result in drive(opened, flows, progress.on_tasks, progress.on_done)}
-    return [Look(source, found[source.slide_id].value, found[source.slide_id].error) for source in sources]
+    tasks = {source.slide_id: InspectTask(source, config, overlay_path(overlay, source)) for source in sources}
+    flows = {name: single_task(Task(inspect_slide, task, "inspect")) for name, task in tasks.items()}
+    with open_executor(where) as started_executor:
+        results = {
+            result.key: result for result in run_flows(started_executor, flows, progress.on_tasks, progress.on_done)
+        }
+    return [
+        SlideInspection(source, results[source.slide_id].value, results[source.slide_id].error) for source in sources
+    ]
 
 
-def print_plan(looks: Sequence[Look], console: Console, formats: Sequence[Format] = ()) -> int:
+def print_plan(inspections: Sequence[SlideInspection], console: Console, formats: Sequence[Format] = ()) -> int:
     """Print a plan: the slides, then what all of them together will take.
 
     Args:
-        looks: The slides.
+        inspections: The slides.
         console: Where to print.
         formats: What would be made of them beside their tiles.
 
     Returns:
         0, or 3 when some slides cannot be used.
     """
-    code = print_looks(looks, console)
-    tiles, size = sum(look.tiles for look in looks), sum(look.facts["bytes"] for look in looks if look.facts)
-    usable = sum(look.facts is not None for look in looks)
-    tell(
+    code = print_inspections(inspections, console)
+    tiles, size = (
+        sum(inspection.tiles for inspection in inspections),
+        sum(inspection.facts["bytes"] for inspection in inspections if inspection.facts),
+    )
+    usable = sum(inspection.facts is not None for inspection in inspections)
+    print_line(
         console,
-        f"{usable} of {len(looks)} slides, {tiles} tiles, about {size_text(size)} of them on disk, "
+        f"{usable} of {len(inspections)} slides, {tiles} tiles, about {size_text(size)} of them on disk, "
         f"about {_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
     )
     if formats:
-        tell(console, expected_output(tiles, formats))
+        print_line(console, describe_outputs(tiles, formats))
     return code
 
 
-def expected_output(tiles: int, formats: Sequence[Format]) -> str:
+def describe_outputs(tiles: int, formats: Sequence[Format]) -> str:
     """What the products of so many tiles will take on disk, in words."""
     return "outputs: " + ", ".join(f"{kind} about {size_text(tiles * BYTES_PER_TILE[kind])}" for kind in formats)
 
 
-def print_looks(looks: Sequence[Look], console: Console) -> int:
+def print_inspections(inspections: Sequence[SlideInspection], console: Console) -> int:
     """Print the table of slides, and below it doubts, and what is wrong with those that cannot be used.
 
     Returns:
         0, or 3 when some slides cannot be used.
     """
-    print_table(_COLUMNS, [_cells(look) for look in looks], console)
-    for look in looks:
-        for remark in look.facts["remarks"] if look.facts else ():
-            tell(console, f"{look.source.relative}: {remark}")
-    refused = sorted((look for look in looks if look.is_refused), key=lambda look: look.remedy)
-    for remedy, alike in groupby(refused, key=lambda look: look.remedy):
-        for look in alike:
-            tell(console, look.reason)
+    print_table(_COLUMNS, [_cells(inspection) for inspection in inspections], console)
+    for inspection in inspections:
+        for remark in inspection.facts["remarks"] if inspection.facts else ():
+            print_line(console, f"{inspection.source.relative}: {remark}")
+    unusable = sorted(
+        (inspection for inspection in inspections if inspection.is_unusable), key=lambda inspection: inspection.remedy
+    )
+    for remedy, alike in groupby(unusable, key=lambda inspection: inspection.remedy):
+        for inspection in alike:
+            print_line(console, inspection.reason)
         if remedy:
-            tell(console, f"  remedy: {remedy}")
-    return 3 if refused else 0
+            print_line(console, f"  remedy: {remedy}")
+    return 3 if unusable else 0
 
 
 def overlay_path(directory: Path | None, source: SlideSource) -> Path | None:
@@ -160,10 +169,10 @@ def overlay_path(directory: Path | None, source: SlideSource) -> Path | None:
     return directory / f"{source.slide_id}.png" if directory else None
 
 
-def _cells(look: Look) -> list[str]:
-    name = printable(look.source.relative)
-    measured = _facts_cells(look.facts) if look.facts else [""] * (len(_COLUMNS) - 2)
-    return [name, *measured, look.verdict]
+def _cells(inspection: SlideInspection) -> list[str]:
+    name = escape_undecodable(inspection.source.relative)
+    measurements = _facts_cells(inspection.facts) if inspection.facts else [""] * (len(_COLUMNS) - 2)
+    return [name, *measurements, inspection.verdict]
 
 
 def _facts_cells(facts: dict[str, Any]) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.shared.progress import Progress, told
-from wsi_stain.executor import Executor, Task, drive, lone
+from pipelines.shared.progress import Progress, describe_error
+from wsi_stain.executor import Executor, Task, run_flows, single_task
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.inspect import LookTask, open_slide
+from wsi_stain.tiling.inspect import InspectTask, probe_slide
 
 
-def unusable(
+def find_unusable(
     executor: Executor, sources: Sequence[SlideSource], config: TilingConfig, progress: Progress
 ) -> dict[str, Exception]:
     """Open slides, side by side, and tell which cannot be used and what is doubtful about the others.
@@ -26,10 +26,10 @@ def unusable(
         By slide id the errors of those that do not open, or whose resolution is missing or absurd.
     """
     names, errors = {source.slide_id: source.relative for source in sources}, {}
-    flows = {source.slide_id: lone(Task(open_slide, LookTask(source, config), "open")) for source in sources}
-    for result in drive(executor, flows, progress.on_tasks, progress.on_done):
+    flows = {source.slide_id: single_task(Task(probe_slide, InspectTask(source, config), "open")) for source in sources}
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
         if result.error is not None:
             errors[result.key] = result.error
-        for remark in [told(result.error)] if result.error else result.value["remarks"]:
-            progress.say(f"{names[result.key]}: {remark}")
+        for remark in [describe_error(result.error)] if result.error else result.value["remarks"]:
+            progress.report(f"{names[result.key]}: {remark}")
     return errors

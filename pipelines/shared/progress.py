@@ -21,17 +21,17 @@ _BY_PIXELS = ("tile", "normalize")
 """Stages whose rate is told in pixels: their receipts say how many tiles they did."""
 
 
-def printable(text: str) -> str:
+def escape_undecodable(text: str) -> str:
     """Text with what a terminal cannot encode, such as file names that are not UTF-8, shown escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def tell(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """Print a line as it is: nothing in a name is markup."""
-    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+    console.print(escape_undecodable(text), highlight=False, markup=False, soft_wrap=True)
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An error in one line: ours speak for themselves, others carry their type."""
     return str(error) if isinstance(error, WsiStainError) else f"{type(error).__name__}: {error}"
 
@@ -75,17 +75,17 @@ class Progress(AbstractContextManager["Progress"]):
 
     def advance(self, stage: str, count: int = 1, note: str = "") -> None:
         """Record `count` finished pieces of a stage; `note` says something about the last."""
-        self._bars.update(self._tasks[stage], advance=count, note=printable(note))
+        self._bars.update(self._tasks[stage], advance=count, note=escape_undecodable(note))
         if not self._terminal and time.monotonic() - self._last_line > _PLAIN_EVERY_S:
-            self._print_line()
+            self._print_status()
 
     def on_tasks(self, key: str, tasks: list[Task]) -> None:
-        """For `drive`: a flow asked for tasks."""
+        """For `run_flows`: a flow asked for tasks."""
         for stage, count in Counter(task.stage for task in tasks).items():
             self.expect(stage, count)
 
     def on_done(self, key: str, task: Task, receipt: Receipt) -> None:
-        """For `drive`: a task ended well; where its receipt counts tiles, their rate is told."""
+        """For `run_flows`: a task ended well; where its receipt counts tiles, their rate is told."""
         self._tiles[task.stage] += receipt.get("tiles", 0)
         rate = self._megapixels_per_second(task.stage)
         self.advance(task.stage, note=f"{rate:.1f} Mpx/s, {key}" if rate else key)
@@ -95,11 +95,11 @@ class Progress(AbstractContextManager["Progress"]):
         seconds = self._bars.tasks[self._tasks[stage]].elapsed or 0.0
         return self._tiles[stage] * TILE**2 / 1e6 / seconds if seconds and stage in _BY_PIXELS else 0.0
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Print a line above the bars."""
-        tell(self.console, text)
+        print_line(self.console, text)
 
-    def _print_line(self) -> None:
+    def _print_status(self) -> None:
         self._last_line = time.monotonic()
         open_tasks = [task for task in self._bars.tasks if not task.finished]
         parts = [
@@ -109,9 +109,9 @@ class Progress(AbstractContextManager["Progress"]):
             for task in open_tasks
         ]
         if parts:
-            self.say("  ".join(parts))
+            self.report("  ".join(parts))
 
 
-def told_holes(holes: int, tiles: int) -> str:
+def describe_holes(holes: int, tiles: int) -> str:
     """In one line, that some of a slide's tiles are damaged in its file."""
     return f"{holes} of {tiles} tiles cannot be read and show a coarser level"

@@ -25,7 +25,7 @@ BYTES_PER_TILE: dict[Format, int] = {"ome-tiff": 40_000, "ome-zarr": 200_000, "d
 
 
 @dataclass(frozen=True)
-class Product:
+class SlideOutput:
     """One slide in one format.
 
     Attributes:
@@ -46,7 +46,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Products:
+class SlideOutputs:
     """The products of one slide.
 
     Attributes:
@@ -76,7 +76,7 @@ class Products:
     @property
     def names(self) -> list[str]:
         """The products that were asked for, relative to OUT, with "/"."""
-        return [str(product_name(self.stem, kind)) for kind in self.formats]
+        return [str(output_name(self.stem, kind)) for kind in self.formats]
 
     @property
     def missing(self) -> list[Format]:
@@ -90,16 +90,16 @@ class Products:
         return any(product.path.exists() and not product.standing() for product in every)
 
     @property
-    def tiff(self) -> Product:
+    def tiff(self) -> SlideOutput:
         """The TIFF, source of thumbnails and DICOM: an intermediate where none was asked for and none stands."""
         final = self.product("ome-tiff")
         if "ome-tiff" in self.formats or final.standing():
             return final
-        return Product("ome-tiff", self.blocks / "pyramid.ome.tif", self.blocks / "ome-tiff.json", self.key)
+        return SlideOutput("ome-tiff", self.blocks / "pyramid.ome.tif", self.blocks / "ome-tiff.json", self.key)
 
-    def product(self, kind: Format) -> Product:
+    def product(self, kind: Format) -> SlideOutput:
         """The slide in a format, asked for or not."""
-        return Product(kind, self.out / product_name(self.stem, kind), self.place / f"{kind}.json", self.key)
+        return SlideOutput(kind, self.out / output_name(self.stem, kind), self.place / f"{kind}.json", self.key)
 
     def forget(self) -> None:
         """Remove what was made under another key, asked for or not: if the slide fails now, none of it must stand."""
@@ -122,6 +122,6 @@ def check_formats(formats: Sequence[Format]) -> None:
         require_dicom()
 
 
-def product_name(stem: PurePosixPath, kind: Format) -> PurePosixPath:
+def output_name(stem: PurePosixPath, kind: Format) -> PurePosixPath:
     """A product's name in a format."""
     return stem.with_name(f"{stem.name}{SUFFIXES[kind]}")

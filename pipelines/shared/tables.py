@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.cells import cell_len, chop_cells
 from rich.console import Console
 
-from pipelines.shared.progress import tell
+from pipelines.shared.progress import print_line
 
 _GAP = "  "
 _NAME = 16
@@ -37,28 +37,28 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], consol
         console: Where to print. What is no terminal gets everything, whatever its width.
     """
     widths = [max(map(cell_len, cells)) for cells in zip([c.heading for c in columns], *rows, strict=True)]
-    shown = list(range(len(columns)))
+    visible = list(range(len(columns)))
     if console.is_terminal:
-        shown = _that_fit(columns, widths, console.width)
-        widths[0] = min(widths[0], max(_NAME, console.width - sum(len(_GAP) + widths[place] for place in shown[1:])))
+        visible = _find_fitting_columns(columns, widths, console.width)
+        widths[0] = min(widths[0], max(_NAME, console.width - sum(len(_GAP) + widths[index] for index in visible[1:])))
     for cells in ([column.heading for column in columns], *rows):
         name, *more = chop_cells(cells[0], widths[0]) or [""]
-        rest = [_padded(cells[place], widths[place], columns[place].number) for place in shown[1:]]
-        tell(console, _GAP.join([_padded(name, widths[0], False), *rest]).rstrip())
+        rest = [_pad(cells[index], widths[index], columns[index].number) for index in visible[1:]]
+        print_line(console, _GAP.join([_pad(name, widths[0], False), *rest]).rstrip())
         for line in more:
-            tell(console, line)
+            print_line(console, line)
 
 
-def _that_fit(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
+def _find_fitting_columns(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
     """The places of the columns to show, so that at least a short name fits beside them."""
-    shown = list(range(len(columns)))
-    for place in sorted(shown[1:], key=lambda place: -columns[place].rank):
-        needed = min(widths[0], _NAME) + sum(len(_GAP) + widths[other] for other in shown[1:])
-        if needed > room and columns[place].rank:
-            shown.remove(place)
-    return shown
+    visible = list(range(len(columns)))
+    for index in sorted(visible[1:], key=lambda index: -columns[index].rank):
+        needed = min(widths[0], _NAME) + sum(len(_GAP) + widths[other] for other in visible[1:])
+        if needed > room and columns[index].rank:
+            visible.remove(index)
+    return visible
 
 
-def _padded(text: str, width: int, right: bool) -> str:
+def _pad(text: str, width: int, right: bool) -> str:
     blank = " " * (width - cell_len(text))
     return blank + text if right else text + blank

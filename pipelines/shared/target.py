@@ -9,14 +9,19 @@ from pathlib import Path
 
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.journal import file_digest, write_json
-from wsi_stain.normalizers.classical_reference import Classic, Style, measure_style, style_of
+from wsi_stain.normalizers.classical_reference import (
+    ClassicalMethod,
+    ClassicalReference,
+    measure_classical_reference,
+    reference_of_checkpoint,
+)
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.stain.statistics import Rgb, StainStatistics
 from wsi_stain.store import SlideRecord, StoredSlide
 
 
 @dataclass(frozen=True)
-class Model:
+class NormalizationTarget:
     """A checkpoint or a style, by its file and the parts of its contract that reach the outputs.
 
     Attributes:
@@ -38,7 +43,7 @@ class Model:
     icc_policy: str
 
     @classmethod
-    def load(cls, path: Path) -> Model:
+    def load(cls, path: Path) -> NormalizationTarget:
         """Read a checkpoint's contract.
 
         Raises:
@@ -46,16 +51,18 @@ class Model:
         """
         checkpoint = Checkpoint.load(path)
         contract = checkpoint.contract
-        white, profile = _rounded(contract.white), _decoded(contract.icc_profile)
+        white, profile = _round_white(contract.white), _decode_profile(contract.icc_profile)
         template = contract.template
         return cls(path, checkpoint.digest, white, profile, template.reference, template.kind, contract.icc_policy)
 
     @classmethod
-    def of_style(cls, style: Style, path: Path) -> Model:
+    def of_classical(cls, classical_reference: ClassicalReference, path: Path) -> NormalizationTarget:
         """Write a style to its file, from which the workers read it."""
-        write_json(path, style.model_dump(mode="json"))
-        white, profile = _rounded(style.stain.white), _decoded(style.icc_profile)
-        return cls(path, file_digest(path), white, profile, style.stain, "none", style.icc_policy)
+        write_json(path, classical_reference.model_dump(mode="json"))
+        white, profile = _round_white(classical_reference.stain.white), _decode_profile(classical_reference.icc_profile)
+        return cls(
+            path, file_digest(path), white, profile, classical_reference.stain, "none", classical_reference.icc_policy
+        )
 
     def check_colours(self, record: SlideRecord) -> None:
         """Refuse a slide whose pixels are in another colour space than those the generator was trained on."""
@@ -66,7 +73,9 @@ class Model:
             )
 
 
-def chosen_style(method: Classic, checkpoint: Path | None, references: Sequence[StoredSlide]) -> Style:
+def choose_classical_reference(
+    method: ClassicalMethod, checkpoint: Path | None, references: Sequence[StoredSlide]
+) -> ClassicalReference:
     """What a classical method takes from the reference: from a checkpoint where one is given, else from its tiles.
 
     Raises:
@@ -74,14 +83,14 @@ def chosen_style(method: Classic, checkpoint: Path | None, references: Sequence[
         ConfigError: The method cannot be had from what is given.
     """
     if checkpoint is not None:
-        return style_of(Checkpoint.load(checkpoint).contract, method)
-    return measure_style(method, references)
+        return reference_of_checkpoint(Checkpoint.load(checkpoint).contract, method)
+    return measure_classical_reference(method, references)
 
 
-def _rounded(white: Rgb) -> tuple[int, int, int]:
+def _round_white(white: Rgb) -> tuple[int, int, int]:
     red, green, blue = (round(value) for value in white)
     return red, green, blue
 
 
-def _decoded(profile: str | None) -> bytes | None:
+def _decode_profile(profile: str | None) -> bytes | None:
     return base64.b64decode(profile) if profile else None

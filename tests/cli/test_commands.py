@@ -25,7 +25,7 @@ from pipelines.cli.app import app
 from pipelines.doctor import EXTRAS
 from tests.support.commands import TINY, Run
 from tests.support.files_below import digests
-from tests.support.made_checkpoint import untrained
+from tests.support.made_checkpoint import write_untrained
 from tests.support.s3_server import s3_endpoint, upload
 from tests.support.tiled_slides import SMALL, paint, write
 from wsi_stain.core.geometry import Size
@@ -47,7 +47,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(cohort: Cohort, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(cohort: Cohort, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output directory of one whole run, in processes of its own as a user starts it."""
     out = tmp_path_factory.mktemp("run") / "out"
     command = [sys.executable, "-m", "pipelines.cli", "run", str(cohort.slides), "--reference", str(cohort.reference)]
@@ -61,8 +61,8 @@ def rows(out: Path) -> dict[str, dict[str, str]]:
         return {row["slide"]: row for row in csv.DictReader(file)}
 
 
-def test_run_gives_a_pyramid_a_slide_and_a_row_for_each(finished: Path, cohort: Cohort) -> None:
-    found = rows(finished)
+def test_run_gives_a_pyramid_a_slide_and_a_row_for_each(finished_run: Path, cohort: Cohort) -> None:
+    found = rows(finished_run)
     assert {name: row["status"] for name, row in found.items() if name != "broken.svs"} == dict.fromkeys(
         set(found) - {"broken.svs"}, "done"
     )
@@ -73,7 +73,7 @@ def test_run_gives_a_pyramid_a_slide_and_a_row_for_each(finished: Path, cohort: 
     for name, row in found.items():
         if row["status"] == "done":
             with (
-                openslide.OpenSlide(finished / row["output"]) as after,
+                openslide.OpenSlide(finished_run / row["output"]) as after,
                 openslide.OpenSlide(cohort.slides / name) as before,
             ):
                 assert after.dimensions == before.dimensions
@@ -81,18 +81,18 @@ def test_run_gives_a_pyramid_a_slide_and_a_row_for_each(finished: Path, cohort: 
                 assert float(after.properties["openslide.mpp-x"]) == pytest.approx(0.25, rel=1e-3)
 
 
-def test_run_leaves_the_record_and_the_report(finished: Path) -> None:
-    record = json.loads((finished / "run.json").read_text())
+def test_run_leaves_the_record_and_the_report(finished_run: Path) -> None:
+    record = json.loads((finished_run / "run.json").read_text())
     assert record["config"]["training"]["generator"]["ngf"] == 8
     assert len(record["checkpoint"]["sha256"]) == 64
-    page = (finished / "report" / "index.html").read_text()
+    page = (finished_run / "report" / "index.html").read_text()
     assert "broken.svs" in page
     assert page.count("data:image/webp") >= 6 * 3
-    assert (finished / "training" / "checkpoint.safetensors").exists()
-    assert not (finished / ".lease").exists()
+    assert (finished_run / "training" / "checkpoint.safetensors").exists()
+    assert not (finished_run / ".lease").exists()
 
 
-def test_run_moves_the_colour_towards_the_reference(finished: Path, cohort: Cohort) -> None:
+def test_run_moves_the_colour_towards_the_reference(finished_run: Path, cohort: Cohort) -> None:
     def mean_lab(path: Path) -> np.ndarray:
         with openslide.OpenSlide(path) as slide:
             pixels = np.asarray(slide.get_thumbnail((300, 300)).convert("RGB"))
@@ -100,44 +100,46 @@ def test_run_moves_the_colour_towards_the_reference(finished: Path, cohort: Coho
         return lab[lab[..., 0] < 85].mean(axis=0)
 
     reference = mean_lab(next(cohort.reference.iterdir()))
-    for name, row in rows(finished).items():
+    for name, row in rows(finished_run).items():
         if row["status"] == "done" and name != "marked.svs":  # on a slide this small its stroke counts as a speck
-            before, after = mean_lab(cohort.slides / name), mean_lab(finished / row["output"])
+            before, after = mean_lab(cohort.slides / name), mean_lab(finished_run / row["output"])
             assert np.linalg.norm(after - reference) < 0.6 * np.linalg.norm(before - reference), name
 
 
-def test_run_again_keeps_everything(finished: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path) -> None:
+def test_run_again_keeps_everything(
+    finished_run: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    shutil.copytree(finished, out, copy_function=shutil.copy2)
+    shutil.copytree(finished_run, out, copy_function=shutil.copy2)
     before = {path: path.stat().st_mtime_ns for path in (out / "slides").rglob("*.tif")}
     ended = wsi_stain("run", cohort.slides, "-r", cohort.reference, "-o", out, "-c", tiny, "-j", 0)
     assert ended.code == 3
     assert ended.out.index("broken.svs") < ended.out.index("training: kept"), "told before any work"
     assert before == {path: path.stat().st_mtime_ns for path in (out / "slides").rglob("*.tif")}
     assert {name: row["status"] for name, row in rows(out).items()} == {
-        name: row["status"] for name, row in rows(finished).items()
+        name: row["status"] for name, row in rows(finished_run).items()
     }
 
 
 def test_normalize_again_keeps_everything_and_another_checkpoint_leaves_nothing_old(
-    finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+    finished_run: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:
-    store, checkpoint = finished / "work" / "reference.zarr", finished / "training" / "checkpoint.safetensors"
+    store, checkpoint = finished_run / "work" / "reference.zarr", finished_run / "training" / "checkpoint.safetensors"
     command = ("normalize", store, "--checkpoint", checkpoint, "-o", tmp_path / "out", "-c", tiny, "-j", 0)
     assert wsi_stain(*command).code == 0
     (pyramid,) = (tmp_path / "out" / "slides").rglob("*.tif")
     written = pyramid.stat().st_mtime_ns
     again = wsi_stain(*command)
     assert (again.code, pyramid.stat().st_mtime_ns) == (0, written)
-    assert wsi_stain(*command, "--output", "generator").code == 0
+    assert wsi_stain(*command, "--mode", "generator").code == 0
     assert pyramid.stat().st_mtime_ns > written
 
 
 def test_a_damaged_slide_of_a_store_is_a_failed_row_and_no_more(
-    finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+    finished_run: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:
-    store, checkpoint = tmp_path / "store", finished / "training" / "checkpoint.safetensors"
-    shutil.copytree(finished / "work" / "reference.zarr", store)
+    store, checkpoint = tmp_path / "store", finished_run / "training" / "checkpoint.safetensors"
+    shutil.copytree(finished_run / "work" / "reference.zarr", store)
     (good,) = TileStore(store).slide_ids()
     shutil.copytree(store / good, store / "damaged")  # its record is of another slide
     ended = wsi_stain("normalize", store, "--checkpoint", checkpoint, "-o", tmp_path / "out", "-c", tiny, "-j", 0)
@@ -152,8 +154,8 @@ def test_a_damaged_slide_of_a_store_is_a_failed_row_and_no_more(
         assert good in planned.out
 
 
-def test_a_store_on_s3_normalizes_as_on_disk(finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path) -> None:
-    store, checkpoint = finished / "work" / "reference.zarr", finished / "training" / "checkpoint.safetensors"
+def test_a_store_on_s3_normalizes_as_on_disk(finished_run: Path, tiny: Path, wsi_stain: Run, tmp_path: Path) -> None:
+    store, checkpoint = finished_run / "work" / "reference.zarr", finished_run / "training" / "checkpoint.safetensors"
     with s3_endpoint():
         for name, place in (("disk", str(store)), ("s3", upload(store, "tiles"))):
             ended = wsi_stain(
@@ -174,11 +176,11 @@ def test_names_that_look_like_markup_are_names(cohort: Cohort, wsi_stain: Run, t
 
 
 def test_serial_and_dask_and_another_cut_of_work_give_the_same_bytes(
-    finished: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
+    finished_run: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:
-    checkpoint = finished / "training" / "checkpoint.safetensors"
+    checkpoint = finished_run / "training" / "checkpoint.safetensors"
     wsi_stain("run", cohort.slides, "--checkpoint", checkpoint, "-o", tmp_path / "out", "-c", tiny, "-j", 0)
-    assert digests(tmp_path / "out" / "slides") == digests(finished / "slides")
+    assert digests(tmp_path / "out" / "slides") == digests(finished_run / "slides")
 
 
 @pytest.mark.parametrize(
@@ -190,20 +192,20 @@ def test_serial_and_dask_and_another_cut_of_work_give_the_same_bytes(
     ],
 )
 def test_killed_and_run_again_gives_the_same_bytes(
-    finished: Path, cohort: Cohort, tiny: Path, tmp_path: Path, failpoint: str
+    finished_run: Path, cohort: Cohort, tiny: Path, tmp_path: Path, failpoint: str
 ) -> None:
-    checkpoint, out = finished / "training" / "checkpoint.safetensors", tmp_path / "out"
+    checkpoint, out = finished_run / "training" / "checkpoint.safetensors", tmp_path / "out"
     command = [sys.executable, "-m", "pipelines.cli", "run", str(cohort.slides), "--checkpoint", str(checkpoint)]
     command += ["-o", str(out), "-c", str(tiny), "-j", "0"]
     killed = subprocess.run(command, check=False, env={**os.environ, "WSI_STAIN_FAILPOINT": failpoint})
     assert killed.returncode == -9
-    assert digests(out / "slides") != digests(finished / "slides")
+    assert digests(out / "slides") != digests(finished_run / "slides")
     assert subprocess.run(command, check=False).returncode == 3
-    assert digests(out / "slides") == digests(finished / "slides")
+    assert digests(out / "slides") == digests(finished_run / "slides")
 
 
 def test_the_steps_give_what_run_gives(
-    finished: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
+    finished_run: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:
     assert wsi_stain("tile", cohort.reference, "-s", tmp_path / "ref.zarr", "-c", tiny, "-j", 0).code == 0
     assert wsi_stain("train", tmp_path / "ref.zarr", "-o", tmp_path / "training", "-c", tiny).code == 0
@@ -212,18 +214,18 @@ def test_the_steps_give_what_run_gives(
     out = tmp_path / "out"
     done = wsi_stain("normalize", tmp_path / "tiles.zarr", "--checkpoint", checkpoint, "-o", out, "-c", tiny, "-j", 0)
     assert done.code == 0
-    assert set(digests(out / "slides")) == set(digests(finished / "slides"))
+    assert set(digests(out / "slides")) == set(digests(finished_run / "slides"))
     for path in (out / "slides").rglob("*.tif"):
         with openslide.OpenSlide(path) as slide:
             assert slide.level_count > 2
 
 
-def change_by(run: Run, finished: Path, cohort: Cohort, tiny: Path, out: Path) -> float:
-    """Mean change of a slide's pixels where all is tissue, by `--output generator`."""
-    checkpoint, slide = finished / "training" / "checkpoint.safetensors", next(cohort.slides.rglob("*.tif"))
+def change_by(run: Run, finished_run: Path, cohort: Cohort, tiny: Path, out: Path) -> float:
+    """Mean change of a slide's pixels where all is tissue, by `--mode generator`."""
+    checkpoint, slide = finished_run / "training" / "checkpoint.safetensors", next(cohort.slides.rglob("*.tif"))
     ended = run(
         *("run", slide, "--checkpoint", checkpoint, "-o", out, "-c", tiny, "-j", 0),
-        *("--output", "generator", "--keep-tiles"),
+        *("--mode", "generator", "--keep-tiles"),
     )
     assert ended.code == 0
     (row,) = rows(out).values()
@@ -237,16 +239,16 @@ def change_by(run: Run, finished: Path, cohort: Cohort, tiny: Path, out: Path) -
 
 
 def test_the_generator_changes_pixels(
-    finished: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
+    finished_run: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:
-    assert change_by(wsi_stain, finished, cohort, tiny, tmp_path) > 3
+    assert change_by(wsi_stain, finished_run, cohort, tiny, tmp_path) > 3
 
 
 @pytest.mark.usefixtures("identity")
 def test_nothing_but_the_normalizer_changes_pixels(
-    finished: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
+    finished_run: Path, cohort: Cohort, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:
-    assert change_by(wsi_stain, finished, cohort, tiny, tmp_path) < 3
+    assert change_by(wsi_stain, finished_run, cohort, tiny, tmp_path) < 3
 
 
 def test_tile_dry_run_writes_nothing(cohort: Cohort, wsi_stain: Run, tmp_path: Path) -> None:
@@ -264,11 +266,13 @@ def test_run_dry_run_writes_nothing(cohort: Cohort, wsi_stain: Run, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_train_and_normalize_dry_runs_write_nothing(finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path) -> None:
-    store = finished / "work" / "reference.zarr"
+def test_train_and_normalize_dry_runs_write_nothing(
+    finished_run: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+) -> None:
+    store = finished_run / "work" / "reference.zarr"
     ended = wsi_stain("train", store, "-o", tmp_path / "t", "-c", tiny, "--dry-run")
     assert (ended.code, "tiles to learn from" in ended.out) == (0, True)
-    checkpoint = finished / "training" / "checkpoint.safetensors"
+    checkpoint = finished_run / "training" / "checkpoint.safetensors"
     ended = wsi_stain("normalize", store, "--checkpoint", checkpoint, "-o", tmp_path / "o", "-c", tiny, "--dry-run")
     assert (ended.code, "um/px" in ended.out) == (0, True)
     assert not list(tmp_path.iterdir())
@@ -341,30 +345,32 @@ def test_no_slides(wsi_stain: Run, tmp_path: Path) -> None:
 
 
 def test_a_slide_without_mpp_names_the_flag_and_the_flag_helps(
-    finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+    finished_run: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:
     slide = plain_slide(tmp_path / "plain.tif", None)
-    common = ("run", slide, "--checkpoint", finished / "training" / "checkpoint.safetensors", "-c", tiny, "-j", 0)
+    common = ("run", slide, "--checkpoint", finished_run / "training" / "checkpoint.safetensors", "-c", tiny, "-j", 0)
     assert wsi_stain(*common, "-o", tmp_path / "out").code == 3
     assert "--slide-mpp" in rows(tmp_path / "out")["plain.tif"]["remedy"]
     assert wsi_stain(*common, "-o", tmp_path / "out", "--slide-mpp", 0.25).code == 0
-    again = wsi_stain(*common, "-o", tmp_path / "out", "--slide-mpp", 0.25, "--output", "generator")
+    again = wsi_stain(*common, "-o", tmp_path / "out", "--slide-mpp", 0.25, "--mode", "generator")
     assert (again.code, "plain.tif: made again" in again.out) == (0, True)
 
 
-def test_a_slide_without_tissue_is_empty_not_failed(finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path) -> None:
+def test_a_slide_without_tissue_is_empty_not_failed(
+    finished_run: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+) -> None:
     slide = plain_slide(tmp_path / "glass.tif", 0.25, tissue=False)
-    checkpoint = finished / "training" / "checkpoint.safetensors"
+    checkpoint = finished_run / "training" / "checkpoint.safetensors"
     ended = wsi_stain("run", slide, "--checkpoint", checkpoint, "-o", tmp_path / "out", "-c", tiny, "-j", 0)
     assert ended.code == 0
     assert rows(tmp_path / "out")["glass.tif"]["status"] == "empty"
 
 
 def test_a_slide_of_another_resolution_is_refused_with_the_flag(
-    finished: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
+    finished_run: Path, tiny: Path, wsi_stain: Run, tmp_path: Path
 ) -> None:
     slide = plain_slide(tmp_path / "coarse.tif", 0.5)
-    checkpoint = finished / "training" / "checkpoint.safetensors"
+    checkpoint = finished_run / "training" / "checkpoint.safetensors"
     ended = wsi_stain(
         "run", slide, "--checkpoint", checkpoint, "-o", tmp_path / "out", "-c", tiny, "-j", 0, "--slide-mpp", 0.5
     )
@@ -453,7 +459,7 @@ def test_a_name_that_is_not_text_is_a_name(tmp_path: Path, wsi_stain: Run) -> No
         made.rename(os.fsdecode(os.fsencode(folder) + b"/l\xe9; b.tif"))
     except OSError:
         pytest.skip("this file system takes names of UTF-8 only")
-    checkpoint = untrained(tmp_path / "c.safetensors")
+    checkpoint = write_untrained(tmp_path / "c.safetensors")
     assert wsi_stain("run", folder, "--checkpoint", checkpoint, "-o", out, "-j", 0).code == 0
     assert len(list((out / "slides").glob("*.ome.tif"))) == 1
     ended = wsi_stain("verify", out, "-j", 0)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.commands import Run
 from tests.support.files_below import digests
-from tests.support.patch_files import cut, idc_patient, pcam_split, save, tissue
+from tests.support.patch_files import cut_patches, idc_patient, pcam_split, save, tissue
 from wsi_stain.store import TileStore
 from wsi_stain.training.samples import check_resolution, split_tiles, tissue_tiles
 
@@ -26,7 +26,7 @@ training:
   laboratories: 2
   min_tissue: 0.2
   validation_tiles: 2
-  settling_images: 16
+  calibration_images: 16
   panels: 1
 """
 
@@ -37,10 +37,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for number, patient in enumerate(("101", "102", "103")):
         idc_patient(root / "idc", patient, tissue(seed=number))
-    patches = cut(tissue(1200, 800, seed=5), 96)
+    patches = cut_patches(tissue(1200, 800, seed=5), 96)
     pcam_split(root, "train", patches, [number % 2 for number in range(96)], [f"s{n % 3}" for n in range(96)])
     pcam_split(root, "test", patches[:40], None, None)
-    for number, patch in enumerate(cut(tissue(900, 700, seed=7), 100)):
+    for number, patch in enumerate(cut_patches(tissue(900, 700, seed=7), 100)):
         save(root / "images" / ("stroma", "tumour")[number % 2] / f"{number}.png", patch)
     return root
 

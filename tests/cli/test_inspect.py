@@ -19,7 +19,7 @@ from wsi_stain.slides.find import find_slides
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic.tissue import render_tissue
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.inspect import LookTask, look_at_slide
+from wsi_stain.tiling.inspect import InspectTask, inspect_slide
 
 COLUMNS = (
     "slide,path,verdict,reason,remedy,remarks,width,height,levels,mpp_x,mpp_y,mpp_origin,objective_power,vendor,"
@@ -83,22 +83,22 @@ def test_damage_that_the_thumbnail_does_not_show_is_found(tmp_path: Path) -> Non
     tissue = np.tile(stain_tissue(render_tissue(Size(700, 420), 0.25, 5), LABORATORIES["other"], 5), (5, 6, 1))
     levels = [tissue, tissue[::4, ::4]]  # large enough that the thumbnail is made from level 1 alone
 
-    def looked_at(spoilt: Sequence[int]) -> dict[str, Any]:
+    def inspect_damaged(spoilt: Sequence[int]) -> dict[str, Any]:
         damage = {(0, tile): b"rubbish" for tile in spoilt}
         path = write_jpeg_slide(tmp_path / "x.tif", levels, Jpeg(tile=(256, 256)), spoilt=damage)
         (source,) = find_slides([path])
-        return look_at_slide(LookTask(source, TilingConfig()))
+        return inspect_slide(InspectTask(source, TilingConfig()))
 
-    assert looked_at([])["remarks"] == []
-    (remark,) = looked_at([0])["remarks"]
+    assert inspect_damaged([])["remarks"] == []
+    (remark,) = inspect_damaged([0])["remarks"]
     assert remark.startswith("1 of 8 tiles looked at cannot be read")
     with pytest.raises(SlideError, match="cannot be read"):
-        looked_at(range(17 * 9))
+        inspect_damaged(range(17 * 9))
 
 
 def test_the_largest_slides_are_looked_at_as_any_other(tmp_path: Path) -> None:
     (source,) = find_slides([write_giant(tmp_path / "giant.tif", Size(150_001, 100_003))])
-    facts = look_at_slide(LookTask(source, TilingConfig()))
+    facts = inspect_slide(InspectTask(source, TilingConfig()))
     assert (facts["size_l0"], facts["levels"]) == ([150_001, 100_003], 4)
     ellipse = np.pi * 0.3 * 0.2
     assert facts["tissue"] == pytest.approx(ellipse, rel=0.4)

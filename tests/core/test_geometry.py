@@ -20,7 +20,7 @@ from wsi_stain.core.geometry import (
     block_region,
     ceil_div,
     grid_shape,
-    halved,
+    halve_size,
     level_sizes,
     tiles_of,
 )
@@ -53,7 +53,7 @@ def test_levels_halve_down_to_the_smallest(size: Size, smallest: int) -> None:
 )
 def test_level_sizes_by_hand(size: Size, expected: list[Size]) -> None:
     assert level_sizes(size) == expected
-    assert [halved(level) for level in expected[:-1]] == expected[1:]
+    assert [halve_size(level) for level in expected[:-1]] == expected[1:]
 
 
 @given(SIZES, st.sampled_from([TILE, BLOCK]))
@@ -85,7 +85,7 @@ def test_a_tile_lies_in_its_block(size: Size, row: int, col: int) -> None:
 
 
 def test_a_halo_grows_on_each_side() -> None:
-    assert Region(10, -3, 100, 50).grown(7) == Region(3, -10, 114, 64)
+    assert Region(10, -3, 100, 50).expand(7) == Region(3, -10, 114, 64)
 
 
 def test_mean_mpp_keeps_the_area_of_a_pixel() -> None:

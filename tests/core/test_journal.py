@@ -204,7 +204,7 @@ def folder(tmp_path: Path) -> Path:
 
 def commit(folder: Path, key: str = "key") -> dict[str, Any]:
     product, receipt_path = folder.with_name("product"), folder.with_name("r.json")
-    return journal.commit_directory(folder, product, receipt_path, key, journal.files_below(folder), levels=3)
+    return journal.commit_directory(folder, product, receipt_path, key, journal.describe_files(folder), levels=3)
 
 
 def test_a_directory_gets_its_name_and_a_receipt_of_every_file(tmp_path: Path, folder: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_commit_that_was_killed_can_be_done_again(tmp_path: Path, folder: Path
         from pathlib import Path
         from wsi_stain.core import journal
         here = Path(sys.argv[1])
-        files = journal.files_below(here / "product.partial")
+        files = journal.describe_files(here / "product.partial")
         journal.commit_directory(here / "product.partial", here / "product", here / "r.json", "key", files)
     """
     assert python(code, tmp_path, WSI_STAIN_FAILPOINT=f"before-rename:{visit}").returncode == -signal.SIGKILL

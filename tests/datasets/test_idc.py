@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.support.patch_files import glass, idc_patient, imported, refusals, save, table, tissue, whole
+from tests.support.patch_files import glass, idc_patient, import_source, refusals, save, table, tissue, whole
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import BLOCK, Region, Size
 from wsi_stain.datasets.idc import IdcPatient, find_patients
 from wsi_stain.store import StoredSlide
-from wsi_stain.store.patches import SHOWN, Patch, from_csv
+from wsi_stain.store.patches import MAX_REMARKS, Patch, from_csv
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def idc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def patient(idc: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredSlide, dict[str, Any]]:
-    return imported(IdcPatient(idc / "10253"), tmp_path_factory.mktemp("idc-store") / "store")
+    return import_source(IdcPatient(idc / "10253"), tmp_path_factory.mktemp("idc-store") / "store")
 
 
 def test_idc_patches_lie_at_their_coordinates(patient: tuple[StoredSlide, dict[str, Any]]) -> None:
@@ -81,7 +81,7 @@ def test_zarr_reads_an_imported_slide(patient: tuple[StoredSlide, dict[str, Any]
 
 def test_patches_across_blocks_are_whole(tmp_path: Path) -> None:
     idc_patient(tmp_path, "7", tissue(), x=BLOCK - 325, y=BLOCK - 231)
-    slide, receipt = imported(IdcPatient(tmp_path / "7"), tmp_path / "store")
+    slide, receipt = import_source(IdcPatient(tmp_path / "7"), tmp_path / "store")
     np.testing.assert_array_equal(slide.read(Region(BLOCK - 325, BLOCK - 231, 700, 500)), tissue())
     assert receipt["tiles"] == slide.kept.sum() == 4 * 3
     assert len(slide.grid.blocks()) == 4
@@ -103,7 +103,7 @@ def test_patches_across_blocks_are_whole(tmp_path: Path) -> None:
 def test_a_malformed_name_is_told_and_the_rest_imported(tmp_path: Path, name: str, reason: str) -> None:
     idc_patient(tmp_path, "9", tissue(), x=1, y=1)
     save(tmp_path / "9" / name, tissue()[:50, :50])
-    slide, receipt = imported(IdcPatient(tmp_path / "9"), tmp_path / "store")
+    slide, receipt = import_source(IdcPatient(tmp_path / "9"), tmp_path / "store")
     assert receipt["refused"] == 1
     assert refusals(receipt)[name].startswith(reason)
     assert table(slide)[name].region is None
@@ -117,7 +117,7 @@ def test_unreadable_and_too_large_patches_leave_glass_behind(tmp_path: Path) -> 
     cut_short.write_bytes(cut_short.read_bytes()[:2000])
     save(large, tissue()[:64, :60])
     empty.write_bytes(b"")
-    slide, receipt = imported(IdcPatient(tmp_path / "9"), tmp_path / "store")
+    slide, receipt = import_source(IdcPatient(tmp_path / "9"), tmp_path / "store")
     found = refusals(receipt)
     assert receipt["refused"] == len(found) == 3
     assert found[f"1/{cut_short.name}"].startswith("cannot be read")
@@ -131,7 +131,7 @@ def test_unreadable_and_too_large_patches_leave_glass_behind(tmp_path: Path) -> 
 def test_a_smaller_patch_is_laid_as_it_is(tmp_path: Path) -> None:
     idc_patient(tmp_path, "9", tissue(), x=1, y=1)
     save(tmp_path / "9/0/9_idx5_x701_y1_class0.png", tissue()[:50, :31])
-    slide, receipt = imported(IdcPatient(tmp_path / "9"), tmp_path / "store")
+    slide, receipt = import_source(IdcPatient(tmp_path / "9"), tmp_path / "store")
     assert receipt["refused"] == 0
     assert receipt["remarks"] == ["0/9_idx5_x701_y1_class0.png: laid as it is: 31 x 50 px, expected 50 x 50"]
     assert table(slide)["0/9_idx5_x701_y1_class0.png"].region == Region(701, 1, 31, 50)
@@ -140,12 +140,12 @@ def test_a_smaller_patch_is_laid_as_it_is(tmp_path: Path) -> None:
 
 def test_remarks_are_many_in_the_table_and_few_in_the_receipt(tmp_path: Path) -> None:
     idc_patient(tmp_path, "9", tissue(), x=1, y=1)
-    for number in range(SHOWN + 5):
+    for number in range(MAX_REMARKS + 5):
         save(tmp_path / f"9/0/stray{number}.png", tissue()[:50, :50])
-    slide, receipt = imported(IdcPatient(tmp_path / "9"), tmp_path / "store")
-    assert receipt["remarked"] == receipt["refused"] == SHOWN + 5
-    assert len(receipt["remarks"]) == SHOWN
-    assert sum(bool(patch.remark) for patch in table(slide).values()) == SHOWN + 5
+    slide, receipt = import_source(IdcPatient(tmp_path / "9"), tmp_path / "store")
+    assert receipt["remarked"] == receipt["refused"] == MAX_REMARKS + 5
+    assert len(receipt["remarks"]) == MAX_REMARKS
+    assert sum(bool(patch.remark) for patch in table(slide).values()) == MAX_REMARKS + 5
 
 
 def test_patients_are_found_and_other_folders_named(idc: Path, tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.patch_files import Rgb8, cut, imported, refusals, save, table, tissue
+from tests.support.patch_files import RgbImage, cut_patches, import_source, refusals, save, table, tissue
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.datasets.images import find_folders
 
 
-def picture_set(root: Path, folders: tuple[str, ...], side: int = 128) -> dict[str, Rgb8]:
+def picture_set(root: Path, folders: tuple[str, ...], side: int = 128) -> dict[str, RgbImage]:
     """Patches spread over folders in turn, by their path in `root`."""
     written = {}
-    for number, patch in enumerate(cut(tissue(), side)):
+    for number, patch in enumerate(cut_patches(tissue(), side)):
         name = f"{folders[number % len(folders)]}/p{number:02}.png"
         written[name] = patch
         save(root / name, patch)
@@ -27,7 +27,7 @@ def picture_set(root: Path, folders: tuple[str, ...], side: int = 128) -> dict[s
 def test_the_folder_of_a_patch_is_its_label(tmp_path: Path) -> None:
     written = picture_set(tmp_path / "set", ("tumour", "stroma, loose"))
     (source,) = find_folders(tmp_path / "set", labelled=True)
-    slide, receipt = imported(source, tmp_path / "store")
+    slide, receipt = import_source(source, tmp_path / "store")
     assert (slide.record.relative, slide.record.slide_id) == ("set", "set")
     assert receipt["labels"] == {"stroma, loose": 7, "tumour": 8}
     found = table(slide)
@@ -60,7 +60,7 @@ def test_folders_may_be_slides_themselves(tmp_path: Path) -> None:
     picture_set(tmp_path / "set", ("a", "b"))
     sources = find_folders(tmp_path / "set", labelled=False)
     assert [source.relative for source in sources] == ["set/a", "set/b"]
-    slide, receipt = imported(sources[0], tmp_path / "store")
+    slide, receipt = import_source(sources[0], tmp_path / "store")
     assert receipt["labels"] == {}
     assert slide.record.slide_id == "set__a"
 
@@ -101,7 +101,7 @@ def test_what_is_no_patch_is_told_and_the_rest_imported(
     path = tmp_path / "set/tumour" / name
     path.write_bytes(image) if isinstance(image, bytes) else image.save(path)
     (source,) = find_folders(tmp_path / "set", labelled=True)
-    _, receipt = imported(source, tmp_path / "store")
+    _, receipt = import_source(source, tmp_path / "store")
     assert (receipt["patches"], receipt["refused"]) == (len(written), 1)
     assert refusals(receipt)[f"tumour/{name}"].startswith(reason)
 
@@ -120,7 +120,7 @@ def test_patches_of_other_sizes_are_told_and_laid_as_they_are(tmp_path: Path) ->
     written["tumour/wide.png"] = tissue()[50:120, :333]
     save(tmp_path / "set/tumour/wide.png", written["tumour/wide.png"])
     (source,) = find_folders(tmp_path / "set", labelled=True)
-    slide, receipt = imported(source, tmp_path / "store")
+    slide, receipt = import_source(source, tmp_path / "store")
     assert receipt["refused"] == 0
     assert receipt["remarks"] == ["tumour/wide.png: laid as it is: 333 x 70 px, most are 128 x 128"]
     for name, patch in table(slide).items():
@@ -135,7 +135,7 @@ def test_a_lone_patch_of_tissue_is_no_dust_and_one_of_glass_no_hole(tmp_path: Pa
         glass = np.asarray(242 + rng.integers(-1, 2, (64, 64, 3)), np.uint8)
         save(tmp_path / f"set/p{number:02}.png", colour if number in coloured else glass)
     (source,) = find_folders(tmp_path / "set", labelled=True)
-    slide, _ = imported(source, tmp_path / "store")
+    slide, _ = import_source(source, tmp_path / "store")
     assert slide.mask.shape == (512, 512)
     assert {n for n in range(49) if slide.mask[64 * (n // 7) + 32, 64 * (n % 7) + 32]} == coloured
     assert not slide.mask[448:].any(), "where no patch lies is no tissue, however near"
@@ -147,7 +147,7 @@ def test_file_names_that_are_not_text_come_back_as_bytes(tmp_path: Path) -> None
     save(tmp_path / "set" / "tumour" / "new.png", tissue()[:128, :128])
     (tmp_path / "set" / "tumour" / "new.png").rename(tmp_path / "set" / "tumour" / odd)
     (source,) = find_folders(tmp_path / "set", labelled=True)
-    slide, _ = imported(source, tmp_path / "store")
+    slide, _ = import_source(source, tmp_path / "store")
     assert f"tumour/{odd}" in table(slide)
 
 

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.support.files_below import digests
-from tests.support.patch_files import idc_patient, imported, save, task, tissue
+from tests.support.patch_files import idc_patient, import_source, save, task, tissue
 from wsi_stain.core.errors import SlideError, StainError
 from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, Region, Size, TileIndex
 from wsi_stain.datasets.idc import IdcPatient
-from wsi_stain.datasets.importing import import_slide, look_at_patches
+from wsi_stain.datasets.importing import import_slide, inspect_patches
 from wsi_stain.datasets.mosaic import Mosaic, label_maps
 from wsi_stain.store import TileStore
-from wsi_stain.store.patches import Listing, Patch, frame, from_csv, shelves, to_csv
+from wsi_stain.store.patches import Listing, Patch, frame_size, from_csv, place_in_rows, to_csv
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=40))
 def test_shelves_never_overlap(sizes: list[tuple[int, int]]) -> None:
-    places = shelves([Size(*size) for size in sizes])
+    places = place_in_rows([Size(*size) for size in sizes])
     assert [(place.width, place.height) for place in places] == sizes
     canvas = np.zeros((2000, 2000), int)
     for place in places:
@@ -41,14 +41,14 @@ def test_shelves_never_overlap(sizes: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 16, 17, 100])
 def test_shelves_of_one_size_are_a_square_without_gaps(count: int) -> None:
-    places = shelves([Size(96, 96)] * count)
+    places = place_in_rows([Size(96, 96)] * count)
     side = int(np.ceil(count**0.5))
     assert places == [Region(96 * (i % side), 96 * (i // side), 96, 96) for i in range(count)]
 
 
 def test_a_frame_is_whole_tiles() -> None:
     patches = [Patch("a", Region(200, 0, 57, 50)), Patch("b", None), Patch("c", Region(0, 0, 9, 256))]
-    assert frame(patches) == Size(512, 256)
+    assert frame_size(patches) == Size(512, 256)
 
 
 regions = st.tuples(*[st.integers(0, 10**6)] * 4).map(lambda place: Region(*place))
@@ -64,8 +64,8 @@ def test_the_table_of_patches_comes_back_as_it_was(patches: list[Patch]) -> None
 
 
 @given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 440), st.sampled_from("ab"))))
-def test_label_maps_are_shares_of_the_labelled_area(placed: list[tuple[int, int, str]]) -> None:
-    patches = [Patch(str(number), Region(x, y, 68, 72), label) for number, (x, y, label) in enumerate(placed)]
+def test_label_maps_are_shares_of_the_labelled_area(placed_patches: list[tuple[int, int, str]]) -> None:
+    patches = [Patch(str(number), Region(x, y, 68, 72), label) for number, (x, y, label) in enumerate(placed_patches)]
     canvas = {label: np.zeros((512, 768)) for label in "ab"}
     for _, region, label, _ in [*patches, Patch("unlabelled", Region(0, 0, 300, 300))]:
         if region and label:
@@ -73,7 +73,7 @@ def test_label_maps_are_shares_of_the_labelled_area(placed: list[tuple[int, int,
     areas = {label: area.reshape(2, TILE, 3, TILE).sum(axis=(1, 3)) for label, area in canvas.items()}
     total = areas["a"] + areas["b"]
     found = label_maps(patches, (2, 3))
-    assert set(found) == {label for _, _, label in placed}
+    assert set(found) == {label for _, _, label in placed_patches}
     for label, share in found.items():
         assert share.dtype == np.float32
         np.testing.assert_array_equal(share, (areas[label] / np.where(total > 0, total, np.nan)).astype(np.float32))
@@ -112,9 +112,9 @@ def test_a_slide_that_stands_is_left_alone_and_its_remarks_told_again(tmp_path: 
     idc_patient(tmp_path, "9", tissue(), x=1, y=1)
     save(tmp_path / "9/0/stray.png", tissue()[:50, :50])
     source, store = IdcPatient(tmp_path / "9"), tmp_path / "store"
-    _, first = imported(source, store)
+    _, first = import_source(source, store)
     times = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
-    _, second = imported(source, store)
+    _, second = import_source(source, store)
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == times
     assert not first["stood"]
     assert second == {**first, "stood": True}
@@ -127,10 +127,10 @@ def test_a_changed_patch_or_setting_makes_a_slide_anew(tmp_path: Path) -> None:
     path, changed = tmp_path / "9/1/9_idx5_x1_y1_class1.png", 255 - tissue()[:50, :50]
     Image.fromarray(tissue()[:50, :50]).save(path, compress_level=0)
     size = path.stat().st_size
-    imported(source, store)
+    import_source(source, store)
     Image.fromarray(changed).save(path, compress_level=0)
     assert path.stat().st_size == size
-    slide, receipt = imported(source, store)
+    slide, receipt = import_source(source, store)
     assert receipt["replaced"]
     np.testing.assert_array_equal(slide.read(Region(1, 1, 50, 50)), changed)
     assert import_slide(replace(task(source, store), mpp=2.0))["replaced"]
@@ -151,7 +151,7 @@ import_slide(ImportTask(IdcPatient(source), store, 1.0, "--mpp", TissueConfig(),
 def test_after_a_kill_the_slide_does_not_exist_and_a_rerun_gives_the_same_bytes(tmp_path: Path) -> None:
     idc_patient(tmp_path, "9", tissue(), x=BLOCK - 325, y=BLOCK - 231)
     source = IdcPatient(tmp_path / "9")
-    imported(source, tmp_path / "whole")
+    import_source(source, tmp_path / "whole")
     for visit in (7, 28):  # amid the shards; at the mark
         store = tmp_path / f"killed-{visit}"
         ended = subprocess.run(
@@ -161,7 +161,7 @@ def test_after_a_kill_the_slide_does_not_exist_and_a_rerun_gives_the_same_bytes(
         )
         assert ended.returncode == -9, visit
         assert TileStore(store).slide_ids() == []
-        imported(source, store)
+        import_source(source, store)
         assert digests(store) == digests(tmp_path / "whole")
 
 
@@ -183,6 +183,6 @@ def test_patches_that_are_not_he_are_never_a_slide(tmp_path: Path) -> None:
 
 def test_a_look_writes_nothing(tmp_path: Path) -> None:
     idc_patient(tmp_path, "9", tissue(), x=1, y=1)
-    found = look_at_patches(task(IdcPatient(tmp_path / "9"), tmp_path / "store"))
+    found = inspect_patches(task(IdcPatient(tmp_path / "9"), tmp_path / "store"))
     assert not (tmp_path / "store").exists()
     assert (found["patches"], found["size"], found["labels"]) == (140, [768, 512], {"0": 70, "1": 70})

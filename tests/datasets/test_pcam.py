@@ -11,15 +11,25 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.support.patch_files import Rgb8, cut, glass, imported, pcam_split, refusals, table, task, tissue
+from tests.support.patch_files import (
+    RgbImage,
+    cut_patches,
+    glass,
+    import_source,
+    pcam_split,
+    refusals,
+    table,
+    task,
+    tissue,
+)
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import Region
 from wsi_stain.datasets.importing import import_slide
 from wsi_stain.datasets.pcam import find_splits
 
 
-def pcam_patches(count: int = 30) -> list[Rgb8]:
-    return cut(tissue(800, 600), 96)[:count]
+def pcam_patches(count: int = 30) -> list[RgbImage]:
+    return cut_patches(tissue(800, 600), 96)[:count]
 
 
 def test_pcam_patches_of_a_slide_are_side_by_side(tmp_path: Path) -> None:
@@ -28,7 +38,7 @@ def test_pcam_patches_of_a_slide_are_side_by_side(tmp_path: Path) -> None:
     sources, faults = find_splits([path, path.with_name(path.name.replace("_x.", "_y."))], None)
     assert faults == []
     assert [source.relative for source in sources] == ["train/normal_002", "train/tumor_001"]
-    slide, receipt = imported(sources[1], tmp_path / "store")
+    slide, receipt = import_source(sources[1], tmp_path / "store")
     places = [place for place, name in enumerate(slides) if name == "tumor_001"]
     assert (slide.record.slide_id, slide.record.split, receipt["patches"]) == ("train__tumor_001", "train", 21)
     assert receipt["labels"] == {"0": len([p for p in places if p % 2 == 0]), "1": len([p for p in places if p % 2])}
@@ -44,7 +54,7 @@ def test_pcam_patches_of_a_slide_are_side_by_side(tmp_path: Path) -> None:
 def test_pcam_without_labels_and_metadata_is_one_slide(tmp_path: Path) -> None:
     path = pcam_split(tmp_path, "valid", pcam_patches(), None, None)
     (source,), _ = find_splits([path], None)
-    slide, receipt = imported(source, tmp_path / "store")
+    slide, receipt = import_source(source, tmp_path / "store")
     assert (slide.record.slide_id, slide.record.split) == ("valid", "valid")
     assert receipt["labels"] == {}
     assert not list((slide.path / "maps").glob("label*"))
@@ -54,7 +64,7 @@ def test_pcam_without_labels_and_metadata_is_one_slide(tmp_path: Path) -> None:
 def test_pcam_patches_without_a_slide_stay_with_their_split(tmp_path: Path) -> None:
     path = pcam_split(tmp_path, "test", pcam_patches(4), None, ["a", "", "a", ""])
     sources, _ = find_splits([path], None)
-    assert {source.relative: list(source.places) for source in sources} == {"test": [1, 3], "test/a": [0, 2]}
+    assert {source.relative: list(source.indices) for source in sources} == {"test": [1, 3], "test/a": [0, 2]}
 
 
 def test_metadata_may_lie_elsewhere(tmp_path: Path) -> None:
@@ -74,7 +84,7 @@ def test_a_damaged_chunk_costs_its_patches_alone(tmp_path: Path) -> None:
         damaged.seek(chunk.byte_offset)
         damaged.write(bytes(chunk.size))
     (source,), _ = find_splits([path], None)
-    slide, receipt = imported(source, tmp_path / "store")
+    slide, receipt = import_source(source, tmp_path / "store")
     found = refusals(receipt)
     assert list(found) == [f"{path.name}:{place}" for place in range(8, 12)]
     assert all(reason.startswith("cannot be read") for reason in found.values())
@@ -82,7 +92,7 @@ def test_a_damaged_chunk_costs_its_patches_alone(tmp_path: Path) -> None:
     assert (slide.read(Region(192, 96, 96, 96)) == glass(slide)).all()
 
 
-def packed(path: Path) -> None:
+def write_packed(path: Path) -> None:
     path.write_bytes(b"\x1f\x8b packed")
 
 
@@ -105,7 +115,7 @@ def metadata(text: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        pytest.param(packed, "is no HDF5 file", id="packed"),
+        pytest.param(write_packed, "is no HDF5 file", id="packed"),
         pytest.param(cut_short, "is no HDF5 file", id="cut short"),
         pytest.param(dataset("z", 1), "found none", id="no dataset"),
         pytest.param(dataset("x", np.zeros((2, 50, 50, 3), np.uint8)), "found (2, 50, 50, 3) uint8", id="size"),

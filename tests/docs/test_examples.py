@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.made_checkpoint import untrained
-from tests.support.made_store import painted, store_slide
-from tests.support.patch_files import idc_patient, imported
+from tests.support.made_checkpoint import write_untrained
+from tests.support.made_store import paint_tissue, store_slide
+from tests.support.patch_files import idc_patient, import_source
 from tests.support.patch_files import tissue as tissue_pixels
 from tests.support.s3_server import s3_endpoint, upload
 from wsi_stain.core.geometry import Size
@@ -41,13 +41,13 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tissue = np.ones((3, 6), np.float32)
     tissue[0] = (0, 0.2, 0.4, 0.6, 0.8, 1)
     for name in ("a", "b"):
-        store_slide(tmp_path / "tiles.zarr", name, painted(Size(1500, 700)), tissue)
-    store_slide(tmp_path / "compressed.zarr", "a", painted(Size(600, 400)), codec="jpeg")
+        store_slide(tmp_path / "tiles.zarr", name, paint_tissue(Size(1500, 700)), tissue)
+    store_slide(tmp_path / "compressed.zarr", "a", paint_tissue(Size(600, 400)), codec="jpeg")
     idc_patient(tmp_path / "idc", "10253", tissue_pixels())
-    imported(IdcPatient(tmp_path / "idc" / "10253"), tmp_path / "patches.zarr")
-    write_block(tmp_path / "0_0.block", painted(Size(600, 400)), np.ones((2, 3), bool), JpegConfig())
-    untrained(tmp_path / "training" / "checkpoint.safetensors", mpp=0.25)
-    write_slide(tmp_path / "slide.svs", painted(Size(1500, 700)), 0.25, style="svs")
+    import_source(IdcPatient(tmp_path / "idc" / "10253"), tmp_path / "patches.zarr")
+    write_block(tmp_path / "0_0.block", paint_tissue(Size(600, 400)), np.ones((2, 3), bool), JpegConfig())
+    write_untrained(tmp_path / "training" / "checkpoint.safetensors", mpp=0.25)
+    write_slide(tmp_path / "slide.svs", paint_tissue(Size(1500, 700)), 0.25, style="svs")
     monkeypatch.chdir(tmp_path)
     with s3_endpoint():
         upload(tmp_path / "tiles.zarr", "tiles.zarr")

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.support.commands import Run
-from tests.support.made_store import WHITE, painted, store_slide
+from tests.support.made_store import WHITE, paint_tissue, store_slide
 from wsi_stain.core.geometry import Size
-from wsi_stain.evaluation.cohort import find_strata, summarized
+from wsi_stain.evaluation.cohort import find_strata, summarize
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.results.finished import load_finished, save_finished
 from wsi_stain.synthetic import SCANNERS, rescan, write_slide
@@ -29,8 +29,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The store of a cohort of three laboratories, and that of the reference."""
     root = tmp_path_factory.mktemp("stores")
     for seed, (name, scanner) in enumerate(SCANNERS.items()):
-        store_slide(root / "cohort.zarr", name, rescan(painted(SIZE, seed), scanner))
-    store_slide(root / "reference.zarr", "r", painted(SIZE, 9))
+        store_slide(root / "cohort.zarr", name, rescan(paint_tissue(SIZE, seed), scanner))
+    store_slide(root / "reference.zarr", "r", paint_tissue(SIZE, 9))
     return root / "cohort.zarr", root / "reference.zarr"
 
 
@@ -75,8 +75,8 @@ def test_without_a_reference_only_likeness_is_told(stores: tuple[Path, Path], tm
 @pytest.mark.parametrize("tiles_kept", [False, True])
 def test_a_finished_run_is_judged_from_its_sources(tiles_kept: bool, tmp_path: Path, wsi_stain: Run) -> None:
     slides, reference = tmp_path / "slides", tmp_path / "ref.svs"
-    write_slide(reference, painted(SIZE, 9), 0.25, style="svs")
-    write_slide(slides / "a.svs", rescan(painted(SIZE, 1), SCANNERS["pink"]), 0.25, style="svs")
+    write_slide(reference, paint_tissue(SIZE, 9), 0.25, style="svs")
+    write_slide(slides / "a.svs", rescan(paint_tissue(SIZE, 1), SCANNERS["pink"]), 0.25, style="svs")
     run = ["run", slides, "--reference", reference, "--method", "macenko", "--out", tmp_path / "out", "--workers", 0]
     assert wsi_stain(*run, *(["--keep-tiles"] if tiles_kept else [])).code == 0
     if tiles_kept:
@@ -109,7 +109,7 @@ def test_what_is_neither_run_nor_store_is_refused(tmp_path: Path, wsi_stain: Run
 
 
 def test_strata_are_apart_and_are_tissue() -> None:
-    tiles = np.stack([painted(Size(256, 256), seed) for seed in range(4)])
+    tiles = np.stack([paint_tissue(Size(256, 256), seed) for seed in range(4)])
     strata = find_strata(tiles, WHITE, 0.25)
     assert not (strata["nuclei"] & strata["stroma"]).any()
     assert not ((strata["nuclei"] | strata["stroma"]) & ~strata["tissue"]).any()
@@ -123,7 +123,7 @@ def test_means_are_over_the_slides_that_have_a_score() -> None:
         {"scores": {"untouched": {"nmi": 0.5, "angle_eosin": 2.0}}},
         {"scores": {"untouched": {"nmi": 0.7}}},
     ]
-    row = summarized(receipts)["untouched"]
+    row = summarize(receipts)["untouched"]
     assert row["nmi"] == pytest.approx(0.6)
     assert row["angle_eosin"] == 2
     assert row["nmi_sd"] == pytest.approx(0.1 * 2**0.5)

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from tests.support.commands import Run
-from tests.support.made_checkpoint import untrained
-from tests.support.made_store import painted, store_slide
+from tests.support.made_checkpoint import write_untrained
+from tests.support.made_store import paint_tissue, store_slide
 from tests.support.patch_files import cut, save
 from wsi_stain.core.geometry import Size, TileIndex
-from wsi_stain.evaluation.pairs import oracle, summarized, tile_scores
-from wsi_stain.evaluation.tile_choice import judged_tiles, rich_blocks
+from wsi_stain.evaluation.pairs import oracle, summarize, tile_scores
+from wsi_stain.evaluation.tile_choice import choose_scored_tiles, rich_blocks
 from wsi_stain.stain.statistics import slide_statistics
 from wsi_stain.synthetic import LABORATORIES, SCANNERS, render_tissue, rescan, stain_tissue, write_slide
 
@@ -49,10 +49,10 @@ def rows_of(out: Path, name: str = "pairs") -> dict[str, dict[str, str]]:
 
 @pytest.mark.slow
 def test_slides_are_compared_with_every_row(slides: tuple[Path, Path], tmp_path: Path, wsi_stain: Run) -> None:
-    checkpoint = untrained(tmp_path / "c.safetensors", mpp=0.5)
+    checkpoint = write_untrained(tmp_path / "c.safetensors", mpp=0.5)
     ended = wsi_stain(
         *("evaluate", "pairs", *slides, "--out", tmp_path / "out", "--workers", 0),
-        *("--checkpoint", checkpoint, "--output", "lut", "--normalized", slides[1]),
+        *("--checkpoint", checkpoint, "--mode", "lut", "--normalized", slides[1]),
     )
     assert ended.code == 0, ended.err
     rows = rows_of(tmp_path / "out")
@@ -102,7 +102,7 @@ def test_patches_are_paired_by_name(looks: tuple[np.ndarray, np.ndarray], tmp_pa
 
 
 def test_pairs_of_stores_that_are_shifted_are_warned_of(tmp_path: Path, wsi_stain: Run) -> None:
-    pixels = painted(SIZE, 4)
+    pixels = paint_tissue(SIZE, 4)
     store_slide(tmp_path / "a.zarr", "one", rescan(pixels, SCANNERS["pink"]))
     store_slide(tmp_path / "b.zarr", "one", np.roll(pixels, 5, axis=1))
     command = ["evaluate", "pairs", tmp_path / "a.zarr", tmp_path / "b.zarr", "--workers", 0, *QUICK]
@@ -114,7 +114,7 @@ def test_pairs_of_stores_that_are_shifted_are_warned_of(tmp_path: Path, wsi_stai
 
 
 def test_a_bad_pair_leaves_the_others_alone(tmp_path: Path, wsi_stain: Run) -> None:
-    pixels = painted(SIZE, 4)
+    pixels = paint_tissue(SIZE, 4)
     for name in ("one", "two", "=alone"):
         store_slide(tmp_path / "a.zarr", name, rescan(pixels, SCANNERS["pink"]))
     store_slide(tmp_path / "b.zarr", "one", pixels)
@@ -130,9 +130,9 @@ def test_a_bad_pair_leaves_the_others_alone(tmp_path: Path, wsi_stain: Run) -> N
 
 
 def test_strangers_are_refused(tmp_path: Path, wsi_stain: Run) -> None:
-    store_slide(tmp_path / "a.zarr", "w", painted(SIZE, 4))
+    store_slide(tmp_path / "a.zarr", "w", paint_tissue(SIZE, 4))
     for name in ("x", "y"):
-        store_slide(tmp_path / "b.zarr", name, painted(SIZE, 4))
+        store_slide(tmp_path / "b.zarr", name, paint_tissue(SIZE, 4))
     ended = wsi_stain(
         "evaluate", "pairs", tmp_path / "a.zarr", tmp_path / "b.zarr", "--out", tmp_path / "out", "--workers", 0
     )
@@ -141,7 +141,7 @@ def test_strangers_are_refused(tmp_path: Path, wsi_stain: Run) -> None:
 
 
 def test_scores_of_the_truth_itself() -> None:
-    image = painted(Size(256, 256))
+    image = paint_tissue(Size(256, 256))
     scores = tile_scores(image, image, rescan(image, SCANNERS["pink"]))
     assert (scores["psnr"], scores["ciede2000"], scores["lab_wasserstein_64"]) == (99, 0, 0)
     assert scores["ssim"] == pytest.approx(1)
@@ -150,7 +150,7 @@ def test_scores_of_the_truth_itself() -> None:
 
 
 def test_the_oracle_is_nearly_the_truth_where_a_table_can_be() -> None:
-    truth = painted(Size(512, 512))
+    truth = paint_tissue(Size(512, 512))
     shown = rescan(truth, SCANNERS["faded"])
     own, wanted = (slide_statistics(p.reshape(-1, 3), (240.0, 240.0, 240.0), "glass") for p in (shown, truth))
     (made,) = oracle([shown], [truth], own, wanted)
@@ -161,7 +161,7 @@ def test_the_worst_decile_is_over_tiles_of_all_pairs() -> None:
     flat = dict.fromkeys(("psnr", "ssim", "lab_wasserstein_64", "structure", "texture"), [1.0] * 10)
     scores = [{"ciede2000": [1.0] * 9 + [worst], **flat} for worst in (11.0, 21.0)]
     receipts = [{"scores": {"untouched": each, "paired oracle": each}} for each in scores]
-    row = summarized(receipts)["untouched"]
+    row = summarize(receipts)["untouched"]
     assert row["ciede2000"] == pytest.approx((18 + 32) / 20)
     assert row["worst_decile"] == 16
     assert np.isnan(row["gap_ciede2000"])
@@ -179,7 +179,7 @@ def test_blocks_rich_in_tissue_are_chosen_by_their_places() -> None:
 def test_judged_tiles_lie_wholly_within_the_slide(tmp_path: Path) -> None:
     tissue = np.ones((5, 6), np.float32)
     tissue[0, 0] = 0.1
-    slide = store_slide(tmp_path / "s.zarr", "a", painted(Size(1400, 1100)), tissue)
-    tiles = judged_tiles(slide, 10)
+    slide = store_slide(tmp_path / "s.zarr", "a", paint_tissue(Size(1400, 1100)), tissue)
+    tiles = choose_scored_tiles(slide, 10)
     assert TileIndex(0, 0) not in tiles and TileIndex(0, 1) in tiles
     assert max(tile.row for tile in tiles) == 3 and max(tile.col for tile in tiles) == 3

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluate.transfer import OWN, shown_by_all, split
+from pipelines.evaluate.transfer import OWN, keep_common_slides, split
 from tests.support.commands import Run
-from tests.support.made_checkpoint import untrained
-from tests.support.made_store import painted, store_slide
-from tests.support.patch_files import cut, imported, save
+from tests.support.made_checkpoint import write_untrained
+from tests.support.made_store import paint_tissue, store_slide
+from tests.support.patch_files import cut, import_source, save
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import file_digest
 from wsi_stain.datasets.images import find_folders
-from wsi_stain.evaluation.auc import auc, compared
+from wsi_stain.evaluation.auc import auc, compare_methods
 from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_network, train_classifier
 from wsi_stain.evaluation.labelled import PIXELS, labelled_regions
 from wsi_stain.store import TileStore
@@ -43,7 +43,7 @@ def laboratory(root: Path, name: str, slides: int, first_seed: int, gains: list[
             for place, patch in enumerate(cut(pixels, SIDE)):
                 save(root / name / f"s{number}" / label / f"{place:03}.png", patch)
     for source in find_folders(root / name, labelled=True):
-        imported(source, root / f"{name}.zarr")
+        import_source(source, root / f"{name}.zarr")
     return root / f"{name}.zarr"
 
 
@@ -69,24 +69,31 @@ def test_another_laboratory_breaks_the_classifier_and_normalization_mends_it(tmp
     assert (tmp_path / "out" / "transfer.png").exists()
 
 
-def painted_store(root: Path, name: str, slides: int) -> Path:
+def write_painted_store(root: Path, name: str, slides: int) -> Path:
     """Labelled slides at 1 um per px, whose labels have nothing to do with what they show."""
     for number in range(slides):
         for label in ("a", "b"):
-            for place, patch in enumerate(cut(painted(Size(400, 200), number), 64)):
+            for place, patch in enumerate(cut(paint_tissue(Size(400, 200), number), 64)):
                 save(root / name / f"s{number}" / label / f"{place}.png", patch)
     for source in find_folders(root / name, labelled=True):
-        imported(source, root / f"{name}.zarr")
+        import_source(source, root / f"{name}.zarr")
     return root / f"{name}.zarr"
 
 
 def test_a_checkpoint_is_compared_in_each_mode(tmp_path: Path, wsi_stain: Run) -> None:
-    train, test = painted_store(tmp_path, "train", 3), painted_store(tmp_path, "test", 2)
+    train, test = write_painted_store(tmp_path, "train", 3), write_painted_store(tmp_path, "test", 2)
     out = tmp_path / "out"
     ended = wsi_stain(
         *("evaluate", "transfer", train, test, "--out", out, "--workers", 0, "--seeds", 1, "--epochs", 1),
-        *("--side", 32, "--baseline", "macenko", "--checkpoint", untrained(tmp_path / "made.safetensors", 1.0, 12)),
-        *("--output", "lut", "--output", "generator", "--output", "guard"),
+        *(
+            "--side",
+            32,
+            "--baseline",
+            "macenko",
+            "--checkpoint",
+            write_untrained(tmp_path / "made.safetensors", 1.0, 12),
+        ),
+        *("--mode", "lut", "--mode", "generator", "--mode", "guard"),
     )
     assert ended.code == 0, ended.out + ended.err
     modes = [f"wsi-stain {mode}" for mode in ("lut", "generator", "guard")]
@@ -109,21 +116,21 @@ def test_a_checkpoint_is_compared_in_each_mode(tmp_path: Path, wsi_stain: Run) -
 
 
 def test_slides_that_no_two_methods_share_are_told(tmp_path: Path) -> None:
-    slides = [store_slide(tmp_path / "plain.zarr", name, painted(Size(300, 300))) for name in "ab"]
+    slides = [store_slide(tmp_path / "plain.zarr", name, paint_tissue(Size(300, 300))) for name in "ab"]
     both = {slide.slide_id: tmp_path for slide in slides}
     one, other = ({name: tmp_path} for name in both)
-    assert shown_by_all(slides, {"untouched": both, "macenko": one}) == slides[:1]
+    assert keep_common_slides(slides, {"untouched": both, "macenko": one}) == slides[:1]
     with pytest.raises(ConfigError, match="None of the 2 slides to test on is shown by all of untouched, macenko, m"):
-        shown_by_all(slides, {"untouched": both, "macenko": one, "m": other})
-    assert shown_by_all(slides, {"untouched": {}}) == []  # without labels: told where patches are loaded
+        keep_common_slides(slides, {"untouched": both, "macenko": one, "m": other})
+    assert keep_common_slides(slides, {"untouched": {}}) == []  # without labels: told where patches are loaded
 
 
 def test_a_checkpoint_of_another_resolution_leaves_the_other_rows(tmp_path: Path, wsi_stain: Run) -> None:
-    train, test = painted_store(tmp_path, "train", 2), painted_store(tmp_path, "test", 2)
+    train, test = write_painted_store(tmp_path, "train", 2), write_painted_store(tmp_path, "test", 2)
     ended = wsi_stain(
         *("evaluate", "transfer", train, test, "--out", tmp_path / "out", "--workers", 0, "--seeds", 1, "--epochs", 1),
-        *("--side", 32, "--baseline", "macenko", "--checkpoint", untrained(tmp_path / "made.safetensors", 0.5)),
-        *("--output", "generator"),
+        *("--side", 32, "--baseline", "macenko", "--checkpoint", write_untrained(tmp_path / "made.safetensors", 0.5)),
+        *("--mode", "generator"),
     )
     assert ended.code == 3, ended.out + ended.err
     assert "test__s0 (wsi-stain generator): left out" in ended.out and "0.5 um/px" in ended.out
@@ -136,10 +143,10 @@ def test_a_checkpoint_of_another_resolution_leaves_the_other_rows(tmp_path: Path
 def store(tmp_path: Path) -> Path:
     """One labelled slide, which is too few."""
     for label in ("a", "b"):
-        for place, patch in enumerate(cut(painted(Size(400, 200)), 64)):
+        for place, patch in enumerate(cut(paint_tissue(Size(400, 200)), 64)):
             save(tmp_path / "patches" / label / f"{place}.png", patch)
     (source,) = find_folders(tmp_path / "patches", labelled=True)
-    imported(source, tmp_path / "labelled.zarr")
+    import_source(source, tmp_path / "labelled.zarr")
     return tmp_path / "labelled.zarr"
 
 
@@ -152,7 +159,7 @@ def test_what_cannot_be_learnt_is_refused_with_a_remedy(store: Path, tmp_path: P
     assert label.code == 1 and "label c" in label.err
     network = wsi_stain(*command, "--backbone", "vgg9000")
     assert network.code == 1 and "resnet18" in network.err
-    store_slide(tmp_path / "plain.zarr", "x", painted(Size(300, 300)))
+    store_slide(tmp_path / "plain.zarr", "x", paint_tissue(Size(300, 300)))
     plain = wsi_stain("evaluate", "transfer", tmp_path / "plain.zarr", store, *command[4:], *quick)
     assert plain.code == 1 and "wsi-stain import" in plain.err
 
@@ -161,7 +168,7 @@ def test_labels_are_of_patches_or_of_the_slide(store: Path, tmp_path: Path) -> N
     slides = TileStore(store)
     patches = labelled_regions(slides[slides.slide_ids()[0]])
     assert len(patches) == 36 and {label for _, label in patches} == {"a", "b"}
-    assert labelled_regions(store_slide(tmp_path / "plain.zarr", "x", painted(Size(300, 300)))) == []
+    assert labelled_regions(store_slide(tmp_path / "plain.zarr", "x", paint_tissue(Size(300, 300)))) == []
 
 
 def test_the_area_is_that_of_scikit_learn() -> None:
@@ -177,15 +184,15 @@ def test_intervals_are_by_group() -> None:
     labels = np.tile([True, False], 100)
     scores = labels + rng.normal(0, 1, 200) + np.repeat(rng.normal(0, 1, 4), 50) * labels
     four, many = ([str(number // size) for number in range(200)] for size in (50, 2))
-    wide, narrow = (compared(labels, groups, {"m": [scores]})["m"] for groups in (four, many))
+    wide, narrow = (compare_methods(labels, groups, {"m": [scores]})["m"] for groups in (four, many))
     assert wide.high - wide.low > narrow.high - narrow.low > 0
     assert narrow.low < narrow.auc < narrow.high
-    assert compared(labels, many, {"m": [scores]})["m"] == narrow or np.isnan(narrow.seed_sd)
+    assert compare_methods(labels, many, {"m": [scores]})["m"] == narrow or np.isnan(narrow.seed_sd)
 
 
 def test_one_group_says_nothing_of_others() -> None:
     labels, scores = np.tile([True, False], 10), np.random.default_rng(0).random(20)
-    alone = compared(labels, ["s"] * 20, {"m": [scores]})["m"]
+    alone = compare_methods(labels, ["s"] * 20, {"m": [scores]})["m"]
     assert np.isfinite(alone.auc) and np.isnan([alone.low, alone.high, alone.gain_low, alone.gain_high]).all()
 
 
@@ -193,7 +200,7 @@ def test_gains_are_against_the_first_method() -> None:
     labels = np.tile([True, False], 50)
     groups = [str(number // 2) for number in range(100)]
     rng = np.random.default_rng(2)
-    found = compared(labels, groups, {"untouched": [rng.random(100)], "perfect": [labels.astype(float)]})
+    found = compare_methods(labels, groups, {"untouched": [rng.random(100)], "perfect": [labels.astype(float)]})
     assert found["perfect"].auc == 1 and found["perfect"].gain_low > 0.2
     assert (found["untouched"].gain_low, found["untouched"].gain_high) == (0, 0)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wsi_stain.core.errors import SlideError, WsiStainError
-from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Pool, SerialExecutor, Task, drive, open_executor
+from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Pool, SerialExecutor, Task, open_executor, run_flows
 
 
 def double(value: int) -> dict[str, Any]:
@@ -64,14 +64,14 @@ def executor(request: pytest.FixtureRequest) -> Iterator[SerialExecutor | DaskEx
 
 def test_flows_end_with_their_values_whatever_the_order(executor: SerialExecutor | DaskExecutor) -> None:
     flows = {str(n): summing_flow(list(range(n))) for n in range(1, 12)}
-    results = {result.key: result for result in drive(executor, flows)}
+    results = {result.key: result for result in run_flows(executor, flows)}
     assert {key: result.value for key, result in results.items()} == {str(n): 2 * n * (n - 1) for n in range(1, 12)}
     assert all(result.error is None for result in results.values())
 
 
 def test_a_failing_flow_takes_no_other_down(executor: SerialExecutor | DaskExecutor) -> None:
     flows = {"bad": failing_flow(refuse), "bug": failing_flow(crash), "good": summing_flow([1, 2, 3])}
-    results = {result.key: result for result in drive(executor, flows)}
+    results = {result.key: result for result in run_flows(executor, flows)}
     assert isinstance(results["bad"].error, SlideError)
     assert results["bad"].error.remedy == "Leave it out"
     assert isinstance(results["bug"].error, ZeroDivisionError)
@@ -79,7 +79,7 @@ def test_a_failing_flow_takes_no_other_down(executor: SerialExecutor | DaskExecu
 
 
 def test_a_flow_may_handle_its_failure_and_may_ask_for_nothing(executor: SerialExecutor | DaskExecutor) -> None:
-    results = {r.key: r.value for r in drive(executor, {"kind": forgiving_flow(), "empty": empty_flow()})}
+    results = {r.key: r.value for r in run_flows(executor, {"kind": forgiving_flow(), "empty": empty_flow()})}
     assert results == {"kind": "slide 1 is bad. Leave it out", "empty": 0}
 
 
@@ -88,7 +88,9 @@ def test_progress_hooks_see_every_task(executor: SerialExecutor | DaskExecutor) 
     done: list[str] = []
     flows = {"a": summing_flow([1, 2]), "b": summing_flow([3])}
     list(
-        drive(executor, flows, lambda key, tasks: asked.append(len(tasks)), lambda key, task, receipt: done.append(key))
+        run_flows(
+            executor, flows, lambda key, tasks: asked.append(len(tasks)), lambda key, task, receipt: done.append(key)
+        )
     )
     assert sum(asked) == len(done) == 5
 
@@ -105,7 +107,7 @@ def test_window_bounds_the_tasks_in_flight() -> None:
             self.deepest = max(self.deepest, len(self._queue))
 
     with Counting() as counting:
-        list(drive(counting, {str(n): summing_flow(list(range(20))) for n in range(5)}))
+        list(run_flows(counting, {str(n): summing_flow(list(range(20))) for n in range(5)}))
         assert counting.deepest == 3
 
 
@@ -115,7 +117,7 @@ def test_a_killed_worker_costs_a_retry_not_the_slide(tmp_path: Path) -> None:
         return receipts[0]["survived"]
 
     with DaskExecutor(ExecutorConfig(workers=2)) as dask:
-        (result,) = drive(dask, {"slide": flow()})
+        (result,) = run_flows(dask, {"slide": flow()})
     assert result.error is None
     assert result.value is True
 
@@ -126,7 +128,7 @@ def test_serial_and_dask_use_the_processes_they_promise() -> None:
             receipts = yield [Task(double, value, "double") for value in range(40)]
             return {receipt["pid"] for receipt in receipts}
 
-        (result,) = drive(executor, {"slide": flow()})
+        (result,) = run_flows(executor, {"slide": flow()})
         found: set[int] = result.value
         return found
 

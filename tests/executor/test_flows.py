@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from wsi_stain.executor import Flow, Pool, Receipt, SerialExecutor, Task, drive
+from wsi_stain.executor import Flow, Pool, Receipt, SerialExecutor, Task, run_flows
 
 
 def done(name: str) -> Receipt:
@@ -35,9 +35,9 @@ class Watched(SerialExecutor):
         super().submit(ticket, task)
         self.submitted.append(task.argument)
 
-    def completed(self) -> tuple[int, Receipt | Exception]:
+    def wait_for_next(self) -> tuple[int, Receipt | Exception]:
         self.depths.append(self._in_flight())
-        return super().completed()
+        return super().wait_for_next()
 
     def _in_flight(self) -> Counter[str]:
         return Counter(task.pool for _, task in self._queue)
@@ -61,7 +61,7 @@ def tiled_slide(name: str, blocks: int = 6) -> Flow:
 
 def test_the_next_slide_is_normalized_while_one_is_stitched_and_no_worker_runs_dry() -> None:
     with OnePool(4, 4) as executor:
-        list(drive(executor, {name: slide(name) for name in "abcdef"}))
+        list(run_flows(executor, {name: slide(name) for name in "abcdef"}))
     order = executor.submitted
     assert order.index("b block 0") < order.index("a stitch") < order.index("b block 5")
     full = [depth.total() for depth in executor.depths].index(3)
@@ -72,7 +72,7 @@ def test_the_next_slide_is_normalized_while_one_is_stitched_and_no_worker_runs_d
 def test_while_the_gpus_are_busy_slides_are_tiled_ahead_but_not_all_of_them() -> None:
     names = "abcdefgh"
     with Watched(2, 2) as executor:
-        list(drive(executor, {name: tiled_slide(name) for name in names}))
+        list(run_flows(executor, {name: tiled_slide(name) for name in names}))
     order = executor.submitted
     for earlier, later in pairwise(names):
         assert order.index(f"{later} tile 0") < order.index(f"{earlier} block 5"), "tiled ahead"
@@ -82,7 +82,7 @@ def test_while_the_gpus_are_busy_slides_are_tiled_ahead_but_not_all_of_them() ->
 
 @pytest.mark.parametrize("executor", [Watched(2, 3), OnePool(3, 3), Watched(1, 1)], ids=["two", "one", "small"])
 def test_a_pool_never_holds_more_than_its_window(executor: Watched) -> None:
-    results = list(drive(executor, {name: tiled_slide(name, 9) for name in "abcd"}))
+    results = list(run_flows(executor, {name: tiled_slide(name, 9) for name in "abcd"}))
     assert all(result.error is None for result in results)
     assert max(depth["gpu"] for depth in executor.depths) <= 3
     assert max(depth["cpu"] for depth in executor.depths) <= 3

@@ -17,9 +17,9 @@ import pytest
 
 from tests.support.dask_processes import ONE_THREAD, Processes, dask_processes
 from wsi_stain.core.errors import ConfigError, WsiStainError
-from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Task, drive, open_executor
-from wsi_stain.normalize.device_errors import on_device
-from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Task, open_executor, run_flows
+from wsi_stain.normalize.device_errors import translate_device_errors
+from wsi_stain.normalizers.base import NormalizeConfig
 
 SHORT_S = 2.0
 GPU = ("--nthreads", "2", "--resources", "GPU=2")
@@ -65,7 +65,7 @@ def flow_of(*tasks: Task) -> Flow:
     return (yield list(tasks))
 
 
-def kept_busy(folder: Path, name: str, count: int) -> Flow:
+def occupy_pool(folder: Path, name: str, count: int) -> Flow:
     return (yield [Task(note, str(folder / f"{name}-{number}"), "note") for number in range(count)])
 
 
@@ -84,7 +84,7 @@ def test_the_generator_s_stages_go_to_the_gpus_and_all_others_elsewhere(monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7,9")
     stages = ["survey", "tile", "prepare", "normalize", "stitch", "verify"] * 6
     with open_executor(ExecutorConfig(workers=2, gpus=2)) as executor:
-        (result,) = drive(executor, {"slide": flow_of(*(Task(where, None, stage) for stage in stages))})
+        (result,) = run_flows(executor, {"slide": flow_of(*(Task(where, None, stage) for stage in stages))})
     places = list(zip(stages, result.value, strict=True))
     on_gpu = [receipt for stage, receipt in places if stage in ("prepare", "normalize")]
     elsewhere = [receipt for stage, receipt in places if stage not in ("prepare", "normalize")]
@@ -100,7 +100,7 @@ def test_a_scheduler_s_workers_with_gpus_are_told_by_what_they_offer(tmp_path: P
         processes.await_workers()
         with open_executor(joining(processes, gpus=1)) as executor:
             tasks = [Task(where, None, stage) for stage in ("normalize", "stitch") * 6]
-            (result,) = drive(executor, {"slide": flow_of(*tasks)})
+            (result,) = run_flows(executor, {"slide": flow_of(*tasks)})
         pids = [{receipt["pid"] for receipt in result.value[half::2]} for half in (0, 1)]
         assert pids == [{processes.workers[1].pid}, {processes.workers[0].pid}]
 
@@ -111,13 +111,13 @@ def test_without_a_worker_that_has_a_gpu_the_run_ends_and_says_what_to_start(pro
         open_executor(config) as executor,
         pytest.raises(WsiStainError, match=r"no worker that offers the resource GPU for 2 s.*--resources GPU=N"),
     ):
-        list(drive(executor, {"slide": flow_of(Task(where, None, "stitch"), Task(where, None, "normalize"))}))
+        list(run_flows(executor, {"slide": flow_of(Task(where, None, "stitch"), Task(where, None, "normalize"))}))
 
 
 def test_when_all_workers_are_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
     config = joining(processes).model_copy(update={"worker_timeout_s": SHORT_S})
     with open_executor(config) as executor:
-        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 200)})
+        ended = run_flows(executor, {"quick": occupy_pool(tmp_path, "q", 1), "long": occupy_pool(tmp_path, "a", 200)})
         assert next(ended).key == "quick"
         for worker in processes.workers:
             worker.kill()
@@ -127,7 +127,7 @@ def test_when_all_workers_are_gone_the_run_ends(processes: Processes, tmp_path: 
 
 def test_when_the_scheduler_is_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
     with open_executor(joining(processes)) as executor:
-        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 200)})
+        ended = run_flows(executor, {"quick": occupy_pool(tmp_path, "q", 1), "long": occupy_pool(tmp_path, "a", 200)})
         assert next(ended).key == "quick"
         processes.scheduler.kill()
         with pytest.raises(WsiStainError, match="scheduler was lost"):
@@ -138,7 +138,7 @@ def test_workers_that_come_late_are_put_to_work(processes: Processes, tmp_path: 
     known = (tmp_path / "come", [worker.pid for worker in processes.workers])
     with open_executor(joining(processes)) as executor:
         flow = flow_of(*[Task(wait_for_another, known, "wait")] * 20)
-        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": flow})
+        ended = run_flows(executor, {"quick": occupy_pool(tmp_path, "q", 1), "long": flow})
         next(ended)
         late = processes.start_worker(*ONE_THREAD)
         (result,) = ended
@@ -147,7 +147,7 @@ def test_workers_that_come_late_are_put_to_work(processes: Processes, tmp_path: 
 
 def test_a_killed_worker_s_tasks_are_done_by_others(processes: Processes, tmp_path: Path) -> None:
     with open_executor(joining(processes)) as executor:
-        ended = drive(executor, {"quick": kept_busy(tmp_path, "q", 1), "long": kept_busy(tmp_path, "a", 60)})
+        ended = run_flows(executor, {"quick": occupy_pool(tmp_path, "q", 1), "long": occupy_pool(tmp_path, "a", 60)})
         next(ended)
         processes.workers[0].kill()
         (result,) = ended
@@ -158,9 +158,9 @@ def test_a_killed_worker_s_tasks_are_done_by_others(processes: Processes, tmp_pa
 def test_the_task_that_kills_its_workers_fails_and_those_beside_it_do_not(tmp_path: Path) -> None:
     """On one worker all tasks in flight are beside it each time it dies, so Dask blames them all."""
     with DaskExecutor(ExecutorConfig(workers=1)) as executor:
-        flows = {"innocent": kept_busy(tmp_path, "a", 4), "killer": flow_of(Task(kill_worker, None, "die"))}
-        flows |= {"late": kept_busy(tmp_path, "b", 4)}
-        results = {result.key: result for result in drive(executor, flows)}
+        flows = {"innocent": occupy_pool(tmp_path, "a", 4), "killer": flow_of(Task(kill_worker, None, "die"))}
+        flows |= {"late": occupy_pool(tmp_path, "b", 4)}
+        results = {result.key: result for result in run_flows(executor, flows)}
     assert "died again and again" in str(results["killer"].error)
     assert [results[name].error for name in ("innocent", "late")] == [None, None]
 
@@ -170,13 +170,13 @@ class BreaksOnce:
     """A task upon which the GPU of the first process that does one is broken, for that process, for good."""
 
     marker: Path
-    output: OutputConfig = field(default_factory=OutputConfig)
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
 
 _broken = False
 
 
-@on_device
+@translate_device_errors
 def break_once(task: BreaksOnce) -> dict[str, Any]:
     global _broken
     if not task.marker.exists():
@@ -192,7 +192,7 @@ def break_once(task: BreaksOnce) -> dict[str, Any]:
 def test_a_worker_whose_gpu_is_broken_is_replaced(tmp_path: Path) -> None:
     tasks = [Task(break_once, BreaksOnce(tmp_path / "broken"), "normalize")] * 12
     with open_executor(ExecutorConfig(workers=1, gpus=1)) as executor:
-        (result,) = drive(executor, {"slide": flow_of(*tasks)})
+        (result,) = run_flows(executor, {"slide": flow_of(*tasks)})
     assert result.error is None
     assert len(result.value) == 12
     assert len({receipt["pid"] for receipt in result.value}) == 1
@@ -225,7 +225,7 @@ def test_a_scheduler_behind_tls_takes_those_who_have_its_certificate(
         assert processes.address.startswith("tls://")
         config = ExecutorConfig(scheduler=processes.address, tls_ca_file=cert, tls_cert=cert, tls_key=key)
         with open_executor(config) as executor:
-            (result,) = drive(executor, {"slide": flow_of(Task(where, None, "look"))})
+            (result,) = run_flows(executor, {"slide": flow_of(Task(where, None, "look"))})
         assert result.value[0]["pid"] == processes.workers[0].pid
         with pytest.raises(ConfigError, match="there are no certificates"):
             open_executor(ExecutorConfig(scheduler=processes.address))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.made_store import painted
+from tests.support.made_store import paint_tissue
 from wsi_stain.core.geometry import Size
 from wsi_stain.formats.block_file import encode_jpeg
-from wsi_stain.metrics.structure import resemblance, shift_px, structure
+from wsi_stain.metrics.structure import luminance_correlation, shift_px, tile_ssim
 from wsi_stain.verification.source_check import SSIM_TILE
 
 Tiles = NDArray[np.uint8]
@@ -18,10 +18,10 @@ Tiles = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def before() -> Tiles:
-    return np.stack([painted(Size(256, 256), seed) for seed in range(5)])
+    return np.stack([paint_tissue(Size(256, 256), seed) for seed in range(5)])
 
 
-def restained(tiles: Tiles) -> Tiles:
+def change_contrast(tiles: Tiles) -> Tiles:
     """Another contrast and brightness, monotone but not linear."""
     return np.asarray(255 * (tiles / 255) ** 1.6 * (0.95, 0.9, 1.0), np.uint8)
 
@@ -31,33 +31,33 @@ def through_jpeg(tiles: Tiles) -> Tiles:
 
 
 def test_another_stain_is_alike(before: Tiles) -> None:
-    after = restained(before)
-    assert resemblance(after[0], before[0]) > 0.97
-    assert structure(after, before).min() > 0.95
+    after = change_contrast(before)
+    assert luminance_correlation(after[0], before[0]) > 0.97
+    assert tile_ssim(after, before).min() > 0.95
     assert shift_px(after, before) == pytest.approx(0, abs=0.05)
 
 
 def test_another_place_is_not(before: Tiles) -> None:
     after = before[[1, 2, 3, 4, 0]]
-    assert resemblance(after[0], before[0]) < 0.3
-    assert structure(after, before).max() < 0.5
+    assert luminance_correlation(after[0], before[0]) < 0.3
+    assert tile_ssim(after, before).max() < 0.5
     assert shift_px(after, before) is None
 
 
 @pytest.mark.parametrize("shift", [(0, 1), (1, 0), (-2, 3)], ids=str)
 def test_a_shift_is_measured_in_spite_of_the_grid_of_jpeg(before: Tiles, shift: tuple[int, int]) -> None:
-    after = through_jpeg(np.roll(restained(through_jpeg(before)), shift, axis=(1, 2)))
+    after = through_jpeg(np.roll(change_contrast(through_jpeg(before)), shift, axis=(1, 2)))
     assert shift_px(after, through_jpeg(before)) == pytest.approx(np.hypot(*shift), abs=0.15)
 
 
 def test_one_bad_tile_is_seen(before: Tiles) -> None:
     after = before.copy()
     after[3] = 240
-    scores = structure(after, before)
+    scores = tile_ssim(after, before)
     assert scores.argmin() == 3
     assert scores[3] < SSIM_TILE < scores[2]
 
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_what_shows_nothing_resembles_nothing(before: Tiles, value: int) -> None:
-    assert resemblance(np.full_like(before[0], value), before[0]) == 0
+    assert luminance_correlation(np.full_like(before[0], value), before[0]) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.made_checkpoint import untrained
+from tests.support.made_checkpoint import write_untrained
 
 BLOCK_AND_RESULT = 55 + 50
 """MB: the source with its halo, and what becomes of it."""
@@ -61,11 +61,11 @@ print(memory("VmHWM") - before)
 """
 
 
-def taken(root: Path, mode: str, blocks: int, threads: int = 1) -> float:
+def measure_memory(root: Path, mode: str, blocks: int, threads: int = 1) -> float:
     """MB that a block of a slide of blocks x blocks takes beyond the loaded normalizer, at the peak."""
     checkpoint = root / "c.safetensors"
     if not checkpoint.exists():
-        untrained(checkpoint)
+        write_untrained(checkpoint)
     arguments = [str(checkpoint), str(root / "b.block"), str(blocks), str(threads), mode]
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
@@ -81,11 +81,11 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 
 
 def test_a_table_takes_the_block_twice_and_what_writing_takes(tmp_path: Path) -> None:
-    assert taken(tmp_path, "lut", blocks=3) < BLOCK_AND_RESULT + WRITING
+    assert measure_memory(tmp_path, "lut", blocks=3) < BLOCK_AND_RESULT + WRITING
 
 
 def test_the_size_of_the_slide_is_nothing_to_a_table(tmp_path: Path) -> None:
-    small, large = (taken(tmp_path, "lut", blocks) for blocks in (3, 60))
+    small, large = (measure_memory(tmp_path, "lut", blocks) for blocks in (3, 60))
     assert abs(large - small) < 15
 
 
@@ -94,4 +94,4 @@ def test_the_size_of_the_slide_is_nothing_to_a_table(tmp_path: Path) -> None:
 def test_a_generator_takes_a_pass_for_each_thread_whatever_the_size_of_the_slide(tmp_path: Path, blocks: int) -> None:
     """A pass of 1216 px of this generator, four channels, takes less than 100 MB."""
     for threads in (1, 3):
-        assert taken(tmp_path, "generator", blocks, threads) < BLOCK_AND_RESULT + WRITING + threads * 100
+        assert measure_memory(tmp_path, "generator", blocks, threads) < BLOCK_AND_RESULT + WRITING + threads * 100

@@ -17,29 +17,29 @@ from openslide.deepzoom import DeepZoomGenerator
 from PIL import Image
 from scipy import ndimage
 
-from tests.support.made_checkpoint import WHITE, untrained
+from tests.support.made_checkpoint import WHITE, write_untrained
 from tests.support.tiled_slides import SIZE, SMALL, Run, paint, write
 from wsi_stain import NormalizedSlide, normalized_tiles
 from wsi_stain.core.errors import CheckpointError, SlideError, StainError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Size
 from wsi_stain.core.journal import file_digest
 from wsi_stain.formats.block_file import JpegConfig
-from wsi_stain.normalize.block import hands, normalized
-from wsi_stain.normalize.feather import fade_into, weights_at
+from wsi_stain.normalize.block import block_workers, normalize_block_pixels
+from wsi_stain.normalize.feather import fade_to_white, fade_weights
 from wsi_stain.normalize.region import RegionNormalizer
 from wsi_stain.normalize.tasks import PrepareTask, prepare_slide
-from wsi_stain.normalizers.base import Mode, OutputConfig, load_normalizer
+from wsi_stain.normalizers.base import Mode, NormalizeConfig, load_normalizer
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import load_artifact
 from wsi_stain.tiling.config import TilingConfig
 
 Pixels = NDArray[np.uint8]
-FAST = {"core": 512, "lut_tiles": 10, "lut_size": 9, "precision": "float32"}
+FAST = {"stride_px": 512, "lut_tiles": 10, "lut_size": 9, "precision": "float32"}
 
 
-def settings(mode: Mode) -> OutputConfig:
-    return OutputConfig.model_validate({"mode": mode, **FAST})
+def settings(mode: Mode) -> NormalizeConfig:
+    return NormalizeConfig.model_validate({"mode": mode, **FAST})
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +47,25 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slide of two blocks, its tile store, and a checkpoint."""
     root = tmp_path_factory.mktemp("normalized")
     Run(write(root / "a.tif", paint(SIZE)), root / "store").whole()
-    untrained(root / "c.safetensors", mpp=0.5, gain=12)
+    write_untrained(root / "c.safetensors", mpp=0.5, gain=12)
     return root
 
 
 @pytest.fixture(scope="module")
-def stored(root: Path) -> StoredSlide:
+def stored_slide(root: Path) -> StoredSlide:
     return StoredSlide(root / "store" / "a.tif")
 
 
-def of_run(root: Path, stored: StoredSlide, config: OutputConfig) -> Pixels:
+def of_run(root: Path, stored_slide: StoredSlide, config: NormalizeConfig) -> Pixels:
     """The whole slide as a run's tasks make it, before JPEG."""
     checkpoint = root / "c.safetensors"
     place = root / f"{config.mode}.npz"
     prepare_slide(
         PrepareTask(
-            slide=stored.opener,
+            slide=stored_slide.opener,
             checkpoint=checkpoint,
             digest=file_digest(checkpoint),
-            output=config,
+            normalize=config,
             artifact=place,
             receipt=root / f"{config.mode}.json",
             key="k",
@@ -76,17 +76,21 @@ def of_run(root: Path, stored: StoredSlide, config: OutputConfig) -> Pixels:
     whole[:] = normalizer.white
     for col in range(2):
         block = BlockIndex(0, col)
-        with hands(1) as by:
-            pixels = normalized(stored, block, normalizer, load_artifact(place), config, JpegConfig(), by).pixels
+        with block_workers(1) as by:
+            pixels = normalize_block_pixels(
+                stored_slide, block, normalizer, load_artifact(place), config, JpegConfig(), by
+            ).pixels
         whole[:, col * 4096 :][:, : pixels.shape[1]] = pixels
     return whole
 
 
 @pytest.fixture(scope="module", params=["lut", "generator"])
-def pair(request: pytest.FixtureRequest, root: Path, stored: StoredSlide) -> Iterator[tuple[NormalizedSlide, Pixels]]:
+def pair(
+    request: pytest.FixtureRequest, root: Path, stored_slide: StoredSlide
+) -> Iterator[tuple[NormalizedSlide, Pixels]]:
     config = settings(request.param)
     with NormalizedSlide(root / "a.tif", root / "c.safetensors", config) as slide:
-        yield slide, of_run(root, stored, config)
+        yield slide, of_run(root, stored_slide, config)
 
 
 def test_level_0_has_the_pixels_of_the_blocks(pair: tuple[NormalizedSlide, Pixels]) -> None:
@@ -165,29 +169,31 @@ def test_it_has_a_card(slide: NormalizedSlide) -> None:
 
 
 @pytest.mark.parametrize("mode", ["lut", "generator"])
-def test_tiles_are_those_of_the_blocks_but_for_the_fading(root: Path, stored: StoredSlide, mode: Mode) -> None:
+def test_tiles_are_those_of_the_blocks_but_for_the_fading(root: Path, stored_slide: StoredSlide, mode: Mode) -> None:
     config = settings(mode)
-    tiles = dict(normalized_tiles(stored, root / "c.safetensors", config))
-    assert sorted(tiles) == stored.tile_indices()
-    whole = of_run(root, stored, config)
+    tiles = dict(normalized_tiles(stored_slide, root / "c.safetensors", config))
+    assert sorted(tiles) == stored_slide.tile_indices()
+    whole = of_run(root, stored_slide, config)
     inner = [
         tile
         for tile in tiles
-        if np.pad(stored.kept, 1, mode="edge")[tile.row : tile.row + 3, tile.col : tile.col + 3].all()
+        if np.pad(stored_slide.kept, 1, mode="edge")[tile.row : tile.row + 3, tile.col : tile.col + 3].all()
     ]
     assert inner and len(inner) < len(tiles)
     for tile in inner:
         expected = whole[tile.row * TILE :, tile.col * TILE :][:TILE, :TILE]
         assert np.array_equal(tiles[tile][: expected.shape[0], : expected.shape[1]], expected)
-    rich = dict(normalized_tiles(stored, root / "c.safetensors", config, min_tissue=0.5))
-    assert sorted(rich) == stored.tile_indices(0.5) and len(rich) < len(tiles)
+    rich = dict(normalized_tiles(stored_slide, root / "c.safetensors", config, min_tissue=0.5))
+    assert sorted(rich) == stored_slide.tile_indices(0.5) and len(rich) < len(tiles)
     assert all(np.array_equal(pixels, tiles[tile]) for tile, pixels in rich.items())
 
 
 @pytest.mark.usefixtures("identity")
-def test_cells_of_any_core_lie_as_in_a_block(root: Path, stored: StoredSlide) -> None:
-    for core, side in [(256, 1024), (768, 4096), (2048, 2048), (3072, 4096)]:
-        assert RegionNormalizer(stored, root / "c.safetensors", OutputConfig(core=core))._side == side
+def test_cells_of_any_core_lie_as_in_a_block(root: Path, stored_slide: StoredSlide) -> None:
+    for stride_px, side in [(256, 1024), (768, 4096), (2048, 2048), (3072, 4096)]:
+        assert (
+            RegionNormalizer(stored_slide, root / "c.safetensors", NormalizeConfig(stride_px=stride_px))._side == side
+        )
 
 
 def test_what_does_not_fit_is_refused(root: Path, tmp_path: Path) -> None:
@@ -209,8 +215,8 @@ def test_a_slide_may_be_resampled(root: Path, tmp_path: Path) -> None:
         assert slide.read_region((0, 0), 0, (100, 100)).size == (100, 100)
 
 
-def test_a_slide_whose_stain_was_not_measured_says_so(root: Path, stored: StoredSlide) -> None:
-    bare = StoredSlide(stored.path, stored.record.model_copy(update={"stain": None}))
+def test_a_slide_whose_stain_was_not_measured_says_so(root: Path, stored_slide: StoredSlide) -> None:
+    bare = StoredSlide(stored_slide.path, stored_slide.record.model_copy(update={"stain": None}))
     with pytest.raises(StainError, match="was not measured"):
         next(normalized_tiles(bare, root / "c.safetensors", "lut"))
 
@@ -218,9 +224,9 @@ def test_a_slide_whose_stain_was_not_measured_says_so(root: Path, stored: Stored
 def test_coarser_levels_fade_as_level_0_does() -> None:
     kept = np.random.default_rng(0).random((5, 7)) > 0.3
     pixels = np.zeros((5 * TILE, 7 * TILE, 3), np.uint8)
-    fade_into(pixels, np.pad(kept, 1, mode="edge"), (200, 200, 200))
+    fade_to_white(pixels, np.pad(kept, 1, mode="edge"), (200, 200, 200))
     rows, cols = ((np.arange(count * TILE) + 0.5) / TILE for count in kept.shape)
-    weights = weights_at(kept, rows, cols)
+    weights = fade_weights(kept, rows, cols)
     assert np.abs(200 * (1 - weights) - pixels[..., 0]).max() <= 0.501
-    beyond = weights_at(kept, np.array([-3.0, 0.5, 9.0]), np.array([0.5]))
-    assert beyond.shape == (3, 1) and beyond[0] == weights_at(kept, np.zeros(1), np.array([0.5]))
+    beyond = fade_weights(kept, np.array([-3.0, 0.5, 9.0]), np.array([0.5]))
+    assert beyond.shape == (3, 1) and beyond[0] == fade_weights(kept, np.zeros(1), np.array([0.5]))

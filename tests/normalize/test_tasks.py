@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from tests.support.made_checkpoint import STATISTICS, WHITE, lively, untrained
-from tests.support.made_store import painted, store_slide
+from tests.support.made_checkpoint import STATISTICS, WHITE, lively, write_untrained
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import CheckpointError, StainError, StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, grid_shape
-from wsi_stain.core.journal import file_digest, files_below, remove_partials
+from wsi_stain.core.journal import describe_files, file_digest, remove_partials
 from wsi_stain.formats.block_file import BlockFile, JpegConfig
 from wsi_stain.formats.zarr_shard import ShardFile
-from wsi_stain.normalize.block import hands, normalized
-from wsi_stain.normalize.feather import fade_into, with_ring
+from wsi_stain.normalize.block import block_workers, normalize_block_pixels
+from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalize.tasks import NormalizeTask, PrepareTask, normalize_block, prepare_slide
-from wsi_stain.normalizers.base import IdentityNormalizer, OutputConfig, load_normalizer
+from wsi_stain.normalizers.base import IdentityNormalizer, NormalizeConfig, load_normalizer
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 from wsi_stain.tissue.grid import TileGrid
 
@@ -64,7 +64,7 @@ class Place:
             slide=partial(StoredSlide, self.store / slide_id),
             checkpoint=self.checkpoint,
             digest=self.digest,
-            output=OutputConfig.model_validate({"mode": mode, "core": 512, "lut_tiles": 10, "lut_size": 9}),
+            normalize=NormalizeConfig.model_validate({"mode": mode, "stride_px": 512, "lut_tiles": 10, "lut_size": 9}),
             artifact=out / "artifact.npz",
             receipt=out / "prepare.json",
             key=key,
@@ -78,7 +78,7 @@ class Place:
             block=block,
             checkpoint=self.checkpoint,
             digest=self.digest,
-            output=prepare.output,
+            normalize=prepare.normalize,
             artifact=prepare.artifact,
             out=out / f"{name}.block",
             receipt=out / f"{name}.json",
@@ -112,7 +112,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
             stain=stain,
         )
         writer.complete(record, receipts)
-    return Place(root / "store", untrained(root / "c.safetensors"), file_digest(root / "c.safetensors"))
+    return Place(root / "store", write_untrained(root / "c.safetensors"), file_digest(root / "c.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +152,12 @@ def test_lossless_shards_are_left_where_they_are_wanted_and_missing(place: Place
     assert normalize_block(task)["shards"] == {}
     wanting = replace(task, zarr=tmp_path / "slide.ome.zarr.partial")
     receipt = normalize_block(wanting)
-    assert receipt["shards"] == files_below(tmp_path / "slide.ome.zarr.partial")
+    assert receipt["shards"] == describe_files(tmp_path / "slide.ome.zarr.partial")
     assert sorted(receipt["shards"]) == [f"{level}/c/0/0/1" for level in range(4)]
     assert normalize_block(wanting) == receipt
     (tmp_path / "slide.ome.zarr.partial" / "2" / "c" / "0" / "0" / "1").unlink()
     assert normalize_block(wanting) == receipt
-    assert files_below(tmp_path / "slide.ome.zarr.partial") == receipt["shards"]
+    assert describe_files(tmp_path / "slide.ome.zarr.partial") == receipt["shards"]
     assert normalize_block(task) == receipt, "who wants none is content with more"
 
 
@@ -194,7 +194,7 @@ def test_every_mode_works_and_is_repeatable(place: Place, tmp_path: Path, mode: 
         assert receipt["white"] == list(WHITE)
         assert receipt["residual"] > 0
         block = normalize_block(place.normalize(out, BlockIndex(0, 1), mode))
-        assert ("unexplained" in block) == (mode != "lut")
+        assert ("hallucination" in block) == (mode != "lut")
         files.append([(path.name, path.read_bytes()) for path in sorted(out.iterdir())])
     assert files[0] == files[1]
 
@@ -248,27 +248,29 @@ def test_threads_do_not_change_a_byte(place: Place, tmp_path: Path, mode: str) -
     prepare_slide(place.prepare(tmp_path, mode))
     task = place.normalize(tmp_path, BlockIndex(0, 0), mode)
     receipt = normalize_block(task)
-    output = task.output.model_copy(update={"threads": 3})
-    threaded = replace(task, out=tmp_path / "threaded", receipt=tmp_path / "threaded.json", output=output)
+    normalize = task.normalize.model_copy(update={"threads": 3})
+    threaded = replace(task, out=tmp_path / "threaded", receipt=tmp_path / "threaded.json", normalize=normalize)
     assert normalize_block(threaded) == receipt | {"product": receipt["product"] | {"name": "threaded"}}
     assert task.out.read_bytes() == threaded.out.read_bytes()
 
 
-def unchanged(slide: StoredSlide, block: BlockIndex) -> Pixels:
+def fade_block(slide: StoredSlide, block: BlockIndex) -> Pixels:
     """A block as the identity leaves it, faded into white."""
-    with hands(1) as by:
-        return normalized(slide, block, IdentityNormalizer(WHITE), {}, OutputConfig(), JpegConfig(), by).pixels
+    with block_workers(1) as by:
+        return normalize_block_pixels(
+            slide, block, IdentityNormalizer(WHITE), {}, NormalizeConfig(), JpegConfig(), by
+        ).pixels
 
 
 def test_blocks_meet_without_a_step(slide: StoredSlide) -> None:
-    sides = [unchanged(slide, block).astype(int) for block in BLOCKS[:2]]
+    sides = [fade_block(slide, block).astype(int) for block in BLOCKS[:2]]
     across = np.abs(sides[0][:, -1] - sides[1][:, 0])
     within = np.abs(np.diff(sides[0][:, -9:], axis=1)).max()
     assert across.max() <= within + 1
 
 
 def test_no_outline_shows_around_kept_tiles(slide: StoredSlide) -> None:
-    pixels = unchanged(slide, BlockIndex(0, 0))
+    pixels = fade_block(slide, BlockIndex(0, 0))
     white = np.array(WHITE)
     assert (pixels[3 * TILE - 1, 13 * TILE :] == white).all()
     assert np.abs(pixels[3 * TILE, 13 * TILE :].astype(int) - white).max() <= 1
@@ -282,15 +284,17 @@ def test_generated_tissue_meets_glass_within_one_grey_level(tmp_path: Path, mode
     kept = np.zeros((6, 7), np.float32)
     kept[1:5, 1:5] = kept[2, 5] = kept[4, 5] = 1
     kept[2, 2] = 0
-    pale = (255 - (255 - painted(Size(7 * TILE, 6 * TILE), seed=5).astype(int)) // 8).astype(np.uint8)
+    pale = (255 - (255 - paint_tissue(Size(7 * TILE, 6 * TILE), seed=5).astype(int)) // 8).astype(np.uint8)
     stored = store_slide(tmp_path / "store", "pale", pale, kept, mpp=0.5, measured=False)
     checkpoint = lively(tmp_path / "c.safetensors")
-    output = OutputConfig.model_validate({"mode": mode, "core": 512, "lut_tiles": 10, "lut_size": 9})
-    normalizer = load_normalizer(output, tmp_path / "c.safetensors", "cpu", checkpoint.digest)
+    normalize = NormalizeConfig.model_validate({"mode": mode, "stride_px": 512, "lut_tiles": 10, "lut_size": 9})
+    normalizer = load_normalizer(normalize, tmp_path / "c.safetensors", "cpu", checkpoint.digest)
     artifact = normalizer.prepare(stored, STATISTICS)
-    with hands(1) as by:
-        made = normalized(stored, BlockIndex(0, 0), normalizer, artifact, output, JpegConfig(), by).pixels.astype(int)
-    window = stored.read(Region(0, 0, *stored.size).grown(normalizer.halo))
+    with block_workers(1) as by:
+        made = normalize_block_pixels(
+            stored, BlockIndex(0, 0), normalizer, artifact, normalize, JpegConfig(), by
+        ).pixels.astype(int)
+    window = stored.read(Region(0, 0, *stored.size).expand(normalizer.halo))
     bare = normalizer.apply(window, stored.kept, artifact).astype(int)
     assert np.abs(bare[: 5 * TILE, 5 * TILE - 1][TILE:] - WHITE).max() > 5, "without fading there would be an outline"
     for axis, (pixels, tiles) in enumerate(((made, stored.kept), (made.swapaxes(0, 1), stored.kept.T))):
@@ -302,7 +306,7 @@ def test_generated_tissue_meets_glass_within_one_grey_level(tmp_path: Path, mode
 
 def test_the_edge_of_the_slide_is_no_border() -> None:
     pixels = np.full((2 * TILE - 56, TILE, 3), 100, np.uint8)
-    fade_into(pixels, with_ring(np.ones((2, 1), bool), slice(0, 2), slice(0, 1)), WHITE)
+    fade_to_white(pixels, with_ring(np.ones((2, 1), bool), slice(0, 2), slice(0, 1)), WHITE)
     assert (pixels == 100).all()
 
 
@@ -310,7 +314,7 @@ def test_the_edge_of_the_slide_is_no_border() -> None:
 def test_weights_are_continuous_between_all_tiles(kept: NDArray[np.bool_]) -> None:
     rows, cols = kept.shape
     pixels = np.zeros((rows * TILE, cols * TILE, 3), np.uint8)
-    fade_into(pixels, with_ring(kept, slice(0, rows), slice(0, cols)), (254, 254, 254))
+    fade_to_white(pixels, with_ring(kept, slice(0, rows), slice(0, cols)), (254, 254, 254))
     steps = [np.abs(np.diff(pixels.astype(int), axis=axis)).max(initial=0) for axis in (0, 1)]
     assert max(steps) <= 2
     for row, col in np.argwhere(~kept):

@@ -15,36 +15,36 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from tests.support.made_checkpoint import untrained
-from tests.support.made_store import painted, store_slide
+from tests.support.made_checkpoint import write_untrained
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain import StainNormalize, TileStore, normalized_tiles
 from wsi_stain.core.errors import ConfigError, StainError
 from wsi_stain.core.geometry import Region, Size, TileIndex
-from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.base import NormalizeConfig
 
 Pixels = NDArray[np.uint8]
-FAST = {"lut_tiles": 10, "lut_size": 9, "core": 256, "precision": "float32"}
+FAST = {"lut_tiles": 10, "lut_size": 9, "stride_px": 256, "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two slides, one stained twice as strongly, and a checkpoint."""
     root = tmp_path_factory.mktemp("transform")
-    pixels = painted(Size(1100, 700))
+    pixels = paint_tissue(Size(1100, 700))
     store_slide(root / "store", "a", pixels)
     store_slide(root / "store", "b", (pixels.astype(float) ** 2 / 255).astype(np.uint8))
-    untrained(root / "c.safetensors", mpp=0.25, gain=12)
+    write_untrained(root / "c.safetensors", mpp=0.25, gain=12)
     return root
 
 
-def made(root: Path, mode: str = "lut") -> StainNormalize:
-    output = OutputConfig.model_validate({"mode": mode, **FAST})
-    return StainNormalize(root / "c.safetensors", TileStore(root / "store"), output)
+def load_transform(root: Path, mode: str = "lut") -> StainNormalize:
+    normalize = NormalizeConfig.model_validate({"mode": mode, **FAST})
+    return StainNormalize(root / "c.safetensors", TileStore(root / "store"), normalize)
 
 
 @pytest.fixture(scope="module")
 def both(root: Path) -> StainNormalize:
-    return made(root)
+    return load_transform(root)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def transform(both: StainNormalize) -> StainNormalize:
 
 @pytest.fixture(scope="module")
 def patch() -> Pixels:
-    return painted(Size(96, 80), seed=1)
+    return paint_tissue(Size(96, 80), seed=1)
 
 
 def tensor(pixels: Pixels) -> torch.Tensor:
@@ -119,9 +119,9 @@ def test_what_a_patch_shows_beyond_its_sides_is_mirrored(root: Path, mode: str) 
     """Far enough from its sides a large patch is what the slide is."""
     slide = TileStore(root / "store")["a"]
     patch = slide.read(Region(0, 0, 1024, 700))
-    output = OutputConfig.model_validate({"mode": mode, "guard_um": 4, **FAST})
-    found = StainNormalize(root / "c.safetensors", slide, output).normalize(patch)
-    tiles = dict(normalized_tiles(slide, root / "c.safetensors", output))
+    normalize = NormalizeConfig.model_validate({"mode": mode, "guard_um": 4, **FAST})
+    found = StainNormalize(root / "c.safetensors", slide, normalize).normalize(patch)
+    tiles = dict(normalized_tiles(slide, root / "c.safetensors", normalize))
     inner = found[256:512, 256:512].astype(int)
     assert np.abs(inner - tiles[TileIndex(1, 1)]).max() <= 1
     assert len(np.unique(inner)) > 50
@@ -142,7 +142,7 @@ class Patches(torch.utils.data.Dataset[Any]):
 
 @pytest.mark.parametrize("mode", ["lut", "generator"])
 def test_workers_of_a_data_loader_give_the_same(root: Path, patch: Pixels, mode: str) -> None:
-    transform = made(root, mode)
+    transform = load_transform(root, mode)
     data = Patches(patch, pickle.loads(pickle.dumps(transform)))
     (batch,) = DataLoader(data, batch_size=6, num_workers=1, multiprocessing_context="spawn")
     for number, slide in enumerate(batch["slide"]):
@@ -150,10 +150,10 @@ def test_workers_of_a_data_loader_give_the_same(root: Path, patch: Pixels, mode:
 
 
 def test_a_pool_is_like_the_slide_it_was_cut_from(root: Path, transform: StainNormalize, patch: Pixels) -> None:
-    pixels = painted(Size(1600, 1100))
+    pixels = paint_tissue(Size(1600, 1100))
     images = [pixels[y : y + 100, x : x + 100] for y in range(0, 1100, 100) for x in range(0, 1600, 100)]
-    output = OutputConfig.model_validate({"mode": "lut", **FAST})
-    pooled = StainNormalize.from_pool(root / "c.safetensors", images, 0.25, output)
+    normalize = NormalizeConfig.model_validate({"mode": "lut", **FAST})
+    pooled = StainNormalize.from_pool(root / "c.safetensors", images, 0.25, normalize)
     difference = np.abs(pooled.normalize(patch).astype(int) - transform.normalize(patch))
     assert difference.mean() < 12
     assert not np.array_equal(pooled.normalize(patch), patch)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.made_store import painted
+from tests.support.made_store import paint_tissue
 from wsi_stain.core.geometry import Size
-from wsi_stain.normalizers.guided_filter import STEP, guided, reach
+from wsi_stain.normalizers.guided_filter import STEP, guided_filter, reach
 
 
 def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(painted(Size(width, height), seed)).permute(2, 0, 1)[None].float()
+    return torch.from_numpy(paint_tissue(Size(width, height), seed)).permute(2, 0, 1)[None].float()
 
 
 def direct(source: np.ndarray, changed: np.ndarray, radius: int, epsilon: float, y: int, x: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_an_affine_change_passes() -> None:
     source = torch.rand((1, 3, 128, 160), generator=torch.Generator().manual_seed(2)) * 200
     mix = torch.tensor([[0.8, 0.1, 0.1], [0.0, 0.9, 0.2], [0.1, 0.0, 0.7]])
     changed = torch.einsum("oc,bchw->bohw", mix, source) + torch.tensor([3.0, -5.0, 8.0])[:, None, None]
-    made = guided(source, changed, radius=16, epsilon=0.01)
+    made = guided_filter(source, changed, radius=16, epsilon=0.01)
     assert (made - changed).abs().max() < 0.5
 
 
@@ -44,7 +44,7 @@ def test_invented_structure_drops_out() -> None:
     source += torch.randn(source.shape, generator=torch.Generator().manual_seed(0))
     changed = source.clone()
     changed[..., 60:64, 60:64] = 40.0  # a nucleus that is not there
-    made = guided(source, changed, radius=16, epsilon=100.0)
+    made = guided_filter(source, changed, radius=16, epsilon=100.0)
     assert (made - source)[..., 60:64, 60:64].abs().max() < 5
 
 
@@ -55,7 +55,7 @@ def test_agrees_with_the_equations() -> None:
         torch.nn.functional.interpolate(each, scale_factor=4, mode="nearest")
         for each in (rough, rough.flip(1) ** 2 / 255)
     )
-    made = guided(source, changed, radius=8, epsilon=50.0)[0].permute(1, 2, 0).numpy()
+    made = guided_filter(source, changed, radius=8, epsilon=50.0)[0].permute(1, 2, 0).numpy()
     arrays = [each[0].permute(1, 2, 0).double().numpy() for each in (source, changed)]
     differences = [np.abs(made[y, x] - direct(*arrays, 8, 50.0, y, x)).max() for y, x in ((26, 34), (30, 30), (38, 25))]
     spread = np.abs(arrays[1] - arrays[0]).mean()
@@ -65,10 +65,10 @@ def test_agrees_with_the_equations() -> None:
 @pytest.mark.parametrize("radius", [8, 32])
 def test_looks_no_further_than_its_reach(radius: int) -> None:
     source, changed = image(320, 320), image(320, 320, seed=1)
-    whole = guided(source, changed, radius, 100.0)
+    whole = guided_filter(source, changed, radius, 100.0)
     far = reach(radius)
     assert far % STEP == 0
     first, last = 160 - far, 160 + STEP + far
-    cut = guided(source[..., first:last, first:last], changed[..., first:last, first:last], radius, 100.0)
+    cut = guided_filter(source[..., first:last, first:last], changed[..., first:last, first:last], radius, 100.0)
     inner = slice(far, far + STEP)
     assert (cut[..., inner, inner] - whole[..., 160 : 160 + STEP, 160 : 160 + STEP]).abs().max() < 1e-2

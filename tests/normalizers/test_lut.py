@@ -15,7 +15,7 @@ from tests.runs.test_judged import Contrast, contrasted
 from tests.support.made_checkpoint import STATISTICS
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, Mpp, Region, Size, TileIndex
-from wsi_stain.normalizers.lut import OUTSIDE, PARTS, RESIDUAL, TILES, LutNormalizer, candidates, choose_tiles
+from wsi_stain.normalizers.lut import OUTSIDE, PARTS, RESIDUAL, TILES, LutNormalizer, choose_tiles, list_candidates
 from wsi_stain.stain.colour_bins import ColourPairs, colour_counts
 from wsi_stain.store.artifact import load_artifact, save_artifact
 
@@ -91,7 +91,7 @@ def test_a_slide_without_tissue_has_none() -> None:
 def test_colours_the_generator_did_not_see_are_counted_and_stay_sane(colour: tuple[int, int, int]) -> None:
     plain = normalizer().prepare(Tissue(), STATISTICS)
     assert plain[OUTSIDE] < 0.001
-    for tile in candidates(Tissue(), 13):
+    for tile in list_candidates(Tissue(), 13):
         artifact = normalizer().prepare(Tissue(odd={tile: colour}), STATISTICS)
         if list(tile) not in artifact[TILES].tolist():
             break

@@ -20,14 +20,14 @@ from scipy.ndimage import gaussian_filter
 from tests.support.made_checkpoint import STATISTICS, WHITE, lively
 from wsi_stain.core.errors import CheckpointError, NoTissueError, OutputError
 from wsi_stain.core.geometry import Mpp, Region, Size, TileIndex, grid_shape
-from wsi_stain.normalizers.base import MAKERS, IdentityNormalizer, Normalizer, OutputConfig, load_normalizer
+from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, Normalizer, load_normalizer
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.normalizers.lut import RESIDUAL, TABLE, TILES, LutNormalizer, choose_tiles
-from wsi_stain.normalizers.predictor import Recolourer
+from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import apply_template
-from wsi_stain.store.artifact import load_artifact, save_artifact, statistics_of
+from wsi_stain.store.artifact import load_artifact, save_artifact, unpack_statistics
 
 Pixels = NDArray[np.uint8]
 
@@ -43,8 +43,8 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recolourer(checkpoint_path: Path) -> Recolourer:
-    return Recolourer(Checkpoint.load(checkpoint_path), precision="float32")
+def predictor(checkpoint_path: Path) -> GeneratorPredictor:
+    return GeneratorPredictor(Checkpoint.load(checkpoint_path), precision="float32")
 
 
 @dataclass
@@ -109,18 +109,18 @@ def all_needed(pixels: Pixels, halo: int) -> NDArray[np.bool_]:
 def test_tiled_is_whole_before_rounding(
     tmp_path: Path, painting: Painting, config: dict[str, object], device: str
 ) -> None:
-    recolourer = Recolourer(lively(tmp_path / "c", **config), device, "float32")
-    halo = recolourer.halo
-    whole = recolourer.recolour(painting.read(Region(0, 0, 1024, 768).grown(halo)), STATISTICS)
+    predictor = GeneratorPredictor(lively(tmp_path / "c", **config), device, "float32")
+    halo = predictor.halo
+    whole = predictor.predict(painting.read(Region(0, 0, 1024, 768).expand(halo)), STATISTICS)
     assert whole.shape == (768, 1024, 3)
     for x, y, side in ((0, 0, 256), (512, 256, 256), (256, 256, 512), (768, 512, 256)):
-        part = recolourer.recolour(painting.read(Region(x, y, side, side).grown(halo)), STATISTICS)
+        part = predictor.predict(painting.read(Region(x, y, side, side).expand(halo)), STATISTICS)
         unlike = (part - whole[y : y + side, x : x + side]).abs().max() / 127.5
         assert unlike < 1e-5
-    without = recolourer.recolour(painting.read(Region(512 + 32, 256 + 32, 64, 64).grown(halo)), STATISTICS)
-    narrow = painting.read(Region(512 + 32, 256 + 32, 64, 64).grown(halo))
+    without = predictor.predict(painting.read(Region(512 + 32, 256 + 32, 64, 64).expand(halo)), STATISTICS)
+    narrow = painting.read(Region(512 + 32, 256 + 32, 64, 64).expand(halo))
     narrow[: halo - 2] = 255
-    assert (recolourer.recolour(narrow, STATISTICS) - without).abs().max() > 1e-2  # the halo is looked at
+    assert (predictor.predict(narrow, STATISTICS) - without).abs().max() > 1e-2  # the halo is looked at
 
 
 @pytest.mark.parametrize("guard", [False, True], ids=["generator", "guard"])
@@ -129,18 +129,18 @@ def test_tiled_is_whole_before_rounding(
 def test_blocks_of_any_size_give_one_picture(
     checkpoint_path: Path, painting: Painting, precision: str, guard: bool, device: str
 ) -> None:
-    recolourer = Recolourer(Checkpoint.load(checkpoint_path), device, precision)  # type: ignore[arg-type]
+    predictor = GeneratorPredictor(Checkpoint.load(checkpoint_path), device, precision)  # type: ignore[arg-type]
     pictures = []
-    for core, batch, cuts in ((256, 1, [0]), (512, 4, [0, 512]), (1024, 1, [0]), (768, 2, [0, 768])):
+    for stride_px, batch, cuts in ((256, 1, [0]), (512, 4, [0, 512]), (1024, 1, [0]), (768, 2, [0, 768])):
         normalizer = (
-            GuardNormalizer(recolourer, WHITE, core, radius=16, batch=batch)
+            GuardNormalizer(predictor, WHITE, stride_px, radius=16, batch=batch)
             if guard
-            else GeneratorNormalizer(recolourer, WHITE, core, batch=batch)
+            else GeneratorNormalizer(predictor, WHITE, stride_px, batch=batch)
         )
         artifact = normalizer.prepare(painting, STATISTICS)
         picture = np.zeros_like(painting.pixels)
         for x, right in zip(cuts, [*cuts[1:], painting.size.width], strict=True):
-            source = painting.read(Region(x, 0, right - x, painting.size.height).grown(normalizer.halo))
+            source = painting.read(Region(x, 0, right - x, painting.size.height).expand(normalizer.halo))
             picture[:, x:right] = normalizer.apply(source, all_needed(source, normalizer.halo), artifact)
         pictures.append(picture.astype(int))
     assert pictures[0].std() > 5
@@ -150,14 +150,14 @@ def test_blocks_of_any_size_give_one_picture(
         assert (unlike > 0).mean() < 1e-2
 
 
-def test_the_guard_keeps_the_source_s_detail(recolourer: Recolourer, painting: Painting) -> None:
+def test_the_guard_keeps_the_source_s_detail(predictor: GeneratorPredictor, painting: Painting) -> None:
     source = painting.read(Region(256, 256, 512, 512))
     detail = {}
     for name, normalizer in (
-        ("generator", GeneratorNormalizer(recolourer, WHITE, 512)),
-        ("guard", GuardNormalizer(recolourer, WHITE, 512, radius=16)),
+        ("generator", GeneratorNormalizer(predictor, WHITE, 512)),
+        ("guard", GuardNormalizer(predictor, WHITE, 512, radius=16)),
     ):
-        block = painting.read(Region(256, 256, 512, 512).grown(normalizer.halo))
+        block = painting.read(Region(256, 256, 512, 512).expand(normalizer.halo))
         artifact = normalizer.prepare(painting, STATISTICS)
         made = normalizer.apply(block, np.ones((2, 2), bool), artifact).astype(float)
         fine = [image - gaussian_filter(image, (2.0, 2.0, 0)) for image in (made, source.astype(float))]
@@ -166,22 +166,22 @@ def test_the_guard_keeps_the_source_s_detail(recolourer: Recolourer, painting: P
 
 
 def test_generated_is_what_the_untouched_network_gives(
-    checkpoint_path: Path, recolourer: Recolourer, painting: Painting
+    checkpoint_path: Path, predictor: GeneratorPredictor, painting: Painting
 ) -> None:
     checkpoint = Checkpoint.load(checkpoint_path)
-    window = painting.read(Region(256, 256, 512, 256).grown(recolourer.halo))
+    window = painting.read(Region(256, 256, 512, 256).expand(predictor.halo))
     template = apply_template(window, STATISTICS, checkpoint.contract.template)
     with torch.no_grad():
         y = checkpoint.generator(torch.from_numpy(template).permute(2, 0, 1)[None])[0]
     expected = (y.permute(1, 2, 0)[96:-96, 96:-96].numpy() + 1) * 127.5
-    np.testing.assert_allclose(recolourer.recolour(window, STATISTICS).numpy(), expected, atol=2e-2)
-    rounded = recolourer.recolour_rounded(window, STATISTICS)
+    np.testing.assert_allclose(predictor.predict(window, STATISTICS).numpy(), expected, atol=2e-2)
+    rounded = predictor.predict_uint8(window, STATISTICS)
     assert np.abs(rounded - expected).max() <= 0.53
 
 
-def test_cores_without_a_needed_tile_are_white(recolourer: Recolourer, painting: Painting) -> None:
-    normalizer = GeneratorNormalizer(recolourer, WHITE, core=512)
-    source = painting.read(Region(0, 0, *painting.size).grown(normalizer.halo))
+def test_cores_without_a_needed_tile_are_white(predictor: GeneratorPredictor, painting: Painting) -> None:
+    normalizer = GeneratorNormalizer(predictor, WHITE, stride_px=512)
+    source = painting.read(Region(0, 0, *painting.size).expand(normalizer.halo))
     needed = np.zeros(grid_shape(painting.size), bool)
     needed[2, 3] = True
     artifact = normalizer.prepare(painting, STATISTICS)
@@ -198,8 +198,8 @@ def test_a_value_that_is_no_number_is_an_error(checkpoint_path: Path, painting: 
     with torch.no_grad():
         next(iter(checkpoint.generator.parameters()))[0, 0, 0, 0] = float("nan")
     with pytest.raises(CheckpointError, match="no numbers"):
-        Recolourer(checkpoint, precision="float32").recolour(
-            painting.read(Region(256, 256, 256, 256).grown(96)), STATISTICS
+        GeneratorPredictor(checkpoint, precision="float32").predict(
+            painting.read(Region(256, 256, 256, 256).expand(96)), STATISTICS
         )
 
 
@@ -209,14 +209,14 @@ def test_a_value_that_is_no_number_is_an_error(checkpoint_path: Path, painting: 
     ids=["generator", "lut"],
 )
 def test_a_slide_of_another_resolution_is_refused(
-    recolourer: Recolourer, make: Callable[[Recolourer], GeneratorNormalizer | LutNormalizer]
+    predictor: GeneratorPredictor, make: Callable[[GeneratorPredictor], GeneratorNormalizer | LutNormalizer]
 ) -> None:
     with pytest.raises(CheckpointError, match=r"0\.5 um/px"):
-        make(recolourer).prepare(Painting(mpp=Mpp(0.25, 0.25)), STATISTICS)
+        make(predictor).prepare(Painting(mpp=Mpp(0.25, 0.25)), STATISTICS)
 
 
-def test_the_table_follows_the_generator(recolourer: Recolourer, painting: Painting) -> None:
-    normalizer = LutNormalizer(recolourer, WHITE, size=9, tiles=15)
+def test_the_table_follows_the_generator(predictor: GeneratorPredictor, painting: Painting) -> None:
+    normalizer = LutNormalizer(predictor, WHITE, size=9, tiles=15)
     artifact = normalizer.prepare(painting, STATISTICS)
     again = normalizer.prepare(painting, STATISTICS)
     assert artifact.keys() == again.keys()
@@ -225,19 +225,21 @@ def test_the_table_follows_the_generator(recolourer: Recolourer, painting: Paint
     assert artifact[TABLE].shape == (9, 9, 9, 3)
     assert artifact[TILES].shape[1] == 2
     assert 0 < artifact[RESIDUAL] < 25
-    assert statistics_of(artifact) == STATISTICS
+    assert unpack_statistics(artifact) == STATISTICS
 
-    generated = GeneratorNormalizer(recolourer, WHITE, 256)
+    generated = GeneratorNormalizer(predictor, WHITE, 256)
     needed = np.ones(grid_shape(painting.size), bool)
-    wanted = generated.apply(painting.read(Region(0, 0, *painting.size).grown(96)), needed, artifact)
+    wanted = generated.apply(painting.read(Region(0, 0, *painting.size).expand(96)), needed, artifact)
     found = normalizer.apply(painting.pixels, needed, artifact)
     stained = painting.pixels.mean(axis=2) < 230
     untouched = np.abs(painting.pixels[stained].astype(int) - wanted[stained]).mean()
     assert np.abs(found[stained].astype(int) - wanted[stained]).mean() < 0.5 * untouched
 
 
-def test_the_table_is_applied_where_needed_and_takes_white_to_white(recolourer: Recolourer, painting: Painting) -> None:
-    normalizer = LutNormalizer(recolourer, WHITE, size=9, tiles=10)
+def test_the_table_is_applied_where_needed_and_takes_white_to_white(
+    predictor: GeneratorPredictor, painting: Painting
+) -> None:
+    normalizer = LutNormalizer(predictor, WHITE, size=9, tiles=10)
     artifact = normalizer.prepare(painting, STATISTICS)
     needed = np.zeros(grid_shape(painting.size), bool)
     needed[1, 2:4] = needed[4, 5] = True
@@ -291,13 +293,13 @@ def test_few_tiles_are_all_chosen_and_none_is_an_error() -> None:
 
 
 def test_a_normalizer_is_loaded_once_for_a_checkpoint(checkpoint_path: Path) -> None:
-    config = OutputConfig(mode="generator")
+    config = NormalizeConfig(mode="generator")
     one = load_normalizer(config, checkpoint_path)
     assert isinstance(one, GeneratorNormalizer)
     assert one.white == WHITE
-    assert load_normalizer(OutputConfig(mode="generator"), checkpoint_path) is one
-    assert isinstance(load_normalizer(OutputConfig(), checkpoint_path, "cpu"), LutNormalizer)
-    assert isinstance(load_normalizer(OutputConfig(mode="guard"), checkpoint_path), GuardNormalizer)
+    assert load_normalizer(NormalizeConfig(mode="generator"), checkpoint_path) is one
+    assert isinstance(load_normalizer(NormalizeConfig(), checkpoint_path, "cpu"), LutNormalizer)
+    assert isinstance(load_normalizer(NormalizeConfig(mode="guard"), checkpoint_path), GuardNormalizer)
 
 
 def test_threads_that_want_a_normalizer_at_once_load_it_once(
@@ -305,46 +307,46 @@ def test_threads_that_want_a_normalizer_at_once_load_it_once(
 ) -> None:
     loads: list[str] = []
 
-    def slow(checkpoint: Checkpoint, white: tuple[int, int, int], config: OutputConfig, device: str) -> Normalizer:
+    def slow(checkpoint: Checkpoint, white: tuple[int, int, int], config: NormalizeConfig, device: str) -> Normalizer:
         loads.append(device)
         time.sleep(0.2)
         return IdentityNormalizer(white)
 
-    monkeypatch.setitem(MAKERS, "generator", slow)
+    monkeypatch.setitem(FACTORIES, "generator", slow)
     with ThreadPoolExecutor(4) as threads:
-        config = OutputConfig(mode="generator")
+        config = NormalizeConfig(mode="generator")
         loaded = list(threads.map(lambda _: load_normalizer(config, checkpoint_path), range(4)))
     assert len(loads) == len(set(map(id, loaded))) == 1
 
 
 def test_another_shape_is_no_second_generator(checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    begin = Recolourer.__init__
+    begin = GeneratorPredictor.__init__
 
-    def counted(self: Recolourer, *arguments: Any) -> None:
+    def counted(self: GeneratorPredictor, *arguments: Any) -> None:
         made.append(self)
         begin(self, *arguments)
 
-    monkeypatch.setattr(Recolourer, "__init__", counted)
-    for core in (512, 768):
-        load_normalizer(OutputConfig(mode="generator", core=core, precision="float16"), checkpoint_path)
+    monkeypatch.setattr(GeneratorPredictor, "__init__", counted)
+    for stride_px in (512, 768):
+        load_normalizer(NormalizeConfig(mode="generator", stride_px=stride_px, precision="float16"), checkpoint_path)
     assert len(made) == 1
 
 
 def test_no_setting_leads_to_the_identity(identity: None, checkpoint_path: Path) -> None:
-    assert isinstance(load_normalizer(OutputConfig(mode="generator"), checkpoint_path), IdentityNormalizer)
+    assert isinstance(load_normalizer(NormalizeConfig(mode="generator"), checkpoint_path), IdentityNormalizer)
     with pytest.raises(ValidationError):
-        OutputConfig.model_validate({"mode": "identity"})
+        NormalizeConfig.model_validate({"mode": "identity"})
 
 
 def test_a_checkpoint_that_changed_is_refused(checkpoint_path: Path) -> None:
     with pytest.raises(CheckpointError, match="changed since the run began"):
-        load_normalizer(OutputConfig(), checkpoint_path, "cpu", "0" * 64)
+        load_normalizer(NormalizeConfig(), checkpoint_path, "cpu", "0" * 64)
 
 
 @pytest.mark.parametrize(("device", "mode"), [("cpu", "lut"), ("cuda", "generator"), ("cuda:1", "generator")])
 def test_auto_goes_by_the_device(device: str, mode: str) -> None:
-    assert OutputConfig().resolved(device).mode == mode
+    assert NormalizeConfig().resolve_auto(device).mode == mode
 
 
 def test_identity_gives_back_what_it_got(painting: Painting) -> None:

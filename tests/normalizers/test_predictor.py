@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.made_checkpoint import STATISTICS, WHITE, untrained
-from tests.support.made_store import painted
+from tests.support.made_checkpoint import STATISTICS, WHITE, write_untrained
+from tests.support.made_store import paint_tissue
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Size
 from wsi_stain.normalizers.generator import GeneratorNormalizer
-from wsi_stain.normalizers.predictor import Finish, Pixels, Recolourer, Started
+from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, Pixels, Postprocess
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import Precision
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store.artifact import STATISTICS as STATISTICS_ENTRY
-from wsi_stain.store.artifact import Tally, packed
+from wsi_stain.store.artifact import NormalizationCounts, packed
 
 ARTIFACT = {STATISTICS_ENTRY: packed(STATISTICS)}
 SIDE = 1280
@@ -28,16 +28,16 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return Checkpoint.load(untrained(tmp_path_factory.mktemp("checkpoint") / "c.safetensors"))
+    return Checkpoint.load(write_untrained(tmp_path_factory.mktemp("checkpoint") / "c.safetensors"))
 
 
 @pytest.fixture(scope="module")
 def source() -> Pixels:
     """A block with its halo of 96 px."""
-    return painted(Size(SIDE + 192, SIDE + 192), seed=6)
+    return paint_tissue(Size(SIDE + 192, SIDE + 192), seed=6)
 
 
-class Watched(Recolourer):
+class Watched(GeneratorPredictor):
     """Remembers the shape of each pass."""
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
@@ -45,31 +45,31 @@ class Watched(Recolourer):
         self.shapes: list[tuple[int, ...]] = []
 
     def start(
-        self, windows: Sequence[Pixels], statistics: StainStatistics, crop: int, finish: Finish | None = None
-    ) -> Started:
+        self, windows: Sequence[Pixels], statistics: StainStatistics, crop: int, finish: Postprocess | None = None
+    ) -> PendingBatch:
         self.shapes.append(np.stack(windows).shape)
         return super().start(windows, statistics, crop, finish)
 
 
 def test_what_holds_no_tissue_never_reaches_the_generator(checkpoint: Checkpoint, source: Pixels) -> None:
-    recolourer, needed = Watched(checkpoint), np.zeros((5, 5), bool)
-    normalizer = GeneratorNormalizer(recolourer, WHITE, core=512)
+    predictor, needed = Watched(checkpoint), np.zeros((5, 5), bool)
+    normalizer = GeneratorNormalizer(predictor, WHITE, stride_px=512)
     assert (normalizer.apply(source, needed, ARTIFACT) == WHITE).all()
-    assert recolourer.shapes == []
+    assert predictor.shapes == []
     needed[0, 0] = needed[1, 1] = needed[4, 2] = True
     normalizer.apply(source, needed, ARTIFACT)
-    assert recolourer.shapes == [(1, 704, 704, 3)] * 2, "two of nine cores hold all three tiles"
+    assert predictor.shapes == [(1, 704, 704, 3)] * 2, "two of nine cores hold all three tiles"
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_batches_have_one_shape_and_give_one_picture(checkpoint: Checkpoint, source: Pixels, device: str) -> None:
-    recolourer, needed = Watched(checkpoint, device), np.ones((5, 5), bool)
-    one = GeneratorNormalizer(recolourer, WHITE, core=512).apply(source, needed, ARTIFACT)
-    assert recolourer.shapes == [(1, 704, 704, 3)] * 9
+    predictor, needed = Watched(checkpoint, device), np.ones((5, 5), bool)
+    one = GeneratorNormalizer(predictor, WHITE, stride_px=512).apply(source, needed, ARTIFACT)
+    assert predictor.shapes == [(1, 704, 704, 3)] * 9
     for batch, passes in ((2, 5), (4, 3), (16, 1)):
-        recolourer.shapes.clear()
-        many = GeneratorNormalizer(recolourer, WHITE, core=512, batch=batch).apply(source, needed, ARTIFACT)
-        assert recolourer.shapes == [(batch, 704, 704, 3)] * passes
+        predictor.shapes.clear()
+        many = GeneratorNormalizer(predictor, WHITE, stride_px=512, batch=batch).apply(source, needed, ARTIFACT)
+        assert predictor.shapes == [(batch, 704, 704, 3)] * passes
         unlike = np.abs(many.astype(int) - one)
         assert unlike.max() <= 1 and (unlike > 0).mean() < 1e-3
 
@@ -93,20 +93,20 @@ def overflowing(checkpoint: Checkpoint, precision: Precision) -> Checkpoint:
 def test_a_pass_that_overflows_in_16_bits_is_computed_again(
     overflowing: Checkpoint, source: Pixels, precision: Precision, device: str
 ) -> None:
-    needed, tally = np.zeros((5, 5), bool), Tally()
+    needed, tally = np.zeros((5, 5), bool), NormalizationCounts()
     needed[:2] = True
-    found = GeneratorNormalizer(Recolourer(overflowing, device, precision), WHITE, core=512, batch=2).apply(
-        source, needed, ARTIFACT, tally
-    )
+    found = GeneratorNormalizer(
+        GeneratorPredictor(overflowing, device, precision), WHITE, stride_px=512, batch=2
+    ).apply(source, needed, ARTIFACT, tally)
     assert tally.retried == 2
-    exact = GeneratorNormalizer(Recolourer(overflowing, device, "float32"), WHITE, core=512, batch=2).apply(
-        source, needed, ARTIFACT, tally
-    )
+    exact = GeneratorNormalizer(
+        GeneratorPredictor(overflowing, device, "float32"), WHITE, stride_px=512, batch=2
+    ).apply(source, needed, ARTIFACT, tally)
     np.testing.assert_array_equal(found, exact)
     assert tally.retried == 2
     window = source[:288, :288]
-    recolourer = Recolourer(overflowing, device, precision)
-    np.testing.assert_array_equal(recolourer.recolour_rounded(window, STATISTICS), exact[:96, :96])
+    predictor = GeneratorPredictor(overflowing, device, precision)
+    np.testing.assert_array_equal(predictor.predict_uint8(window, STATISTICS), exact[:96, :96])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -116,7 +116,7 @@ def test_what_is_no_number_in_float32_either_is_an_error(
     broken = Checkpoint(checkpoint.contract, copy.deepcopy(checkpoint.generator), checkpoint.digest)
     with torch.no_grad():
         next(iter(broken.generator.parameters()))[0, 0, 0, 0] = float("nan")
-    normalizer = GeneratorNormalizer(Recolourer(broken, "cpu", precision), WHITE, core=512)
+    normalizer = GeneratorNormalizer(GeneratorPredictor(broken, "cpu", precision), WHITE, stride_px=512)
     with pytest.raises(CheckpointError, match="in float32 as well"):
         normalizer.apply(source, np.ones((5, 5), bool), ARTIFACT)
 
@@ -134,7 +134,7 @@ def untranslated() -> Iterator[None]:
 def test_a_compiled_generator_gives_the_same_picture(checkpoint: Checkpoint, source: Pixels, device: str) -> None:
     pictures = []
     for compiled in (False, True):
-        recolourer = Recolourer(checkpoint, device, "float32", compiled)
-        normalizer = GeneratorNormalizer(recolourer, WHITE, core=512, batch=2)
+        predictor = GeneratorPredictor(checkpoint, device, "float32", compiled)
+        normalizer = GeneratorNormalizer(predictor, WHITE, stride_px=512, batch=2)
         pictures.append(normalizer.apply(source, np.ones((5, 5), bool), ARTIFACT).astype(int))
     assert np.abs(pictures[0] - pictures[1]).max() <= 1

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from tests.support.made_checkpoint import STATISTICS, WHITE, lively
-from tests.support.made_store import painted
+from tests.support.made_store import paint_tissue
 from wsi_stain.core.geometry import TILE, Region, Size
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
-from wsi_stain.normalizers.predictor import Recolourer
+from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.windows import Windows
 from wsi_stain.store.artifact import STATISTICS as STATISTICS_ENTRY
 from wsi_stain.store.artifact import packed
@@ -22,15 +22,15 @@ ARTIFACT = {STATISTICS_ENTRY: packed(STATISTICS)}
 
 
 @pytest.fixture(scope="module")
-def recolourer(tmp_path_factory: pytest.TempPathFactory) -> Recolourer:
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> GeneratorPredictor:
     """The paper's depth, eight downs, with few channels."""
     path = tmp_path_factory.mktemp("checkpoint") / "c.safetensors"
-    return Recolourer(lively(path, spread=0.25, downs=8, ngf=2), precision="float32")
+    return GeneratorPredictor(lively(path, spread=0.25, downs=8, ngf=2), precision="float32")
 
 
 @pytest.fixture(scope="module")
 def slide() -> Pixels:
-    return painted(SIZE, seed=8)
+    return paint_tissue(SIZE, seed=8)
 
 
 def read(slide: Pixels, region: Region) -> Pixels:
@@ -48,7 +48,7 @@ def by_blocks(normalizer: GeneratorNormalizer, slide: Pixels, side: int) -> Pixe
         for x in range(0, SIZE.width, side):
             region = Region(x, y, min(side, SIZE.width - x), min(side, SIZE.height - y))
             needed = np.ones((-(-region.height // TILE), -(-region.width // TILE)), bool)
-            part = normalizer.apply(read(slide, region.grown(normalizer.halo)), needed, ARTIFACT)
+            part = normalizer.apply(read(slide, region.expand(normalizer.halo)), needed, ARTIFACT)
             made[y : y + region.height, x : x + region.width] = part
     return made
 
@@ -56,9 +56,11 @@ def by_blocks(normalizer: GeneratorNormalizer, slide: Pixels, side: int) -> Pixe
 @pytest.mark.parametrize(
     "guard", [pytest.param(False, id="generator"), pytest.param(True, id="guard", marks=pytest.mark.slow)]
 )
-def test_blocks_of_any_size_give_the_very_same_pixels(recolourer: Recolourer, slide: Pixels, guard: bool) -> None:
+def test_blocks_of_any_size_give_the_very_same_pixels(
+    predictor: GeneratorPredictor, slide: Pixels, guard: bool
+) -> None:
     normalizer = (
-        GuardNormalizer(recolourer, WHITE, 512, radius=16) if guard else GeneratorNormalizer(recolourer, WHITE, 512)
+        GuardNormalizer(predictor, WHITE, 512, radius=16) if guard else GeneratorNormalizer(predictor, WHITE, 512)
     )
     whole = by_blocks(normalizer, slide, 2048)
     assert whole.std() > 5
@@ -72,19 +74,19 @@ def test_passes_that_disagree_fade_into_each_other() -> None:
     for overlap in (0, 128):
         windows = Windows(512, overlap, 64)
         made = [
-            (place, np.full((512 + 2 * overlap, 512 + 2 * overlap, 3), 100 + 40 * (sum(place) // 512 % 2), np.uint8))
-            for place in windows.places(needed)
+            (corner, np.full((512 + 2 * overlap, 512 + 2 * overlap, 3), 100 + 40 * (sum(corner) // 512 % 2), np.uint8))
+            for corner in windows.corners(needed)
         ]
-        joined = windows.joined(made, (8 * TILE, 8 * TILE), WHITE).astype(int)
-        largest[overlap] = max(np.abs(np.diff(joined, axis=axis)).max() for axis in (0, 1))
-        assert (joined.min(), joined.max()) == (100, 140)
+        join = windows.join(made, (8 * TILE, 8 * TILE), WHITE).astype(int)
+        largest[overlap] = max(np.abs(np.diff(join, axis=axis)).max() for axis in (0, 1))
+        assert (join.min(), join.max()) == (100, 140)
     assert largest == {0: 40, 128: 1}
 
 
-def test_a_large_core_is_exact_even_at_that_depth(recolourer: Recolourer, slide: Pixels) -> None:
-    normalizer = GeneratorNormalizer(recolourer, WHITE, 1536)
+def test_a_large_core_is_exact_even_at_that_depth(predictor: GeneratorPredictor, slide: Pixels) -> None:
+    normalizer = GeneratorNormalizer(predictor, WHITE, 1536)
     assert normalizer._windows.overlap == 0 and normalizer.halo == 768
-    whole = recolourer.recolour(read(slide, Region(0, 0, 1536, 1536).grown(768)), STATISTICS)
+    whole = predictor.predict(read(slide, Region(0, 0, 1536, 1536).expand(768)), STATISTICS)
     found = by_blocks(normalizer, slide, 1536)
     unlike = np.abs(
         found - (whole + 0.5).clamp(0, 255).to(torch.uint8).numpy()[: SIZE.height, : SIZE.width].astype(int)
@@ -93,14 +95,16 @@ def test_a_large_core_is_exact_even_at_that_depth(recolourer: Recolourer, slide:
 
 
 @pytest.mark.parametrize("core", [256, 512, 1024])
-def test_weights_of_all_passes_sum_to_one(core: int) -> None:
-    windows, needed = Windows(core, 128, 64), np.ones((4, 5), bool)
-    made = [(place, np.full((core + 256, core + 256, 3), 200, np.uint8)) for place in windows.places(needed)]
-    joined = windows.joined(made, (4 * TILE, 5 * TILE - 30), WHITE)
-    assert (joined == 200).all()
+def test_weights_of_all_passes_sum_to_one(stride_px: int) -> None:
+    windows, needed = Windows(stride_px, 128, 64), np.ones((4, 5), bool)
+    made = [
+        (corner, np.full((stride_px + 256, stride_px + 256, 3), 200, np.uint8)) for corner in windows.corners(needed)
+    ]
+    join = windows.join(made, (4 * TILE, 5 * TILE - 30), WHITE)
+    assert (join == 200).all()
 
 
 def test_a_needed_tile_gets_all_its_passes_and_others_are_left_out() -> None:
     windows, needed = Windows(512, 128, 64), np.zeros((16, 16), bool)
     needed[5, 5] = True  # 1280 to 1536 px: in the core at 1024, and within reach of the next
-    assert windows.places(needed) == [(1024, 1024), (1024, 1536), (1536, 1024), (1536, 1536)]
+    assert windows.corners(needed) == [(1024, 1024), (1024, 1536), (1536, 1024), (1536, 1536)]

@@ -77,7 +77,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     save_file(load_file(path), path, {"wsi_stain": json.dumps(fields)})
 
 
-def pickled(path: Path) -> None:
+def write_pickle(path: Path) -> None:
     torch.save(Generator(SMALL).state_dict(), path)
 
 
@@ -85,7 +85,7 @@ def text(path: Path) -> None:
     path.write_text("weights: none\n")
 
 
-def torn(path: Path) -> None:
+def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
@@ -118,16 +118,16 @@ def huge_architecture(path: Path) -> None:
     rewrite(path, lambda fields: fields["generator"].update(downs=10, ngf=1024))
 
 
-def tensor_gone(path: Path) -> None:
+def drop_tensor(path: Path) -> None:
     tensors = load_file(path)
     del tensors["up.0.1.weight"]
     save_file(tensors, path, {"wsi_stain": contract().model_dump_json()})
 
 
 REFUSED = [
-    (pickled, "pickled"),
+    (write_pickle, "pickled"),
     (text, "not a checkpoint"),
-    (torn, "not a checkpoint"),
+    (cut_short, "not a checkpoint"),
     (empty, "not a checkpoint"),
     (missing, "Check the path"),
     (directory, "Check the path"),
@@ -135,7 +135,7 @@ REFUSED = [
     (later_format, "format 2"),
     (unknown_key, "colour"),
     (huge_architecture, "differ"),
-    (tensor_gone, "up.0.1.weight"),
+    (drop_tensor, "up.0.1.weight"),
 ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.made_store import painted, store_slide
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.geometry import Size
 
 TINY = """
@@ -28,7 +28,7 @@ training:
   laboratories: 4
   validation_share: 0.3
   validation_tiles: 3
-  settling_images: 16
+  calibration_images: 16
   panels: 1
   precision: float32
 """
@@ -37,7 +37,7 @@ training:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("replicas") / "store.zarr"
-    store_slide(root, "reference", painted(Size(1900, 700)))
+    store_slide(root, "reference", paint_tissue(Size(1900, 700)))
     return root
 
 

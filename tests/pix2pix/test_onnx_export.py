@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.support.commands import Run
-from tests.support.made_checkpoint import STATISTICS, untrained
+from tests.support.made_checkpoint import STATISTICS, write_untrained
 from wsi_stain.core.errors import ConfigError, OutputError
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
@@ -60,7 +60,7 @@ def test_onnxruntime_gives_what_torch_gives(tmp_path: Path, config: GeneratorCon
 
 
 def test_the_file_tells_its_contract_and_nothing_of_this_machine(tmp_path: Path) -> None:
-    checkpoint = Checkpoint.load(untrained(tmp_path / "c.safetensors"))
+    checkpoint = Checkpoint.load(write_untrained(tmp_path / "c.safetensors"))
     export(checkpoint, tmp_path / "g.onnx")
     model = onnx.load(tmp_path / "g.onnx")
     onnx.checker.check_model(model, full_check=True)
@@ -82,7 +82,7 @@ def test_the_file_tells_its_contract_and_nothing_of_this_machine(tmp_path: Path)
 
 
 def test_a_generator_that_gives_no_numbers_is_not_written(tmp_path: Path) -> None:
-    checkpoint = Checkpoint.load(untrained(tmp_path / "c.safetensors"))
+    checkpoint = Checkpoint.load(write_untrained(tmp_path / "c.safetensors"))
     checkpoint.generator.state_dict()["up.0.1.weight"].fill_(torch.nan)
     with pytest.raises(OutputError, match="differ by nan"):
         export(checkpoint, tmp_path / "g.onnx")
@@ -93,14 +93,14 @@ def test_a_generator_that_gives_no_numbers_is_not_written(tmp_path: Path) -> Non
 def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    checkpoint = Checkpoint.load(untrained(tmp_path / "c.safetensors"))
+    checkpoint = Checkpoint.load(write_untrained(tmp_path / "c.safetensors"))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"{package}.*pip install 'wsi-stain\[onnx\]'"):
         export(checkpoint, tmp_path / "g.onnx")
 
 
 def test_the_command(tmp_path: Path, wsi_stain: Run) -> None:
-    checkpoint, model = untrained(tmp_path / "c.safetensors"), tmp_path / "new" / "g.onnx"
+    checkpoint, model = write_untrained(tmp_path / "c.safetensors"), tmp_path / "new" / "g.onnx"
     ended = wsi_stain("export", checkpoint, model)
     assert ended.code == 0, ended.err
     assert "multiples of 32" in ended.out

@@ -136,7 +136,7 @@ def test_the_references_profile_is_embedded(tmp_path: Path) -> None:
 
 
 def test_equal_tasks_give_equal_bytes_and_other_keys_other_uids(task: DicomTask, tmp_path: Path) -> None:
-    files = journal.files_below(task.output)
+    files = journal.describe_files(task.output)
     again = replace(task, output=tmp_path / "slide.dicom", receipt=tmp_path / "dicom.json")
     assert write_dicom(again)["product"]["files"] == files
     other = replace(task, output=tmp_path / "other.dicom", receipt=tmp_path / "other.json", key="other")
@@ -149,7 +149,7 @@ def test_a_rerun_keeps_what_stands_and_starts_afresh_after_a_kill(task: DicomTas
     half.mkdir()
     (half / "1.2.3.dcm").write_bytes(b"of a run that was killed")
     receipt = write_dicom(again)
-    assert receipt["product"]["files"] == journal.files_below(task.output)
+    assert receipt["product"]["files"] == journal.describe_files(task.output)
     written = again.output.stat().st_mtime_ns
     assert write_dicom(again) == receipt
     assert again.output.stat().st_mtime_ns == written

@@ -141,7 +141,7 @@ def test_the_receipt_knows_every_file_and_no_stranger_stays(tmp_path: Path) -> N
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"of an attempt with another size")
     receipt = stitch_slide(task)
-    assert journal.files_below(task.output) == receipt["product"]["files"]
+    assert journal.describe_files(task.output) == receipt["product"]["files"]
     assert "0/c/0/7/7" not in receipt["product"]["files"]
     assert not journal.partial_directory(task.output).exists()
 

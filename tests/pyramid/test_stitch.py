@@ -22,7 +22,7 @@ from tests.support.made_pyramid import STITCH, WHITE, levels_of, picture, stitch
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import BlockIndex, Size, grid_shape, level_sizes
 from wsi_stain.formats.block_file import BlockFile, JpegConfig, encode_jpeg, halve
-from wsi_stain.pyramid.stitch import StitchTask, halved_strips, stitch_slide
+from wsi_stain.pyramid.stitch import StitchTask, halve_strips, stitch_slide
 
 Pixels = NDArray[np.uint8]
 
@@ -124,7 +124,7 @@ def test_a_slide_without_blocks_is_glass(tmp_path: Path) -> None:
 def test_halving_strips_is_halving_the_whole(height: int, width: int, seed: int) -> None:
     whole = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     strips = [whole[top : top + 256] for top in range(0, height, 256)]
-    found = list(halved_strips(strips))
+    found = list(halve_strips(strips))
     assert all(len(strip) == 256 for strip in found[:-1])
     np.testing.assert_array_equal(np.concatenate(found), halve(whole))
 

@@ -41,12 +41,12 @@ def row(number: int, **more: object) -> SlideRow:
         before=flat(RED),
         after=flat(BLUE),
         fields=(field,),
-        unexplained_p95=float(number % 7),
+        hallucination_p95=float(number % 7),
     )
     return made.model_copy(update=more)
 
 
-def opened(browser: Page, directory: Path, rows: list[SlideRow]) -> Page:
+def open_page(browser: Page, directory: Path, rows: list[SlideRow]) -> Page:
     """Write the page, open it from its file, and wait until it is all there."""
     pictures = {found.slide_id: found for found in rows}
     path = write_report(directory, rows, lambda bare: pictures[bare.slide_id], RunRecord({"device": "cpu"}))
@@ -66,7 +66,7 @@ def names(page: Page, where: str = "article") -> list[str]:
 
 def test_it_opens_from_a_file_without_complaint_or_request(browser: Page, tmp_path: Path) -> None:
     rows = [row(1, slide=HOSTILE), row(2), SlideRow(slide="b", slide_id="b", status="failed", reason=HOSTILE)]
-    page = opened(browser, tmp_path, rows)
+    page = open_page(browser, tmp_path, rows)
     assert page.complaints == []
     loaded = page.run("performance.getEntriesByType('resource').map(entry => entry.name)")
     assert all(name.startswith("data:") for name in loaded)
@@ -77,7 +77,7 @@ def test_it_opens_from_a_file_without_complaint_or_request(browser: Page, tmp_pa
 
 
 def test_the_policy_stops_what_a_page_must_not_do(browser: Page, tmp_path: Path) -> None:
-    page = opened(browser, tmp_path, [row(1)])
+    page = open_page(browser, tmp_path, [row(1)])
     page.run("fetch('http://127.0.0.1:9/').catch(() => 0)")
     page.run("document.body.insertAdjacentHTML('beforeend', '<img src=http://127.0.0.1:9/x onerror=window.bad=1>')")
     page.wait("true")
@@ -94,7 +94,7 @@ def line_at(page: Page, element: str) -> float:
 
 
 def test_the_slider_follows_the_mouse_and_the_keys(browser: Page, tmp_path: Path) -> None:
-    page = opened(browser, tmp_path, [row(1)])
+    page = open_page(browser, tmp_path, [row(1)])
     slider = "document.querySelector('.compare')"
     page.run(f"{slider}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
     assert line_at(page, slider) == pytest.approx(0.5, abs=0.02)
@@ -111,7 +111,7 @@ def test_the_slider_follows_the_mouse_and_the_keys(browser: Page, tmp_path: Path
 
 
 def test_a_place_is_chosen_for_one_slide(browser: Page, tmp_path: Path) -> None:
-    page = opened(browser, tmp_path, [row(1), row(2)])
+    page = open_page(browser, tmp_path, [row(1), row(2)])
     captions = "[...document.querySelectorAll('.view figcaption')].filter(found => found.checkVisibility())"
     told = f"{captions}.map(found => found.innerText.split(',')[0])"
     assert page.run(told) == ["The whole slide.", "The whole slide."]
@@ -128,7 +128,7 @@ def choose(page: Page, control: str, value: str) -> None:
 
 def test_slides_are_filtered_and_ordered(browser: Page, tmp_path: Path) -> None:
     odd = {"status": "done-with-holes", "reason": "3 tiles"}
-    page = opened(browser, tmp_path, [row(1), row(2), row(3, **odd), row(12)])
+    page = open_page(browser, tmp_path, [row(1), row(2), row(3, **odd), row(12)])
     first = ["case 3.svs", "case 1.svs", "case 2.svs", "case 12.svs"]
     assert names(page) == first
     assert [name.split("\n")[0] for name in names(page, ".overview li")] == first
@@ -148,7 +148,7 @@ def test_slides_are_filtered_and_ordered(browser: Page, tmp_path: Path) -> None:
 def test_nothing_sticks_out_at_any_width(browser: Page, tmp_path: Path, width: int) -> None:
     long = "a_very_long_name_without_any_place_to_break_" * 4
     rows = [row(1, slide=long, reason=long), SlideRow(slide=long, slide_id="b", status="failed", reason=long)]
-    page = opened(browser, tmp_path, rows)
+    page = open_page(browser, tmp_path, rows)
     page.resize(width, 900)
     assert page.run("document.documentElement.scrollWidth") <= width
     texts = "[...document.querySelectorAll('h3, p, th, td, figcaption')]"
@@ -157,7 +157,7 @@ def test_nothing_sticks_out_at_any_width(browser: Page, tmp_path: Path, width: i
 
 
 def test_two_hundred_slides_open(browser: Page, tmp_path: Path) -> None:
-    page = opened(browser, tmp_path, [row(number) for number in range(200)])
+    page = open_page(browser, tmp_path, [row(number) for number in range(200)])
     assert page.complaints == []
     assert len(names(page)) == 200
     choose(page, "name", "case 199")

@@ -33,14 +33,14 @@ def test_ticks_by_hand(low: float, high: float, expected: list[float]) -> None:
     assert ticks(low, high) == pytest.approx(expected)
 
 
-def made(*series: Series) -> Chart:
+def draw_chart(*series: Series) -> Chart:
     found = chart("t", "x", "y", series)
     assert found is not None
     return found
 
 
 def test_points_stand_where_their_ticks_are() -> None:
-    found = made(Series("a", "before", [(0, 0), (10, 5)], "points"))
+    found = draw_chart(Series("a", "before", [(0, 0), (10, 5)], "points"))
     at = {tick.label: tick.at for tick in found.x_ticks}, {tick.label: tick.at for tick in found.y_ticks}
     assert found.drawn[0].dots == [(at[0]["0"], at[1]["0"]), (at[0]["10"], at[1]["5"])]
     assert found.drawn[0].dots[0][1] == found.bottom and found.drawn[0].dots[1][1] == found.top
@@ -63,22 +63,22 @@ def test_ticks_of_an_axis_have_as_many_decimals() -> None:
 
 def test_what_is_not_finite_is_left_out() -> None:
     assert chart("t", "x", "y", [Series("a", "after", [(0.0, float("nan"))])]) is None
-    found = made(Series("a", "after", [(0, 0), (1, float("inf")), (2, 2)]))
+    found = draw_chart(Series("a", "after", [(0, 0), (1, float("inf")), (2, 2)]))
     assert found.drawn[0].path.count("L") == 1
 
 
 def test_a_histogram_holds_its_value_until_the_next() -> None:
-    found = made(Series("a", "after", [(0, 0), (1, 4), (2, 0)], "steps"))
+    found = draw_chart(Series("a", "after", [(0, 0), (1, 4), (2, 0)], "steps"))
     heights = [float(y) for _x, y in re.findall(r"([\d.]+) ([\d.]+)", found.drawn[0].path)]
     assert heights == [found.bottom, found.bottom, found.top, found.top]
 
 
 def test_an_interval_joins_two_values_and_no_more() -> None:
-    found = made(Series("a", "after", [(0, 0), (0, 1), (2, 0), (2, 1)], "intervals"))
+    found = draw_chart(Series("a", "after", [(0, 0), (0, 1), (2, 0), (2, 1)], "intervals"))
     assert found.drawn[0].path.count("M") == 2 and found.drawn[0].path.count("L") == 2
 
 
 def test_a_name_stands_once_in_the_legend() -> None:
     many = [Series("each", "after", [(0, 0), (1, number)]) for number in range(3)]
-    found = made(*many, Series("", "move", [(0, 0), (1, 1)]), Series("one", "before", [(0, 1)]))
+    found = draw_chart(*many, Series("", "move", [(0, 0), (1, 1)]), Series("one", "before", [(0, 1)]))
     assert [drawn.name for drawn in found.legend] == ["each", "one"]

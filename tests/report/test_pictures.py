@@ -10,11 +10,11 @@ import openslide
 import pytest
 from PIL import Image
 
-from tests.support.made_run import ODD, Pixels, Unchanged, odd_slide, unchanged
+from tests.support.made_run import ODD, Pixels, Unchanged, odd_slide, run_unchanged
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import BLOCK, TILE
 from wsi_stain.core.html import thumbnail_jpeg
-from wsi_stain.report import PictureTask, load_pictures, take_pictures
+from wsi_stain.report import PictureTask, load_pictures, make_pictures
 from wsi_stain.report.fields import change_of
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
@@ -25,7 +25,7 @@ from wsi_stain.tissue.mask import TissueConfig
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Unchanged:
     folder = tmp_path_factory.mktemp("run")
-    return unchanged(odd_slide(folder / "odd.svs"), folder / "out")
+    return run_unchanged(odd_slide(folder / "odd.svs"), folder / "out")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def row(run: Unchanged) -> SlideRow:
     return finished.row
 
 
-def decoded(jpeg: bytes | None) -> Pixels:
+def decode_jpeg(jpeg: bytes | None) -> Pixels:
     assert jpeg is not None
     return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
 
@@ -47,7 +47,7 @@ def test_the_places_are_tissue_a_border_and_the_largest_change(row: SlideRow) ->
         ("block border", 0.5),
         ("largest change", 0.5),
     ]
-    assert all(decoded(field.before).shape == (360, 480, 3) for field in row.fields)
+    assert all(decode_jpeg(field.before).shape == (360, 480, 3) for field in row.fields)
     border = row.fields[1]
     crossed = border.x < BLOCK < border.x + 480 or border.y < BLOCK < border.y + 360
     assert crossed
@@ -58,15 +58,15 @@ def test_before_is_the_slide_and_after_the_pyramid_at_the_same_place(run: Unchan
         for field in row.fields:
             factor = round(field.mpp / 0.5)
             place = (field.x, field.y), 0, (480 * factor, 360 * factor)
-            wanted = decoded(thumbnail_jpeg(slide.read_region(*place).convert("RGB").reduce(factor))).astype(int)
-            assert np.abs(decoded(field.before) - wanted).mean() < 1, field.what
-            assert np.abs(decoded(field.after) - wanted).mean() < 3, field.what
+            wanted = decode_jpeg(thumbnail_jpeg(slide.read_region(*place).convert("RGB").reduce(factor))).astype(int)
+            assert np.abs(decode_jpeg(field.before) - wanted).mean() < 1, field.what
+            assert np.abs(decode_jpeg(field.after) - wanted).mean() < 3, field.what
 
 
 def test_colours_of_an_unchanged_slide_are_the_same_on_both_sides(run: Unchanged, tmp_path: Path) -> None:
     own = run.stored.stain
     assert own is not None
-    colours = load_pictures(taken(run, tmp_path, white=own.white)).colours
+    colours = load_pictures(write_pictures(run, tmp_path, white=own.white)).colours
     assert colours is not None and colours.stain is not None
     assert sum(colours.before) == pytest.approx(1, abs=1e-3)
     assert colours.before[0] == 0, "glass does not count"
@@ -76,13 +76,13 @@ def test_colours_of_an_unchanged_slide_are_the_same_on_both_sides(run: Unchanged
 
 
 def test_the_overlay_has_the_slide_s_frame(row: SlideRow) -> None:
-    height, width, _ = decoded(row.overlay).shape
+    height, width, _ = decode_jpeg(row.overlay).shape
     assert max(height, width) == 720
     assert width / height == pytest.approx(ODD.width / ODD.height, rel=0.01)
 
 
 def test_the_whole_slide_is_the_same_before_and_after(row: SlideRow) -> None:
-    pictures = [Image.fromarray(decoded(side)) for side in (row.before, row.after)]
+    pictures = [Image.fromarray(decode_jpeg(side)) for side in (row.before, row.after)]
     before, after = (picture.resize((60, 60), Image.Resampling.BOX) for picture in pictures)
     assert np.abs(np.asarray(before).astype(int) - np.asarray(after)).mean() < 3
 
@@ -93,16 +93,16 @@ def test_a_hallucination_map_says_where_to_look(run: Unchanged, tmp_path: Path) 
     values[tuple(tile)] = 90
     png = io.BytesIO()
     Image.fromarray(values).save(png, "PNG")
-    field = load_pictures(taken(run, tmp_path, png.getvalue())).fields[-1]
+    field = load_pictures(write_pictures(run, tmp_path, png.getvalue())).fields[-1]
     assert field.what == "largest unexplained change"
     centre = tile * TILE + TILE // 2
     assert field.y <= centre[0] <= field.y + 360 and field.x <= centre[1] <= field.x + 480
 
 
-def taken(
+def write_pictures(
     run: Unchanged,
     tmp_path: Path,
-    unexplained: bytes | None = None,
+    hallucination: bytes | None = None,
     pyramid: Path | None = None,
     white: Rgb = (240.0, 240.0, 240.0),
 ) -> Path:
@@ -112,23 +112,23 @@ def taken(
         pyramid=pyramid or run.pyramid,
         white=white,
         tissue=TissueConfig(),
-        unexplained=unexplained,
+        hallucination=hallucination,
         out=out,
     )
-    take_pictures(task)
+    make_pictures(task)
     return out
 
 
 def test_the_same_slide_gives_the_same_bytes(run: Unchanged, tmp_path: Path) -> None:
-    first = taken(run, tmp_path).read_bytes()
-    assert taken(run, tmp_path).read_bytes() == first
+    first = write_pictures(run, tmp_path).read_bytes()
+    assert write_pictures(run, tmp_path).read_bytes() == first
 
 
 @pytest.mark.parametrize("content", [b"", b"II+\x00 not a slide"], ids=["empty", "foreign"])
 def test_an_unreadable_pyramid_is_named(run: Unchanged, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.ome.tif").write_bytes(content)
     with pytest.raises(OutputError, match=r"x\.ome\.tif cannot be read back"):
-        taken(run, tmp_path, pyramid=tmp_path / "x.ome.tif")
+        write_pictures(run, tmp_path, pyramid=tmp_path / "x.ome.tif")
 
 
 def test_change_is_by_tile() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from wsi_stain.core.geometry import Mpp, Size
 from wsi_stain.core.html import thumbnail_jpeg
-from wsi_stain.core.text import printable
+from wsi_stain.core.text import escape_undecodable
 from wsi_stain.metrics.hallucination import map_png
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.report import RunRecord, read_training, write_report, write_sheet
@@ -84,7 +84,7 @@ def report(directory: Path, *rows: SlideRow, run: RunRecord | None = None) -> Pa
     return Page(write_report(directory, bare, lambda row: pictures[row.slide_id], run or RunRecord()))
 
 
-def done(**more: Any) -> SlideRow:
+def finished_row(**more: Any) -> SlideRow:
     """A row with everything that a row can have."""
     row = SlideRow(
         slide="a/one.svs",
@@ -103,15 +103,15 @@ def done(**more: Any) -> SlideRow:
         fields=(FieldOfView(what="most tissue", mpp=0.5, x=3, y=4, before=jpeg((9, 8, 7)), after=jpeg((6, 5, 4))),),
         colours=Colours(before=(0.5, 0.5), after=(0.25, 0.75), stain=STAIN),
         seam=SeamScore(score=1.012, low=0.99, high=1.03),
-        unexplained=map_png(np.full((2, 3), 40, np.uint8)),
-        unexplained_p95=4.0,
+        hallucination=map_png(np.full((2, 3), 40, np.uint8)),
+        hallucination_p95=4.0,
         table_distance=0.75,
     )
     return row.model_copy(update=more)
 
 
 def test_a_row_shows_itself_in_a_notebook() -> None:
-    card = done(slide="<b>one</b>.svs", reason="<script>alert(1)</script>")._repr_html_()
+    card = finished_row(slide="<b>one</b>.svs", reason="<script>alert(1)</script>")._repr_html_()
     assert "<b>" not in card and "<script>" not in card
     assert "&lt;script&gt;" in card and "470 x 310 px" in card and "slides/a/one.ome.tif" in card
     assert card.count("data:image/jpeg;base64,") == 2
@@ -122,7 +122,7 @@ def test_a_row_shows_itself_in_a_notebook() -> None:
 def test_the_page_tells_what_became_of_every_slide(tmp_path: Path) -> None:
     failed = SlideRow(slide="b.svs", slide_id="b", status="failed", reason="No resolution", remedy="Give --slide-mpp")
     run = RunRecord({"device": "cpu", "config": {"jpeg": {"quality": 90}}}, reference=STAIN, reference_od=(0.5, 0.5))
-    page = report(tmp_path, done(), failed, run=run)
+    page = report(tmp_path, finished_row(), failed, run=run)
     for expected in (
         "2 slides 1 done 1 failed",
         "b.svs failed No resolution Give --slide-mpp",
@@ -142,7 +142,7 @@ def test_the_page_tells_what_became_of_every_slide(tmp_path: Path) -> None:
 
 
 def test_every_picture_is_there_before_and_after(tmp_path: Path) -> None:
-    page = report(tmp_path, done())
+    page = report(tmp_path, finished_row())
     sources = {str(image["alt"]): str(image["src"]) for image in page.all("img")}
     colours = {
         "a/one.svs, before": (200, 100, 150),
@@ -158,11 +158,11 @@ def test_every_picture_is_there_before_and_after(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", ["before", "fields", "colours", "stain", "seam", "unexplained", "overlay", "size", "table_distance"]
+    "missing", ["before", "fields", "colours", "stain", "seam", "hallucination", "overlay", "size", "table_distance"]
 )
 def test_what_a_row_lacks_is_left_out(tmp_path: Path, missing: str) -> None:
     empty = () if missing == "fields" else None
-    page = report(tmp_path, done(**{missing: empty}), run=RunRecord(reference=STAIN))
+    page = report(tmp_path, finished_row(**{missing: empty}), run=RunRecord(reference=STAIN))
     assert "a/one.svs done" in page.text
 
 
@@ -185,8 +185,10 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 
 
 def test_outliers_come_first_and_say_why(tmp_path: Path) -> None:
-    usual = [done(slide=f"{number}", slide_id=f"{number}", seam=None) for number in range(6)]
-    odd = done(slide="odd", slide_id="odd", seam=None, stain=STAIN.model_copy(update={"white": (180.0, 181.0, 182.0)}))
+    usual = [finished_row(slide=f"{number}", slide_id=f"{number}", seam=None) for number in range(6)]
+    odd = finished_row(
+        slide="odd", slide_id="odd", seam=None, stain=STAIN.model_copy(update={"white": (180.0, 181.0, 182.0)})
+    )
     page = report(tmp_path, *usual, odd)
     articles = [str(found["data-name"]) for found in page.all("article")]
     assert articles == ["odd", *"012345"]
@@ -218,9 +220,9 @@ def test_a_torn_table_of_epochs_is_no_curve(tmp_path: Path, content: bytes) -> N
 def test_hostile_names_are_only_text(tmp_path: Path, name: str) -> None:
     def hostile_page(directory: Path, text: str) -> Page:
         fields = ("slide", "slide_id", "reason", "remedy", "output", "mpp_origin")
-        field = done().fields[0].model_copy(update={"what": printable(text)})
-        told = {name: printable(text) for name in fields}
-        row = done(**told, other_outputs=(printable(text),), fields=(field,), status="done-with-holes")
+        field = finished_row().fields[0].model_copy(update={"what": escape_undecodable(text)})
+        told = {name: escape_undecodable(text) for name in fields}
+        row = finished_row(**told, other_outputs=(escape_undecodable(text),), fields=(field,), status="done-with-holes")
         return report(directory, row, run=RunRecord({text: text, "d": [text]}, notes=[text], reference=STAIN))
 
     hostile, harmless = (hostile_page(tmp_path / text[:1], text) for text in (name, "x"))
@@ -231,7 +233,7 @@ def test_hostile_names_are_only_text(tmp_path: Path, name: str) -> None:
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_script(tmp_path: Path) -> None:
-    page = report(tmp_path, done())
+    page = report(tmp_path, finished_row())
     policy = next(str(meta["content"]) for meta in page.all("meta") if "http-equiv" in meta)
     assert policy.startswith("default-src 'none'; img-src data:;")
     for tag in ("style", "script"):
@@ -301,7 +303,7 @@ def test_a_summary_is_read_back_as_it_was_meant(tmp_path: Path) -> None:
 
 
 def test_a_row_with_all_its_pictures_survives_json() -> None:
-    row = done()
+    row = finished_row()
     assert SlideRow.model_validate_json(row.model_dump_json()) == row
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.run_directory.usable_slides import stored_slides
+from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.shared.config import load_config
 from pipelines.train import Request, plan
-from tests.support.made_store import painted, store_slide
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import Size
 from wsi_stain.store import TileStore
@@ -21,7 +21,7 @@ from wsi_stain.store import TileStore
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     for name in ("a", "b"):
-        store_slide(tmp_path, name, painted(Size(600, 300)))
+        store_slide(tmp_path, name, paint_tissue(Size(600, 300)))
     return tmp_path
 
 
@@ -43,7 +43,7 @@ def test_a_damaged_slide_is_named_and_the_others_stay(
     store: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(store / "b")
-    found = stored_slides(store)
+    found = find_usable_slides(store)
     assert [slide.record.slide_id for slide in found.slides] == ["a"]
     assert list(found.damaged) == ["b"]
     assert message in str(found.damaged["b"])
@@ -51,7 +51,7 @@ def test_a_damaged_slide_is_named_and_the_others_stay(
 
 def test_nothing_complete_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no complete slide"):
-        stored_slides(TileStore.create(tmp_path).path)
+        find_usable_slides(TileStore.create(tmp_path).path)
 
 
 def test_training_on_damaged_slides_only_says_why(store: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.run_directory.workspace import product_stems
+from pipelines.run_directory.workspace import output_stems
 from wsi_stain.slides.find import SlideSource
 
 
@@ -39,4 +39,4 @@ def sources(*relatives: str) -> list[SlideSource]:
     ],
 )
 def test_names_follow_the_slides_and_never_meet(relatives: list[str], expected: list[str]) -> None:
-    assert [str(name) for name in product_stems(sources(*relatives)).values()] == expected
+    assert [str(name) for name in output_stems(sources(*relatives)).values()] == expected

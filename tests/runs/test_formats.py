@@ -17,7 +17,7 @@ from pipelines.normalization import tile_store
 from pipelines.shared.config import RunConfig, load_config
 from pipelines.shared.slide_outputs import SUFFIXES
 from tests.support.files_below import digests
-from tests.support.made_store import painted, store_slide
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
 from wsi_stain.executor import ExecutorConfig
@@ -43,7 +43,7 @@ class Laboratory:
         config = RunConfig.model_validate(
             {
                 "formats": formats,
-                "output": {"mode": "generator", "core": 512},
+                "normalize": {"mode": "generator", "stride_px": 512},
                 "jpeg": {"quality": quality},
                 "executor": ExecutorConfig(workers=workers),
             }
@@ -57,7 +57,7 @@ class Laboratory:
 @pytest.fixture(scope="module")
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
     root = tmp_path_factory.mktemp("laboratory")
-    slide = store_slide(root / "store", "a", painted(Size(900, 600)))
+    slide = store_slide(root / "store", "a", paint_tissue(Size(900, 600)))
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(downs=3, ngf=4)).eval()
     assert slide.record.stain is not None
@@ -161,7 +161,7 @@ def test_no_product_of_other_settings_stays(laboratory: Laboratory, tmp_path: Pa
 def test_a_slide_that_fails_under_other_settings_leaves_no_product(laboratory: Laboratory, tmp_path: Path) -> None:
     out, store = tmp_path / "out", tmp_path / "store"
     own = Laboratory(store, laboratory.checkpoint)
-    store_slide(store, "a", painted(Size(900, 600)))
+    store_slide(store, "a", paint_tissue(Size(900, 600)))
     own.normalize(out, *ALL)
     (shard,) = (store / "a" / "0" / "c").rglob("0/0/0")
     shard.write_bytes(bytes(shard.stat().st_size))
@@ -204,8 +204,8 @@ def test_killed_and_run_again_gives_the_same_bytes(
     laboratory: Laboratory, whole: Path, tmp_path: Path, failpoint: str
 ) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "normalize", laboratory.store, "--checkpoint"]
-    command += [laboratory.checkpoint, "-o", tmp_path, "-j", "0", "--output", "generator", "-c", tmp_path / "c.yaml"]
-    (tmp_path / "c.yaml").write_text("output: {core: 512}")
+    command += [laboratory.checkpoint, "-o", tmp_path, "-j", "0", "--mode", "generator", "-c", tmp_path / "c.yaml"]
+    (tmp_path / "c.yaml").write_text("normalize: {stride_px: 512}")
     formats = [part for kind in ALL for part in ("--format", kind)]
     killed = subprocess.run(
         [*command, *formats], check=False, env={**os.environ, "WSI_STAIN_FAILPOINT": failpoint}, capture_output=True

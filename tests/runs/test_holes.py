@@ -39,7 +39,7 @@ def slide_file(path: Path, spoilt: dict[tuple[int, int, int], bytes], levels: in
     return SlideSource(path=path, slide_id=path.name, relative=path.name)
 
 
-def touched(kept: NDArray[np.bool_], spoilt: list[tuple[int, int]]) -> set[tuple[int, int]]:
+def count_touched(kept: NDArray[np.bool_], spoilt: list[tuple[int, int]]) -> set[tuple[int, int]]:
     """The kept 256 px tiles that the 240 px tiles reach into."""
     pixels = np.zeros((SMALL.height, SMALL.width), bool)
     for row, col in spoilt:
@@ -55,7 +55,7 @@ def sound(tmp_path: Path) -> Run:
     return run
 
 
-def damaged(tmp_path: Path, spoilt: dict[tuple[int, int, int], bytes], **options: Any) -> Run:
+def write_damaged_slide(tmp_path: Path, spoilt: dict[tuple[int, int, int], bytes], **options: Any) -> Run:
     source = slide_file(tmp_path / "damaged.svs", spoilt, **options)
     return Run(source, tmp_path / "damaged", TilingConfig(max_holes=1))
 
@@ -68,11 +68,11 @@ def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def test_what_cannot_be_read_shows_the_coarser_level_and_is_listed(tmp_path: Path, sound: Run, reader: str) -> None:
-    run = damaged(tmp_path, {(0, row, col): BOGUS for row, col in SPOILT})
+    run = write_damaged_slide(tmp_path, {(0, row, col): BOGUS for row, col in SPOILT})
     survey = run.survey()
     receipts = run.blocks(survey)
     finish = run.finish(survey)
-    stored, expected = run.stored, touched(run.stored.kept, SPOILT)
+    stored, expected = run.stored, count_touched(run.stored.kept, SPOILT)
     listed = {(row, col) for receipt in receipts for row, col in receipt["holes"]}
     assert listed == {(int(row), int(col)) for row, col in np.argwhere(stored.map("holes"))} == expected
     assert stored.record.holes == finish["holes"] == len(expected) > 4
@@ -84,8 +84,8 @@ def test_what_cannot_be_read_shows_the_coarser_level_and_is_listed(tmp_path: Pat
 
 def test_what_stands_in_is_at_its_place(tmp_path: Path, sound: Run, reader: str) -> None:
     """It is the source blurred, and fits it best where it stands: not a pixel to either side."""
-    with Slide(damaged(tmp_path, {(0, 1, 3): BOGUS}).source.path) as slide:
-        pixels, holes = slide.read_mended(Region(720, 240, 240, 240))
+    with Slide(write_damaged_slide(tmp_path, {(0, 1, 3): BOGUS}).source.path) as slide:
+        pixels, holes = slide.read_repaired(Region(720, 240, 240, 240))
     assert holes
     truth = ndimage.gaussian_filter(paint(SMALL).astype(float), (2, 2, 0))
     error = {
@@ -100,9 +100,9 @@ def test_what_stands_in_is_at_its_place(tmp_path: Path, sound: Run, reader: str)
 
 def test_pixels_beside_a_hole_are_the_files_own(tmp_path: Path, sound: Run, reader: str) -> None:
     region = Region(600, 120, 500, 500)
-    run = damaged(tmp_path, {(0, 1, 3): BOGUS})
+    run = write_damaged_slide(tmp_path, {(0, 1, 3): BOGUS})
     with Slide(run.source.path) as slide, Slide(sound.source.path) as other:
-        pixels, _ = slide.read_mended(region)
+        pixels, _ = slide.read_repaired(region)
         whole = other.read(region)
         with pytest.raises(UnreadableError):
             slide.read(region)
@@ -114,34 +114,34 @@ def test_pixels_beside_a_hole_are_the_files_own(tmp_path: Path, sound: Run, read
 
 def test_without_a_coarser_level_a_hole_is_background(tmp_path: Path, reader: str) -> None:
     for spoilt, levels in (({(0, 1, 3): BOGUS}, 1), ({(0, 1, 3): BOGUS, (1, 0, 0): BOGUS}, 2)):
-        with Slide(damaged(tmp_path, spoilt, levels=levels).source.path) as slide:
-            pixels, holes = slide.read_mended(Region(720, 240, 240, 240))
+        with Slide(write_damaged_slide(tmp_path, spoilt, levels=levels).source.path) as slide:
+            pixels, holes = slide.read_repaired(Region(720, 240, 240, 240))
         assert holes and (pixels == 255).all()
 
 
 def test_a_slide_of_one_level_is_surveyed_in_spite_of_holes(tmp_path: Path, reader: str) -> None:
-    run = damaged(tmp_path, {(0, 1, 3): BOGUS}, levels=1)
+    run = write_damaged_slide(tmp_path, {(0, 1, 3): BOGUS}, levels=1)
     stored = run.whole()
     assert stored.record.holes == 4
     assert (stored.thumbnail.std(axis=(0, 1)) > 10).all()
 
 
 def test_a_resampled_slide_has_its_holes_too(tmp_path: Path, reader: str) -> None:
-    run = damaged(tmp_path, {(0, 1, 3): BOGUS})
+    run = write_damaged_slide(tmp_path, {(0, 1, 3): BOGUS})
     with Slide(run.source.path, SlideConfig(mpp=0.7)) as slide:
-        assert slide.read_mended(Region(540, 200, 50, 50))[1]
-        assert not slide.read_mended(Region(0, 0, 400, 100))[1]
+        assert slide.read_repaired(Region(540, 200, 50, 50))[1]
+        assert not slide.read_repaired(Region(0, 0, 400, 100))[1]
 
 
 def test_a_tile_that_an_aperio_file_lacks_is_a_hole(tmp_path: Path, sound: Run, reader: str) -> None:
-    stored = damaged(tmp_path, {(0, row, col): b"" for row, col in SPOILT}).whole()
-    assert stored.record.holes == len(touched(stored.kept, SPOILT))
+    stored = write_damaged_slide(tmp_path, {(0, row, col): b"" for row, col in SPOILT}).whole()
+    assert stored.record.holes == len(count_touched(stored.kept, SPOILT))
     tile, row, col = stored.read_tile(TileIndex(1, 3)), *SPOILT[0]
     assert (row, col) == (1, 3) and tile.std() > 10
 
 
 def test_too_many_holes_fail_the_slide_and_are_tried_again(tmp_path: Path) -> None:
-    run = damaged(tmp_path, {(0, row, col): BOGUS for row, col in SPOILT})
+    run = write_damaged_slide(tmp_path, {(0, row, col): BOGUS for row, col in SPOILT})
     strict = replace(run, config=TilingConfig(max_holes=0.1))
     survey = strict.survey()
     strict.blocks(survey)
@@ -164,27 +164,27 @@ def test_too_many_holes_fail_the_slide_and_are_tried_again(tmp_path: Path) -> No
 
 def test_a_slide_of_which_most_cannot_be_read_fails(tmp_path: Path, reader: str) -> None:
     everything = {(0, row, col): BOGUS for row in range(4) for col in range(COLUMNS)}
-    run = damaged(tmp_path, everything, levels=1)
+    run = write_damaged_slide(tmp_path, everything, levels=1)
     with pytest.raises(UnreadableError, match=r"Most of .* cannot be read"):
         run.survey()
 
 
 def test_a_file_that_vanished_is_no_hole(tmp_path: Path) -> None:
-    run = damaged(tmp_path, {(0, 1, 3): BOGUS})
+    run = write_damaged_slide(tmp_path, {(0, 1, 3): BOGUS})
     with Slide(run.source.path) as slide:
         run.source.path.unlink()
         with pytest.raises(SlideError, match="cannot be opened") as caught:
-            slide.read_mended(Region(720, 240, 240, 240))
+            slide.read_repaired(Region(720, 240, 240, 240))
     assert not isinstance(caught.value, UnreadableError)
 
 
 def test_a_finished_slide_with_holes_says_so_in_its_row(tmp_path: Path, sound: Run) -> None:
     from pipelines.run_directory.run_record import finished_row
-    from pipelines.shared.slide_outputs import Products  # torch stays out of the other tests
+    from pipelines.shared.slide_outputs import SlideOutputs  # torch stays out of the other tests
 
     run, products = (
-        damaged(tmp_path, {(0, 1, 3): BOGUS}),
-        Products(tmp_path, tmp_path, PurePosixPath("a"), ["ome-tiff"], "key"),
+        write_damaged_slide(tmp_path, {(0, 1, 3): BOGUS}),
+        SlideOutputs(tmp_path, tmp_path, PurePosixPath("a"), ["ome-tiff"], "key"),
     )
     write_jpeg_slide(products.tiff.path, [paint(SMALL)], JPEG)
     slide = run.whole()

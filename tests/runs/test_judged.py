@@ -12,20 +12,20 @@ from PIL import Image
 from rich.console import Console
 
 from pipelines.normalization import tile_store
-from pipelines.run_directory.run_record import colours_outside
+from pipelines.run_directory.run_record import unfitted_colours_warning
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
-from tests.support.made_checkpoint import untrained
-from tests.support.made_store import WHITE, painted, store_slide
+from tests.support.made_checkpoint import write_untrained
+from tests.support.made_store import WHITE, paint_tissue, store_slide
 from wsi_stain.core.geometry import TILE, Size
 from wsi_stain.normalizers import base
-from wsi_stain.normalizers.base import IdentityNormalizer, OutputConfig
+from wsi_stain.normalizers.base import IdentityNormalizer, NormalizeConfig
 from wsi_stain.normalizers.lut import LutNormalizer
-from wsi_stain.normalizers.predictor import Pixels, Recolourer
+from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
 from wsi_stain.results import SlideRow, read_summary
 from wsi_stain.results.finished import load_finished
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.store.artifact import Artifact, Tally
+from wsi_stain.store.artifact import Artifact, NormalizationCounts
 from wsi_stain.store.block_reader import BlockReader
 
 SIZE = Size(7 * TILE, 5 * TILE)
@@ -35,31 +35,31 @@ def normalized_row(tmp_path: Path, mode: str, **base: object) -> SlideRow:
     """Normalize a painted slide in this process; its row, as a rerun would find it."""
     store, out = tmp_path / "store", tmp_path / "out"
     if not store.exists():
-        store_slide(store, "one", painted(SIZE, seed=4), mpp=0.5)
-    settings = {"mode": mode, "core": 512, "lut_tiles": 20, "lut_size": 9, **base}
-    config = RunConfig.model_validate({"executor": {"workers": 0}, "output": settings})
-    request = tile_store.Request(store, untrained(tmp_path / "c.safetensors"), None, out, config)
+        store_slide(store, "one", paint_tissue(SIZE, seed=4), mpp=0.5)
+    settings = {"mode": mode, "stride_px": 512, "lut_tiles": 20, "lut_size": 9, **base}
+    config = RunConfig.model_validate({"executor": {"workers": 0}, "normalize": settings})
+    request = tile_store.Request(store, write_untrained(tmp_path / "c.safetensors"), None, out, config)
     said = io.StringIO()
     assert tile_store.run(request, Console(file=said)) == 0, said.getvalue()
     kept = load_finished(Workspace(out).slide("one"))
     assert kept is not None
     (cells,) = read_summary(out / "summary.csv")
     assert cells["seam"] == (str(round(kept.row.seam.score, 3)) if kept.row.seam else "")
-    assert (cells["unexplained"] == "") == (kept.row.unexplained is None)
+    assert (cells["hallucination"] == "") == (kept.row.hallucination is None)
     assert (cells["table_distance"] == "") == (kept.row.table_distance is None)
     return kept.row
 
 
 def picture(row: SlideRow) -> NDArray[np.uint8]:
-    assert row.unexplained is not None and row.unexplained_p95 is not None
-    return np.asarray(Image.open(io.BytesIO(row.unexplained)))
+    assert row.hallucination is not None and row.hallucination_p95 is not None
+    return np.asarray(Image.open(io.BytesIO(row.hallucination)))
 
 
 def test_a_generated_slide_is_judged_and_the_judgement_kept(tmp_path: Path) -> None:
     row = normalized_row(tmp_path, "generator")
     assert row.seam is not None and row.seam.low <= row.seam.score <= row.seam.high
     assert picture(row).shape == (5, 7) and picture(row).all()
-    assert row.unexplained_p95 == pytest.approx(np.percentile(picture(row), 95) / 10)
+    assert row.hallucination_p95 == pytest.approx(np.percentile(picture(row), 95) / 10)
     assert row.table_distance is None
 
 
@@ -67,17 +67,17 @@ def test_a_table_is_judged_by_its_distance_to_the_generator(tmp_path: Path) -> N
     row = normalized_row(tmp_path, "lut")
     assert row.seam is not None and row.status == "done" and row.reason == ""
     assert row.table_distance is not None and row.table_distance > 0
-    assert row.unexplained is None and row.unexplained_p95 is None
+    assert row.hallucination is None and row.hallucination_p95 is None
 
 
 def test_colours_that_a_table_was_not_fitted_to_are_told() -> None:
-    config, prepared = OutputConfig(mode="lut", lut_outside=0.01), {"residual": 1.0, "outside": 0.034}
-    assert "3.4% of the tissue" in colours_outside(prepared, config)
-    assert colours_outside(prepared, config.model_copy(update={"mode": "generator"})) == ""
-    assert colours_outside(prepared | {"outside": 0.01}, config) == colours_outside({}, config) == ""
+    config, prepared = NormalizeConfig(mode="lut", lut_outside=0.01), {"residual": 1.0, "outside": 0.034}
+    assert "3.4% of the tissue" in unfitted_colours_warning(prepared, config)
+    assert unfitted_colours_warning(prepared, config.model_copy(update={"mode": "generator"})) == ""
+    assert unfitted_colours_warning(prepared | {"outside": 0.01}, config) == unfitted_colours_warning({}, config) == ""
 
 
-class Contrast(Recolourer):
+class Contrast(GeneratorPredictor):
     """In a generator's place: another tone curve, for the whole slide alike, which is no fault."""
 
     halo = 32
@@ -88,11 +88,11 @@ class Contrast(Recolourer):
     def check_fits(self, slide: BlockReader) -> None:
         pass
 
-    def recolour_rounded(self, window: Pixels, statistics: StainStatistics) -> Pixels:
-        return contrasted(window[self.halo : -self.halo, self.halo : -self.halo])
+    def predict_uint8(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+        return add_contrast(window[self.halo : -self.halo, self.halo : -self.halo])
 
 
-def contrasted(pixels: Pixels) -> Pixels:
+def add_contrast(pixels: Pixels) -> Pixels:
     return np.rint(255 * (pixels / 255.0) ** 1.5).astype(np.uint8)
 
 
@@ -103,9 +103,9 @@ class Planting(IdentityNormalizer):
         return LutNormalizer(Contrast(), self.white, 9, 20).prepare(slide, statistics)
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> Pixels:
-        made = contrasted(pixels)  # all five rows of tiles
+        made = add_contrast(pixels)  # all five rows of tiles
         tile = made[2 * TILE : 3 * TILE, 4 * TILE : 5 * TILE]
         for row, col in ((30, 40), (90, 180), (150, 70), (200, 200)):
             tile[row : row + 20, col : col + 20] = (85, 60, 130)
@@ -113,8 +113,8 @@ class Planting(IdentityNormalizer):
 
 
 def test_a_planted_hallucination_stands_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    white = tuple(int(value) for value in contrasted(np.array(WHITE)))
-    monkeypatch.setitem(base.MAKERS, "generator", lambda *_: Planting(white))  # type: ignore[arg-type]
+    white = tuple(int(value) for value in add_contrast(np.array(WHITE)))
+    monkeypatch.setitem(base.FACTORIES, "generator", lambda *_: Planting(white))  # type: ignore[arg-type]
     found = picture(normalized_row(tmp_path, "generator")).astype(int)
     assert np.unravel_index(found.argmax(), found.shape) == (2, 4)
     assert found[2, 4] >= 50

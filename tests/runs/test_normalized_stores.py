@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.support.commands import Run
-from tests.support.made_checkpoint import untrained
-from tests.support.patch_files import cut, idc_patient, imported, save, table, tissue
+from tests.support.made_checkpoint import write_untrained
+from tests.support.patch_files import cut, idc_patient, import_source, save, table, tissue
 from tests.support.tiled_slides import SMALL, paint, write
 from tests.support.tiled_slides import Run as Tiling
 from wsi_stain import StainNormalize, TileStore
@@ -18,18 +18,18 @@ from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import Region
 from wsi_stain.datasets.idc import IdcPatient
 from wsi_stain.normalize.patch_files import file_names
-from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.base import NormalizeConfig
 from wsi_stain.results import read_summary
 from wsi_stain.store import StoredSlide, check_shards
 from wsi_stain.store.patches import Patch
 
-FAST = {"lut_tiles": 10, "lut_size": 9, "core": 256}
-CONFIG = "tiling: {stain: {min_pixels: 100}}\noutput: {lut_tiles: 10, lut_size: 9, core: 256, mode: MODE}\n"
+FAST = {"lut_tiles": 10, "lut_size": 9, "stride_px": 256}
+CONFIG = "tiling: {stain: {min_pixels: 100}}\nnormalize: {lut_tiles: 10, lut_size: 9, stride_px: 256, mode: MODE}\n"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return untrained(tmp_path_factory.mktemp("checkpoint") / "c.safetensors", mpp=1.0, gain=12)
+    return write_untrained(tmp_path_factory.mktemp("checkpoint") / "c.safetensors", mpp=1.0, gain=12)
 
 
 def config(tmp_path: Path, mode: str = "lut") -> Path:
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def normalized_by_transform(slide: StoredSlide, checkpoint: Path, mode: str = "lut") -> StainNormalize:
-    return StainNormalize(checkpoint, slide, OutputConfig.model_validate({"mode": mode, **FAST}))
+    return StainNormalize(checkpoint, slide, NormalizeConfig.model_validate({"mode": mode, **FAST}))
 
 
 def test_folders_of_patches_come_out_as_the_same_folders(
@@ -93,7 +93,7 @@ def test_a_labelled_store_keeps_everything_but_its_colours(
     wsi_stain: Run, checkpoint: Path, tmp_path: Path, mode: str
 ) -> None:
     idc_patient(tmp_path / "idc", "10253", tissue(400, 300))
-    slide, _ = imported(IdcPatient(tmp_path / "idc" / "10253"), tmp_path / "patches.zarr")
+    slide, _ = import_source(IdcPatient(tmp_path / "idc" / "10253"), tmp_path / "patches.zarr")
     ended = wsi_stain(
         *("normalize", tmp_path / "patches.zarr", "--to", "store", "--checkpoint", checkpoint),
         *("-c", config(tmp_path, mode), "-o", tmp_path / "out", "-j", 0),
@@ -117,7 +117,7 @@ def test_a_labelled_store_keeps_everything_but_its_colours(
 
 
 def test_a_store_of_slides_is_normalized_with_its_surroundings(wsi_stain: Run, tmp_path: Path) -> None:
-    checkpoint = untrained(tmp_path / "c.safetensors", gain=12)
+    checkpoint = write_untrained(tmp_path / "c.safetensors", gain=12)
     stored = Tiling(write(tmp_path / "a.tif", paint(SMALL)), tmp_path / "store").whole()
     common = [
         tmp_path / "store",
@@ -132,9 +132,9 @@ def test_a_store_of_slides_is_normalized_with_its_surroundings(wsi_stain: Run, t
     made = TileStore(tmp_path / "out" / "tiles.zarr")["a.tif"]
     from wsi_stain import normalized_tiles
 
-    output = OutputConfig.model_validate({"mode": "generator", **FAST})
+    normalize = NormalizeConfig.model_validate({"mode": "generator", **FAST})
     inside = Region(0, 0, *SMALL)
-    for tile, pixels in normalized_tiles(stored, checkpoint, output):
+    for tile, pixels in normalized_tiles(stored, checkpoint, normalize):
         expected = pixels[: inside.height - tile.row * 256, : inside.width - tile.col * 256]
         assert np.abs(made.read_tile(tile)[: expected.shape[0], : expected.shape[1]].astype(int) - expected).max() <= 1
     refused = wsi_stain("normalize", *common, "-j", 0, "--to", "images")
@@ -142,7 +142,7 @@ def test_a_store_of_slides_is_normalized_with_its_surroundings(wsi_stain: Run, t
 
 
 def test_slides_are_read_directly(wsi_stain: Run, tmp_path: Path) -> None:
-    checkpoint = untrained(tmp_path / "c.safetensors")
+    checkpoint = write_untrained(tmp_path / "c.safetensors")
     (tmp_path / "slides").mkdir()
     write(tmp_path / "slides" / "a.tif", paint(SMALL))
     common = ["normalize", tmp_path / "slides", "--checkpoint", checkpoint, "-c", config(tmp_path), "-j", 0]

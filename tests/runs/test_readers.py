@@ -19,7 +19,7 @@ import pyvips
 import tifffile
 from numpy.typing import NDArray
 
-from tests.support.made_run import Unchanged, odd_slide, unchanged
+from tests.support.made_run import Unchanged, odd_slide, run_unchanged
 from tests.support.readers import READERS, SLOW_READERS, Reader
 from wsi_stain.core.geometry import TILE, Mpp, Region, Size, level_sizes
 
@@ -74,12 +74,12 @@ class Output:
         return [tissue, Region(size.width - width, size.height - height, width, height)]
 
 
-def made(name: str, folder: Path, data: Path | None) -> Output:
+def make_output(name: str, folder: Path, data: Path | None) -> Output:
     if data is not None:
-        return Output(unchanged(data / "slides" / name, folder / "out"), 444)
+        return Output(run_unchanged(data / "slides" / name, folder / "out"), 444)
     chroma = int(name[-3:])
     jpeg = {"subsampling": chroma}
-    return Output(unchanged(odd_slide(folder / "odd.svs"), folder / "out", jpeg=jpeg), chroma)
+    return Output(run_unchanged(odd_slide(folder / "odd.svs"), folder / "out", jpeg=jpeg), chroma)
 
 
 REAL = ["AT2_gastric_metaplasia.svs", "NanoZoomer_EO1_cropA.svs"]
@@ -89,7 +89,7 @@ OUTPUTS = ["odd, 444", "odd, 420", *(pytest.param(name, marks=pytest.mark.slow) 
 @pytest.fixture(scope="module", params=OUTPUTS)
 def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Output:
     data = request.getfixturevalue("real_data") if request.param in REAL else None
-    return made(request.param, tmp_path_factory.mktemp("output"), data)
+    return make_output(request.param, tmp_path_factory.mktemp("output"), data)
 
 
 @pytest.fixture(params=[*READERS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_READERS)])

@@ -20,7 +20,7 @@ from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.slides.slide_file import srgb_profile
 from wsi_stain.store import StoredSlide
-from wsi_stain.tiling.config import TilingConfig, record_of
+from wsi_stain.tiling.config import TilingConfig, make_record
 from wsi_stain.tiling.tasks import BlockTask, tile_block
 
 TCGA = "formats/TCGA-CR-7395-01A-01-TS1.svs"
@@ -31,7 +31,7 @@ VARIANTS = [
 ]
 
 
-def painted(path: Path, jpeg: Jpeg) -> SlideSource:
+def write_painted_slide(path: Path, jpeg: Jpeg) -> SlideSource:
     write_jpeg_slide(path, [paint(SIZE), shrink(paint(SIZE), 4)], jpeg, mpp=0.5)
     return SlideSource(path=path, slide_id=path.name, relative=path.name)
 
@@ -46,7 +46,7 @@ def far_block(run: Run) -> tuple[StoredSlide, list[TileIndex]]:
     """A slide of which one block is tiled, and the places of its tiles: the last block that is well filled."""
     survey = run.survey()
     with Slide(run.source.path, run.config.slide) as slide:
-        stored = StoredSlide(run.store / run.source.slide_id, record_of(slide, run.source, run.config))
+        stored = StoredSlide(run.store / run.source.slide_id, make_record(slide, run.source, run.config))
     kept = stored.kept
     tiles = {block: [tile for tile in tiles_of(block, kept.shape) if kept[tile]] for block in blocks(survey)}
     most = max(map(len, tiles.values()))
@@ -61,7 +61,7 @@ def blocks(survey: dict[str, Any]) -> list[BlockIndex]:
 
 @pytest.mark.parametrize("jpeg", VARIANTS, ids=str)
 def test_a_store_holds_what_openslide_shows(tmp_path: Path, jpeg: Jpeg) -> None:
-    source = painted(tmp_path / "a.tif", jpeg)
+    source = write_painted_slide(tmp_path / "a.tif", jpeg)
     stored = Run(source, tmp_path / "store").whole()
     places = [TileIndex(*tile) for tile in np.argwhere(stored.kept).tolist()]
     assert any(tile.row == 3 for tile in places) and any(tile.col == 18 for tile in places), "both far edges are kept"
@@ -85,7 +85,7 @@ def test_a_store_of_a_real_slide_holds_what_openslide_shows(
             assert np.array_equal(stored.read_tile(tile), by_openslide(handle, tile))
 
 
-def averaged(source: Path, tile: TileIndex, step: float) -> NDArray[np.float64]:
+def average_tile(source: Path, tile: TileIndex, step: float) -> NDArray[np.float64]:
     """A tile whose pixels measure `step` pixels of level 0, (256, 256, 3): differences of the integral."""
     left, top, side = tile.col * TILE * step, tile.row * TILE * step, TILE * step
     x, y = int(left), int(top)
@@ -112,7 +112,7 @@ def test_a_resampled_store_is_in_place_to_half_a_pixel(tmp_path: Path, real_data
     whole = [tile for tile in tiles if fits(tile, step, size) and stored.tissue[tile] > 0.9]
     assert len(whole) > 3
     for tile in whole[-4:]:
-        found, expected = stored.read_tile(tile).astype(float), averaged(source.path, tile, step)
+        found, expected = stored.read_tile(tile).astype(float), average_tile(source.path, tile, step)
         shift, _, _ = phase_cross_correlation(expected[..., 1], found[..., 1], upsample_factor=20)
         assert np.abs(shift).max() < 0.5
         if step < 3.9:  # made from level 0, as the expectation is

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.dask_processes import ONE_THREAD, dask_processes
 from tests.support.files_below import digests
-from tests.support.made_checkpoint import untrained
+from tests.support.made_checkpoint import write_untrained
 from tests.support.made_run import odd_slide
 
 pytestmark = pytest.mark.slow
@@ -41,9 +41,9 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     odd_slide(slides / "a.svs")
     shutil.copy(slides / "a.svs", slides / "b.svs")
     config = folder / "config.yaml"
-    config.write_text(f"output: {{mode: {request.param}, core: 512, lut_tiles: 20}}")
+    config.write_text(f"normalize: {{mode: {request.param}, stride_px: 512, lut_tiles: 20}}")
     command("tile", slides, "-s", folder / "tiles.zarr", "-c", config, "-j", 0).check_returncode()
-    checkpoint = untrained(folder / "untrained.safetensors")
+    checkpoint = write_untrained(folder / "untrained.safetensors")
     job = Job(folder / "tiles.zarr", checkpoint, config, {})
     normalize(job, folder / "out", "-j", 0)
     job.expected.update(digests(folder / "out" / "slides"))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 from skimage.registration import phase_cross_correlation
 
-from tests.support.made_run import ODD, Unchanged, odd_slide, unchanged
+from tests.support.made_run import ODD, Unchanged, odd_slide, run_unchanged
 from wsi_stain.core.geometry import TILE, Region, Size, ceil_div, level_sizes
 from wsi_stain.formats.block_file import encode_jpeg
 from wsi_stain.slides.slide import Slide
@@ -32,13 +32,13 @@ _COARSER = 1.3
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Unchanged:
     folder = tmp_path_factory.mktemp("native")
-    return unchanged(odd_slide(folder / "odd.svs"), folder / "out")
+    return run_unchanged(odd_slide(folder / "odd.svs"), folder / "out")
 
 
 @pytest.fixture(scope="module")
-def resampled(native: Unchanged, tmp_path_factory: pytest.TempPathFactory) -> Unchanged:
+def resampled_run(native: Unchanged, tmp_path_factory: pytest.TempPathFactory) -> Unchanged:
     mpp = {"slide": {"mpp": _COARSER * native.stored.mpp.x}}
-    return unchanged(native.source, tmp_path_factory.mktemp("resampled") / "out", tiling=mpp)
+    return run_unchanged(native.source, tmp_path_factory.mktemp("resampled") / "out", tiling=mpp)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def windows(run: Unchanged, step: float = 1.0) -> Iterator[Window]:
                 yield Window(
                     level,
                     pixels[np.ix_(rows, cols)],
-                    averaged(source, region, step * scale),
+                    average_region(source, region, step * scale),
                     untouched[places],
                 )
 
@@ -95,16 +95,16 @@ def farthest(run: Unchanged, size: Size, scale: int) -> set[Region]:
     return found
 
 
-def averaged(source: Slide, region: Region, step: float) -> NDArray[np.float64]:
+def average_region(source: Slide, region: Region, step: float) -> NDArray[np.float64]:
     """The source's level 0 averaged over squares of `step` px; what lies beyond its edge repeats the edge."""
     left, top = floor(region.x * step), floor(region.y * step)
     right, bottom = ceil((region.x + region.width) * step), ceil((region.y + region.height) * step)
     inside = Region(left, top, min(right, source.size.width) - left, min(bottom, source.size.height) - top)
-    down = averaged_down(source.read(inside), region.y * step - top, step, region.height)
-    return averaged_down(down.swapaxes(0, 1), region.x * step - left, step, region.width).swapaxes(0, 1)
+    down = average_rows(source.read(inside), region.y * step - top, step, region.height)
+    return average_rows(down.swapaxes(0, 1), region.x * step - left, step, region.width).swapaxes(0, 1)
 
 
-def averaged_down(pixels: NDArray[np.generic], first: float, step: float, count: int) -> NDArray[np.float64]:
+def average_rows(pixels: NDArray[np.generic], first: float, step: float, count: int) -> NDArray[np.float64]:
     rows = []
     for low in first + np.arange(count) * step:
         covered = np.arange(floor(low), ceil(low + step))
@@ -158,17 +158,17 @@ def test_no_level_is_shifted(native: Unchanged) -> None:
     assert_unmoved(native)
 
 
-def test_no_level_of_a_resampled_slide_is_shifted(resampled: Unchanged) -> None:
-    assert resampled.stored.size == Size(ceil(ODD.width / _COARSER), ceil(ODD.height / _COARSER))
-    assert_unmoved(resampled, _COARSER)
+def test_no_level_of_a_resampled_slide_is_shifted(resampled_run: Unchanged) -> None:
+    assert resampled_run.stored.size == Size(ceil(ODD.width / _COARSER), ceil(ODD.height / _COARSER))
+    assert_unmoved(resampled_run, _COARSER)
 
 
 def test_every_level_shows_the_source(native: Unchanged) -> None:
     assert_same_pixels(native)
 
 
-def test_every_level_of_a_resampled_slide_shows_the_source(resampled: Unchanged) -> None:
-    assert_same_pixels(resampled, _COARSER)
+def test_every_level_of_a_resampled_slide_shows_the_source(resampled_run: Unchanged) -> None:
+    assert_same_pixels(resampled_run, _COARSER)
 
 
 def test_level_0_is_the_source_compressed_once(native: Unchanged) -> None:
@@ -189,7 +189,7 @@ def test_level_0_is_the_source_compressed_once(native: Unchanged) -> None:
 @pytest.mark.parametrize("mpp", [None, 0.4], ids=["native", "resampled"])
 def test_a_real_slide_stays_in_its_place(tmp_path: Path, real_data: Path, mpp: float | None) -> None:
     path = real_data / "slides" / "AT2_gastric_metaplasia.svs"
-    run = unchanged(path, tmp_path / "out", tiling={"slide": {"mpp": mpp}})
+    run = run_unchanged(path, tmp_path / "out", tiling={"slide": {"mpp": mpp}})
     step = mpp / 0.2528 if mpp else 1.0
     assert_unmoved(run, step)
     assert_same_pixels(run, step)

@@ -9,7 +9,7 @@ import yaml
 
 from pipelines.shared.config import RunConfig, configs_directory, load_config, shipped_configs
 from wsi_stain.core.errors import ConfigError
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 
 
 def test_the_four_situations_are_shipped() -> None:
@@ -62,10 +62,10 @@ def test_the_published_recipe_is_as_published() -> None:
 
 
 def test_every_settings_class_documents_its_fields() -> None:
-    def walk(kind: type[Settings]) -> None:
+    def walk(kind: type[StrictRecord]) -> None:
         for field, info in kind.model_fields.items():
             assert field in (kind.__doc__ or ""), f"{kind.__name__}.{field} is not in the docstring"
-            if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+            if isinstance(info.annotation, type) and issubclass(info.annotation, StrictRecord):
                 walk(info.annotation)
 
     walk(RunConfig)

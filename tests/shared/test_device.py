@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.shared.config import chosen_config
-from pipelines.shared.device import own_device, settled, tasks_device
+from pipelines.shared.config import choose_config
+from pipelines.shared.device import own_device, resolve_auto, tasks_device
 from tests.support.commands import Run
 from tests.support.dask_processes import dask_processes
-from tests.support.made_checkpoint import untrained
-from tests.support.made_store import painted, store_slide
+from tests.support.made_checkpoint import write_untrained
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
 from wsi_stain.executor import ExecutorConfig, SerialExecutor, open_executor
-from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.base import NormalizeConfig
 
 REMOTE = "tcp://127.0.0.1:1"
 
@@ -57,28 +57,28 @@ def test_with_a_gpu(gpus: int | None, scheduler: str | None, expected: str) -> N
 @pytest.mark.usefixtures("with_gpu")
 def test_more_gpus_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match="gpus is 2, this machine shows 1"):
-        chosen_config("wsi", {"executor": {"gpus": 2}})
-    assert chosen_config("wsi", {"executor": {"gpus": 2, "scheduler": REMOTE}}).executor.gpus == 2
+        choose_config("wsi", {"executor": {"gpus": 2}})
+    assert choose_config("wsi", {"executor": {"gpus": 2, "scheduler": REMOTE}}).executor.gpus == 2
 
 
 @pytest.mark.usefixtures("with_gpu")
 def test_zero_gpus_keep_a_run_off_the_gpu(wsi_stain: Run, tmp_path: Path) -> None:
-    store_slide(tmp_path / "store", "a", painted(Size(600, 500)), mpp=0.5)
+    store_slide(tmp_path / "store", "a", paint_tissue(Size(600, 500)), mpp=0.5)
     config = tmp_path / "c.yaml"
-    config.write_text("executor: {gpus: 0, workers: 0}\noutput: {lut_tiles: 10}")
-    checkpoint, out = untrained(tmp_path / "c.safetensors"), tmp_path / "out"
+    config.write_text("executor: {gpus: 0, workers: 0}\nnormalize: {lut_tiles: 10}")
+    checkpoint, out = write_untrained(tmp_path / "c.safetensors"), tmp_path / "out"
     ended = wsi_stain("normalize", tmp_path / "store", "--checkpoint", checkpoint, "-c", config, "-o", out)
     assert ended.code == 0, ended.out
     record = json.loads((out / "run.json").read_text())
-    assert (record["device"], record["config"]["output"]["mode"]) == ("cpu", "lut")
+    assert (record["device"], record["config"]["normalize"]["mode"]) == ("cpu", "lut")
 
 
 def test_a_worker_that_offers_a_gpu_and_has_none_is_told(tmp_path: Path) -> None:
     with dask_processes(tmp_path, ("--nthreads", "1", "--resources", "GPU=1")) as processes:
         asked = {"executor": {"scheduler_file": str(processes.file), "gpus": 1}}
-        config = chosen_config("wsi", asked)
+        config = choose_config("wsi", asked)
         with open_executor(config.executor) as executor, pytest.raises(ConfigError, match="finds none"):
-            settled(config, executor)
+            resolve_auto(config, executor)
 
 
 @pytest.mark.usefixtures("with_gpu")
@@ -90,12 +90,12 @@ def test_a_gpu_is_asked_for_its_precision_by_a_task(monkeypatch: pytest.MonkeyPa
         return False
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_native)
-    config = settled(chosen_config("wsi", {}), SerialExecutor())
-    assert (config.output.mode, config.output.precision) == ("generator", "float32")
+    config = resolve_auto(choose_config("wsi", {}), SerialExecutor())
+    assert (config.normalize.mode, config.normalize.precision) == ("generator", "float32")
     assert asked == [False]
-    assert settled(config, SerialExecutor()) == config
+    assert resolve_auto(config, SerialExecutor()) == config
 
 
 def test_threads_by_device_unless_given() -> None:
-    assert [OutputConfig().threads_on(device) for device in ("cpu", "cuda", "cuda:1")] == [1, 4, 4]
-    assert [OutputConfig(threads=2).threads_on(device) for device in ("cpu", "cuda")] == [2, 2]
+    assert [NormalizeConfig().resolve_threads(device) for device in ("cpu", "cuda", "cuda:1")] == [1, 4, 4]
+    assert [NormalizeConfig(threads=2).resolve_threads(device) for device in ("cpu", "cuda")] == [2, 2]

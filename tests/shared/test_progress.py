@@ -42,6 +42,6 @@ def test_bars_on_a_terminal() -> None:
     with Progress(Console(file=text, width=100, force_terminal=True)) as progress:
         progress.expect("normalize", 2)
         progress.advance("normalize", 2)
-        progress.say("[done] a message, not markup")
+        progress.report("[done] a message, not markup")
     assert "2/2" in text.getvalue()
     assert "[done] a message" in text.getvalue()

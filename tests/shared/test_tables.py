@@ -18,14 +18,14 @@ ROWS = [
 ]
 
 
-def printed(width: int, terminal: bool) -> list[str]:
+def print_at_width(width: int, terminal: bool) -> list[str]:
     text = io.StringIO()
     print_table(COLUMNS, ROWS, Console(file=text, width=width, force_terminal=terminal, no_color=True))
     return text.getvalue().splitlines()
 
 
 def test_in_a_pipe_each_row_is_one_whole_line() -> None:
-    lines = printed(20, terminal=False)
+    lines = print_at_width(20, terminal=False)
     assert [line.split()[0] for line in lines] == ["slide", *(row[0] for row in ROWS)]
     assert lines[2].split("  ")[-3:] == ["13198 x 11685", "hamamatsu", " 1804"]
     assert all(line == line.rstrip() for line in lines)
@@ -36,7 +36,7 @@ def test_in_a_pipe_each_row_is_one_whole_line() -> None:
     [(200, "slide size vendor tiles"), (60, "slide size vendor tiles"), (40, "slide size tiles"), (32, "slide size")],
 )
 def test_a_terminal_loses_columns_before_it_loses_names(width: int, headings: str) -> None:
-    lines = printed(width, terminal=True)
+    lines = print_at_width(width, terminal=True)
     assert lines[0].split() == headings.split()
     assert all(cell_len(line) <= width for line in lines)
     room = cell_len(lines[0].split("size")[0])
@@ -44,7 +44,7 @@ def test_a_terminal_loses_columns_before_it_loses_names(width: int, headings: st
 
 
 def test_numbers_are_flush_right() -> None:
-    sizes = [line.split("aperio")[0].rstrip() for line in printed(200, terminal=False) if "aperio" in line]
+    sizes = [line.split("aperio")[0].rstrip() for line in print_at_width(200, terminal=False) if "aperio" in line]
     assert [len(size) for size in sizes] == [len(ROWS[1][0]) + 2 + len("13198 x 11685")]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.dicom_files import write_dicom
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.slides.dicom_series import files_of_slide
-from wsi_stain.slides.find import SlideSource, find_slides, slide_id, with_details
+from wsi_stain.slides.find import SlideSource, find_slides, merge_details, slide_id
 from wsi_stain.slides.search import OUTPUT_MARK
 
 
@@ -160,13 +160,13 @@ def test_two_sources_add_up_what_they_say_of_a_slide(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("slide,mpp,group\nx.svs,,A\ny.svs,0.5,B\n")
     x, y = find_slides([tmp_path, tmp_path / "a.csv", tmp_path / "b.csv"])
     assert [(slide.mpp, slide.group) for slide in (x, y)] == [(0.25, "A"), (0.5, "B")]
-    (plain,) = with_details(find_slides([tmp_path / "x.svs"]), [x, y])
+    (plain,) = merge_details(find_slides([tmp_path / "x.svs"]), [x, y])
     assert (plain.mpp, plain.group) == (0.25, "A")
     (tmp_path / "c.csv").write_text("slide,mpp\nx.svs,0.5\n")
     with pytest.raises(ConfigError, match=r"mpp 0\.25 in one place and mpp 0\.5 in another"):
         find_slides([tmp_path / "a.csv", tmp_path / "c.csv"])
     with pytest.raises(ConfigError, match=r"x\.svs has mpp 0\.25"):
-        with_details([x], find_slides([tmp_path / "c.csv"]))
+        merge_details([x], find_slides([tmp_path / "c.csv"]))
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

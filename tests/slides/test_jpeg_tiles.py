@@ -41,7 +41,7 @@ def by_openslide(path: Path, level: int, region: Region) -> NDArray[np.uint8]:
     return pixels[..., :3]
 
 
-def pasted(tiles: JpegTiles, level: int, region: Region) -> NDArray[np.uint8]:
+def paste_tiles(tiles: JpegTiles, level: int, region: Region) -> NDArray[np.uint8]:
     """The region's pixels, none of which may be left to OpenSlide."""
     out = np.zeros((region.height, region.width, 3), np.uint8)
     assert tiles.paste(level, region, out) == []
@@ -67,10 +67,12 @@ def test_made_slides_show_what_openslide_shows(tmp_path: Path, jpeg: Jpeg, bigti
     path = write_jpeg_slide(tmp_path / "a.tif", [pixels, shrink(pixels, 2)], jpeg, bigtiff=bigtiff)
     tiles = tiles_of(path)
     for region in (Region(0, 0, WIDTH, HEIGHT), Region(130, 61, 101, 90), Region(WIDTH - 1, HEIGHT - 1, 1, 1)):
-        assert np.array_equal(pasted(tiles, 0, region), by_openslide(path, 0, region))
+        assert np.array_equal(paste_tiles(tiles, 0, region), by_openslide(path, 0, region))
     region = Region(0, 0, WIDTH // 2, HEIGHT // 2)
-    assert np.array_equal(pasted(tiles, 1, region), by_openslide(path, 1, region))
-    assert np.abs(pasted(tiles, 1, region).astype(int) - shrink(pixels, 2)).mean() < 15, "the colours are right, too"
+    assert np.array_equal(paste_tiles(tiles, 1, region), by_openslide(path, 1, region))
+    assert np.abs(paste_tiles(tiles, 1, region).astype(int) - shrink(pixels, 2)).mean() < 15, (
+        "the colours are right, too"
+    )
     tiles.close()
 
 
@@ -83,8 +85,8 @@ def test_markers_within_tiles_do_not_count(tmp_path: Path, space: str) -> None:
     marked = [b"\xff\xd8" + marker + tile[2:] for marker, tile in zip((jfif, adobe), coded(pixels, jpeg), strict=True)]
     path = write_jpeg_slide(tmp_path / "a.tif", [pixels], jpeg, spoilt={(0, 0): marked[0], (0, 1): marked[1]})
     tiles, region = tiles_of(path), Region(0, 0, 128, 64)
-    assert np.array_equal(pasted(tiles, 0, region), by_openslide(path, 0, region))
-    assert np.abs(pasted(tiles, 0, region).astype(int) - pixels).mean() < 15
+    assert np.array_equal(paste_tiles(tiles, 0, region), by_openslide(path, 0, region))
+    assert np.abs(paste_tiles(tiles, 0, region).astype(int) - pixels).mean() < 15
     tiles.close()
 
 
@@ -117,7 +119,7 @@ def test_real_slides_show_what_openslide_shows(real_data: Path, name: str, level
     corners = [(int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))) for _ in range(6)]
     for x, y in [*corners, (width - side, height - side)]:
         region = Region(x, y, side, side)
-        assert np.array_equal(pasted(tiles, level, region), by_openslide(path, level, region))
+        assert np.array_equal(paste_tiles(tiles, level, region), by_openslide(path, level, region))
     tiles.close()
 
 
@@ -147,7 +149,7 @@ def test_each_tile_is_decoded_once_and_only_where_it_is_asked_for(
 # What is left to OpenSlide
 
 
-def damaged(tile: bytes, seed: int) -> bytes:
+def damage_jpeg(tile: bytes, seed: int) -> bytes:
     """A JPEG cut short, with some bytes changed, or with a piece of zeros as bad copies have them."""
     rng, kind = np.random.default_rng(seed), seed % 3
     spoilt, at = bytearray(tile), int(rng.integers(2, len(tile)))
@@ -161,7 +163,7 @@ def damaged(tile: bytes, seed: int) -> bytes:
 @pytest.mark.parametrize("space", ["RGB", "YCBCR"])
 def test_no_damaged_tile_is_shown_that_openslide_refuses_or_shows_otherwise(tmp_path: Path, space: str) -> None:
     jpeg, pixels = Jpeg((64, 64), space, "444"), noise(512, 512)
-    spoilt = {(0, number): damaged(content, number) for number, content in enumerate(coded(pixels, jpeg))}
+    spoilt = {(0, number): damage_jpeg(content, number) for number, content in enumerate(coded(pixels, jpeg))}
     path = write_jpeg_slide(tmp_path / "damaged.tif", [pixels], jpeg, spoilt=spoilt)
     tiles, shown, refused = tiles_of(path), 0, 0
     for number in range(64):

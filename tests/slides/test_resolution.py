@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wsi_stain.core.errors import MppError
-from wsi_stain.slides.resolution import objective_power, resolve
+from wsi_stain.slides.resolution import objective_power, resolve_mpp
 
 SLIDE = Path("a/slide.svs")
 OWN = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.26"}
@@ -41,7 +41,7 @@ POWER_40 = {"openslide.objective-power": "40"}
 def test_the_first_voice_in_the_order_is_heard(
     properties: dict[str, str], slide_mpp: float | None, mpp: tuple[float, float], origin: str
 ) -> None:
-    assert resolve(SLIDE, properties, slide_mpp)[:2] == (pytest.approx(mpp, rel=1e-3), origin)
+    assert resolve_mpp(SLIDE, properties, slide_mpp)[:2] == (pytest.approx(mpp, rel=1e-3), origin)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_no_or_absurd_resolution_names_value_file_and_flag(
     properties: dict[str, str], slide_mpp: float | None, value: str
 ) -> None:
     with pytest.raises(MppError) as caught:
-        resolve(SLIDE, properties, slide_mpp)
+        resolve_mpp(SLIDE, properties, slide_mpp)
     assert value in caught.value.problem and str(SLIDE) in caught.value.problem
     assert "--slide-mpp" in caught.value.remedy
 
@@ -108,7 +108,7 @@ def test_no_or_absurd_resolution_names_value_file_and_flag(
     ids=["all agree", "user agrees", "user differs", "file is absurd", "not square", "tags differ"],
 )
 def test_doubts_are_remarked_on(properties: dict[str, str], slide_mpp: float | None, remarks: list[str]) -> None:
-    assert list(resolve(SLIDE, properties, slide_mpp).remarks) == remarks
+    assert list(resolve_mpp(SLIDE, properties, slide_mpp).remarks) == remarks
 
 
 @pytest.mark.parametrize(("text", "power"), [("40", 40.0), ("0", None), ("-", None), ("inf", None)])

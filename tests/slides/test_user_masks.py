@@ -32,7 +32,7 @@ def feature(*rings: list[list[float]], name: str | None = None) -> dict[str, Any
     }
 
 
-def written(path: Path, content: Any) -> Path:
+def write_mask(path: Path, content: Any) -> Path:
     path.write_text(json.dumps(content))
     return path
 
@@ -48,7 +48,7 @@ def test_polygons_lie_where_they_were_drawn(tmp_path: Path, form: str) -> None:
         "multipolygon": {"type": "Feature", "geometry": {"type": "MultiPolygon", "coordinates": list(rings)}},
         "geometries": [each["geometry"] for each in features],
     }
-    mask = read_mask(written(tmp_path / "a.geojson", forms[form]), SIZE, SHAPE)
+    mask = read_mask(write_mask(tmp_path / "a.geojson", forms[form]), SIZE, SHAPE)
     expected = np.zeros(SHAPE, bool)
     expected[10:40, 20:50] = True
     if form != "feature":
@@ -59,40 +59,40 @@ def test_polygons_lie_where_they_were_drawn(tmp_path: Path, form: str) -> None:
 
 def test_a_polygon_smaller_than_a_pixel_is_not_lost(tmp_path: Path) -> None:
     mask = read_mask(
-        written(tmp_path / "a.json", [feature(square(431, 207, 2)), feature(square(0, 0, 2))]), SIZE, SHAPE
+        write_mask(tmp_path / "a.json", [feature(square(431, 207, 2)), feature(square(0, 0, 2))]), SIZE, SHAPE
     )
     assert np.argwhere(mask).tolist() == [[0, 0], [20, 43]]
 
 
 def test_polygons_count_from_the_scanned_bounds(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", feature(square(100, 100, 50)))
+    path = write_mask(tmp_path / "a.json", feature(square(100, 100, 50)))
     moved = read_mask(path, SIZE, SHAPE, (300.0, 200.0))
     assert np.argwhere(moved).min(axis=0).tolist() == [30, 40]
 
 
 def test_polygons_beyond_the_slide_are_cut_and_none_on_it_is_told(tmp_path: Path) -> None:
-    mask = read_mask(written(tmp_path / "a.json", feature(square(-1e9, 300, 2e9))), SIZE, SHAPE)
+    mask = read_mask(write_mask(tmp_path / "a.json", feature(square(-1e9, 300, 2e9))), SIZE, SHAPE)
     assert mask[30:].all() and not mask[:30].any()
     with pytest.raises(SlideError, match=r"None of the 1 polygons .* 1000 x 600"):
-        read_mask(written(tmp_path / "b.json", feature(square(5000, 5000, 10))), SIZE, SHAPE)
+        read_mask(write_mask(tmp_path / "b.json", feature(square(5000, 5000, 10))), SIZE, SHAPE)
 
 
 def test_holes_and_ignored_classes_are_left_out(tmp_path: Path) -> None:
     holed = feature(square(100, 100, 400), square(200, 200, 100), name="Tumor")
     ignored = feature(square(400, 400, 60), name="Ignore*")
     point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": None}
-    mask = read_mask(written(tmp_path / "a.json", [ignored, holed, point]), SIZE, SHAPE)
+    mask = read_mask(write_mask(tmp_path / "a.json", [ignored, holed, point]), SIZE, SHAPE)
     assert mask[15, 15]
     assert not mask[25, 25]
     assert not mask[43, 43]
     assert mask[48, 48]
-    region = read_mask(written(tmp_path / "b.json", feature(square(100, 100, 400), name="Region*")), SIZE, SHAPE)
+    region = read_mask(write_mask(tmp_path / "b.json", feature(square(100, 100, 400), name="Region*")), SIZE, SHAPE)
     assert region[15, 15]
 
 
 def test_a_hole_counts_where_another_polygon_lies_in_it(tmp_path: Path) -> None:
     drawn = [feature(square(100, 100, 400), square(200, 200, 200)), feature(square(280, 280, 30))]
-    mask = read_mask(written(tmp_path / "a.json", drawn), SIZE, SHAPE)
+    mask = read_mask(write_mask(tmp_path / "a.json", drawn), SIZE, SHAPE)
     assert mask[29, 29] and not mask[25, 25]
 
 

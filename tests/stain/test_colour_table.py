@@ -39,7 +39,7 @@ def fall_along_gray(table: NDArray[np.float32]) -> float:
 
 
 @pytest.fixture(scope="module")
-def fitted() -> NDArray[np.float32]:
+def fitted_table() -> NDArray[np.float32]:
     source, wanted = tissue(40_000, STAINS, WHITE), tissue(40_000, OTHER_STAINS, WANTED_WHITE)
     return fit_table(pairs_of(source, wanted), WHITE, WANTED_WHITE)
 
@@ -56,10 +56,10 @@ def test_pillow_applies_what_an_independent_interpolator_says(size: int) -> None
     np.testing.assert_allclose(apply_table(table, pixels), expected, atol=0.6)
 
 
-def test_a_change_of_stain_is_learned(fitted: NDArray[np.float32]) -> None:
+def test_a_change_of_stain_is_learned(fitted_table: NDArray[np.float32]) -> None:
     source, wanted = tissue(5_000, STAINS, WHITE, seed=1), tissue(5_000, OTHER_STAINS, WANTED_WHITE, seed=1)
     before = np.abs(source.astype(float) - wanted).mean()
-    after = np.abs(look_up(fitted, source) - wanted).mean()
+    after = np.abs(look_up(fitted_table, source) - wanted).mean()
     assert before > 12
     assert after < 1.0
 
@@ -96,8 +96,8 @@ def test_nothing_seen_is_the_plain_change_of_white() -> None:
     [(20, 160, 60), (30, 40, 190), (200, 20, 20), (0, 255, 0), (0, 0, 255), (255, 0, 0), (10, 200, 200)],
     ids=["green pen", "blue pen", "blood", "green", "blue", "red", "cyan"],
 )
-def test_colours_never_seen_keep_their_hue(fitted: NDArray[np.float32], colour: tuple[int, int, int]) -> None:
-    found = look_up(fitted, np.array([colour]))[0]
+def test_colours_never_seen_keep_their_hue(fitted_table: NDArray[np.float32], colour: tuple[int, int, int]) -> None:
+    found = look_up(fitted_table, np.array([colour]))[0]
     assert ((found >= 0) & (found <= 255)).all()
     hue = np.array(colour) - np.mean(colour)
     new_hue = found - found.mean()
@@ -144,9 +144,9 @@ def test_a_common_colour_does_not_drown_its_rare_neighbour() -> None:
     assert look_up(table, rare)[0].mean() > rare.mean() + 10
 
 
-def test_apply_takes_parts_of_larger_arrays_and_leaves_its_input(fitted: NDArray[np.float32]) -> None:
+def test_apply_takes_parts_of_larger_arrays_and_leaves_its_input(fitted_table: NDArray[np.float32]) -> None:
     whole = np.random.default_rng(0).integers(0, 256, (700, 90, 3), dtype=np.uint8)
     before = whole.copy()
-    part = apply_table(fitted, whole[13:650, 5:70])
-    np.testing.assert_array_equal(part, apply_table(fitted, whole)[13:650, 5:70])
+    part = apply_table(fitted_table, whole[13:650, 5:70])
+    np.testing.assert_array_equal(part, apply_table(fitted_table, whole)[13:650, 5:70])
     np.testing.assert_array_equal(whole, before)

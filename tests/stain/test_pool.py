@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.support.commands import Run
-from tests.support.made_checkpoint import STATISTICS, untrained
+from tests.support.made_checkpoint import STATISTICS, write_untrained
 from tests.support.tiled_slides import SMALL, paint, write
-from wsi_stain.core.journal import files_below
-from wsi_stain.stain.pool import pooled_by_group
+from wsi_stain.core.journal import describe_files
+from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
 
 PALE = STATISTICS.model_copy(
@@ -23,13 +23,13 @@ GROUPS = {"dark": "A", "pale": "A", "alone": "B", "none": None}
 
 
 @pytest.fixture(scope="module")
-def pooled() -> dict[str, StainStatistics]:
-    return pooled_by_group(STAINS, GROUPS)
+def pooled_stains() -> dict[str, StainStatistics]:
+    return pool_by_group(STAINS, GROUPS)
 
 
-def test_levels_are_geometric_means_and_glass_stays_its_own(pooled: dict[str, StainStatistics]) -> None:
-    assert set(pooled) == {"dark", "pale"}
-    for name, found in pooled.items():
+def test_levels_are_geometric_means_and_glass_stays_its_own(pooled_stains: dict[str, StainStatistics]) -> None:
+    assert set(pooled_stains) == {"dark", "pale"}
+    for name, found in pooled_stains.items():
         assert found.white == STAINS[name].white
         assert found.h_nuclei == pytest.approx((1.2 * 0.3) ** 0.5)
         assert found.e_stroma == pytest.approx(STATISTICS.e_stroma)
@@ -39,9 +39,9 @@ def test_levels_are_geometric_means_and_glass_stays_its_own(pooled: dict[str, St
         assert np.cross(found.vectors, middle) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_order_of_slides_does_not_matter(pooled: dict[str, StainStatistics]) -> None:
+def test_the_order_of_slides_does_not_matter(pooled_stains: dict[str, StainStatistics]) -> None:
     for names in itertools.permutations(STAINS):
-        assert pooled_by_group({name: STAINS[name] for name in names}, GROUPS) == pooled
+        assert pool_by_group({name: STAINS[name] for name in names}, GROUPS) == pooled_stains
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ def cohort(tmp_path: Path) -> Path:
         write(tmp_path / f"{name}.tif", pixels.round().astype(np.uint8))
     (tmp_path / "grouped.csv").write_text("slide,group\na.tif,A\nb.tif,A\nc.tif,\n")
     (tmp_path / "plain.csv").write_text("slide\na.tif\nb.tif\nc.tif\n")
-    untrained(tmp_path / "c.safetensors")
+    write_untrained(tmp_path / "c.safetensors")
     return tmp_path
 
 
 def products(out: Path) -> dict[str, str]:
-    return {name: str(made["sha256"]) for name, made in files_below(out / "slides").items()}
+    return {name: str(made["sha256"]) for name, made in describe_files(out / "slides").items()}
 
 
 def test_a_run_pools_by_group_once_and_so_do_the_steps(cohort: Path, wsi_stain: Run) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ome_zarr_models.v05 import Image as NgffImage
 from PIL import Image
 
-from tests.support.made_store import painted, store_slide
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TILE, Size, TileIndex, grid_shape
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
@@ -36,7 +36,7 @@ def shares() -> NDArray[np.float32]:
 def whole_tiles() -> NDArray[np.uint8]:
     """(rows, cols, 256, 256, 3): what each tile must read as."""
     pixels = np.full((ROWS * TILE, COLS * TILE, 3), 255, np.uint8)
-    pixels[: SIZE.height, : SIZE.width] = painted(SIZE)
+    pixels[: SIZE.height, : SIZE.width] = paint_tissue(SIZE)
     tiles = pixels.reshape(ROWS, TILE, COLS, TILE, 3).swapaxes(1, 2).copy()
     tiles[shares() == 0] = 255
     return tiles
@@ -45,7 +45,7 @@ def whole_tiles() -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> TileStore:
     root = tmp_path_factory.mktemp("api") / "store"
-    store, pixels, tissue = TileStore.create(root), painted(SIZE), shares()
+    store, pixels, tissue = TileStore.create(root), paint_tissue(SIZE), shares()
     writer, grid = store.writer("wide"), TileGrid(SIZE, tissue, tissue > 0)
     writer.begin(SIZE, pixels[::32, ::32].copy(), np.ones((22, 141), bool), grid)
     writer.write_map("label", (tissue > 0.5).astype(np.int16))
@@ -67,7 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TileStore:
         ),
         receipts,
     )
-    store_slide(root, "small", painted(Size(300, 200)), codec="jpeg")
+    store_slide(root, "small", paint_tissue(Size(300, 200)), codec="jpeg")
     return TileStore(root)
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.made_store import painted, store_slide
+from tests.support.made_store import paint_tissue, store_slide
 from tests.support.s3_server import BUCKET, s3_endpoint, upload
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import Region, Size, TileIndex
-from wsi_stain.core.storage import S3Path, as_place, folders
+from wsi_stain.core.storage import S3Path, list_folders, storage_path
 from wsi_stain.store import StoredSlide, TileStore
 
 SIZE = Size(1500, 1100)
@@ -33,8 +33,8 @@ def endpoint() -> Iterator[str]:
 def local(tmp_path_factory: pytest.TempPathFactory) -> TileStore:
     root = tmp_path_factory.mktemp("local") / "store"
     tissue = np.linspace(0, 1, 30, dtype=np.float32).reshape(5, 6)
-    store_slide(root, "one", painted(SIZE), tissue)
-    store_slide(root, "two", painted(Size(300, 200)), codec="jpeg")
+    store_slide(root, "one", paint_tissue(SIZE), tissue)
+    store_slide(root, "two", paint_tissue(Size(300, 200)), codec="jpeg")
     TileStore(root).writer("unfinished").begin(
         SIZE, np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), bool), TileStore(root)["one"].grid
     )
@@ -75,7 +75,7 @@ def test_a_pickled_slide_reads_in_another_process(local: TileStore, url: str) ->
 
 
 def test_a_store_at_the_top_of_a_bucket(tmp_path: Path) -> None:
-    store_slide(tmp_path, "top", painted(Size(300, 200)))
+    store_slide(tmp_path, "top", paint_tissue(Size(300, 200)))
     upload(tmp_path, "")
     assert TileStore(f"s3://{BUCKET}/").slide_ids() == ["top"]
 
@@ -109,7 +109,7 @@ def test_an_url_without_a_bucket_is_refused() -> None:
 
 
 def test_a_missing_shard_is_an_error_not_glass(tmp_path: Path) -> None:
-    slide = store_slide(tmp_path, "holey", painted(Size(300, 200)))
+    slide = store_slide(tmp_path, "holey", paint_tissue(Size(300, 200)))
     assert isinstance(slide.path, Path)
     (slide.path / "0/c/0/0/0").unlink()
     holey = TileStore(upload(tmp_path, "holey"))["holey"]
@@ -127,9 +127,9 @@ def test_an_endpoint_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, url: 
 
 def test_wrong_credentials_are_said(endpoint: str, url: str) -> None:
     def check_credentials_after(requests: str) -> None:
-        as_text = {"Content-Type": "text/plain"}
+        to_utf8 = {"Content-Type": "text/plain"}
         urllib.request.urlopen(
-            urllib.request.Request(f"{endpoint}/moto-api/reset-auth", requests.encode(), as_text, method="POST")
+            urllib.request.Request(f"{endpoint}/moto-api/reset-auth", requests.encode(), to_utf8, method="POST")
         ).close()
 
     check_credentials_after("0")
@@ -160,8 +160,8 @@ def test_without_obstore_the_remedy_installs_it(monkeypatch: pytest.MonkeyPatch,
     ],
 )
 def test_what_a_text_means(text: str | Path, place: Path | S3Path) -> None:
-    assert as_place(text) == place
-    assert as_place(place) == place
+    assert storage_path(text) == place
+    assert storage_path(place) == place
 
 
 def test_paths_in_a_bucket_join_and_part() -> None:
@@ -171,5 +171,5 @@ def test_paths_in_a_bucket_join_and_part() -> None:
 
 
 def test_folders_of_either_kind(local: TileStore, url: str, tmp_path: Path) -> None:
-    assert folders(local.path) == folders(as_place(url)) == ["one", "two", "unfinished"]
-    assert folders(tmp_path / "none") == folders(as_place(url) / "none") == []
+    assert list_folders(local.path) == list_folders(storage_path(url)) == ["one", "two", "unfinished"]
+    assert list_folders(tmp_path / "none") == list_folders(storage_path(url) / "none") == []

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.files_below import contents
-from tests.support.made_store import painted, store_slide
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, grid_shape, tiles_of
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
@@ -31,7 +31,7 @@ SIZE = Size(4500, 8300)
 
 
 @dataclass(frozen=True)
-class Made:
+class WrittenSlide:
     """A complete slide in a store, and the truth about it."""
 
     store: TileStore
@@ -90,58 +90,58 @@ def make_truth(size: Size, kept: NDArray[np.bool_], seed: int = 0) -> NDArray[np
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def written_slide(tmp_path_factory: pytest.TempPathFactory) -> WrittenSlide:
     kept = np.random.default_rng(1).random(grid_shape(SIZE)) < 0.15
     kept[-1, -1] = kept[-1, 3] = kept[0, 0] = kept[15, 16] = True
     kept[16:32, :16] = False  # a block without tiles has no shard
     truth, grid = make_truth(SIZE, kept), make_grid(SIZE, kept)
     store = TileStore.create(tmp_path_factory.mktemp("made") / "store")
     write_slide(store.writer("odd"), truth, grid)
-    return Made(store, truth, grid)
+    return WrittenSlide(store, truth, grid)
 
 
-def cut(truth: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+def cut_truth(truth: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return truth[: size.height, : size.width]
 
 
-def test_the_whole_slide_reads_back(made: Made) -> None:
-    pixels = made.slide.read(Region(0, 0, *SIZE))
+def test_the_whole_slide_reads_back(written_slide: WrittenSlide) -> None:
+    pixels = written_slide.slide.read(Region(0, 0, *SIZE))
     assert pixels.shape == (SIZE.height, SIZE.width, 3)
-    assert np.array_equal(pixels, cut(made.truth, SIZE))
+    assert np.array_equal(pixels, cut_truth(written_slide.truth, SIZE))
 
 
-def test_zarr_python_reads_the_same_pixels(made: Made) -> None:
-    image = zarr.open_group(made.slide.path, mode="r")["0"]
+def test_zarr_python_reads_the_same_pixels(written_slide: WrittenSlide) -> None:
+    image = zarr.open_group(written_slide.slide.path, mode="r")["0"]
     assert isinstance(image, zarr.Array)
     assert (image.shape, image.chunks, image.shards) == ((3, 8300, 4500), (3, 256, 256), (3, 4096, 4096))
-    assert np.array_equal(np.asarray(image[:]).transpose(1, 2, 0), cut(made.truth, SIZE))
+    assert np.array_equal(np.asarray(image[:]).transpose(1, 2, 0), cut_truth(written_slide.truth, SIZE))
 
 
-def test_tensorstore_reads_the_same_pixels(made: Made) -> None:
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(made.slide.path / "0")}}
+def test_tensorstore_reads_the_same_pixels(written_slide: WrittenSlide) -> None:
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(written_slide.slide.path / "0")}}
     image = tensorstore.open(spec, read=True).result()
     assert image.fill_value == 255
-    assert np.array_equal(image.read().result().transpose(1, 2, 0), cut(made.truth, SIZE))
+    assert np.array_equal(image.read().result().transpose(1, 2, 0), cut_truth(written_slide.truth, SIZE))
 
 
 @pytest.mark.parametrize("name", ["maps/kept", "maps/tissue", "thumbnail", "mask"])
-def test_zarr_python_reads_the_small_arrays(made: Made, name: str) -> None:
-    ours = getattr(made.slide, name.split("/")[-1])
-    theirs = zarr.open_group(made.slide.path, mode="r")[name]
+def test_zarr_python_reads_the_small_arrays(written_slide: WrittenSlide, name: str) -> None:
+    ours = getattr(written_slide.slide, name.split("/")[-1])
+    theirs = zarr.open_group(written_slide.slide.path, mode="r")[name]
     assert isinstance(theirs, zarr.Array)
     assert theirs.dtype == ours.dtype
     assert np.array_equal(np.asarray(theirs[:]), ours)
 
 
-def test_zarr_python_finds_only_what_the_format_names(made: Made) -> None:
+def test_zarr_python_finds_only_what_the_format_names(written_slide: WrittenSlide) -> None:
     """It warns of every file that is no part of a hierarchy, and warnings are errors here."""
-    names = {name for name, _ in zarr.open_group(made.store.path, mode="r").members(max_depth=None)}
+    names = {name for name, _ in zarr.open_group(written_slide.store.path, mode="r").members(max_depth=None)}
     below = {f"odd/{name}" for name in ("0", "maps", "maps/kept", "maps/tissue", "thumbnail", "mask")}
     assert names == {"odd"} | below
 
 
-def test_the_image_has_ngff_metadata(made: Made) -> None:
-    ome: Any = zarr.open_group(made.slide.path, mode="r").attrs["ome"]
+def test_the_image_has_ngff_metadata(written_slide: WrittenSlide) -> None:
+    ome: Any = zarr.open_group(written_slide.slide.path, mode="r").attrs["ome"]
     (multiscale,) = ome["multiscales"]
     assert ome["version"] == "0.5"
     assert [axis["name"] for axis in multiscale["axes"]] == ["c", "y", "x"]
@@ -151,10 +151,10 @@ def test_the_image_has_ngff_metadata(made: Made) -> None:
     assert [channel["color"] for channel in ome["omero"]["channels"]] == ["FF0000", "00FF00", "0000FF"]
 
 
-def test_maps_and_record_read_back(made: Made) -> None:
-    slide = made.slide
-    assert np.array_equal(slide.kept, made.grid.kept)
-    assert np.array_equal(slide.tissue, made.grid.tissue)
+def test_maps_and_record_read_back(written_slide: WrittenSlide) -> None:
+    slide = written_slide.slide
+    assert np.array_equal(slide.kept, written_slide.grid.kept)
+    assert np.array_equal(slide.tissue, written_slide.grid.tissue)
     assert slide.tissue.dtype == np.float32
     assert slide.record == record()
     assert (slide.size, slide.mpp) == (SIZE, Mpp(0.25, 0.26))
@@ -167,26 +167,28 @@ def test_maps_and_record_read_back(made: Made) -> None:
     width=st.integers(1, 900),
     height=st.integers(1, 700),
 )
-def test_any_region_reads_as_a_cut_of_the_slide(made: Made, x: int, y: int, width: int, height: int) -> None:
+def test_any_region_reads_as_a_cut_of_the_slide(
+    written_slide: WrittenSlide, x: int, y: int, width: int, height: int
+) -> None:
     pad = 1500
-    padded = np.pad(cut(made.truth, SIZE), ((pad, pad), (pad, pad), (0, 0)), constant_values=255)
+    padded = np.pad(cut_truth(written_slide.truth, SIZE), ((pad, pad), (pad, pad), (0, 0)), constant_values=255)
     expected = padded[y + pad : y + pad + height, x + pad : x + pad + width]
-    assert np.array_equal(made.slide.read(Region(x, y, width, height)), expected)
+    assert np.array_equal(written_slide.slide.read(Region(x, y, width, height)), expected)
 
 
 @pytest.mark.parametrize("where", [(0, 0), (15, 16), (-1, -1)], ids=["first", "over the block border", "last"])
-def test_a_tile_is_always_whole(made: Made, where: tuple[int, int]) -> None:
-    rows, cols = made.grid.kept.shape
+def test_a_tile_is_always_whole(written_slide: WrittenSlide, where: tuple[int, int]) -> None:
+    rows, cols = written_slide.grid.kept.shape
     tile = TileIndex(where[0] % rows, where[1] % cols)
-    assert np.array_equal(made.slide.read_tile(tile), tile_of(made.truth, tile))
+    assert np.array_equal(written_slide.slide.read_tile(tile), tile_of(written_slide.truth, tile))
 
 
-def test_threads_and_pickles_share_a_slide(made: Made) -> None:
-    slide = pickle.loads(pickle.dumps(made.slide))
-    places = [TileIndex(int(row), int(col)) for row, col in np.argwhere(made.grid.kept)] * 3
+def test_threads_and_pickles_share_a_slide(written_slide: WrittenSlide) -> None:
+    slide = pickle.loads(pickle.dumps(written_slide.slide))
+    places = [TileIndex(int(row), int(col)) for row, col in np.argwhere(written_slide.grid.kept)] * 3
     with ThreadPoolExecutor(8) as pool:
         for tile, pixels in zip(places, pool.map(slide.read_tile, places), strict=True):
-            assert np.array_equal(pixels, tile_of(made.truth, tile))
+            assert np.array_equal(pixels, tile_of(written_slide.truth, tile))
 
 
 @settings(max_examples=15, deadline=None)
@@ -201,91 +203,91 @@ def test_any_size_makes_the_round_trip(
     write_slide(store.writer("odd"), truth, make_grid(size, kept))
     image = zarr.open_group(store["odd"].path, mode="r")["0"]
     assert isinstance(image, zarr.Array)
-    assert np.array_equal(store["odd"].read(Region(0, 0, *size)), cut(truth, size))
-    assert np.array_equal(np.asarray(image[:]).transpose(1, 2, 0), cut(truth, size))
+    assert np.array_equal(store["odd"].read(Region(0, 0, *size)), cut_truth(truth, size))
+    assert np.array_equal(np.asarray(image[:]).transpose(1, 2, 0), cut_truth(truth, size))
 
 
 # Tiles as JPEG
 
 
 @pytest.fixture(scope="module")
-def compressed(tmp_path_factory: pytest.TempPathFactory) -> StoredSlide:
-    return store_slide(tmp_path_factory.mktemp("jpeg"), "a", painted(PAINTED), TISSUE, codec="jpeg")
+def compressed_slide(tmp_path_factory: pytest.TempPathFactory) -> StoredSlide:
+    return store_slide(tmp_path_factory.mktemp("jpeg"), "a", paint_tissue(PAINTED), TISSUE, codec="jpeg")
 
 
 PAINTED = Size(1500, 700)
 TISSUE = np.array([[1, 0, 1, 1, 0, 0.5], [0, 0, 0, 0, 1, 1], [0.1, 0, 1, 0, 0, 1]], np.float32)
 
 
-def test_jpeg_tiles_are_close_and_glass_is_exact(compressed: StoredSlide) -> None:
-    truth, pixels = painted(PAINTED), compressed.read(Region(0, 0, *PAINTED))
+def test_jpeg_tiles_are_close_and_glass_is_exact(compressed_slide: StoredSlide) -> None:
+    truth, pixels = paint_tissue(PAINTED), compressed_slide.read(Region(0, 0, *PAINTED))
     inside = (TISSUE > 0).repeat(TILE, 0).repeat(TILE, 1)[: PAINTED.height, : PAINTED.width]
     assert np.all(pixels[~inside] == 255)
     error = pixels[inside].astype(float) - truth[inside]
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 38
-    beyond = compressed.read(Region(PAINTED.width - 3, 0, 10, 300))
+    beyond = compressed_slide.read(Region(PAINTED.width - 3, 0, 10, 300))
     assert np.all(beyond[:, 3:] == 255), "beyond the slide nothing rings"
 
 
-def test_jpeg_tiles_are_small(compressed: StoredSlide, tmp_path: Path) -> None:
-    lossless = store_slide(tmp_path, "a", painted(PAINTED), TISSUE)
-    small, large = ((Path(str(slide.path)) / "0/c/0/0/0").stat().st_size for slide in (compressed, lossless))
+def test_jpeg_tiles_are_small(compressed_slide: StoredSlide, tmp_path: Path) -> None:
+    lossless = store_slide(tmp_path, "a", paint_tissue(PAINTED), TISSUE)
+    small, large = ((Path(str(slide.path)) / "0/c/0/0/0").stat().st_size for slide in (compressed_slide, lossless))
     assert small < large / 3
 
 
-def test_zarr_python_reads_the_jpeg_tiles(compressed: StoredSlide) -> None:
-    image = zarr.open_group(compressed.path, mode="r")["0"]
+def test_zarr_python_reads_the_jpeg_tiles(compressed_slide: StoredSlide) -> None:
+    image = zarr.open_group(compressed_slide.path, mode="r")["0"]
     assert isinstance(image, zarr.Array)
-    assert np.array_equal(np.asarray(image[:]).transpose(1, 2, 0), compressed.read(Region(0, 0, *PAINTED)))
+    assert np.array_equal(np.asarray(image[:]).transpose(1, 2, 0), compressed_slide.read(Region(0, 0, *PAINTED)))
 
 
 def test_a_damaged_jpeg_tile_is_said(tmp_path: Path) -> None:
-    slide = store_slide(tmp_path, "a", painted(PAINTED), codec="jpeg")
+    slide = store_slide(tmp_path, "a", paint_tissue(PAINTED), codec="jpeg")
     flip(tmp_path / "a/0/c/0/0/0", 700)
     with pytest.raises(StoreError, match="row 0, column 0: the checksum"):
         slide.read_tile(TileIndex(0, 0))
 
 
 def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
-    slide = store_slide(tmp_path, "a", painted(PAINTED))
+    slide = store_slide(tmp_path, "a", paint_tissue(PAINTED))
     described = tmp_path / "a/0/zarr.json"
     described.write_text(described.read_text().replace('"lz4"', '"zstd"'))
     with pytest.raises(StoreError, match="no compression of tiles known here"):
         slide.read_tile(TileIndex(0, 0))
 
 
-def test_equal_pixels_make_equal_bytes(tmp_path: Path, made: Made) -> None:
+def test_equal_pixels_make_equal_bytes(tmp_path: Path, written_slide: WrittenSlide) -> None:
     other = TileStore.create(tmp_path / "again")
-    write_slide(other.writer("odd"), made.truth, made.grid)
-    assert contents(other.path) == contents(made.store.path)
+    write_slide(other.writer("odd"), written_slide.truth, written_slide.grid)
+    assert contents(other.path) == contents(written_slide.store.path)
 
 
 # What does not exist for readers
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Made:
+def small(tmp_path: Path) -> WrittenSlide:
     size = Size(700, 300)
     kept = np.array([[True, False, True], [False, True, True]])
     store = TileStore.create(tmp_path / "store")
-    made = Made(store, make_truth(size, kept), make_grid(size, kept))
-    write_slide(store.writer("odd"), made.truth, made.grid)
-    return made
+    written_slide = WrittenSlide(store, make_truth(size, kept), make_grid(size, kept))
+    write_slide(store.writer("odd"), written_slide.truth, written_slide.grid)
+    return written_slide
 
 
-def test_a_slide_without_its_mark_does_not_exist(small: Made) -> None:
+def test_a_slide_without_its_mark_does_not_exist(small: WrittenSlide) -> None:
     write_slide(small.store.writer("half"), small.truth, small.grid, complete=False)
     assert small.store.slide_ids() == ["odd"]
     with pytest.raises(StoreError, match="no complete slide"):
         small.store["half"]
 
 
-def test_a_slide_being_made_again_does_not_exist(small: Made) -> None:
+def test_a_slide_being_made_again_does_not_exist(small: WrittenSlide) -> None:
     write_slide(small.store.writer("odd"), small.truth, small.grid, complete=False)
     assert small.store.slide_ids() == []
 
 
-def test_a_slide_that_lacks_a_shard_is_never_complete(small: Made) -> None:
+def test_a_slide_that_lacks_a_shard_is_never_complete(small: WrittenSlide) -> None:
     writer = small.store.writer("odd")
     write_slide(writer, small.truth, small.grid, complete=False)
     with pytest.raises(StoreError, match="lacks 1 shards"):
@@ -293,16 +295,16 @@ def test_a_slide_that_lacks_a_shard_is_never_complete(small: Made) -> None:
     assert small.store.slide_ids() == []
 
 
-def test_the_mark_folds_receipts_in_any_order(made: Made, tmp_path: Path) -> None:
+def test_the_mark_folds_receipts_in_any_order(written_slide: WrittenSlide, tmp_path: Path) -> None:
     writer = TileStore.create(tmp_path / "s").writer("odd")
-    receipts = write_slide(writer, made.truth, made.grid, complete=False)
+    receipts = write_slide(writer, written_slide.truth, written_slide.grid, complete=False)
     writer.complete(record(), reversed(receipts))
-    theirs, ours = (json.loads((path / "zarr.json").read_text()) for path in (made.slide.path, writer.path))
+    theirs, ours = (json.loads((path / "zarr.json").read_text()) for path in (written_slide.slide.path, writer.path))
     assert ours == theirs
     assert ours["attributes"]["wsi_stain"]["shards"]["count"] == len(receipts) == 5
 
 
-def test_a_shard_leaves_a_receipt_until_the_slide_is_complete(small: Made) -> None:
+def test_a_shard_leaves_a_receipt_until_the_slide_is_complete(small: WrittenSlide) -> None:
     writer, block = small.store.writer("odd"), BlockIndex(0, 0)
     (receipt,) = write_slide(writer, small.truth, small.grid, complete=False)
     assert writer.valid_shard(block, "key") == receipt
@@ -313,9 +315,9 @@ def test_a_shard_leaves_a_receipt_until_the_slide_is_complete(small: Made) -> No
     assert not [path for path in writer.path.rglob("*") if path.name.startswith(".")]
 
 
-def test_dropped_tiles_are_gone_and_may_be_dropped_again(small: Made) -> None:
+def test_dropped_tiles_are_gone_and_may_be_dropped_again(small: WrittenSlide) -> None:
     for _ in range(2):
-        small.store.drop_tiles("odd")
+        small.store.remove_slide("odd")
     assert names_in(small.store.path) == ["zarr.json"]
 
 
@@ -326,7 +328,7 @@ def names_in(folder: Path) -> list[str]:
 # Stores and slides that cannot be used
 
 
-def test_a_store_opens_again(small: Made) -> None:
+def test_a_store_opens_again(small: WrittenSlide) -> None:
     assert TileStore.create(small.store.path).slide_ids() == TileStore(small.store.path).slide_ids() == ["odd"]
 
 
@@ -357,7 +359,7 @@ def test_a_store_may_be_made_in_a_leased_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/etc", "../odd"])
-def test_an_unsafe_name_is_refused(small: Made, name: str) -> None:
+def test_an_unsafe_name_is_refused(small: WrittenSlide, name: str) -> None:
     with pytest.raises(StoreError, match="no name of a slide"):
         small.store.writer(name)
     with pytest.raises(StoreError, match="no name of a slide"):
@@ -392,14 +394,14 @@ def damaged_record(slide: Path) -> None:
     ],
     ids=["crc", "index", "header", "chunk", "cut", "stub", "gone", "no map", "map cut", "record"],
 )
-def test_damage_is_said_not_shown(small: Made, damage: Callable[[Path], None], message: str) -> None:
+def test_damage_is_said_not_shown(small: WrittenSlide, damage: Callable[[Path], None], message: str) -> None:
     damage(small.store.path / "odd")
     with pytest.raises(StoreError, match=message) as caught:
         small.slide.read(Region(0, 0, 700, 300))
     assert caught.value.remedy
 
 
-def test_a_tile_that_the_shard_lacks_is_an_error_not_glass(small: Made) -> None:
+def test_a_tile_that_the_shard_lacks_is_an_error_not_glass(small: WrittenSlide) -> None:
     writer = small.store.writer("odd")
     receipt = writer.write_shard(BlockIndex(0, 0), {TileIndex(0, 0): tile_of(small.truth, TileIndex(0, 0))})
     writer.complete(record(size=small.grid.size), [receipt])

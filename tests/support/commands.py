@@ -30,7 +30,7 @@ training:
   laboratories: 2
   min_tissue: 0.2
   validation_tiles: 2
-  settling_images: 16
+  calibration_images: 16
   panels: 2
 """
 """Trains in seconds."""

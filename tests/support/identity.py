@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from wsi_stain.normalizers.base import MAKERS, IdentityNormalizer, Normalizer, OutputConfig, Rgb8
+from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, Normalizer, Rgb8
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 
 
@@ -15,10 +15,10 @@ from wsi_stain.pix2pix.checkpoint import Checkpoint
 def identity_in_every_mode() -> Iterator[None]:
     """In this process, so with 0 workers, whatever checkpoint and mode are asked for give the identity."""
     with pytest.MonkeyPatch.context() as patch:
-        for mode in MAKERS:
-            patch.setitem(MAKERS, mode, _make)
+        for mode in FACTORIES:
+            patch.setitem(FACTORIES, mode, _make)
         yield
 
 
-def _make(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
+def _make(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
     return IdentityNormalizer(white)

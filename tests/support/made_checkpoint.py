@@ -27,7 +27,7 @@ STATISTICS = StainStatistics(
 )
 
 
-def untrained(path: Path, mpp: float = 0.5, gain: float = 1) -> Path:
+def write_untrained(path: Path, mpp: float = 0.5, gain: float = 1) -> Path:
     """Write a checkpoint for a resolution, um/px, whose weights are as they were drawn.
 
     Args:

@@ -13,8 +13,8 @@ from rich.console import Console
 from pipelines import run
 from pipelines.shared.config import RunConfig
 from tests.support.identity import identity_in_every_mode
-from tests.support.made_checkpoint import untrained
-from tests.support.made_store import painted
+from tests.support.made_checkpoint import write_untrained
+from tests.support.made_store import paint_tissue
 from wsi_stain.core.geometry import Size
 from wsi_stain.store import StoredSlide, TileStore
 from wsi_stain.synthetic.slide import write_slide
@@ -36,7 +36,7 @@ class Unchanged:
 
 def odd_slide(path: Path, mpp: float = 0.5) -> Path:
     """Write a slide in Aperio's way: tissue up to the far edges, some glass in the middle."""
-    part = painted(Size(-(-ODD.width // 2), -(-ODD.height // 2)), seed=3)
+    part = paint_tissue(Size(-(-ODD.width // 2), -(-ODD.height // 2)), seed=3)
     missing = [(0, ODD.height - part.shape[0]), (0, ODD.width - part.shape[1]), (0, 0)]
     pixels = np.pad(part, missing, mode="symmetric")
     pixels[900:2600, 700:2100] = part.max(axis=(0, 1))
@@ -44,7 +44,7 @@ def odd_slide(path: Path, mpp: float = 0.5) -> Path:
     return path
 
 
-def unchanged(source: Path, out: Path, **settings: object) -> Unchanged:
+def run_unchanged(source: Path, out: Path, **settings: object) -> Unchanged:
     """Run the `run` command's own code on a slide, in this process.
 
     Args:
@@ -54,7 +54,7 @@ def unchanged(source: Path, out: Path, **settings: object) -> Unchanged:
     """
     sections = {"executor": {"workers": 0}, "keep_tiles": True, **settings}
     config = RunConfig.model_validate(sections)
-    checkpoint = untrained(out.parent / "untrained.safetensors", config.tiling.slide.mpp or 0.5)
+    checkpoint = write_untrained(out.parent / "untrained.safetensors", config.tiling.slide.mpp or 0.5)
     request = run.Request([source], [], checkpoint, out, config)
     with identity_in_every_mode():
         said = io.StringIO()

@@ -22,7 +22,7 @@ WHITE = (242.0, 240.0, 243.0)
 _STAINS = np.asarray([(0.65, 0.70, 0.29), (0.15, 0.93, 0.33)])
 
 
-def painted(size: Size, seed: int = 0) -> NDArray[np.uint8]:
+def paint_tissue(size: Size, seed: int = 0) -> NDArray[np.uint8]:
     """Nuclei on eosin with some glass, (height, width, 3)."""
     rng = np.random.default_rng(seed)
     noise = [ndimage.gaussian_filter(rng.standard_normal((size.height, size.width)), s) * s for s in (5, 20, 2)]

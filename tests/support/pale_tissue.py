@@ -25,7 +25,7 @@ def render_fat(size: Size, mpp: float, seed: int) -> NDArray[np.float32]:
     """Fat cells of about 85 um, walls of 2 um between them; hematoxylin and eosin, (h, w, 2)."""
     canvas = Canvas(size, mpp, np.random.default_rng(seed))
     x, y = np.broadcast_arrays(*canvas.axes)
-    near, _ = cKDTree(np.array(canvas.places(85, jitter=0.25))).query(np.stack([x.ravel(), y.ravel()], 1), k=2)
+    near, _ = cKDTree(np.array(canvas.positions(85, jitter=0.25))).query(np.stack([x.ravel(), y.ravel()], 1), k=2)
     wall = np.exp(-((((near[:, 1] - near[:, 0]) / 2 / 1.2).reshape(x.shape)) ** 2)) * _oval(canvas)
     return np.stack([0.06 * wall, 0.75 * wall], axis=-1).astype(np.float32)
 

@@ -16,21 +16,21 @@ from wsi_stain.core.geometry import Region, Size
 from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.stain.statistics import StainConfig
 from wsi_stain.store import StoredSlide, TileStore
-from wsi_stain.store.patches import TABLE, Patch, PatchSource, from_csv
+from wsi_stain.store.patches import PATCH_TABLE, Patch, PatchSource, from_csv
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic.tissue import render_tissue
 from wsi_stain.tissue.mask import TissueConfig
 
-Rgb8 = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 
 
 @cache
-def tissue(width: int = 700, height: int = 500, seed: int = 1) -> Rgb8:
+def tissue(width: int = 700, height: int = 500, seed: int = 1) -> RgbImage:
     """A piece of H&E with glass around it, (height, width, 3), at 1 um per px."""
     return stain_tissue(render_tissue(Size(width, height), 1.0, seed), LABORATORIES["reference"], seed)
 
 
-def cut(pixels: Rgb8, side: int) -> list[Rgb8]:
+def cut_patches(pixels: RgbImage, side: int) -> list[RgbImage]:
     """Squares side by side, in rows; what is left at the far edges is dropped."""
     rows, cols = (length // side for length in pixels.shape[:2])
     return [
@@ -40,17 +40,17 @@ def cut(pixels: Rgb8, side: int) -> list[Rgb8]:
     ]
 
 
-def save(path: Path, pixels: Rgb8) -> Path:
+def save(path: Path, pixels: RgbImage) -> Path:
     """Write a lossless picture, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
 
 
-def idc_patient(root: Path, patient: str, pixels: Rgb8, x: int = 251, y: int = 101) -> None:
+def idc_patient(root: Path, patient: str, pixels: RgbImage, x: int = 251, y: int = 101) -> None:
     """A patient of the IDC set: patches of class 1 in the left half, from (x, y) on."""
     cols = pixels.shape[1] // 50
-    for number, patch in enumerate(cut(pixels, 50)):
+    for number, patch in enumerate(cut_patches(pixels, 50)):
         row, col = divmod(number, cols)
         label = int(col < cols / 2)
         name = f"{patient}_idx5_x{x + 50 * col}_y{y + 50 * row}_class{label}.png"
@@ -58,7 +58,7 @@ def idc_patient(root: Path, patient: str, pixels: Rgb8, x: int = 251, y: int = 1
 
 
 def pcam_split(
-    folder: Path, split: str, patches: Sequence[Rgb8], labels: Sequence[int] | None, slides: Sequence[str] | None
+    folder: Path, split: str, patches: Sequence[RgbImage], labels: Sequence[int] | None, slides: Sequence[str] | None
 ) -> Path:
     """The files of one split of PCam; without labels or metadata where there are none. The path of the file with x."""
     stem = folder / f"camelyonpatch_level_2_split_{split}"
@@ -80,13 +80,13 @@ def task(source: PatchSource, store: Path) -> ImportTask:
     return ImportTask(source, store, 1.0, "--mpp", TissueConfig(), StainConfig(min_pixels=100))
 
 
-def imported(source: PatchSource, store: Path) -> tuple[StoredSlide, dict[str, Any]]:
+def import_source(source: PatchSource, store: Path) -> tuple[StoredSlide, dict[str, Any]]:
     """Import a slide; the slide and its receipt."""
     receipt = import_slide(task(source, store))
     return TileStore(store)[receipt["slide_id"]], receipt
 
 
-def whole(slide: StoredSlide) -> Rgb8:
+def whole(slide: StoredSlide) -> RgbImage:
     """All pixels of a slide."""
     return slide.read(Region(0, 0, *slide.size))
 
@@ -99,7 +99,7 @@ def glass(slide: StoredSlide) -> NDArray[np.uint8]:
 
 def table(slide: StoredSlide) -> dict[str, Patch]:
     """A slide's patches by name."""
-    return {patch.name: patch for patch in from_csv(slide.table(TABLE))}
+    return {patch.name: patch for patch in from_csv(slide.table(PATCH_TABLE))}
 
 
 def refusals(receipt: dict[str, Any]) -> dict[str, str]:

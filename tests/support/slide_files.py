@@ -109,7 +109,7 @@ def write_jpeg_slide(
     with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as writer:
         for number, pixels in enumerate(levels):
             height, width = pixels.shape[:2]
-            tiles, tables = coded(pixels, jpeg), None
+            tiles, tables = encode_tiles(pixels, jpeg), None
             if jpeg.shared_tables:
                 tables, tiles = _share_tables(tiles)
             for (level, index), content in (spoilt or {}).items():
@@ -136,7 +136,7 @@ def write_jpeg_slide(
     return path
 
 
-def coded(pixels: NDArray[np.uint8], jpeg: Jpeg) -> list[bytes]:
+def encode_tiles(pixels: NDArray[np.uint8], jpeg: Jpeg) -> list[bytes]:
     """The tiles of a level as JPEG files, row by row."""
     subsampling = jpeg.subsampling if jpeg.space == "YCBCR" else None
     options = {"level": 85, "colorspace": "RGB", "outcolorspace": jpeg.space, "subsampling": subsampling}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tests.support.slide_files import shrink, write_slide
 from wsi_stain.core.geometry import Mpp, Size, grid_shape
 from wsi_stain.results import SlideRow, write_summary
-from wsi_stain.results.finished import Finished, Origin, save_finished
+from wsi_stain.results.finished import FinishedSlide, Origin, save_finished
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.tissue.grid import TileGrid
 
@@ -87,7 +87,9 @@ def pyramid(path: Path, pixels: NDArray[np.uint8], mpp: float | None = 0.5, **op
     return write_slide(path, levels, mpp, **options)
 
 
-def made_out(out: Path, rows: Sequence[tuple[SlideRow, Path | None, NDArray[np.uint8] | None]], mpp: float) -> Path:
+def write_output_directory(
+    out: Path, rows: Sequence[tuple[SlideRow, Path | None, NDArray[np.uint8] | None]], mpp: float
+) -> Path:
     """An output directory as a run leaves it: rows, their sources, and their pyramids' pixels."""
     for row, source, pixels in rows:
         if pixels is None:
@@ -98,6 +100,6 @@ def made_out(out: Path, rows: Sequence[tuple[SlideRow, Path | None, NDArray[np.u
         grid = TileGrid(size, tiles.astype(np.float32), tiles)
         origin = Origin(slide=source, tiles="", reading=SlideConfig(mpp=mpp), fingerprint={}, icc_sha256=None)
         whole = row.model_copy(update={"size": size, "mpp": Mpp(mpp, mpp)})
-        save_finished(out / "work" / "slides" / row.slide_id, Finished("key", whole, origin, grid))
+        save_finished(out / "work" / "slides" / row.slide_id, FinishedSlide("key", whole, origin, grid))
     write_summary(out / "summary.csv", [row for row, _, _ in rows])
     return out

@@ -260,12 +260,12 @@ def test_truth_is_the_same_tissue_in_the_reference_s_stain(cohort: Cohort) -> No
 
 
 def test_ink_is_on_the_slide_and_not_on_its_truth(cohort: Cohort) -> None:
-    def inked(path: Path) -> float:
+    def has_ink(path: Path) -> float:
         red, green, blue = np.moveaxis(level_0(path), -1, 0)
         return float(((blue > red + 80) & (blue > green + 25)).mean())
 
-    assert inked(cohort.slides / "marked.svs") > 0.005
-    assert inked(cohort.truth["marked.svs"]) < 0.001
+    assert has_ink(cohort.slides / "marked.svs") > 0.005
+    assert has_ink(cohort.truth["marked.svs"]) < 0.001
 
 
 def test_the_cohort_is_the_same_bytes_again_and_what_exists_is_kept(cohort: Cohort, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.commands import Run as Command
 from tests.support.files_below import contents
-from tests.support.made_checkpoint import untrained
+from tests.support.made_checkpoint import write_untrained
 from tests.support.slide_files import Jpeg, shrink, write_jpeg_slide
 from tests.support.tiled_slides import SIZE, SMALL, Run, paint, write
 from wsi_stain.core.errors import NoTissueError, SlideError, UnreadableError
@@ -21,7 +21,7 @@ from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.streamed_slide import StreamedSlide, StreamTask, load_streamed, stream_slide, survey
+from wsi_stain.tiling.streamed_slide import StreamedSlide, StreamTask, load_streamed, stream_slide, survey_streamed
 
 Both = tuple[StoredSlide, StreamedSlide]
 BOGUS = b"\xff\xd8\xff\xc5bogus"
@@ -65,10 +65,10 @@ def test_tiles_in_batches_are_the_same(both: Both) -> None:
     streamed.close()
     with streamed.opener() as again:
         assert np.array_equal(again.read_tile(tiles[0]), stored.read_tile(tiles[0]))
-    assert not streamed.mended
+    assert not streamed.repaired
 
 
-def damaged(path: Path) -> SlideSource:
+def write_damaged_slide(path: Path) -> SlideSource:
     """A slide of SMALL with unreadable JPEG tiles in its tissue."""
     pixels = paint(SMALL)
     spoilt = {(0, row * 7 + col): BOGUS for row, col in [(1, 3), (1, 4), (2, 2)]}
@@ -78,33 +78,33 @@ def damaged(path: Path) -> SlideSource:
 
 
 def test_a_damaged_slide_has_the_same_pixels_and_holes(tmp_path: Path) -> None:
-    source, config = damaged(tmp_path / "a.svs"), TilingConfig(max_holes=1)
+    source, config = write_damaged_slide(tmp_path / "a.svs"), TilingConfig(max_holes=1)
     stored, frame = Run(source, tmp_path / "store", config).whole(), Region(0, 0, *SMALL)
-    with survey(source, config) as streamed:
+    with survey_streamed(source, config) as streamed:
         assert streamed.stain == stored.stain
         assert np.array_equal(streamed.read(frame), stored.read(frame))
-    assert {tuple(tile) for tile in np.argwhere(stored.map("holes"))} == streamed.mended
-    assert len(streamed.mended) == stored.record.holes > 3
+    assert {tuple(tile) for tile in np.argwhere(stored.map("holes"))} == streamed.repaired
+    assert len(streamed.repaired) == stored.record.holes > 3
 
 
 def test_a_survey_that_stands_is_not_made_again(tmp_path: Path) -> None:
     source = write(tmp_path / "a.tif", paint(SMALL))
     task = StreamTask(source, TilingConfig(), tmp_path / "survey")
     assert stream_slide(task)["redone_because"] is None
-    before = contents(task.place)
+    before = contents(task.folder)
     assert stream_slide(task)["redone_because"] is None
-    assert contents(task.place) == before
-    relabelled = load_streamed(task.place, source.model_copy(update={"group": "lab"}), task.config)
+    assert contents(task.folder) == before
+    relabelled = load_streamed(task.folder, source.model_copy(update={"group": "lab"}), task.config)
     assert relabelled.record.group == "lab"
     write(tmp_path / "a.tif", paint(SMALL, seed=1))
     assert stream_slide(task)["redone_because"] == "the slide or the settings changed"
-    assert contents(task.place) != before
+    assert contents(task.folder) != before
 
 
 def test_a_slide_that_cannot_be_streamed_says_why(tmp_path: Path) -> None:
     glass = write(tmp_path / "glass.tif", np.full((900, 1200, 3), 240, np.uint8))
     with pytest.raises(NoTissueError, match=r"No tissue was found on glass\.tif"):
-        survey(glass, TilingConfig())
+        survey_streamed(glass, TilingConfig())
     with pytest.raises(SlideError, match=r"no survey of glass\.tif"):
         load_streamed(tmp_path, glass, TilingConfig())
 
@@ -114,7 +114,7 @@ def test_a_slide_that_cannot_be_streamed_says_why(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return untrained(tmp_path_factory.mktemp("checkpoint") / "c.safetensors", mpp=0.5)
+    return write_untrained(tmp_path_factory.mktemp("checkpoint") / "c.safetensors", mpp=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a slide of two blocks, a damaged one and one of glass."""
     root = tmp_path_factory.mktemp("slides")
     write(root / "wide.tif", paint(SIZE))
-    damaged(root / "damaged.svs")
+    write_damaged_slide(root / "damaged.svs")
     write(root / "glass.tif", np.full((900, 1200, 3), 240, np.uint8))
     return root
 
@@ -133,7 +133,7 @@ def products(out: Path) -> dict[str, bytes]:
     return {**contents(out / "slides"), "summary": str(rows).encode()}
 
 
-CONFIG = "tiling: {max_holes: 1}\noutput: {mode: lut, core: 512, lut_tiles: 10, lut_size: 9}\n"
+CONFIG = "tiling: {max_holes: 1}\nnormalize: {mode: lut, stride_px: 512, lut_tiles: 10, lut_size: 9}\n"
 
 
 def test_streamed_outputs_are_those_of_a_store(
@@ -172,7 +172,7 @@ def test_a_run_may_change_between_the_two(tmp_path: Path, wsi_stain: Command, ch
 def test_too_many_holes_fail_a_streamed_slide_alone(
     tmp_path: Path, wsi_stain: Command, checkpoint: Path, slides: Path
 ) -> None:
-    common = [slides, "--checkpoint", checkpoint, "--output", "lut", "-j", 0]
+    common = [slides, "--checkpoint", checkpoint, "--mode", "lut", "-j", 0]
     reasons: list[Any] = []
     for out, options in ((tmp_path / "stored", []), (tmp_path / "streamed", ["--stream"])):
         ended = wsi_stain("run", *common, "--out", out, *options)

@@ -40,7 +40,7 @@ def test_the_thumbnail_of_a_very_large_slide_is_coarser(tmp_path: Path) -> None:
     pixels = np.full((2500, 4000, 3), 240, np.uint8)
     pixels[1000:1400, 1000:1600] = STAINED
     with Slide(write_slide(tmp_path / "a.tif", [pixels], 2.0)) as slide:
-        found = survey.look_over(slide, TissueConfig(mpp=2.0))
+        found = survey.find_tissue(slide, TissueConfig(mpp=2.0))
     height, width, _ = found.thumbnail.shape
     assert 4_900_000 < height * width <= 5_010_000
     assert found.mask.mean() == pytest.approx(400 * 600 / (2500 * 4000), rel=0.1)
@@ -49,7 +49,7 @@ def test_the_thumbnail_of_a_very_large_slide_is_coarser(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["otsu", "entropy"])
 def test_tissue_is_found_by_either_method(tmp_path: Path, method: str) -> None:
     with Slide(stained_slide(tmp_path / "a.tif")) as slide:
-        found = survey.look_over(slide, TissueConfig.model_validate({"method": method, "min_tissue_um2": 1000}))
+        found = survey.find_tissue(slide, TissueConfig.model_validate({"method": method, "min_tissue_um2": 1000}))
     height, width = found.mask.shape
     middle = found.mask[int(0.4 * height) : int(0.7 * height), int(0.42 * width) : int(0.58 * width)]
     assert middle.mean() > 0.98
@@ -63,12 +63,12 @@ def test_a_user_s_mask_takes_the_place_of_the_method(tmp_path: Path) -> None:
     drawn = tmp_path / "a.geojson"
     drawn.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
     with Slide(path) as slide:
-        found = survey.look_over(slide, TissueConfig(), drawn)
+        found = survey.find_tissue(slide, TissueConfig(), drawn)
         assert found.grid.tissue[0, 0] == pytest.approx(1, abs=0.02)
         assert found.grid.kept[:2, :2].all()
         assert not found.grid.kept[3:].any()
         with pytest.raises(SlideError, match="No mask"):
-            survey.look_over(slide, TissueConfig(), tmp_path / "b.png")
+            survey.find_tissue(slide, TissueConfig(), tmp_path / "b.png")
 
 
 def test_a_dark_slide_is_no_bright_field(tmp_path: Path) -> None:
@@ -78,4 +78,4 @@ def test_a_dark_slide_is_no_bright_field(tmp_path: Path) -> None:
         Slide(write_slide(tmp_path / "a.tif", [pixels], 2.0)) as slide,
         pytest.raises(StainError, match="bright-field"),
     ):
-        survey.look_over(slide, TissueConfig())
+        survey.find_tissue(slide, TissueConfig())

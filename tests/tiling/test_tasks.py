@@ -23,8 +23,8 @@ from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.synthetic import write_slide
-from wsi_stain.tiling.config import TilingConfig, record_of
-from wsi_stain.tiling.inspect import LookTask, identify_slide, look_at_slide, open_slide
+from wsi_stain.tiling.config import TilingConfig, make_record
+from wsi_stain.tiling.inspect import InspectTask, identify_slide, inspect_slide, probe_slide
 from wsi_stain.tiling.tasks import BlockTask, tile_block
 from wsi_stain.tissue.mask import TissueConfig
 from wsi_stain.tissue.tile_quality import QUALITIES, tile_quality
@@ -38,7 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> SlideSource:
 
 
 @pytest.fixture(scope="module")
-def done(source: SlideSource, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def tiled_run(source: SlideSource, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(source, tmp_path_factory.mktemp("done") / "store")
     run.whole()
     return run
@@ -52,22 +52,22 @@ def run(source: SlideSource, tmp_path: Path) -> Run:
 # What is written
 
 
-def test_the_store_holds_the_slides_own_pixels(done: Run) -> None:
-    stored, expected = done.stored, paint(SIZE)
+def test_the_store_holds_the_slides_own_pixels(tiled_run: Run) -> None:
+    stored, expected = tiled_run.stored, paint(SIZE)
     kept = stored.kept.repeat(TILE, 0).repeat(TILE, 1)[: SIZE.height, : SIZE.width]
     assert 0.2 < stored.kept.mean() < 0.9
     assert np.array_equal(stored.read(Region(0, 0, *SIZE)), np.where(kept[..., None], expected, 255))
 
 
-def test_what_is_not_kept_is_glass(done: Run) -> None:
-    stored = done.stored
+def test_what_is_not_kept_is_glass(tiled_run: Run) -> None:
+    stored = tiled_run.stored
     outside = ~stored.kept.repeat(TILE, 0).repeat(TILE, 1)[: SIZE.height, : SIZE.width]
     assert paint(SIZE)[outside].min() > 220
     assert stored.tissue[~stored.kept].max() == 0
 
 
-def test_every_tile_has_its_quality(done: Run) -> None:
-    stored = done.stored
+def test_every_tile_has_its_quality(tiled_run: Run) -> None:
+    stored = tiled_run.stored
     for name in QUALITIES:
         found = stored.map(name)
         assert found.dtype == np.float32
@@ -79,8 +79,8 @@ def test_every_tile_has_its_quality(done: Run) -> None:
     assert stored.map("blur")[stored.tissue > 0.9].min() > 5 * stored.map("blur")[stored.tissue == 0][0]
 
 
-def test_the_record_says_what_the_slide_is(done: Run) -> None:
-    record = done.stored.record
+def test_the_record_says_what_the_slide_is(tiled_run: Run) -> None:
+    record = tiled_run.stored.record
     assert (record.slide_id, record.relative, record.size) == ("odd.tif", "odd.tif", SIZE)
     assert record.mpp == pytest.approx((0.5, 0.5), rel=1e-4)
     assert record.mpp_origin in {"openslide", "tiff tags"}
@@ -102,15 +102,15 @@ def test_receipts_are_small_and_say_what_comes_next(run: Run) -> None:
 
 
 def test_a_look_tells_what_tiling_would_give(run: Run) -> None:
-    look = look_at_slide(LookTask(run.source, run.config))
+    look = inspect_slide(InspectTask(run.source, run.config))
     assert not run.store.exists()
     survey = run.survey()
     assert (look["size"], look["size_l0"], look["mpp_origin"]) == (survey["size"], list(SIZE), survey["mpp_origin"])
     assert (look["tiles"], look["blocks"]) == (survey["kept_tiles"], len(survey["blocks"]))
     assert 0.1 < look["tissue"] < 0.3
-    compressed = look_at_slide(LookTask(run.source, TilingConfig(codec="jpeg")))
+    compressed = inspect_slide(InspectTask(run.source, TilingConfig(codec="jpeg")))
     assert compressed["bytes"] < look["bytes"] / 5 < look["tiles"] * 200_000
-    assert identify_slide(LookTask(run.source, run.config)) == {"key": survey["key"]}
+    assert identify_slide(InspectTask(run.source, run.config)) == {"key": survey["key"]}
 
 
 def test_tasks_travel(run: Run) -> None:
@@ -148,14 +148,14 @@ def test_nothing_is_done_twice(run: Run) -> None:
     assert {path: path.stat().st_mtime_ns for path in run.store.rglob("*")} == before
 
 
-def test_a_complete_slide_is_left_alone(done: Run) -> None:
-    before = {path: path.stat().st_mtime_ns for path in done.store.rglob("*")}
-    survey = done.survey()
+def test_a_complete_slide_is_left_alone(tiled_run: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tiled_run.store.rglob("*")}
+    survey = tiled_run.survey()
     assert (survey["complete"], survey["redone_because"]) == (True, None)
     assert survey["blocks"] == [[0, 0], [0, 1]]
-    assert all(receipt["complete"] for receipt in done.blocks(survey))
-    assert done.finish(survey) == done.finish(survey)
-    assert {path: path.stat().st_mtime_ns for path in done.store.rglob("*")} == before
+    assert all(receipt["complete"] for receipt in tiled_run.blocks(survey))
+    assert tiled_run.finish(survey) == tiled_run.finish(survey)
+    assert {path: path.stat().st_mtime_ns for path in tiled_run.store.rglob("*")} == before
 
 
 TILE_ALL = """
@@ -179,13 +179,13 @@ def tile_in_process(run: Run, failpoint: str) -> int:
 
 
 @pytest.mark.parametrize("visit", [1, 2, 14, 15, 16, 19, 24])
-def test_a_run_killed_anywhere_resumes_to_the_same_bytes(run: Run, done: Run, visit: int) -> None:
+def test_a_run_killed_anywhere_resumes_to_the_same_bytes(run: Run, tiled_run: Run, visit: int) -> None:
     """Visits 1 to 14 lie in the survey, then shards and receipts, then the quality maps; 24 is the mark."""
     assert tile_in_process(run, f"before-rename:{visit}") == -signal.SIGKILL
     if (run.store / "zarr.json").exists():
         assert run.ids == []
     run.whole()
-    assert contents(run.stored.path) == contents(done.stored.path)
+    assert contents(run.stored.path) == contents(tiled_run.stored.path)
 
 
 def test_the_killed_visits_are_all_there_are(run: Run) -> None:
@@ -227,12 +227,12 @@ def test_a_change_makes_the_slide_anew_and_says_why(tmp_path: Path, stop: str, c
     assert contents(run.store) == contents(fresh.store)
 
 
-def test_a_damaged_record_is_made_anew(run: Run, done: Run) -> None:
+def test_a_damaged_record_is_made_anew(run: Run, tiled_run: Run) -> None:
     metadata = run.whole().path / "zarr.json"
     metadata.write_text(metadata.read_text().replace('"settings_key"', '"settings"'))
     assert run.survey()["redone_because"] == "its record was damaged"
     run.whole()
-    assert contents(run.store) == contents(done.store)
+    assert contents(run.store) == contents(tiled_run.store)
 
 
 def test_the_slide_list_has_the_last_word_on_resolution(run: Run) -> None:
@@ -342,7 +342,7 @@ def test_a_real_slide_is_tiled(tmp_path: Path, name: str) -> None:
 
 def _record(run: Run) -> Any:
     with Slide(run.source.path) as slide:
-        return record_of(slide, run.source, run.config)
+        return make_record(slide, run.source, run.config)
 
 
 # A user's own mask
@@ -363,9 +363,9 @@ def test_a_changed_mask_makes_the_tiles_anew_and_a_missing_one_is_told_at_once(r
     survey = run.survey()
     assert (survey["complete"], survey["redone_because"]) == (False, "the settings changed")
     path.unlink()
-    for task in (open_slide, identify_slide, look_at_slide):
+    for task in (probe_slide, identify_slide, inspect_slide):
         with pytest.raises(SlideError, match=r"expected odd.png, odd.geojson, odd.json"):
-            task(LookTask(run.source, run.config))
+            task(InspectTask(run.source, run.config))
 
 
 def test_pale_tissue_that_a_mask_leaves_out_is_not_taken_for_glass(tmp_path: Path) -> None:

@@ -43,14 +43,14 @@ def tiles_of(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [pixels[row : row + 256, col : col + 256] for row in rows for col in cols]
 
 
-def defocused(pixels: NDArray[np.uint8], sigma_um: float, mpp: float = MPP) -> NDArray[np.uint8]:
+def defocus(pixels: NDArray[np.uint8], sigma_um: float, mpp: float = MPP) -> NDArray[np.uint8]:
     sigma = sigma_um / mpp
     return np.rint(gaussian_filter(pixels.astype(np.float32), (sigma, sigma, 0))).astype(np.uint8)
 
 
 def assert_falls(pixels: NDArray[np.uint8], mpp: float) -> None:
     """Blurring a tile step by step lowers its value at every step, and by 1 um to a fifth at most."""
-    steps = [pixels, *(defocused(pixels, sigma_um, mpp) for sigma_um in (0.25, 0.5, 1, 2))]
+    steps = [pixels, *(defocus(pixels, sigma_um, mpp) for sigma_um in (0.25, 0.5, 1, 2))]
     values = np.array([[blur_of(tile, mpp) for tile in tiles_of(step)] for step in steps])
     assert (np.diff(values, axis=0) < 0).all()
     assert (values[3] < values[0] / 5).all()

@@ -63,7 +63,7 @@ def test_draws_repeat_and_scale() -> None:
     assert draw_perturbation(np.random.default_rng(5), strength=0.0) == Perturbation()
 
 
-def measured(pixels: np.ndarray, own: StainStatistics, draws: int) -> dict[str, float]:
+def mean_difference(pixels: np.ndarray, own: StainStatistics, draws: int) -> dict[str, float]:
     """Mean difference of the template from the unperturbed one, with statistics of the perturbed slide; and without."""
     rng = np.random.default_rng(2)
     differences: dict[str, list[float]] = {"gray": [], "he": [], "gray as before": [], "he as before": []}
@@ -90,6 +90,6 @@ def test_every_drawn_slide_is_measured_and_its_template_restored(source: str) ->
         pixels = tiles.reshape(-1, 3)[::9]
     else:
         pixels, white, origin = he_pixels(0.25), WHITE, "glass"
-    found = measured(pixels, slide_statistics(pixels, white, origin), draws=50)
+    found = mean_difference(pixels, slide_statistics(pixels, white, origin), draws=50)
     assert found["gray"] < 0.45 * found["gray as before"], found
     assert found["he"] < 0.35 * found["he as before"], found

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from tests.support.made_store import painted, store_slide
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.geometry import Size
 from wsi_stain.pix2pix.checkpoint import Checkpoint
@@ -21,7 +21,7 @@ from wsi_stain.pix2pix.step import NotFiniteError, Pix2Pix
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.data import TrainingData
-from wsi_stain.training.log import score
+from wsi_stain.training.log import score_generator
 from wsi_stain.training.loop import TrainingProgress, train, training_fingerprint
 
 SCORES = ("psnr", "ssim", "ciede2000")
@@ -39,7 +39,7 @@ def tiny(**changes: Any) -> TrainingConfig:
         "laboratories": 4,
         "validation_share": 0.3,
         "validation_tiles": 3,
-        "settling_images": 16,
+        "calibration_images": 16,
         "panels": 2,
         "precision": "float32",
     }
@@ -52,7 +52,7 @@ def table(out: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> StoredSlide:
-    return store_slide(tmp_path_factory.mktemp("training"), "reference", painted(Size(1900, 700)))
+    return store_slide(tmp_path_factory.mktemp("training"), "reference", paint_tissue(Size(1900, 700)))
 
 
 def test_leaves_a_checkpoint_scores_and_panels(slide: StoredSlide, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_saved_checkpoint(slide: StoredSlide, tmp_path: 
     config = tiny(ema=0.9, images=80)
     loaded = Checkpoint.load(train(config, [slide], tmp_path))
     held_out = TrainingData(config, [slide], torch.device("cpu"), loaded.contract.template).held_out
-    again = score(loaded.generator, held_out, loaded.contract.template, torch.autocast("cpu", enabled=False))
+    again = score_generator(loaded.generator, held_out, loaded.contract.template, torch.autocast("cpu", enabled=False))
     kept = min(table(tmp_path), key=lambda row: float(row["perturbed_ciede2000"]))
     for name, value in again.items():
         assert float(kept[name]) == pytest.approx(value, rel=1e-4), name
@@ -211,7 +211,7 @@ def test_reading_tiles_when_needed_gives_the_same(slide: StoredSlide, tmp_path: 
 
 
 def test_trains_where_nothing_can_be_held_out(tmp_path: Path) -> None:
-    small = store_slide(tmp_path / "store", "small", painted(Size(300, 300)))
+    small = store_slide(tmp_path / "store", "small", paint_tissue(Size(300, 300)))
     train(tiny(epochs=1), [small], tmp_path / "out")
     rows = table(tmp_path / "out")
     assert "perturbed_psnr" not in rows[0]
@@ -264,7 +264,7 @@ def test_interrupt_passes_through(slide: StoredSlide, tmp_path: Path) -> None:
 
 
 def test_unmeasured_slide_is_refused(tmp_path: Path) -> None:
-    blank = store_slide(tmp_path / "store", "blank", painted(Size(300, 300)), measured=False)
+    blank = store_slide(tmp_path / "store", "blank", paint_tissue(Size(300, 300)), measured=False)
     with pytest.raises(TrainingError, match="stain of blank was not measured"):
         train(tiny(), [blank], tmp_path)
 
@@ -276,7 +276,8 @@ def test_no_slide_is_refused(tmp_path: Path) -> None:
 
 def test_different_colour_spaces_are_refused(tmp_path: Path) -> None:
     both = [
-        store_slide(tmp_path, f"s{i}", painted(Size(300, 300)), icc_profile=icc) for i, icc in enumerate(["AA==", None])
+        store_slide(tmp_path, f"s{i}", paint_tissue(Size(300, 300)), icc_profile=icc)
+        for i, icc in enumerate(["AA==", None])
     ]
     with pytest.raises(TrainingError, match=r"slide\.icc set to srgb"):
         train(tiny(), both, tmp_path / "out")

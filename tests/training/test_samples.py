@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.made_store import painted, store_slide
+from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import TrainingError
 from wsi_stain.core.geometry import TILE, Size, TileIndex, grid_shape
 from wsi_stain.store import StoredSlide, TileStore
@@ -19,7 +19,7 @@ from wsi_stain.training.samples import (
     draw_samples,
     load_batches,
     split_tiles,
-    thinned,
+    thin_out,
     tissue_tiles,
 )
 
@@ -32,13 +32,13 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> StoredSlide:
     tissue = np.ones((ROWS, COLS), np.float32)
     tissue[0] = 0.2
     tissue[1, :2] = 0
-    return store_slide(tmp_path_factory.mktemp("dataset"), "a", painted(SIZE), tissue)
+    return store_slide(tmp_path_factory.mktemp("dataset"), "a", paint_tissue(SIZE), tissue)
 
 
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory: pytest.TempPathFactory) -> list[StoredSlide]:
     root = tmp_path_factory.mktemp("slides")
-    return [store_slide(root, f"s{i}", painted(Size(600, 800), i)) for i in range(4)]
+    return [store_slide(root, f"s{i}", paint_tissue(Size(600, 800), i)) for i in range(4)]
 
 
 def test_only_whole_tiles_with_enough_tissue(slide: StoredSlide) -> None:
@@ -49,7 +49,7 @@ def test_only_whole_tiles_with_enough_tissue(slide: StoredSlide) -> None:
 
 
 def test_inked_and_blurred_tiles_are_left_out_where_that_is_known(tmp_path: Path) -> None:
-    slide = store_slide(tmp_path, "marked", painted(Size(600, 800)))
+    slide = store_slide(tmp_path, "marked", paint_tissue(Size(600, 800)))
     everything = {ref.tile for ref in tissue_tiles([slide], 0.5, max_pen=0.1, min_blur=50)}
     assert everything == {TileIndex(row, col) for row in range(3) for col in range(2)}
     writer = TileStore(tmp_path).writer("marked")
@@ -71,12 +71,12 @@ def test_nothing_to_train_on_is_refused(slide: StoredSlide) -> None:
 @pytest.mark.parametrize("others", [[0.25, 0.28], [0.25, 0.26, 0.22]])
 def test_similar_resolutions_train_together(tmp_path: Path, others: list[float]) -> None:
     check_resolution(
-        [store_slide(tmp_path, f"s{i}", painted(Size(300, 300)), mpp=mpp) for i, mpp in enumerate(others)][:2]
+        [store_slide(tmp_path, f"s{i}", paint_tissue(Size(300, 300)), mpp=mpp) for i, mpp in enumerate(others)][:2]
     )
 
 
 def test_mixed_resolutions_are_refused(tmp_path: Path) -> None:
-    mixed = [store_slide(tmp_path, f"s{i}", painted(Size(300, 300)), mpp=mpp) for i, mpp in enumerate([0.5, 0.25])]
+    mixed = [store_slide(tmp_path, f"s{i}", paint_tissue(Size(300, 300)), mpp=mpp) for i, mpp in enumerate([0.5, 0.25])]
     with pytest.raises(TrainingError, match=r"s1 has 0.25.*s0 has 0.5.*--mpp 0.5"):
         check_resolution(mixed)
 
@@ -135,11 +135,11 @@ def test_too_little_tissue_holds_nothing_out(slide: StoredSlide) -> None:
 
 def test_thinning_is_scattered_and_nested(slide: StoredSlide) -> None:
     tiles = tissue_tiles([slide], 0.5)
-    few, more = thinned(tiles, [slide], 6), thinned(tiles, [slide], 12)
+    few, more = thin_out(tiles, [slide], 6), thin_out(tiles, [slide], 12)
     assert len(few) == 6
     assert set(few) < set(more) < set(tiles)
     assert len({ref.tile.col for ref in few}) > 3
-    assert thinned(tiles, [slide], 1000) == tiles
+    assert thin_out(tiles, [slide], 1000) == tiles
 
 
 @pytest.mark.parametrize(("tiles", "count", "crop"), [(7, 30, 96), (50, 20, 256)])
@@ -167,7 +167,7 @@ def test_batches_hold_the_crops_in_order(slide: StoredSlide, cache: int) -> None
     batches = list(load_batches(TilePixels([slide], tiles, cache), samples, 4, 96))
     assert [len(batch.samples) for batch in batches] == [4, 4, 4, 4, 4, 1]
     assert [sample for batch in batches for sample in batch.samples] == samples
-    whole = painted(SIZE)
+    whole = paint_tissue(SIZE)
     for batch in batches:
         for sample, crop in zip(batch.samples, batch.pixels.numpy(), strict=True):
             tile = tiles[sample.tile].tile
@@ -178,6 +178,6 @@ def test_batches_hold_the_crops_in_order(slide: StoredSlide, cache: int) -> None
 
 def test_the_eight_orientations_differ(slide: StoredSlide) -> None:
     source = TilePixels([slide], tissue_tiles([slide], 0.5), 100)
-    samples = [Sample(tile=3, row=0, col=9, turn=turn, look=0.0) for turn in range(8)]
+    samples = [Sample(tile=3, row=0, col=9, turn=turn, lab=0.0) for turn in range(8)]
     (batch,) = load_batches(source, samples, 8, 128)
     assert len({crop.tobytes() for crop in batch.pixels.numpy()}) == 8

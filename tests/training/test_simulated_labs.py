@@ -6,36 +6,36 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.made_store import WHITE, painted
+from tests.support.made_store import WHITE, paint_tissue
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import Size
 from wsi_stain.stain.statistics import StainStatistics, Template, slide_statistics
 from wsi_stain.training import simulated_labs
 from wsi_stain.training.augment import Perturbation
-from wsi_stain.training.simulated_labs import Look, draw_looks, own_look, pixel_pool
+from wsi_stain.training.simulated_labs import SimulatedLab, draw_simulated_labs, own_lab, pixel_pool
 
-PIXELS = painted(Size(500, 300))
+PIXELS = paint_tissue(Size(500, 300))
 POOL = PIXELS.reshape(-1, 3)
 OWN = slide_statistics(POOL, WHITE, "glass")
 
 
-def drawn(seed: int, count: int = 6) -> list[Look]:
-    return draw_looks(POOL, OWN, count, 1.0, np.random.default_rng(seed))
+def draw_labs(seed: int, count: int = 6) -> list[SimulatedLab]:
+    return draw_simulated_labs(POOL, OWN, count, 1.0, np.random.default_rng(seed))
 
 
 def test_own_look_changes_nothing() -> None:
     pixels = torch.from_numpy(PIXELS)
-    assert torch.equal(own_look(OWN).show(pixels), pixels)
+    assert torch.equal(own_lab(OWN).simulate(pixels), pixels)
 
 
 def test_looks_differ_and_are_repeatable() -> None:
-    assert len({look.statistics.model_dump_json() for look in drawn(1)}) == 6
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
+    assert len({look.statistics.model_dump_json() for look in draw_labs(1)}) == 6
+    assert draw_labs(1) == draw_labs(1)
+    assert draw_labs(1) != draw_labs(2)
 
 
 def test_shown_pixels_are_what_a_scanner_stores() -> None:
-    shown = drawn(3)[0].show(torch.from_numpy(PIXELS))
+    shown = draw_labs(3)[0].simulate(torch.from_numpy(PIXELS))
     assert shown.dtype == torch.uint8
     assert shown.shape == PIXELS.shape
     assert (shown.int() - torch.from_numpy(PIXELS).int()).abs().float().mean() > 2
@@ -45,11 +45,11 @@ def test_shown_pixels_are_what_a_scanner_stores() -> None:
 def test_statistics_of_the_look_bring_its_template_near_the_slides_own(kind: str, channels: int) -> None:
     template = Template.model_validate({"kind": kind, "reference": OWN})
     pixels = torch.from_numpy(PIXELS)
-    own = own_look(OWN).template(pixels, template)
+    own = own_lab(OWN).template(pixels, template)
     assert own.shape == (300, 500, channels)
-    for look in drawn(4):
+    for look in draw_labs(4):
         measured = (look.template(pixels, template) - own).abs().mean()
-        unmeasured = (Look(look.perturbation, OWN, OWN).template(pixels, template) - own).abs().mean()
+        unmeasured = (SimulatedLab(look.perturbation, OWN, OWN).template(pixels, template) - own).abs().mean()
         assert measured < unmeasured
 
 
@@ -62,14 +62,14 @@ def test_refused_laboratories_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -
             raise StainError("not H&E")
         return own
 
-    monkeypatch.setattr(simulated_labs, "_measured", refusing)
-    assert len(drawn(5, 3)) == 3
+    monkeypatch.setattr(simulated_labs, "_measure", refusing)
+    assert len(draw_labs(5, 3)) == 3
     assert len(calls) == 6
 
 
 def test_laboratories_that_are_all_refused_end() -> None:
     glass = np.full((5000, 3), 240, np.uint8)
-    assert draw_looks(glass, OWN, 3, 1.0, np.random.default_rng(0)) == []
+    assert draw_simulated_labs(glass, OWN, 3, 1.0, np.random.default_rng(0)) == []
 
 
 def test_pool_comes_from_many_tiles() -> None:

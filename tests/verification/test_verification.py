@@ -26,7 +26,7 @@ from wsi_stain.core import journal
 from wsi_stain.core.geometry import BlockIndex, Mpp
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
-from wsi_stain.results.finished import Finished, load_finished
+from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.slides.slide_file import srgb_profile
 from wsi_stain.synthetic import Cohort, write_cohort
 from wsi_stain.verification.faults import Fault
@@ -77,7 +77,7 @@ def task(out: Path, slide: str = SLIDE, source: Path | None = None) -> VerifyTas
     return VerifyTask(place(out, slide), {place(out, slide) / "ome-tiff.json": pyramid(out, slide)}, source)
 
 
-def found(out: Path) -> list[tuple[str, str]]:
+def read_faults(out: Path) -> list[tuple[str, str]]:
     """Slide and check of each row in verify.csv."""
     return [(row["slide"], row["check"]) for row in rows(out / "verify.csv")]
 
@@ -96,7 +96,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_nothing_is_wrong_with_a_run(out: Path, wsi_stain: Run) -> None:
     ended = wsi_stain("verify", out, "-j", 0)
-    assert (ended.code, found(out)) == (0, [])
+    assert (ended.code, read_faults(out)) == (0, [])
     assert "all as it should be" in ended.out
     assert "work/reference.zarr/ref_01.svs" in ended.out
     assert "training/checkpoint.safetensors" in ended.out
@@ -160,7 +160,7 @@ def test_each_damage_is_a_row_and_stops_no_other_check(out: Path, wsi_stain: Run
     truncate(out / "training" / "checkpoint.safetensors")
     ended = wsi_stain("verify", out, "-j", 0)
     assert ended.code == 3
-    assert sorted(found(out)) == [
+    assert sorted(read_faults(out)) == [
         ("nested/odd.tif", "file"),
         (SLIDE, "tissue"),
         ("training/checkpoint.safetensors", "size"),
@@ -174,24 +174,26 @@ def test_a_slide_without_its_record_is_one_fault(out: Path, wsi_stain: Run) -> N
     (place(out) / "grid.npz").unlink()
     take_source_away(out, OTHER)
     assert wsi_stain("verify", out, "-j", 0).code == 3
-    assert found(out) == [(SLIDE, "record")]
+    assert read_faults(out) == [(SLIDE, "record")]
 
 
 # A summary that does not match the files.
 
 
 def edit_summary(out: Path, edit: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
-    found = rows(out / "summary.csv")
+    read_faults = rows(out / "summary.csv")
     with open(out / "summary.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(found[0]))
+        writer = csv.DictWriter(file, list(read_faults[0]))
         writer.writeheader()
-        writer.writerows(edit(found))
+        writer.writerows(edit(read_faults))
 
 
 def test_a_row_that_says_something_else(out: Path, wsi_stain: Run) -> None:
     for slide in (SLIDE, OTHER):
         take_source_away(out, slide)
-    edit_summary(out, lambda found: [row | {"mpp_x": "0.5"} if row["slide"] == SLIDE else row for row in found])
+    edit_summary(
+        out, lambda read_faults: [row | {"mpp_x": "0.5"} if row["slide"] == SLIDE else row for row in read_faults]
+    )
     assert wsi_stain("verify", out, "-j", 0).code == 3
     (row,) = rows(out / "verify.csv")
     assert (row["slide"], row["check"], row["expected"], row["got"]) == (SLIDE, "summary", "mpp_x 0.25", "mpp_x 0.5")
@@ -199,10 +201,10 @@ def test_a_row_that_says_something_else(out: Path, wsi_stain: Run) -> None:
 
 def test_outputs_without_a_row(out: Path, wsi_stain: Run) -> None:
     take_source_away(out, OTHER)
-    edit_summary(out, lambda found: [row for row in found if row["slide"] != SLIDE])
+    edit_summary(out, lambda read_faults: [row for row in read_faults if row["slide"] != SLIDE])
     shutil.copy(pyramid(out), out / "slides" / "nested" / "copy.ome.tif")
     assert wsi_stain("verify", out, "-j", 0).code == 3
-    assert found(out) == [("slides/nested/copy.ome.tif", "summary"), ("slides/plain.ome.tif", "summary")]
+    assert read_faults(out) == [("slides/nested/copy.ome.tif", "summary"), ("slides/plain.ome.tif", "summary")]
 
 
 def test_a_dry_run_names_everything_and_writes_nothing(out: Path, wsi_stain: Run) -> None:
@@ -220,7 +222,7 @@ def test_no_run_is_an_error(wsi_stain: Run, tmp_path: Path) -> None:
 # Pyramids whose receipts hold and whose content does not.
 
 
-def kept(out: Path, slide: str = SLIDE) -> Finished:
+def kept(out: Path, slide: str = SLIDE) -> FinishedSlide:
     finished = load_finished(place(out, slide))
     assert finished is not None
     return finished
@@ -260,11 +262,11 @@ def test_assembled_again_from_the_same_pixels_it_is_good(out: Path) -> None:
     assemble(out)
     receipt = verify_slide(task(out))
     assert receipt["faults"] == []
-    likeness = receipt["likeness"]
-    assert likeness.source
-    assert likeness.shift_px < 0.1
-    assert likeness.ssim > SSIM_MEAN
-    assert likeness.nuclei > NUCLEI
+    similarity = receipt["similarity"]
+    assert similarity.source
+    assert similarity.shift_px < 0.1
+    assert similarity.ssim > SSIM_MEAN
+    assert similarity.nuclei > NUCLEI
 
 
 def without_two_tiles(pixels: Pixels) -> Pixels:
@@ -273,7 +275,7 @@ def without_two_tiles(pixels: Pixels) -> Pixels:
     return changed
 
 
-def blurred(pixels: Pixels) -> Pixels:
+def blur(pixels: Pixels) -> Pixels:
     return np.asarray(gaussian_filter(pixels, (8, 8, 0)))
 
 
@@ -295,7 +297,7 @@ def without_half_of_the_nuclei(pixels: Pixels) -> Pixels:
         pytest.param(np.zeros_like, "tissue", id="all of it is black"),
         pytest.param(lambda pixels: pixels[::-1, ::-1], "picture", id="another slide"),
         pytest.param(lambda pixels: np.roll(pixels, 1, axis=1), "place", id="one pixel beside the source"),
-        pytest.param(blurred, "structure", id="blurred"),
+        pytest.param(blur, "structure", id="blurred"),
         pytest.param(without_half_of_the_nuclei, "nuclei", id="half of the nuclei erased"),
     ],
 )
@@ -402,14 +404,14 @@ def test_slides_may_have_moved_and_other_slides_are_not_taken_for_them(
     assert (ended.code, "source not found" in ended.out) == (0, False)
     shutil.copy(moved / "nested" / "odd.tif", moved / SLIDE)
     assert wsi_stain("verify", out, "-j", 0, "--slides", moved).code == 3
-    assert found(out) == [(SLIDE, "source")]
+    assert read_faults(out) == [(SLIDE, "source")]
 
 
 def test_kept_tiles_stand_for_a_source_that_is_gone(out: Path) -> None:
     row = journal.read_json(place(out) / "row.json")
     row["origin"]["slide"] = None
     journal.write_json(place(out) / "row.json", row)
-    assemble(out, blurred)
+    assemble(out, blur)
     assert checks(out) == ["structure"]
 
 
@@ -435,13 +437,15 @@ def product(out: Path, kind: Format) -> Path:
     return out / "slides" / f"plain{SUFFIXES[kind]}"
 
 
-def damaged(formats: Path, tmp_path: Path, kind: Format, damage: Callable[[Path], None], renew: bool) -> list[Fault]:
+def verify_damaged(
+    formats: Path, tmp_path: Path, kind: Format, damage: Callable[[Path], None], renew: bool
+) -> list[Fault]:
     """The faults of a copy with one format damaged, the receipt made to hold on request."""
     out = Path(shutil.copytree(formats, tmp_path / "out"))
     damage(product(out, kind))
     receipt_path = place(out) / f"{kind}.json"
     if renew:
-        receipt, files = journal.read_json(receipt_path), journal.files_below(product(out, kind))
+        receipt, files = journal.read_json(receipt_path), journal.describe_files(product(out, kind))
         size = sum(made["size"] for made in files.values())
         receipt["product"] |= {"size": size, "sha256": journal.fingerprint(files), "files": files}
         journal.write_json(receipt_path, receipt)
@@ -455,7 +459,7 @@ def test_every_format_is_verified(formats: Path, tmp_path: Path, wsi_stain: Run)
         file = next(path for path in sorted(product(out, kind).rglob("*")) or [product(out, kind)] if path.is_file())
         flip_a_bit(file)
     assert wsi_stain("verify", out, "-j", 0).code == 3
-    assert found(out) == [(SLIDE, "sha256")] * 3
+    assert read_faults(out) == [(SLIDE, "sha256")] * 3
 
 
 def test_formats_that_a_later_run_did_not_ask_for_are_verified_as_well(
@@ -481,7 +485,7 @@ def test_formats_that_a_later_run_did_not_ask_for_are_verified_as_well(
     assert wsi_stain("verify", out, "-j", 0).code == 0
     delete(product(out, "ome-zarr") / "1/c/0/0/0")
     ended = wsi_stain("verify", out, "-j", 0)
-    assert (ended.code, found(out)) == (3, [(SLIDE, "size")])
+    assert (ended.code, read_faults(out)) == (3, [(SLIDE, "size")])
     assert "1/c/0/0/0 is missing" in rows(out / "verify.csv")[0]["got"]
 
 
@@ -502,7 +506,7 @@ def halve(path: Path) -> None:
 def test_damaged_directories(
     formats: Path, tmp_path: Path, kind: Format, damage: Callable[[Path], None], check: str
 ) -> None:
-    faults = damaged(formats, tmp_path / "a", kind, damage, renew=True)
+    faults = verify_damaged(formats, tmp_path / "a", kind, damage, renew=True)
     assert {fault.check for fault in faults} == {check}
-    (fault,) = damaged(formats, tmp_path / "b", kind, damage, renew=False)
+    (fault,) = verify_damaged(formats, tmp_path / "b", kind, damage, renew=False)
     assert fault.check in ("size", "sha256")

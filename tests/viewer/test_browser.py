@@ -12,9 +12,9 @@ from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 from tests.support.chromium import Page, chromium
-from tests.support.made_store import painted
+from tests.support.made_store import paint_tissue
 from tests.support.slide_files import Jpeg, noise, shrink, write_jpeg_slide
-from tests.support.viewed import made_out, pyramid, viewing
+from tests.support.viewed import pyramid, viewing, write_output_directory
 from wsi_stain.core.geometry import Size
 from wsi_stain.results import SlideRow
 
@@ -35,7 +35,7 @@ def browser() -> Iterator[Page]:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A run: tissue and the same at half the resolution, the same twice, red and blue, one that failed, a ramp."""
     folder = tmp_path_factory.mktemp("run")
-    tissue = painted(Size(2400, 1600), seed=5)
+    tissue = paint_tissue(Size(2400, 1600), seed=5)
     height, width = np.mgrid[:800, :1200]
     ramp = np.repeat(np.abs(8 * (height + width) % 480 - 240)[..., None], 3, axis=2).astype(np.uint8)
     red, blue = (np.full((800, 1200, 3), colour, np.uint8) for colour in (RED, BLUE))
@@ -50,7 +50,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (SlideRow(slide=HOSTILE, slide_id="h", status="failed", reason=HOSTILE), None, None),
         (row("ramp"), pyramid(folder / "ramp.tiff", ramp, 0.5), ramp),
     ]
-    with viewing(made_out(folder / "out", rows, 0.5), "--no-browser") as viewer:
+    with viewing(write_output_directory(folder / "out", rows, 0.5), "--no-browser") as viewer:
         yield viewer.url
 
 
@@ -65,7 +65,7 @@ def page(browser: Page, address: str) -> Iterator[Page]:
     assert not browser.complaints
 
 
-def chosen(page: Page, number: int) -> None:
+def selected_number(page: Page, number: int) -> None:
     page.run(f"document.querySelector('[data-case=\"{number}\"]').click()")
     page.wait(f"window.viewer.state().number === {number} && window.viewer.settled()")
 
@@ -92,7 +92,7 @@ def test_both_panes_show_the_same_place_at_any_zoom(page: Page) -> None:
 
 
 def test_equal_slides_give_equal_panes(page: Page) -> None:
-    chosen(page, 1)
+    selected_number(page, 1)
     for place in ((400, 300), (900, 500)):
         page.wheel(*place, -700)
         page.drag((500, 400), (430, 377))
@@ -121,7 +121,7 @@ def test_the_wheel_zooms_to_the_pointer_and_a_drag_moves(page: Page) -> None:
 
 
 def test_the_divider_parts_one_from_the_other(page: Page) -> None:
-    chosen(page, 2)
+    selected_number(page, 2)
     page.key("m")
     page.wait("window.viewer.state().mode === 'swipe' && window.viewer.settled()")
     middle = (LEFT + RIGHT) // 2
@@ -170,7 +170,7 @@ def test_the_scale_bar_is_as_long_as_it_says(page: Page) -> None:
 
 
 def test_a_page_loaded_again_is_where_it_was(page: Page) -> None:
-    chosen(page, 1)
+    selected_number(page, 1)
     page.wheel(400, 300, -500)
     page.key("m")
     page.wait("window.viewer.settled() && window.viewer.state().mode === 'swipe'")
@@ -190,7 +190,7 @@ def test_names_are_text(page: Page) -> None:
     assert page.run("document.getElementById('note').textContent") == HOSTILE
     assert page.run("document.querySelectorAll('img').length") == 0
     assert page.run("window.hurt") is None
-    chosen(page, 0)
+    selected_number(page, 0)
 
 
 def test_a_single_slide_has_one_pane_and_a_tile_that_cannot_be_read_is_hatched(browser: Page, tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ from tornado.websocket import websocket_connect
 from pipelines.view import Request, plan
 from tests.support.commands import Run
 from tests.support.slide_files import Jpeg, noise, shrink, write_jpeg_slide, write_slide
-from tests.support.viewed import Viewer, made_out, pyramid, viewing
+from tests.support.viewed import Viewer, pyramid, viewing, write_output_directory
 from wsi_stain.core.errors import ConfigError, UnreadableError
 from wsi_stain.core.journal import write_json
 from wsi_stain.results import SlideRow
 from wsi_stain.slides import jpeg_tiles
 from wsi_stain.viewer import tiles as viewer_tiles
-from wsi_stain.viewer.cases import Case, Picture, described
+from wsi_stain.viewer.cases import Case, Picture, describe_case
 from wsi_stain.viewer.tiles import TILE_PX, SlideTiles
 
 HOSTILE = "<img src=x onerror=alert(1)>&amp;'\".svs"
@@ -67,7 +67,7 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
             half,
         ),
     ]
-    with viewing(made_out(folder / "out", rows, 0.5), "--no-browser") as running:
+    with viewing(write_output_directory(folder / "out", rows, 0.5), "--no-browser") as running:
         yield running
 
 
@@ -277,15 +277,15 @@ def test_tiles_that_a_scanner_left_out_are_not_shown_as_glass(tmp_path: Path) ->
 def test_where_no_resolution_is_known_widths_agree(tmp_path: Path) -> None:
     one = write_slide(tmp_path / "one.tiff", [noise(800, 600)], mpp=0.5)
     two = write_slide(tmp_path / "two.tiff", [noise(400, 300)], mpp=None)
-    pair = described(Case("", (Picture("", one), Picture("", two))), SlideTiles())
+    pair = describe_case(Case("", (Picture("", one), Picture("", two))), SlideTiles())
     assert pair["known"] and [pane["mpp_x"] for pane in pair["panes"]] == [0.5, 1.0]
-    alone = described(Case("", (Picture("", two),)), SlideTiles())
+    alone = describe_case(Case("", (Picture("", two),)), SlideTiles())
     assert not alone["known"] and alone["panes"][0]["mpp_x"] == 1
 
 
 def test_the_users_resolution_counts(tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "one.tiff", [noise(800, 600)], mpp=0.5)
-    assert described(Case("", (Picture("", slide, 0.4),)), SlideTiles())["panes"][0]["mpp_y"] == 0.4
+    assert describe_case(Case("", (Picture("", slide, 0.4),)), SlideTiles())["panes"][0]["mpp_y"] == 0.4
 
 
 # ---- the command
@@ -314,14 +314,16 @@ def test_a_slide_that_does_not_open_is_said_at_once(wsi_stain: Run, tmp_path: Pa
 
 def test_a_run_whose_outputs_openslide_cannot_read_says_how_to_get_some(tmp_path: Path) -> None:
     (tmp_path / "slides" / "a.ome.zarr").mkdir(parents=True)
-    made_out(tmp_path, [(SlideRow(slide="a", slide_id="a", status="done", output="slides/a.ome.zarr"), None, None)], 1)
+    write_output_directory(
+        tmp_path, [(SlideRow(slide="a", slide_id="a", status="done", output="slides/a.ome.zarr"), None, None)], 1
+    )
     (case,) = plan(Request(tmp_path))
     assert case.pictures == () and "--format ome-tiff" in case.note
 
 
 def test_names_are_as_the_user_knows_them_not_as_spreadsheets_do(tmp_path: Path) -> None:
     formula = SlideRow(slide="=1+1.svs", slide_id="a", status="done", output="slides/a.ome.tif")
-    made_out(tmp_path, [(formula, tmp_path / "a.svs", GRAY)], 0.5)
+    write_output_directory(tmp_path, [(formula, tmp_path / "a.svs", GRAY)], 0.5)
     (case,) = plan(Request(tmp_path))
     assert case.name == "=1+1.svs"
     assert [picture.path.name for picture in case.pictures] == ["a.ome.tif"]
@@ -329,7 +331,7 @@ def test_names_are_as_the_user_knows_them_not_as_spreadsheets_do(tmp_path: Path)
 
 def test_of_a_record_that_cannot_be_read_the_pyramid_is_shown_and_the_source_said_to_be_unknown(tmp_path: Path) -> None:
     row = SlideRow(slide="a", slide_id="a", status="done", output="slides/a.ome.tif")
-    made_out(tmp_path, [(row, tmp_path / "a.svs", GRAY)], 0.5)
+    write_output_directory(tmp_path, [(row, tmp_path / "a.svs", GRAY)], 0.5)
     (tmp_path / "work" / "slides" / "a" / "row.json").write_text("{}")
     (case,) = plan(Request(tmp_path))
     assert [picture.label for picture in case.pictures] == ["normalized"] and "not known" in case.note
@@ -338,7 +340,7 @@ def test_of_a_record_that_cannot_be_read_the_pyramid_is_shown_and_the_source_sai
 def test_a_run_that_did_not_end_shows_what_is_finished(tmp_path: Path) -> None:
     source = pyramid(tmp_path / "a.svs", GRAY, 0.25)
     row = SlideRow(slide="a.svs", slide_id="a", status="done", output="slides/a.ome.tif")
-    out = made_out(tmp_path / "out", [(row, source, shrink(GRAY, 2))], 0.5)
+    out = write_output_directory(tmp_path / "out", [(row, source, shrink(GRAY, 2))], 0.5)
     (out / "summary.csv").unlink()
     write_json(out / "run.json", {"slides": [["a", "a.svs"], ["b", "b.svs"]]})
     one, other = plan(Request(out))

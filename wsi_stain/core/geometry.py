@@ -46,7 +46,7 @@ class Region(NamedTuple):
     width: int
     height: int
 
-    def grown(self, halo: int) -> Region:
+    def expand(self, halo: int) -> Region:
         """The region with `halo` pixels more on each side."""
         return Region(self.x - halo, self.y - halo, self.width + 2 * halo, self.height + 2 * halo)
 
@@ -70,7 +70,7 @@ def ceil_div(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)
 
 
-def halved(size: Size) -> Size:
+def halve_size(size: Size) -> Size:
     """The next coarser level's size: each side halved, rounded up."""
     return Size(ceil_div(size.width, 2), ceil_div(size.height, 2))
 
@@ -79,7 +79,7 @@ def level_sizes(size: Size, smallest: int = TILE) -> list[Size]:
     """Sizes of all levels, finest first, down to the first whose longer side is at most `smallest` px."""
     sizes = [size]
     while max(sizes[-1]) > smallest:
-        sizes.append(halved(sizes[-1]))
+        sizes.append(halve_size(sizes[-1]))
     return sizes
 
 
@@ -88,7 +88,7 @@ def grid_shape(size: Size, side: int = TILE) -> tuple[int, int]:
     return ceil_div(size.height, side), ceil_div(size.width, side)
 
 
-def cut_on_grid(region: Region, piece: Size) -> Iterator[Region]:
+def split_on_grid(region: Region, piece: Size) -> Iterator[Region]:
     """The parts of a region (x, y >= 0) between the lines of a grid of `piece` px from (0, 0), row by row."""
     right, bottom = region.x + region.width, region.y + region.height
     y = region.y

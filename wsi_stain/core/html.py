@@ -16,15 +16,15 @@ JPEG_QUALITY = 85
 
 def environment(templates: Path) -> jinja2.Environment:
     """Load templates from a folder; every value is escaped, and a value that is missing is an error."""
-    made = jinja2.Environment(
+    jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["data_uri"] = data_uri
-    return made
+    jinja.filters["data_uri"] = data_uri
+    return jinja
 
 
 def data_uri(picture: bytes) -> str:
@@ -42,7 +42,7 @@ def thumbnail_jpeg(picture: Image.Image | NDArray[np.uint8], longest: int = 1024
     return file.getvalue()
 
 
-def shrunk(picture: bytes, longest: int, quality: int) -> bytes:
+def shrink_to_webp(picture: bytes, longest: int, quality: int) -> bytes:
     """A picture as a WebP whose longer side is at most `longest` px: a third smaller than a JPEG that looks as good."""
     with Image.open(io.BytesIO(picture)) as image:
         small = image.convert("RGB")

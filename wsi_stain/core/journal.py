@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from wsi_stain.core.digest import pieces_digest
 from wsi_stain.core.errors import OutputError
-from wsi_stain.core.storage import Place
+from wsi_stain.core.storage import StoragePath
 
 
 def sync_directory(directory: Path) -> None:
@@ -96,7 +96,7 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, f"{text}\n".encode(errors="surrogateescape"))
 
 
-def read_json(path: Place) -> Any:
+def read_json(path: StoragePath) -> Any:
     """The value in a JSON file, or None where there is no such file or it is not JSON."""
     try:
         return json.loads(path.read_bytes().decode(errors="surrogateescape"))
@@ -115,19 +115,19 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def described(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> dict[str, Any]:
     """What a receipt says of a file: its size in bytes, and its sha256, of its pieces' where it is large (`digest`)."""
     return {"size": path.stat().st_size, "sha256": pieces_digest(path)}
 
 
-def files_below(directory: Path) -> dict[str, dict[str, Any]]:
+def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
     """What a receipt says of each file below a directory, by relative path with "/", in sorted order."""
     paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
-    return {name: described(paths[name]) for name in sorted(paths)}
+    return {name: describe_file(paths[name]) for name in sorted(paths)}
 
 
-def files_hold(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether files as `files_below` describes them are there, each with its size."""
+def are_files_whole(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether files as `describe_files` describes them are there, each with its size."""
     return all(_has_size(directory / name, made["size"]) for name, made in files.items())
 
 
@@ -144,7 +144,7 @@ def write_receipt(
         receipt_path: Where the receipt goes.
         key: Fingerprint of everything the product depends on.
         product: The file made, or None when the work left nothing to keep.
-        sha256: Of the product, as `described` gives it, where it was computed while the file was written.
+        sha256: Of the product, as `describe_file` gives it, where it was computed while the file was written.
         details: Small JSON values that later steps need.
 
     Returns:
@@ -181,7 +181,7 @@ def commit_directory(
         product: The final name.
         receipt_path: Where the receipt goes.
         key: Fingerprint of everything the product depends on.
-        files: What `files_below` says of it.
+        files: What `describe_files` says of it.
         details: Small JSON values that later steps need.
 
     Returns:
@@ -218,7 +218,7 @@ def valid_receipt(receipt_path: Path, key: str, product: Path | None) -> dict[st
     made = receipt.get("product")
     if made is None or product is None:
         return receipt if made is None and product is None else None
-    holds = files_hold(product, made["files"]) if "files" in made else _has_size(product, made["size"])
+    holds = are_files_whole(product, made["files"]) if "files" in made else _has_size(product, made["size"])
     return receipt if holds else None
 
 

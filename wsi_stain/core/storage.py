@@ -66,35 +66,35 @@ class S3Path:
             FileNotFoundError: There is none.
             StoreError: The bucket cannot be read.
         """
-        with _explained(self) as (obstore, bucket):
+        with _explain_errors(self) as (obstore, bucket):
             return bytes(obstore.get(bucket, self.key).bytes())
 
 
-Place: TypeAlias = Path | S3Path
+StoragePath: TypeAlias = Path | S3Path
 
 
-def as_place(where: str | Place) -> Place:
+def storage_path(path_or_url: str | StoragePath) -> StoragePath:
     """The place that a path or an URL `s3://bucket/prefix` means.
 
     Raises:
         StoreError: The URL names no bucket.
     """
-    if isinstance(where, S3Path):
-        return where
-    found = re.fullmatch(r"s3:/+([^/]*)/*(.*?)/*", str(where))  # a Path has folded the slashes of an URL
+    if isinstance(path_or_url, S3Path):
+        return path_or_url
+    found = re.fullmatch(r"s3:/+([^/]*)/*(.*?)/*", str(path_or_url))  # a Path has folded the slashes of an URL
     if found is None:
-        return Path(where)
+        return Path(path_or_url)
     if not found[1]:
-        raise StoreError(f"{where} names no bucket", "Write s3://bucket/prefix")
+        raise StoreError(f"{path_or_url} names no bucket", "Write s3://bucket/prefix")
     return S3Path(found[1], found[2])
 
 
-def folders(place: Place) -> list[str]:
+def list_folders(path: StoragePath) -> list[str]:
     """Names of the folders in a folder, sorted; none where there is no such folder. Hidden ones are passed over."""
-    if isinstance(place, S3Path):
-        names = _s3_folders(place)
+    if isinstance(path, S3Path):
+        names = _s3_folders(path)
     else:
-        names = [entry.name for entry in os.scandir(place) if entry.is_dir()] if place.is_dir() else []
+        names = [entry.name for entry in os.scandir(path) if entry.is_dir()] if path.is_dir() else []
     return sorted(name for name in names if not name.startswith("."))
 
 
@@ -111,9 +111,9 @@ class OpenFile(Protocol):
         """Let go of it."""
 
 
-def open_file(place: Place) -> OpenFile:
+def open_file(path: StoragePath) -> OpenFile:
     """Open a file; FileNotFoundError or another OSError, now or when it is read, where that cannot be."""
-    return _S3File(place) if isinstance(place, S3Path) else _LocalFile(place)
+    return _S3File(path) if isinstance(path, S3Path) else _LocalFile(path)
 
 
 class _LocalFile:
@@ -138,41 +138,41 @@ class _S3File:
         self._path = path
 
     def read_end(self, length: int) -> tuple[bytes, int]:
-        with _explained(self._path) as (obstore, bucket):
+        with _explain_errors(self._path) as (obstore, bucket):
             found = obstore.get(bucket, self._path.key, options={"range": {"suffix": length}})
             return bytes(found.bytes()), found.meta["size"]
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         starts, lengths = [offset for offset, _ in ranges], [length for _, length in ranges]
-        with _explained(self._path) as (obstore, bucket):
+        with _explain_errors(self._path) as (obstore, bucket):
             return map(bytes, obstore.get_ranges(bucket, self._path.key, starts=starts, lengths=lengths))
 
     def close(self) -> None:
         pass
 
 
-def _s3_folders(place: S3Path) -> list[str]:
-    with _explained(place) as (obstore, bucket):
-        found = obstore.list_with_delimiter(bucket, place.key or None)
+def _s3_folders(path: S3Path) -> list[str]:
+    with _explain_errors(path) as (obstore, bucket):
+        found = obstore.list_with_delimiter(bucket, path.key or None)
     return [prefix.rpartition("/")[2] for prefix in found["common_prefixes"]]
 
 
 @contextmanager
-def _explained(place: S3Path) -> Iterator[tuple[Any, S3Store]]:
+def _explain_errors(path: S3Path) -> Iterator[tuple[Any, S3Store]]:
     """The module obstore and the bucket; what goes wrong with them becomes FileNotFoundError or StoreError."""
     try:
         import obstore
     except ImportError as error:
-        raise StoreError(f"Reading {place} needs obstore", "Install it: pip install 'wsi-stain[s3]'") from error
+        raise StoreError(f"Reading {path} needs obstore", "Install it: pip install 'wsi-stain[s3]'") from error
     try:
         settings = frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-        yield obstore, _bucket(place.bucket, settings)
+        yield obstore, _bucket(path.bucket, settings)
     except FileNotFoundError as error:
         if "NoSuchBucket" in str(error):
-            raise _unreadable(place, error) from error
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place)) from error
+            raise _unreadable_error(path, error) from error
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
     except (obstore.exceptions.BaseError, OSError) as error:
-        raise _unreadable(place, error) from error
+        raise _unreadable_error(path, error) from error
 
 
 @cache
@@ -183,5 +183,5 @@ def _bucket(name: str, settings: frozenset[tuple[str, str]]) -> S3Store:
     return S3Store(name, retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=_RETRY_S)})
 
 
-def _unreadable(place: S3Path, error: Exception) -> StoreError:
-    return StoreError(f"{place} cannot be read: {str(error).splitlines()[0]}", _REMEDY)
+def _unreadable_error(path: S3Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} cannot be read: {str(error).splitlines()[0]}", _REMEDY)

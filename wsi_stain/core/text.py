@@ -23,20 +23,20 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
     writer = csv.writer(text)  # its CRLF is what makes it quote a lone CR in a name
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([neutral(printable(cell)) for cell in row])
+        writer.writerow([escape_formula(escape_undecodable(cell)) for cell in row])
     atomic_write(path, text.getvalue().encode())
 
 
-def neutral(cell: Any) -> Any:
+def escape_formula(cell: Any) -> Any:
     """A cell as it is written: text that a spreadsheet would take for a formula is led by an apostrophe."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
 
-def plain(cell: str) -> str:
-    """A cell as it was before `neutral`."""
+def unescape_formula(cell: str) -> str:
+    """A cell as it was before `escape_formula`."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
 
 
-def printable(cell: Any) -> Any:
+def escape_undecodable(cell: Any) -> Any:
     """File names need not be Unicode; what is not is shown escaped, so that every row can be written."""
     return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell

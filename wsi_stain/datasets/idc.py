@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Region
 from wsi_stain.datasets.pictures import PictureError, digest, read_picture
-from wsi_stain.slides.find import as_text
+from wsi_stain.slides.find import to_utf8
 from wsi_stain.store.patches import Listing, Patch
 
 SIDE = 50
@@ -43,7 +43,7 @@ class IdcPatient:
     @property
     def relative(self) -> str:
         """The patient's number."""
-        return as_text(self.folder.name)
+        return to_utf8(self.folder.name)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -83,31 +83,31 @@ def find_patients(root: Path) -> tuple[list[IdcPatient], list[str]]:
             f"No patients found in {root}, looked for folders with a folder 0 or 1 in them",
             "Name the directory whose folders are the patients' numbers",
         )
-    found = {patient.folder for patient in patients}
-    return patients, [path.name for path in folders if path not in found]
+    known = {patient.folder for patient in patients}
+    return patients, [path.name for path in folders if path not in known]
 
 
 def _patch(name: str, patient: str) -> Patch:
     """What a patch's name says."""
     folder, _, file = name.partition("/")
-    said = _NAME.fullmatch(file)
-    if not said:
+    match = _NAME.fullmatch(file)
+    if not match:
         return Patch(name, None, remark=f"the name is not like {patient}_idx5_x1001_y1101_class{folder}.png")
-    if said["patient"] != patient:
-        return Patch(name, None, remark=f"the name says patient {said['patient']}, the folder {patient}")
-    if said["label"] != folder:
-        return Patch(name, None, remark=f"the name says class {said['label']}, the folder {folder}")
-    return Patch(name, Region(int(said["x"]), int(said["y"]), SIDE, SIDE), folder)
+    if match["patient"] != patient:
+        return Patch(name, None, remark=f"the name says patient {match['patient']}, the folder {patient}")
+    if match["label"] != folder:
+        return Patch(name, None, remark=f"the name says class {match['label']}, the folder {folder}")
+    return Patch(name, Region(int(match["x"]), int(match["y"]), SIDE, SIDE), folder)
 
 
 def _on_one_grid(patches: Sequence[Patch]) -> list[Patch]:
     """Refuse patches that would overlap others: off the grid that most lie on, or at a place that is taken."""
-    placed = sorted((patch for patch in patches if patch.region), key=lambda patch: (_corner(patch), patch.name))
-    offsets = Counter(_offset(patch) for patch in placed)
+    located = sorted((patch for patch in patches if patch.region), key=lambda patch: (_corner(patch), patch.name))
+    offsets = Counter(_offset(patch) for patch in located)
     usual = max(offsets, key=lambda offset: (offsets[offset], offset), default=(0, 0))
     taken: dict[tuple[int, int], str] = {}
     kept, refused = [], [patch for patch in patches if not patch.region]
-    for patch in placed:
+    for patch in located:
         if _offset(patch) != usual:
             remark = f"does not lie on the patient's grid of {SIDE} px, which begins at x {usual[0]}, y {usual[1]}"
             refused.append(patch._replace(region=None, remark=remark))

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
 from wsi_stain.datasets.pictures import SUFFIXES, PictureError, digest, is_picture, picture_size, read_picture
-from wsi_stain.slides.find import as_text
-from wsi_stain.store.patches import Listing, Patch, shelves
+from wsi_stain.slides.find import to_utf8
+from wsi_stain.store.patches import Listing, Patch, place_in_rows
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,19 @@ class ImageFolders:
 
     def listing(self) -> Listing:
         """All pictures, the highest first, then by label and name; their sizes from their headers."""
-        found, refused = [], []
+        pictures, refused = [], []
         for name, label in self._names():
             try:
-                found.append((picture_size(self.root / name), label, name))
+                pictures.append((picture_size(self.root / name), label, name))
             except PictureError as error:
                 refused.append(Patch(name, None, label, str(error)))
-        found.sort(key=lambda entry: (-entry[0].height, -entry[0].width, entry[1] or "", entry[2]))
-        usual = Counter(size for size, _, _ in found).most_common(1)
+        pictures.sort(key=lambda entry: (-entry[0].height, -entry[0].width, entry[1] or "", entry[2]))
+        usual = Counter(size for size, _, _ in pictures).most_common(1)
         patches = [
-            Patch(name, place, label, _odd(size, usual[0][0]))
-            for (size, label, name), place in zip(found, shelves([size for size, _, _ in found]), strict=True)
+            Patch(name, region, label, _size_remark(size, usual[0][0]))
+            for (size, label, name), region in zip(
+                pictures, place_in_rows([size for size, _, _ in pictures]), strict=True
+            )
         ]
         everything = [*patches, *refused]
         return Listing(everything, digest((patch.name, self.root / patch.name) for patch in everything))
@@ -76,7 +78,7 @@ class ImageFolders:
                 yield name if folder == "." else f"{folder}/{name}", label
 
 
-def _odd(size: Size, usual: Size) -> str:
+def _size_remark(size: Size, usual: Size) -> str:
     if size == usual:
         return ""
     return f"laid as it is: {size.width} x {size.height} px, most are {usual.width} x {usual.height}"
@@ -95,13 +97,13 @@ def find_folders(root: Path, labelled: bool) -> list[ImageFolders]:
     slides: dict[Path, list[tuple[str, str | None]]] = {}
     for folder in _with_pictures(root):
         above = folder if folder == root or not labelled else folder.parent
-        label = as_text(folder.name) if above != folder else None
+        label = to_utf8(folder.name) if above != folder else None
         slides.setdefault(above, []).append((folder.relative_to(above).as_posix(), label))
     if not slides:
         looked_for = f"files ending in {' '.join(SUFFIXES)}, in it and below"
         raise ConfigError(f"No patches found in {root}, looked for {looked_for}", "Check the path")
     return [
-        ImageFolders(folder, as_text(Path(root.resolve().name, folder.relative_to(root)).as_posix()), tuple(within))
+        ImageFolders(folder, to_utf8(Path(root.resolve().name, folder.relative_to(root)).as_posix()), tuple(within))
         for folder, within in sorted(slides.items())
     ]
 
@@ -109,12 +111,12 @@ def find_folders(root: Path, labelled: bool) -> list[ImageFolders]:
 def _with_pictures(root: Path) -> Iterator[Path]:
     """Folders that hold patches; links are followed, each real directory visited once."""
     visited: set[str] = set()
-    for place, directories, files in os.walk(root, followlinks=True):
+    for region, directories, files in os.walk(root, followlinks=True):
         directories[:] = sorted(name for name in directories if not name.startswith(".") and not name.endswith(".zarr"))
-        real = os.path.realpath(place)
+        real = os.path.realpath(region)
         if real in visited:
             directories[:] = []
             continue
         visited.add(real)
         if any(is_picture(name) for name in files):
-            yield Path(place)
+            yield Path(region)

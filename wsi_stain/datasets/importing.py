@@ -24,7 +24,17 @@ from wsi_stain.datasets.mosaic import Mosaic, label_maps
 from wsi_stain.slides.find import slide_id
 from wsi_stain.stain.statistics import StainConfig, white_point
 from wsi_stain.store import SlideRecord, SlideWriter, TileStore
-from wsi_stain.store.patches import SHOWN, TABLE, Listing, Patch, PatchSource, frame, from_csv, shelves, to_csv
+from wsi_stain.store.patches import (
+    MAX_REMARKS,
+    PATCH_TABLE,
+    Listing,
+    Patch,
+    PatchSource,
+    frame_size,
+    from_csv,
+    place_in_rows,
+    to_csv,
+)
 from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.tissue.grid import TileGrid, tile_grid
 from wsi_stain.tissue.mask import TissueConfig, tissue_mask
@@ -60,7 +70,7 @@ class ImportTask:
     stain: StainConfig
 
 
-def look_at_patches(task: ImportTask) -> dict[str, Any]:
+def inspect_patches(task: ImportTask) -> dict[str, Any]:
     """Find out what an import would give; nothing is written.
 
     Returns:
@@ -68,7 +78,7 @@ def look_at_patches(task: ImportTask) -> dict[str, Any]:
         bear each), remarks (the first of them).
     """
     patches = task.source.listing().patches
-    return {**_told(task.source, patches), "size": list(frame(patches))}
+    return {**_describe_patches(task.source, patches), "size": list(frame_size(patches))}
 
 
 def import_slide(task: ImportTask) -> dict[str, Any]:
@@ -84,23 +94,23 @@ def import_slide(task: ImportTask) -> dict[str, Any]:
     """
     writer = TileStore.create(task.store).writer(slide_id(task.source.relative))
     listing = task.source.listing()
-    record, before = _record_of(task, listing), _record_before(writer)
+    record, before = _make_record(task, listing), _read_record(writer)
     if before is not None and before.key == record.key:
-        writer.tidy()
-        patches = from_csv(writer.reading(record).table(TABLE))
+        writer.clean_up()
+        patches = from_csv(writer.reading(record).table(PATCH_TABLE))
     else:
         record, patches = _import(writer, task, record, listing.patches)
-    stood = before is not None and before.key == record.key
+    unchanged = before is not None and before.key == record.key
     return {
         "key": record.key,
-        **_told(task.source, patches),
+        **_describe_patches(task.source, patches),
         "tiles": int(writer.kept().sum()),
-        "stood": stood,
-        "replaced": before is not None and not stood,
+        "stood": unchanged,
+        "replaced": before is not None and not unchanged,
     }
 
 
-def _told(source: PatchSource, patches: Sequence[Patch]) -> dict[str, Any]:
+def _describe_patches(source: PatchSource, patches: Sequence[Patch]) -> dict[str, Any]:
     placed = [patch for patch in patches if patch.region]
     labels = sorted({patch.label for patch in placed if patch.label is not None})
     return {
@@ -108,19 +118,19 @@ def _told(source: PatchSource, patches: Sequence[Patch]) -> dict[str, Any]:
         "patches": len(placed),
         "refused": len(patches) - len(placed),
         "labels": {label: sum(patch.label == label for patch in placed) for label in labels},
-        "remarks": [f"{patch.name}: {patch.remark}" for patch in patches if patch.remark][:SHOWN],
+        "remarks": [f"{patch.name}: {patch.remark}" for patch in patches if patch.remark][:MAX_REMARKS],
         "remarked": sum(bool(patch.remark) for patch in patches),
     }
 
 
-def _record_of(task: ImportTask, listing: Listing) -> SlideRecord:
+def _make_record(task: ImportTask, listing: Listing) -> SlideRecord:
     settings = [VERSION, task.mpp, task.tissue.model_dump(mode="json"), task.stain.model_dump(mode="json")]
     return SlideRecord(
         slide_id=slide_id(task.source.relative),
         relative=task.source.relative,
         fingerprint=listing.fingerprint,
         settings_key=journal.fingerprint(settings),
-        size=frame(listing.patches),
+        size=frame_size(listing.patches),
         mpp=Mpp(task.mpp, task.mpp),
         mpp_origin=task.mpp_origin,
         stain_config=task.stain,
@@ -128,7 +138,7 @@ def _record_of(task: ImportTask, listing: Listing) -> SlideRecord:
     )
 
 
-def _record_before(writer: SlideWriter) -> SlideRecord | None:
+def _read_record(writer: SlideWriter) -> SlideRecord | None:
     try:
         return writer.record()
     except StoreError:
@@ -142,7 +152,7 @@ def _import(
     writer.clear(record.size)
     mosaic = Mosaic(record.size, _thumbnail_factor(record.size, task.mpp, task.tissue), _glass(task, patches))
     receipts = []
-    for block, touching in sorted(_by_block(patches).items()):
+    for block, touching in sorted(_group_by_block(patches).items()):
         tiles = mosaic.lay(block, touching, task.source)
         if tiles:
             receipts.append(writer.write_shard(block, tiles, record.key))
@@ -155,7 +165,7 @@ def _import(
             "Compare the files with the layout that this import expects",
         )
     _write_maps(writer, task, mosaic, laid)
-    writer.write_table(TABLE, to_csv(laid))
+    writer.write_table(PATCH_TABLE, to_csv(laid))
     record = record.model_copy(update={"stain": measure_stain(writer.reading(record), task.stain)})
     writer.complete(record, receipts)
     return record, laid
@@ -165,10 +175,10 @@ def _glass(task: ImportTask, patches: Sequence[Patch]) -> tuple[int, int, int]:
     """The colour of glass on a sample of patches laid side by side, R, G, B; as that of the whole slide is found."""
     places = [patch for patch in patches if patch.region]
     sample = places[:: max(1, ceil_div(sum(_area(patch) for patch in places), _GLASS_PIXELS))]
-    spots = shelves([Size(*patch.region[2:]) for patch in sample if patch.region])
-    moved = [patch._replace(region=spot) for patch, spot in zip(sample, spots, strict=True)]
-    mosaic = Mosaic(frame(moved), _thumbnail_factor(frame(moved), task.mpp, task.tissue))
-    for block, touching in _by_block(moved).items():
+    regions = place_in_rows([Size(*patch.region[2:]) for patch in sample if patch.region])
+    laid_patches = [patch._replace(region=region) for patch, region in zip(sample, regions, strict=True)]
+    mosaic = Mosaic(frame_size(laid_patches), _thumbnail_factor(frame_size(laid_patches), task.mpp, task.tissue))
+    for block, touching in _group_by_block(laid_patches).items():
         mosaic.lay(block, touching, task.source)
     if not mosaic.covered.any():
         return 255, 255, 255
@@ -182,7 +192,7 @@ def _area(patch: Patch) -> int:
     return patch.region.width * patch.region.height if patch.region else 0
 
 
-def _by_block(patches: Sequence[Patch]) -> dict[BlockIndex, list[Patch]]:
+def _group_by_block(patches: Sequence[Patch]) -> dict[BlockIndex, list[Patch]]:
     """The patches that touch each block, in their order."""
     touching: dict[BlockIndex, list[Patch]] = {}
     for patch in patches:

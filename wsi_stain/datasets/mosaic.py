@@ -42,11 +42,11 @@ class Mosaic:
         area = block_region(block, self.size)
         pixels = np.full((area.height, area.width, 3), self.glass, np.uint8)
         covered = np.zeros((area.height, area.width), bool)
-        for patch, found in source.read(patches):
-            placed = self.laid[patch.name] = _placed(patch, found)
-            if placed.region and not isinstance(found, str):
-                _paste(found, placed.region, pixels, area)
-                _paste(np.ones(found.shape[:2], bool), placed.region, covered, area)
+        for patch, pixels_or_reason in source.read(patches):
+            placed = self.laid[patch.name] = _check_size(patch, pixels_or_reason)
+            if placed.region and not isinstance(pixels_or_reason, str):
+                _paste(pixels_or_reason, placed.region, pixels, area)
+                _paste(np.ones(pixels_or_reason.shape[:2], bool), placed.region, covered, area)
         self._shrink(pixels, covered, area)
         kept = _sums(covered.view(np.uint8), TILE) > 0
         row, col = area.y // TILE, area.x // TILE
@@ -65,12 +65,12 @@ class Mosaic:
         self.covered[place] = count[..., 0] > 0
 
 
-def _placed(patch: Patch, found: NDArray[np.uint8] | str) -> Patch:
+def _check_size(patch: Patch, pixels_or_reason: NDArray[np.uint8] | str) -> Patch:
     """A patch as it lies; refused where it cannot be read, or is larger than its place."""
     assert patch.region is not None
-    if isinstance(found, str):
-        return patch._replace(region=None, remark=found)
-    (height, width), (_, _, most_width, most_height) = found.shape[:2], patch.region
+    if isinstance(pixels_or_reason, str):
+        return patch._replace(region=None, remark=pixels_or_reason)
+    (height, width), (_, _, most_width, most_height) = pixels_or_reason.shape[:2], patch.region
     if (width, height) == (most_width, most_height):
         return patch
     remark = f"{width} x {height} px, expected {most_width} x {most_height}"

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import Size
-from wsi_stain.store.patches import Listing, Patch, shelves
+from wsi_stain.store.patches import Listing, Patch, place_in_rows
 
 MPP = 0.972
 """Four times the 0.243 um per px of most of the Camelyon16 slides that PCam's patches are from."""
@@ -49,13 +49,13 @@ class PcamSlide:
         path: The file with the patches.
         relative: The split, and the slide's name in the metadata.
         split: train, valid or test, as the file's name says.
-        places: Which patches of the file they are, ascending.
+        indices: Which patches of the file they are, ascending.
     """
 
     path: Path
     relative: str
     split: str | None
-    places: Sequence[int]
+    indices: Sequence[int]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -64,30 +64,30 @@ class PcamSlide:
 
     def listing(self) -> Listing:
         """All patches side by side; labels from the file with y."""
-        labels = _labels(self.path, self.places)
-        spots = shelves([Size(SIDE, SIDE)] * len(self.places))
+        labels = _labels(self.path, self.indices)
+        regions = place_in_rows([Size(SIDE, SIDE)] * len(self.indices))
         patches = [
-            Patch(f"{self.path.name}:{place}", spot, label)
-            for place, spot, label in zip(self.places, spots, labels, strict=True)
+            Patch(f"{self.path.name}:{index}", region, label)
+            for index, region, label in zip(self.indices, regions, labels, strict=True)
         ]
         return Listing(patches, self._fingerprint(labels))
 
     def read(self, patches: Sequence[Patch]) -> Iterator[tuple[Patch, NDArray[np.uint8] | str]]:
         """Yield each patch with its pixels, or with the reason why it cannot be read."""
-        with _opened(self.path) as file:
+        with _open_hdf5(self.path) as file:
             runs = _runs([int(patch.name.rpartition(":")[2]) for patch in patches])
             found = (pixels for run in runs for pixels in _pixels(file["x"], run))
             yield from zip(patches, found, strict=True)
 
     def _fingerprint(self, labels: Sequence[str | None]) -> dict[str, str | int]:
         """Which patches, their labels, and the pixels of some."""
-        sha = hashlib.sha256(repr((self.path.name, list(self.places), labels)).encode())
-        with _opened(self.path) as file:
-            for number in np.unique(np.linspace(0, len(self.places) - 1, _SAMPLES).astype(int)):
-                place = self.places[number]
-                (pixels,) = _pixels(file["x"], range(place, place + 1))
+        sha = hashlib.sha256(repr((self.path.name, list(self.indices), labels)).encode())
+        with _open_hdf5(self.path) as file:
+            for number in np.unique(np.linspace(0, len(self.indices) - 1, _SAMPLES).astype(int)):
+                index = self.indices[number]
+                (pixels,) = _pixels(file["x"], range(index, index + 1))
                 sha.update(pixels.encode() if isinstance(pixels, str) else pixels.tobytes())
-        return {"size": len(self.places) * SIDE * SIDE * 3, "sha256": sha.hexdigest()}
+        return {"size": len(self.indices) * SIDE * SIDE * 3, "sha256": sha.hexdigest()}
 
 
 def find_splits(files: Sequence[Path], meta: Path | None) -> tuple[list[PcamSlide], list[str]]:
@@ -125,19 +125,19 @@ def _slides(path: Path, meta: Path | None) -> list[PcamSlide]:
     if not path.name.endswith("_x.h5"):
         raise SlideError("The name does not end in _x.h5", "Patches, labels and metadata find each other by name")
     count = _count(path)
-    said = _SPLIT.fullmatch(path.name)
-    split = said["split"] if said else None
+    match = _SPLIT.fullmatch(path.name)
+    split = match["split"] if match else None
     name = split or path.name.removesuffix("_x.h5")
-    meta = meta or _beside(path, "_meta.csv")
+    meta = meta or _sibling(path, "_meta.csv")
     if not meta.exists():
         return [PcamSlide(path, name, split, range(count))]
-    places: dict[str, list[int]] = {}
-    for place, slide in enumerate(_slide_names(meta, count)):
-        places.setdefault(f"{name}/{slide}" if slide else name, []).append(place)
-    return [PcamSlide(path, relative, split, tuple(found)) for relative, found in sorted(places.items())]
+    indices: dict[str, list[int]] = {}
+    for index, slide in enumerate(_slide_names(meta, count)):
+        indices.setdefault(f"{name}/{slide}" if slide else name, []).append(index)
+    return [PcamSlide(path, relative, split, tuple(found)) for relative, found in sorted(indices.items())]
 
 
-def _beside(path: Path, ending: str) -> Path:
+def _sibling(path: Path, ending: str) -> Path:
     return path.with_name(path.name.removesuffix("_x.h5") + ending)
 
 
@@ -149,7 +149,7 @@ def _h5py() -> ModuleType:
     return h5py  # type: ignore[no-any-return]
 
 
-def _opened(path: Path) -> Any:
+def _open_hdf5(path: Path) -> Any:
     library = _h5py()
     try:
         return library.File(path, "r", rdcc_nbytes=_CACHE_BYTES)
@@ -159,7 +159,7 @@ def _opened(path: Path) -> Any:
 
 def _count(path: Path) -> int:
     """Number of patches in a file."""
-    with _opened(path) as file:
+    with _open_hdf5(path) as file:
         found = file.get("x")
         shape: tuple[int, ...] = getattr(found, "shape", ())
         dtype = getattr(found, "dtype", None)
@@ -171,18 +171,18 @@ def _count(path: Path) -> int:
         return int(shape[0])
 
 
-def _labels(path: Path, places: Sequence[int]) -> list[str | None]:
+def _labels(path: Path, indices: Sequence[int]) -> list[str | None]:
     """Labels of patches; none where there is no file with y."""
-    labels = _beside(path, "_y.h5")
+    labels = _sibling(path, "_y.h5")
     if not labels.exists():
-        return [None] * len(places)
-    with _opened(labels) as file:
+        return [None] * len(indices)
+    with _open_hdf5(labels) as file:
         found = file.get("y")
         values = np.asarray(found).reshape(-1) if found is not None else np.empty(0)
     count = _count(path)
     if len(values) != count:
         raise SlideError(f"{labels} holds {len(values)} labels, expected {count} as in {path.name}", "Fetch both again")
-    return [str(int(values[place])) for place in places]
+    return [str(int(values[index])) for index in indices]
 
 
 def _slide_names(meta: Path, count: int) -> list[str]:
@@ -202,12 +202,12 @@ def _slide_names(meta: Path, count: int) -> list[str]:
     return names
 
 
-def _runs(places: Sequence[int]) -> Iterator[range]:
+def _runs(indices: Sequence[int]) -> Iterator[range]:
     """Cut ascending places into runs of neighbours, each of at most 256."""
-    cuts = [0, *(index for index, (a, b) in enumerate(pairwise(places), 1) if b != a + 1), len(places)]
+    cuts = [0, *(index for index, (a, b) in enumerate(pairwise(indices), 1) if b != a + 1), len(indices)]
     for first, last in pairwise(cuts):
         for start in range(first, last, _RUN):
-            yield range(places[start], places[min(start + _RUN, last) - 1] + 1)
+            yield range(indices[start], indices[min(start + _RUN, last) - 1] + 1)
 
 
 def _pixels(dataset: Any, run: range) -> Iterator[NDArray[np.uint8] | str]:
@@ -217,7 +217,7 @@ def _pixels(dataset: Any, run: range) -> Iterator[NDArray[np.uint8] | str]:
     except OSError as error:
         if len(run) == 1:
             yield f"cannot be read: {error}"
-        for place in run if len(run) > 1 else ():
-            yield from _pixels(dataset, range(place, place + 1))
+        for index in run if len(run) > 1 else ():
+            yield from _pixels(dataset, range(index, index + 1))
     else:
         yield from pixels

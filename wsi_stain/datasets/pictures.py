@@ -32,7 +32,7 @@ def is_picture(name: str) -> bool:
 
 def picture_size(path: Path) -> Size:
     """Size of a picture, from its header; PictureError where it is none, or not one that can be a patch."""
-    with _opened(path) as image:
+    with _open_picture(path) as image:
         return Size(*image.size)
 
 
@@ -42,7 +42,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     Raises:
         PictureError: It cannot be read, or is not one that can be a patch.
     """
-    with _opened(path) as image:
+    with _open_picture(path) as image:
         try:
             if not image.has_transparency_data:
                 return np.asarray(image.convert("RGB"))
@@ -65,20 +65,20 @@ def digest(paths: Iterable[tuple[str, Path]]) -> dict[str, str | int]:
     return {"size": total, "sha256": sha.hexdigest()}
 
 
-def _opened(path: Path) -> Image.Image:
+def _open_picture(path: Path) -> Image.Image:
     try:
         image = Image.open(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PictureError(_reason(error)) from error
     try:
-        _check(image)
+        _check_image(image)
     except PictureError:
         image.close()
         raise
     return image
 
 
-def _check(image: Image.Image) -> None:
+def _check_image(image: Image.Image) -> None:
     if image.mode not in _COLOUR:
         raise PictureError(f"is not in 8-bit colour (Pillow calls it {image.mode}), expected RGB")
     if (pages := getattr(image, "n_frames", 1)) > 1:

@@ -48,7 +48,7 @@ def auc(labels: NDArray[np.bool_], scores: Scores) -> float:
     return float((ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
-def compared(
+def compare_methods(
     labels: NDArray[np.bool_], groups: Sequence[str], scores: Mapping[str, Sequence[Scores]], seed: int = 0
 ) -> dict[str, Auc]:
     """The area of each method, with intervals from the same resampled groups for all.
@@ -60,30 +60,30 @@ def compared(
         seed: Of the resampling.
     """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    places = [np.flatnonzero(member == number) for number in range(len(names))]
+    members = [np.flatnonzero(member == number) for number in range(len(names))]
     rng = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {method: [] for method in scores}
+    resampled: dict[str, list[float]] = {method: [] for method in scores}
     for _ in range(_RESAMPLINGS if len(names) > 1 else 0):
-        sample = np.concatenate([places[number] for number in rng.integers(len(names), size=len(names))])
+        sample = np.concatenate([members[number] for number in rng.integers(len(names), size=len(names))])
         for method, each in scores.items():
-            drawn[method].append(_mean(labels[sample], [values[sample] for values in each]))
-    first = np.asarray(next(iter(drawn.values())))
-    return {method: _result(labels, each, np.asarray(drawn[method]), first) for method, each in scores.items()}
+            resampled[method].append(_mean(labels[sample], [values[sample] for values in each]))
+    first = np.asarray(next(iter(resampled.values())))
+    return {method: _result(labels, each, np.asarray(resampled[method]), first) for method, each in scores.items()}
 
 
 def _mean(labels: NDArray[np.bool_], scores: Sequence[Scores]) -> float:
     return float(np.mean([auc(labels, values) for values in scores]))
 
 
-def _result(labels: NDArray[np.bool_], scores: Sequence[Scores], drawn: Scores, first: Scores) -> Auc:
+def _result(labels: NDArray[np.bool_], scores: Sequence[Scores], resampled: Scores, first: Scores) -> Auc:
     each = [auc(labels, values) for values in scores]
     deviation = float(np.std(each, ddof=1)) if len(each) > 1 else float("nan")
-    return Auc(float(np.mean(each)), deviation, *_interval(drawn), *_interval(drawn - first))
+    return Auc(float(np.mean(each)), deviation, *_interval(resampled), *_interval(resampled - first))
 
 
 def _interval(values: Scores) -> tuple[float, float]:
-    found = values[np.isfinite(values)]
-    if not len(found):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return float("nan"), float("nan")
-    low, high = (float(value) for value in np.percentile(found, [2.5, 97.5]))
+    low, high = (float(value) for value in np.percentile(finite, [2.5, 97.5]))
     return low, high

@@ -16,14 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from wsi_stain.core.errors import ConfigError
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 
 Patches = NDArray[np.uint8]
 
-_EVALUATED_AT_ONCE = 256
+_EVALUATION_BATCH = 256
 
 
-class ClassifierConfig(Settings):
+class ClassifierConfig(StrictRecord):
     """How the classifier is trained.
 
     Attributes:
@@ -83,29 +83,29 @@ def train_classifier(
     rng = np.random.default_rng(seed)
     for _ in range(config.epochs):
         for chosen in np.array_split(rng.permutation(len(patches)), steps):
-            turned = np.rot90(patches[chosen], int(rng.integers(4)), axes=(1, 2))
-            x_BCHW = _as_input(turned[:, :, ::-1] if rng.integers(2) else turned, device)
-            wanted = torch.from_numpy(labels[chosen].astype(np.float32)).to(device)
+            augmented = np.rot90(patches[chosen], int(rng.integers(4)), axes=(1, 2))
+            x_BCHW = _as_input(augmented[:, :, ::-1] if rng.integers(2) else augmented, device)
+            targets = torch.from_numpy(labels[chosen].astype(np.float32)).to(device)
             optimizer.zero_grad(set_to_none=True)
-            loss(network(x_BCHW)[:, 0], wanted).backward()
+            loss(network(x_BCHW)[:, 0], targets).backward()
             optimizer.step()
             schedule.step()
         on_epoch()
-    _settle(network, patches[rng.permutation(len(patches))], config.batch, device)
+    _recalibrate_batchnorm(network, patches[rng.permutation(len(patches))], config.batch, device)
     return network.eval()
 
 
 def classify(network: nn.Module, patches: Patches, device: str = "cpu") -> NDArray[np.float64]:
     """How much each patch, (n, side, side, 3), looks like the positive label: (n,), unbounded."""
-    found = []
+    logits = []
     with torch.inference_mode():
-        for start in range(0, len(patches), _EVALUATED_AT_ONCE):
-            batch = _as_input(patches[start : start + _EVALUATED_AT_ONCE], device)
-            found.append(network(batch)[:, 0].double().cpu().numpy())
-    return np.concatenate(found)
+        for start in range(0, len(patches), _EVALUATION_BATCH):
+            batch = _as_input(patches[start : start + _EVALUATION_BATCH], device)
+            logits.append(network(batch)[:, 0].double().cpu().numpy())
+    return np.concatenate(logits)
 
 
-def _settle(network: nn.Module, patches: Patches, batch: int, device: str) -> None:
+def _recalibrate_batchnorm(network: nn.Module, patches: Patches, batch: int, device: str) -> None:
     """Measure the statistics of batch normalization again: running means lag behind a short training."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):

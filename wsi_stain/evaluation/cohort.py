@@ -20,13 +20,13 @@ from scipy.ndimage import binary_dilation
 
 from wsi_stain.core.errors import NoTissueError, OutputError, StoreError
 from wsi_stain.core.geometry import TileIndex, tile_region
-from wsi_stain.core.storage import Place, as_place
+from wsi_stain.core.storage import StoragePath, storage_path
 from wsi_stain.evaluation.methods import NORMALIZED, UNTOUCHED, Method
 from wsi_stain.evaluation.picture import darkest, write_strip
-from wsi_stain.evaluation.tile_choice import judged_tiles
+from wsi_stain.evaluation.tile_choice import choose_scored_tiles
 from wsi_stain.metrics.image import lab_wasserstein, normalized_median_intensity, spread
 from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
-from wsi_stain.results.finished import Finished, load_finished
+from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table
@@ -34,7 +34,7 @@ from wsi_stain.stain.vectors import angle_deg, could_be_he, macenko
 from wsi_stain.store import StoredSlide, TiledSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.streamed_slide import survey
+from wsi_stain.tiling.streamed_slide import survey_streamed
 
 Tiles = NDArray[np.uint8]
 
@@ -70,7 +70,7 @@ class CohortTask:
     """
 
     name: str
-    stored: Place | None = None
+    stored: StoragePath | None = None
     finished: Path | None = None
     pyramid: Path | None = None
     methods: Sequence[Method]
@@ -91,33 +91,33 @@ def score_slide(task: CohortTask) -> dict[str, Any]:
         CheckpointError: A model does not fit.
     """
     reference = load_artifact(task.reference) if task.reference is not None else {}
-    with _opened(task) as (slide, stain):
-        tiles = judged_tiles(slide, _BLOCKS)
+    with _open_slide(task) as (slide, stain):
+        tiles = choose_scored_tiles(slide, _BLOCKS)
         if not tiles:
             raise NoTissueError(f"{task.name} has no tissue to judge", "Leave it out")
         before, mpp = _read(slide, tiles), slide.mpp.mean
         strata = find_strata(before, stain.white, mpp)
-        shown: dict[str, Tiles] = {}
+        pictures: dict[str, Tiles] = {}
         scores, place = {}, darkest(before)
 
-        def judge(name: str, made: Tiles, white: Rgb) -> None:
-            shown[name] = made[place]
-            scores[name] = _scores(made, strata, white, reference)
-            if name != UNTOUCHED and (kept := nuclei_kept(made, before, mpp)) is not None:
+        def judge(name: str, pixels_made: Tiles, white: Rgb) -> None:
+            pictures[name] = pixels_made[place]
+            scores[name] = _scores(pixels_made, strata, white, reference)
+            if name != UNTOUCHED and (kept := nuclei_kept(pixels_made, before, mpp)) is not None:
                 scores[name]["nuclei_kept"] = kept
 
         judge(UNTOUCHED, before, stain.white)
         for method in task.methods:
-            remade = method.remade(slide, stain)
-            judge(method.name, _read(remade, tiles), remade.white)
+            reader = method.open_normalized(slide, stain)
+            judge(method.name, _read(reader, tiles), reader.white)
         if task.pyramid is not None:
             with Slide(task.pyramid) as pyramid:
-                made = _read(pyramid, tiles)
-            judge(NORMALIZED, made, _white_of(reference, stain.white))
+                pixels_made = _read(pyramid, tiles)
+            judge(NORMALIZED, pixels_made, _white_of(reference, stain.white))
             finished = load_finished(task.finished) if task.finished else None
             if finished and finished.row.seam:
                 scores[NORMALIZED]["seam"] = finished.row.seam.score
-    write_strip(task.strip, shown)
+    write_strip(task.strip, pictures)
     return {"name": task.name, "scores": scores}
 
 
@@ -134,12 +134,12 @@ def save_reference(path: Path, slides: Sequence[StoredSlide], stain: StainStatis
     """
     pixels: dict[str, list[Tiles]] = {name: [] for name in STRATA}
     for slide in slides:
-        tiles = judged_tiles(slide, _BLOCKS)
+        tiles = choose_scored_tiles(slide, _BLOCKS)
         if not tiles or slide.stain is None:
             continue
         read = _read(slide, tiles)
         for name, mask in find_strata(read, slide.stain.white, slide.mpp.mean).items():
-            pixels[name].append(_thinned(read[mask], _PIXELS // len(slides)))
+            pixels[name].append(_thin_out(read[mask], _PIXELS // len(slides)))
     if not pixels["tissue"]:
         raise NoTissueError("The reference has no tissue to compare with", "Choose another --reference")
     arrays = {name: np.concatenate(parts) for name, parts in pixels.items()}
@@ -157,12 +157,12 @@ def find_strata(tiles: Tiles, white: Rgb, mpp: float) -> dict[str, NDArray[np.bo
     return {"tissue": tissue, "nuclei": nuclei & tissue, "stroma": tissue & ~around}
 
 
-def summarized(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def summarize(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """By method the `COLUMNS`: means over slides, and the spread of `nmi`; NaN for what no slide has."""
     rows = {}
     for method in receipts[0]["scores"]:
-        found = [receipt["scores"][method] for receipt in receipts if method in receipt["scores"]]
-        values = {name: [scores[name] for scores in found if name in scores] for name in COLUMNS}
+        scored = [receipt["scores"][method] for receipt in receipts if method in receipt["scores"]]
+        values = {name: [scores[name] for scores in scored if name in scores] for name in COLUMNS}
         row = {name: float(np.mean(each)) if each else float("nan") for name, each in values.items()}
         row["nmi_sd"], row["nmi_cv"] = spread(values["nmi"])
         rows[method] = row
@@ -170,19 +170,19 @@ def summarized(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
 
 
 def _scores(
-    made: Tiles, strata: Mapping[str, NDArray[np.bool_]], white: Rgb, reference: Mapping[str, NDArray[Any]]
+    pixels_made: Tiles, strata: Mapping[str, NDArray[np.bool_]], white: Rgb, reference: Mapping[str, NDArray[Any]]
 ) -> dict[str, float]:
-    scores = {"nmi": normalized_median_intensity(made[strata["tissue"]])}
+    scores = {"nmi": normalized_median_intensity(pixels_made[strata["tissue"]])}
     if not reference:
         return scores
     for name in STRATA:
-        pixels = _thinned(made[strata[name]], _PIXELS)
+        pixels = _thin_out(pixels_made[strata[name]], _PIXELS)
         if min(len(pixels), len(reference[name])) >= _LEAST:
             scores[f"lab_wasserstein_{name}"] = sum(lab_wasserstein(pixels, reference[name]))
     if strata["tissue"].sum() >= _LEAST:
-        vectors = _vectors(_thinned(made[strata["tissue"]], _PIXELS), white)
-        for name, own, wanted in zip(("hematoxylin", "eosin"), vectors, reference["vectors"], strict=True):
-            scores[f"angle_{name}"] = angle_deg(own, wanted)
+        vectors = _vectors(_thin_out(pixels_made[strata["tissue"]], _PIXELS), white)
+        for name, own, expected in zip(("hematoxylin", "eosin"), vectors, reference["vectors"], strict=True):
+            scores[f"angle_{name}"] = angle_deg(own, expected)
     return scores
 
 
@@ -192,10 +192,10 @@ def _vectors(pixels: Tiles, white: Rgb) -> tuple[Rgb, Rgb]:
     return macenko(od[could_be_he(od)], _TAIL)
 
 
-def _thinned(pixels: Tiles, count: int) -> Tiles:
+def _thin_out(pixels: Tiles, count: int) -> Tiles:
     """At most `count` of the pixels, (N, 3), evenly spaced."""
-    thinned: Tiles = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(np.intp)]
-    return thinned
+    spaced: Tiles = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(np.intp)]
+    return spaced
 
 
 def _read(slide: Any, tiles: Sequence[TileIndex]) -> Tiles:
@@ -208,28 +208,28 @@ def _white_of(reference: Mapping[str, NDArray[Any]], own: Rgb) -> Rgb:
 
 
 @contextmanager
-def _opened(task: CohortTask) -> Iterator[tuple[TiledSlide, StainStatistics]]:
+def _open_slide(task: CohortTask) -> Iterator[tuple[TiledSlide, StainStatistics]]:
     """The source and its stain: from a tile store, or whatever a finished run says that it was made from."""
     if task.stored is not None:
         stored = StoredSlide(task.stored)
-        yield stored, stored.measured_stain()
+        yield stored, stored.require_stain()
         return
     finished = load_finished(task.finished) if task.finished is not None else None
     if finished is None or finished.row.stain is None:
         raise OutputError(f"What the run kept of {task.name} cannot be read", "Run the same command again")
-    with _source(finished, task.name) as source:
+    with _find_source(finished, task.name) as source:
         yield source, finished.row.stain
 
 
-def _source(finished: Finished, name: str) -> TiledSlide:
+def _find_source(finished: FinishedSlide, name: str) -> TiledSlide:
     """The slide's file read as the run read it, else its tiles."""
     origin = finished.origin
     if origin.slide is not None and origin.slide.exists():
         listed = SlideSource(path=origin.slide, slide_id=finished.row.slide_id, relative=finished.row.slide)
-        return survey(listed, TilingConfig(slide=origin.reading))
+        return survey_streamed(listed, TilingConfig(slide=origin.reading))
     with suppress(StoreError):
         if origin.tiles is not None:
-            return StoredSlide(as_place(origin.tiles))
+            return StoredSlide(storage_path(origin.tiles))
     raise OutputError(
         f"The source of {name} is gone: neither {origin.slide} nor its tiles are there",
         "Put the slide back, or evaluate a tile store: wsi-stain evaluate cohort STORE",

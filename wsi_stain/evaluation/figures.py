@@ -44,21 +44,21 @@ def write_points(path: Path, panels: Mapping[str, Points], lines: Mapping[str, f
     _save(figure, path)
 
 
-def write_intervals(path: Path, title: str, found: Mapping[str, tuple[float, float, float]]) -> None:
+def write_intervals(path: Path, title: str, intervals: Mapping[str, tuple[float, float, float]]) -> None:
     """Draw a row for each method: its value, and an interval around it.
 
     Args:
         path: The picture.
         title: What the values are.
-        found: By method (value, low, high); an interval may be NaN.
+        intervals: By method (value, low, high); an interval may be NaN.
     """
-    figure, (axis,) = _axes(1, len(found))
-    for row, (value, low, high) in enumerate(found.values()):
+    figure, (axis,) = _axes(1, len(intervals))
+    for row, (value, low, high) in enumerate(intervals.values()):
         axis.plot([low, high], [row, row], color=_BAR, linewidth=5, solid_capstyle="round")
         axis.plot(value, row, "o", color=_DOT)
     axis.set_title(title, fontsize=10)
     axis.grid(axis="x", alpha=0.3)
-    _label([axis], list(found))
+    _label([axis], list(intervals))
     _save(figure, path)
 
 

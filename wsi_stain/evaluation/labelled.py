@@ -17,11 +17,11 @@ from PIL import Image
 
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, tile_region
-from wsi_stain.core.storage import Place
+from wsi_stain.core.storage import StoragePath
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import save_artifact
-from wsi_stain.store.patches import TABLE, from_csv
+from wsi_stain.store.patches import PATCH_TABLE, from_csv
 
 PIXELS, LABELS = "pixels", "labels"
 """What a file of patches holds: (n, side, side, 3) uint8, and (n,) text."""
@@ -41,14 +41,14 @@ class LabelledTask:
         out: The file for them.
     """
 
-    stored: Place
+    stored: StoragePath
     method: Method | None
     side: int
     most: int
     out: Path
 
 
-def show_labelled(task: LabelledTask) -> dict[str, Any]:
+def extract_labelled(task: LabelledTask) -> dict[str, Any]:
     """Do a `LabelledTask`; the receipt has patches, their number.
 
     Raises:
@@ -57,34 +57,34 @@ def show_labelled(task: LabelledTask) -> dict[str, Any]:
         CheckpointError: The model does not fit.
     """
     slide = StoredSlide(task.stored)
-    chosen = _chosen(labelled_regions(slide), task.most)
+    chosen = _choose_patches(labelled_regions(slide), task.most)
     if not chosen:
         raise SlideError(f"{slide.slide_id} has no labels", "Import labelled patches: wsi-stain import idc|pcam|images")
-    shown = slide if task.method is None else task.method.remade(slide, slide.measured_stain())
-    pixels = np.stack([_fitted(shown.read(region), task.side) for region, _ in chosen])
+    source = slide if task.method is None else task.method.open_normalized(slide, slide.require_stain())
+    pixels = np.stack([_resize(source.read(region), task.side) for region, _ in chosen])
     save_artifact(task.out, {PIXELS: pixels, LABELS: np.array([label for _, label in chosen])})
     return {"patches": len(chosen)}
 
 
 def labelled_regions(slide: StoredSlide) -> list[tuple[Region, str]]:
     """Where a slide's labelled patches lie, and their labels, in the order of their rows."""
-    if TABLE in slide.tables():
-        patches = from_csv(slide.table(TABLE))
-        found = [(patch.region, patch.label) for patch in patches if patch.region and patch.label is not None]
+    if PATCH_TABLE in slide.tables():
+        patches = from_csv(slide.table(PATCH_TABLE))
+        labelled = [(patch.region, patch.label) for patch in patches if patch.region and patch.label is not None]
     else:
         label = slide.record.label
-        found = [(tile_region(tile), label) for tile in slide.tile_indices(_RICH)] if label is not None else []
-    return sorted(found, key=lambda patch: (patch[0].y, patch[0].x))
+        labelled = [(tile_region(tile), label) for tile in slide.tile_indices(_RICH)] if label is not None else []
+    return sorted(labelled, key=lambda patch: (patch[0].y, patch[0].x))
 
 
-def _chosen(patches: list[tuple[Region, str]], most: int) -> list[tuple[Region, str]]:
+def _choose_patches(patches: list[tuple[Region, str]], most: int) -> list[tuple[Region, str]]:
     """At most so many of them, scattered, in the same order."""
     ranked = sorted(patches, key=lambda patch: hashlib.sha256(repr(tuple(patch[0])).encode()).digest())
     wanted = {patch[0] for patch in ranked[:most]}
     return [patch for patch in patches if patch[0] in wanted]
 
 
-def _fitted(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def _resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     if pixels.shape[:2] == (side, side):
         return pixels
     picture = Image.fromarray(np.ascontiguousarray(pixels))

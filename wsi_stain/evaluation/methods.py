@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_stain.normalize.region import RegionNormalizer
-from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.base import NormalizeConfig
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 
@@ -20,16 +20,16 @@ class Method:
 
     Attributes:
         name: As its row is called.
-        output: What it is and does.
+        normalize: What it is and does.
         model: The checkpoint's file, or the style's.
         device: Where it computes, as torch names it.
     """
 
     name: str
-    output: OutputConfig
+    normalize: NormalizeConfig
     model: Path
     device: str = "cpu"
 
-    def remade(self, slide: TiledSlide, stain: StainStatistics) -> RegionNormalizer:
+    def open_normalized(self, slide: TiledSlide, stain: StainStatistics) -> RegionNormalizer:
         """A slide as the method makes it, read by region; not faded into glass."""
-        return RegionNormalizer(slide, self.model, self.output, stain, self.device, faded=False)
+        return RegionNormalizer(slide, self.model, self.normalize, stain, self.device, fade=False)

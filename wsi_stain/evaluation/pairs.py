@@ -19,7 +19,7 @@ from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, tile_region
 from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, UNTOUCHED, Method
 from wsi_stain.evaluation.picture import darkest, write_strip
-from wsi_stain.evaluation.tile_choice import judged_tiles
+from wsi_stain.evaluation.tile_choice import choose_scored_tiles
 from wsi_stain.metrics.image import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
 from wsi_stain.metrics.structure import shift_px
 from wsi_stain.slides.slide import Slide
@@ -27,7 +27,7 @@ from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import apply_table, fit_table
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
-from wsi_stain.store.patches import TABLE, from_csv
+from wsi_stain.store.patches import PATCH_TABLE, from_csv
 
 Pixels = NDArray[np.uint8]
 Scores = dict[str, list[float]]
@@ -46,7 +46,7 @@ _LEAST_SIDE = 32
 _SHIFT_TILES = 32
 
 
-class Reads(Protocol):
+class RegionReader(Protocol):
     """Anything with pixels."""
 
     def read(self, region: Region) -> Pixels:
@@ -89,31 +89,31 @@ def score_pair(task: PairTask) -> dict[str, Any]:
         CheckpointError: A model does not fit.
     """
     source, truth = StoredSlide(task.source), StoredSlide(task.truth)
-    regions = _judged(source, truth, task.blocks)
-    own, wanted = source.measured_stain(), truth.measured_stain()
+    regions = _scored_regions(source, truth, task.blocks)
+    own, wanted = source.require_stain(), truth.require_stain()
     before, target = ([slide.read(region) for region in regions] for slide in (source, truth))
     scores: dict[str, Scores] = {}
-    place = darkest(before)
-    shown: dict[str, Pixels] = {"truth": target[place]}
+    index = darkest(before)
+    pictures: dict[str, Pixels] = {"truth": target[index]}
 
     def judge(name: str, made: Sequence[Pixels]) -> None:
         scores[name] = _scores(made, target, before)
-        shown[name] = made[place]
+        pictures[name] = made[index]
 
     judge(UNTOUCHED, before)
     for method in task.methods:
-        remade = method.remade(source, own)
-        judge(method.name, [remade.read(region) for region in regions])
+        reader = method.open_normalized(source, own)
+        judge(method.name, [reader.read(region) for region in regions])
     if task.normalized is not None:
-        with opened(task.normalized) as made:
+        with open_readable(task.normalized) as made:
             judge(NORMALIZED, [made.read(region) for region in regions])
     judge(ORACLE, oracle(before, target, own, wanted))
-    write_strip(task.strip, shown)
+    write_strip(task.strip, pictures)
     return {"name": task.name, "shift_px": _shift(before, target), "scores": scores}
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Reads]:
+def open_readable(path: Path) -> Iterator[RegionReader]:
     """A slide's file, or its folder in a tile store."""
     with ExitStack() as stack:
         yield StoredSlide(path) if path.is_dir() else stack.enter_context(Slide(path))
@@ -124,10 +124,10 @@ def oracle(
 ) -> list[Pixels]:
     """The best table from what a laboratory shows to the truth, fitted on the very pixels it is judged on."""
     pairs = ColourPairs()
-    for shown, truth in zip(before, target, strict=True):
-        pairs.add(shown.reshape(-1, 3), truth.reshape(-1, 3))
+    for pictures, truth in zip(before, target, strict=True):
+        pairs.add(pictures.reshape(-1, 3), truth.reshape(-1, 3))
     table = fit_table(pairs, own.white, wanted.white, _ORACLE_SIZE)
-    return [apply_table(table, shown) for shown in before]
+    return [apply_table(table, pictures) for pictures in before]
 
 
 def tile_scores(made: Pixels, truth: Pixels, source: Pixels) -> dict[str, float]:
@@ -136,14 +136,14 @@ def tile_scores(made: Pixels, truth: Pixels, source: Pixels) -> dict[str, float]
     return {
         "psnr": min(psnr(made, truth), _BEST_PSNR),
         "ssim": ssim(made, truth),
-        "ciede2000": thinned_ciede2000(made, truth),
+        "ciede2000": sparse_ciede2000(made, truth),
         "lab_wasserstein_64": lab_wasserstein_windows(made[half, half], truth[half, half], side=32),
         "structure": ssim(made, source),
         "texture": texture(made, truth)[-1],
     }
 
 
-def thinned_ciede2000(made: Pixels, truth: Pixels) -> float:
+def sparse_ciede2000(made: Pixels, truth: Pixels) -> float:
     """Mean CIEDE2000 on every fourth row and column: the same verdict in a sixteenth of the time."""
     every = slice(None, None, _EVERY)
     return ciede2000(made[every, every], truth[every, every])
@@ -154,7 +154,7 @@ def worst_tenth(errors: NDArray[np.float64]) -> float:
     return float(np.sort(errors)[-max(1, len(errors) // 10) :].mean())
 
 
-def summarized(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def summarize(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """By method the `COLUMNS` over all tiles of all pairs, and for `GAPS` each one's share, named `gap_...`."""
     rows = {method: _row([receipt["scores"][method] for receipt in receipts]) for method in receipts[0]["scores"]}
     for row in rows.values():
@@ -173,7 +173,7 @@ def _row(scores: Sequence[Scores]) -> dict[str, float]:
     return {name: row[name] for name in COLUMNS}
 
 
-def _judged(source: StoredSlide, truth: StoredSlide, blocks: int) -> list[Region]:
+def _scored_regions(source: StoredSlide, truth: StoredSlide, blocks: int) -> list[Region]:
     if source.size != truth.size:
         sizes = [f"{slide.size.width} x {slide.size.height} px" for slide in (source, truth)]
         raise SlideError(
@@ -182,7 +182,7 @@ def _judged(source: StoredSlide, truth: StoredSlide, blocks: int) -> list[Region
         )
     regions = patch_regions(source)
     if regions is None:
-        tiles = [tile for tile in judged_tiles(source, blocks) if truth.kept[tile]]
+        tiles = [tile for tile in choose_scored_tiles(source, blocks) if truth.kept[tile]]
         regions = [tile_region(tile) for tile in tiles]
     regions = [region for region in regions if min(region.width, region.height) >= _LEAST_SIDE]
     if not regions:
@@ -192,9 +192,9 @@ def _judged(source: StoredSlide, truth: StoredSlide, blocks: int) -> list[Region
 
 def patch_regions(slide: StoredSlide) -> list[Region] | None:
     """Where a slide's patches lie; None where it is no import of patches."""
-    if TABLE not in slide.tables():
+    if PATCH_TABLE not in slide.tables():
         return None
-    return [patch.region for patch in from_csv(slide.table(TABLE)) if patch.region]
+    return [patch.region for patch in from_csv(slide.table(PATCH_TABLE)) if patch.region]
 
 
 def _scores(made: Sequence[Pixels], target: Sequence[Pixels], before: Sequence[Pixels]) -> Scores:
@@ -203,5 +203,5 @@ def _scores(made: Sequence[Pixels], target: Sequence[Pixels], before: Sequence[P
 
 
 def _shift(before: Sequence[Pixels], target: Sequence[Pixels]) -> float | None:
-    alike = [place for place, pixels in enumerate(before) if pixels.shape == before[0].shape][:_SHIFT_TILES]
-    return shift_px(*(np.stack([images[place] for place in alike]) for images in (before, target)))
+    alike = [index for index, pixels in enumerate(before) if pixels.shape == before[0].shape][:_SHIFT_TILES]
+    return shift_px(*(np.stack([images[index] for index in alike]) for images in (before, target)))

@@ -27,11 +27,11 @@ def write_strip(path: Path, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    shown = {name: Image.fromarray(np.ascontiguousarray(pixels)) for name, pixels in pictures.items()}
-    width = max(round(_HEIGHT * picture.width / picture.height) for picture in shown.values())
-    strip = Image.new("RGB", (len(shown) * (width + 2) - 2, _HEIGHT + _TITLE), "white")
+    images = {name: Image.fromarray(np.ascontiguousarray(pixels)) for name, pixels in pictures.items()}
+    width = max(round(_HEIGHT * picture.width / picture.height) for picture in images.values())
+    strip = Image.new("RGB", (len(images) * (width + 2) - 2, _HEIGHT + _TITLE), "white")
     draw = ImageDraw.Draw(strip)
-    for place, (name, picture) in enumerate(shown.items()):
+    for place, (name, picture) in enumerate(images.items()):
         strip.paste(picture.resize((width, _HEIGHT), Image.Resampling.LANCZOS), (place * (width + 2), _TITLE))
         draw.text((place * (width + 2) + 3, 3), name, fill="black")
     file = io.BytesIO()

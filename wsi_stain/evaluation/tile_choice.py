@@ -27,21 +27,21 @@ def rich_blocks(tissue: NDArray[np.float32], count: int) -> list[TileIndex]:
     missing = [(0, max(0, SIDE_TILES - length)) for length in tissue.shape]
     share = np.pad(tissue, missing)
     rows, cols = (length // SIDE_TILES for length in share.shape)
-    cut = share[: rows * SIDE_TILES, : cols * SIDE_TILES]
-    means = cut.reshape(rows, SIDE_TILES, cols, SIDE_TILES).mean(axis=(1, 3))
+    whole_blocks = share[: rows * SIDE_TILES, : cols * SIDE_TILES]
+    means = whole_blocks.reshape(rows, SIDE_TILES, cols, SIDE_TILES).mean(axis=(1, 3))
     least = min(_RICH, float(means.max()) / 2)
     rich = [TileIndex(int(row) * SIDE_TILES, int(col) * SIDE_TILES) for row, col in np.argwhere(means > least)]
     return sorted(rich, key=lambda tile: hashlib.sha256(repr(tile).encode()).digest())[:count]
 
 
-def judged_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
+def choose_scored_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
     """The tiles with tissue of up to `count` blocks that are rich in it, within the slide; none cut by its edge."""
     share = np.where(slide.kept, slide.tissue, 0).astype(np.float32)
     rows, cols = slide.size.height // TILE, slide.size.width // TILE
-    found = []
+    chosen = []
     for first in rich_blocks(share, count):
         for row in range(first.row, min(first.row + SIDE_TILES, rows)):
             for col in range(first.col, min(first.col + SIDE_TILES, cols)):
                 if share[row, col] >= _TISSUE_MIN:
-                    found.append(TileIndex(row, col))
-    return found
+                    chosen.append(TileIndex(row, col))
+    return chosen

@@ -2,24 +2,24 @@
 
 A task is a module-level function of `wsi_stain` and one small record; its result is a small receipt. Pixels never
 pass through here. A *flow* is the work on one slide: a generator that yields a list of tasks, is sent the list of
-their receipts, and returns its result. `drive` runs many flows at once, so that one slide is stitched while the next
-is normalized, and a slide that fails takes no other down.
+their receipts, and returns its result. `run_flows` runs many flows at once, so that one slide is stitched while the
+next is normalized, and a slide that fails takes no other down.
 
     tasks           what a task, a flow and an executor are
     config          the settings
     serial          this process: the reference that all others are compared with
-    dask_executor   worker processes; the only file that imports dask and distributed
-    workforce       which workers there are, in their two pools
-    driving         flows on an executor
+    dask            worker processes; the only file that imports dask and distributed
+    pools           which workers there are, in their two pools
+    flows           flows on an executor
 """
 
 from __future__ import annotations
 
 from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.dask import DaskExecutor, open_executor
-from wsi_stain.executor.flows import drive
+from wsi_stain.executor.flows import run_flows
 from wsi_stain.executor.serial import SerialExecutor
-from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task, lone
+from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task, single_task
 
 __all__ = [
     "DaskExecutor",
@@ -31,7 +31,7 @@ __all__ = [
     "Receipt",
     "SerialExecutor",
     "Task",
-    "drive",
-    "lone",
     "open_executor",
+    "run_flows",
+    "single_task",
 ]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 
 
-class ExecutorConfig(Settings):
+class ExecutorConfig(StrictRecord):
     """Where the work runs.
 
     Attributes:
@@ -45,7 +45,7 @@ class ExecutorConfig(Settings):
         return bool(self.scheduler or self.scheduler_file)
 
     @model_validator(mode="after")
-    def _whole(self) -> ExecutorConfig:
+    def _check_tls_files(self) -> ExecutorConfig:
         if len({bool(file) for file in (self.tls_ca_file, self.tls_cert, self.tls_key)}) > 1:
             raise ValueError("tls_ca_file, tls_cert and tls_key belong together: give all three or none")
         return self

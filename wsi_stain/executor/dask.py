@@ -26,7 +26,7 @@ from typing import Any
 from wsi_stain.core.errors import BrokenDeviceError, ConfigError, WsiStainError
 from wsi_stain.core.journal import read_json
 from wsi_stain.executor.config import ExecutorConfig
-from wsi_stain.executor.pools import RESOURCES, Workforce, no_workers
+from wsi_stain.executor.pools import RESOURCES, WorkerPools, no_workers_error
 from wsi_stain.executor.serial import SerialExecutor
 from wsi_stain.executor.tasks import Pool, Receipt, Task
 
@@ -49,7 +49,7 @@ _POLL_S = 1.0
 
 
 @dataclass(frozen=True)
-class _Flight:
+class _InFlight:
     """A task at the scheduler."""
 
     ticket: int
@@ -62,35 +62,35 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
 
     Args:
         config: Which cluster.
-        say: Told once where its dashboard is.
+        report: Called once with where its dashboard is.
 
     Raises:
         WsiStainError: No scheduler answers, or it has no worker.
         ConfigError: The files for TLS cannot be used.
     """
 
-    def __init__(self, config: ExecutorConfig, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, config: ExecutorConfig, report: Callable[[str], None] = lambda text: None) -> None:
         import dask
         from distributed import Client
 
         self._config = config
-        with ExitStack() as opened:
+        with ExitStack() as stack:
             if config.is_remote:
-                self._client: Any = opened.enter_context(_connected(config))
+                self._client: Any = stack.enter_context(_connect(config))
                 self._await_worker()
             else:
-                opened.enter_context(dask.config.set(_LOCAL))
-                cluster = opened.enter_context(_local_cluster(config))
-                self._client = opened.enter_context(Client(cluster))
-            self._opened = opened.pop_all()
-        self._workforce = Workforce(self._known_workers, bool(config.gpus), config.worker_timeout_s)
+                stack.enter_context(dask.config.set(_LOCAL))
+                cluster = stack.enter_context(_start_local_cluster(config))
+                self._client = stack.enter_context(Client(cluster))
+            self._resources = stack.pop_all()
+        self._pools = WorkerPools(self._known_workers, bool(config.gpus), config.worker_timeout_s)
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._flights: dict[str, _Flight] = {}
-        self._suspects: deque[_Flight] = deque()
+        self._in_flight: dict[str, _InFlight] = {}
+        self._to_run_alone: deque[_InFlight] = deque()
         # A scheduler may serve several runs: names are never shared, or one run would be handed the other's receipts.
         self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
         wanting = "" if importlib.util.find_spec("bokeh") else " (needs bokeh: pip install bokeh)"
-        say(f"dashboard: {self._client.dashboard_link}{wanting}")
+        report(f"dashboard: {self._client.dashboard_link}{wanting}")
 
     @property
     def scheduler_address(self) -> str:
@@ -101,29 +101,29 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         try:
             self._client.wait_for_workers(1, timeout=self._config.worker_timeout_s)
         except TimeoutError as error:
-            raise no_workers(self._config.worker_timeout_s) from error
+            raise no_workers_error(self._config.worker_timeout_s) from error
 
     def _known_workers(self) -> dict[str, dict[str, Any]]:
         try:
             workers: dict[str, dict[str, Any]] = self._client.scheduler_info(n_workers=-1)["workers"]
         except (OSError, TimeoutError, RuntimeError) as error:
-            raise _lost() from error
+            raise _lost_error() from error
         return workers
 
     def has_room(self, pool: Pool) -> bool:
         """Whether a pool's window is not full; never while a suspect has to be alone."""
-        if self._suspects or any(flight.alone for flight in self._flights.values()):
+        if self._to_run_alone or any(entry.alone for entry in self._in_flight.values()):
             return False
         # Without GPUs the pools are one, and so is their window.
-        there = sum(not self._config.gpus or flight.task.pool == pool for flight in self._flights.values())
-        return there < self._workforce.window(pool)
+        in_pool = sum(not self._config.gpus or entry.task.pool == pool for entry in self._in_flight.values())
+        return in_pool < self._pools.window(pool)
 
     def submit(self, ticket: int, task: Task) -> None:
         """Send a task to the scheduler."""
-        self._send(_Flight(ticket, task))
+        self._send(_InFlight(ticket, task))
 
-    def _send(self, flight: _Flight) -> None:
-        task = flight.task
+    def _send(self, entry: _InFlight) -> None:
+        task = entry.task
         future = self._client.submit(
             _run,
             task.function,
@@ -131,24 +131,24 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
             pure=False,
             retries=self._config.retries,
             key=f"{task.stage}-{next(self._names)}",
-            resources=self._workforce.resources(task.pool),
+            resources=self._pools.resources(task.pool),
         )
-        self._flights[future.key] = flight
+        self._in_flight[future.key] = entry
         future.add_done_callback(self._done.put)
 
-    def completed(self) -> tuple[int, Receipt | Exception]:
+    def wait_for_next(self) -> tuple[int, Receipt | Exception]:
         """Wait for the next task to finish."""
         while True:
-            if self._suspects and not self._flights:
-                self._send(self._suspects.popleft())
+            if self._to_run_alone and not self._in_flight:
+                self._send(self._to_run_alone.popleft())
             future = self._next_done()
-            flight, outcome = self._flights[future.key], self._outcome(future)
-            del self._flights[future.key]
+            entry, outcome = self._in_flight[future.key], self._outcome(future)
+            del self._in_flight[future.key]
             if type(outcome).__name__ != "KilledWorker":
-                return flight.ticket, outcome
-            if flight.alone:
-                return flight.ticket, _killer()
-            self._suspects.append(_Flight(flight.ticket, flight.task, alone=True))
+                return entry.ticket, outcome
+            if entry.alone:
+                return entry.ticket, _killed_error()
+            self._to_run_alone.append(_InFlight(entry.ticket, entry.task, alone=True))
 
     def _next_done(self) -> Any:
         while True:
@@ -159,7 +159,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
                 continue
 
     def _check(self) -> None:
-        self._workforce.check({flight.task.pool for flight in self._flights.values()})
+        self._pools.check({entry.task.pool for entry in self._in_flight.values()})
 
     def _outcome(self, future: Any) -> Receipt | Exception:
         """A finished task's receipt or error; run again where its worker died before handing over the receipt."""
@@ -168,7 +168,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
             if future.status == "error":
                 return _as_exception(future.exception())
             if future.status == "cancelled":
-                raise _lost()
+                raise _lost_error()
             try:
                 receipt: Receipt | WsiStainError = future.result(timeout=_POLL_S)
                 return receipt
@@ -180,24 +180,24 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._opened.close()
+        self._resources.close()
 
 
 def open_executor(
-    config: ExecutorConfig, say: Callable[[str], None] = lambda text: None
+    config: ExecutorConfig, report: Callable[[str], None] = lambda text: None
 ) -> SerialExecutor | DaskExecutor:
     """The executor that a configuration asks for, to be used as a context manager.
 
     Args:
         config: Where the work runs.
-        say: Told where the dashboard is, if there is one.
+        report: Called with where the dashboard is, if there is one.
     """
     if config.workers == 0 and not config.is_remote:
         return SerialExecutor()
-    return DaskExecutor(config, say)
+    return DaskExecutor(config, report)
 
 
-def _local_cluster(config: ExecutorConfig) -> Any:
+def _start_local_cluster(config: ExecutorConfig) -> Any:
     """A scheduler, CPU workers, and a worker for each GPU that sees no other; all on the loopback interface."""
     from distributed import Nanny, Scheduler, SpecCluster
 
@@ -226,7 +226,7 @@ def _visible_gpus(count: int) -> list[str]:
     return given[:count] if given else [str(number) for number in range(count)]
 
 
-def _connected(config: ExecutorConfig) -> Any:
+def _connect(config: ExecutorConfig) -> Any:
     """A client of the running scheduler that the configuration names."""
     from distributed import Client
     from distributed.security import Security
@@ -235,7 +235,7 @@ def _connected(config: ExecutorConfig) -> Any:
     given = {name: str(file) for name, file in files.items() if file}
     security = Security(require_encryption=True, **given) if given else None
     file = str(config.scheduler_file) if config.scheduler_file else None
-    where = config.scheduler or file
+    address = config.scheduler or file
     if config.scheduler_file:
         _await_file(config.scheduler_file, config.worker_timeout_s)
     try:
@@ -244,11 +244,13 @@ def _connected(config: ExecutorConfig) -> Any:
         )
     except TypeError as error:  # what Dask says of an address tls:// without certificates
         raise ConfigError(
-            f"{where} wants TLS, and there are no certificates for it",
+            f"{address} wants TLS, and there are no certificates for it",
             "Set executor.tls_ca_file, tls_cert and tls_key, or distributed.comm.tls in Dask's configuration",
         ) from error
     except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-        raise WsiStainError(f"No Dask scheduler answers at {where}: {error}", "Check the address, start it") from error
+        raise WsiStainError(
+            f"No Dask scheduler answers at {address}: {error}", "Check the address, start it"
+        ) from error
 
 
 def _await_file(file: Path, timeout_s: float) -> None:
@@ -280,7 +282,7 @@ def _as_exception(error: BaseException) -> Exception:
     return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
-def _killer() -> WsiStainError:
+def _killed_error() -> WsiStainError:
     return WsiStainError(
         "The worker processes of this task died again and again, with nothing beside it, often for want of memory or "
         "of a GPU that failed",
@@ -288,5 +290,5 @@ def _killer() -> WsiStainError:
     )
 
 
-def _lost() -> WsiStainError:
+def _lost_error() -> WsiStainError:
     return WsiStainError("The Dask scheduler was lost", "Start it, run the same command again: finished work is kept")

@@ -19,12 +19,12 @@ that tiles do not pile up on disk before the GPU."""
 
 
 @dataclass
-class _Running:
+class _FlowState:
     """A flow under way: tasks not yet submitted, receipts that came back, and how many are awaited."""
 
     flow: Flow
-    started: float = 0.0
-    begun: bool = False
+    start_time: float = 0.0
+    is_started: bool = False
     waiting: deque[tuple[int, Task]] = field(default_factory=deque)
     receipts: list[Receipt | None] = field(default_factory=list)
     in_flight: int = 0
@@ -41,7 +41,7 @@ class _Running:
         self.waiting.clear()
 
 
-def drive(
+def run_flows(
     executor: Executor,
     flows: Mapping[str, Flow],
     on_tasks: Callable[[str, list[Task]], None] = lambda key, tasks: None,
@@ -62,28 +62,28 @@ def drive(
     Raises:
         WsiStainError: The executor cannot go on.
     """
-    fresh, running = deque(flows.items()), dict[str, _Running]()
+    not_started, running = deque(flows.items()), dict[str, _FlowState]()
     owners: dict[int, tuple[str, Task, int]] = {}
     tickets = itertools.count()
-    while fresh or running:
+    while not_started or running:
         # Flows already begun come before another is begun: their slides end sooner and hold less on disk.
-        if (key := _next_served(running, executor)) is not None:
-            place, task = running[key].waiting.popleft()
+        if (key := _next_ready(running, executor)) is not None:
+            index, task = running[key].waiting.popleft()
             running[key].in_flight += 1
             ticket = next(tickets)
-            owners[ticket] = (key, task, place)
+            owners[ticket] = (key, task, index)
             executor.submit(ticket, task)
             continue
-        if fresh and _may_begin(running, executor):
-            key, flow = fresh.popleft()
-            running[key] = _Running(flow)
+        if not_started and _may_start(running, executor):
+            key, flow = not_started.popleft()
+            running[key] = _FlowState(flow)
         else:
-            done, outcome = executor.completed()
-            key, task, place = owners.pop(done)
+            done, outcome = executor.wait_for_next()
+            key, task, index = owners.pop(done)
             if isinstance(outcome, Exception):
                 running[key].fail(outcome)
             else:
-                running[key].receipts[place] = outcome
+                running[key].receipts[index] = outcome
                 on_done(key, task, outcome)
             running[key].in_flight -= 1
         state = running[key]
@@ -92,26 +92,26 @@ def drive(
             yield ended
 
 
-def _next_served(running: Mapping[str, _Running], executor: Executor) -> str | None:
+def _next_ready(running: Mapping[str, _FlowState], executor: Executor) -> str | None:
     """The first flow with a task whose pool has room for it."""
     return next((key for key, state in running.items() if state.waiting and executor.has_room(state.pool)), None)
 
 
-def _may_begin(running: Mapping[str, _Running], executor: Executor) -> bool:
+def _may_start(running: Mapping[str, _FlowState], executor: Executor) -> bool:
     """Whether another flow should be begun: some pool has room, and few flows wait for the other."""
     waiting = sum(bool(state.waiting) for state in running.values())
     return waiting < _AHEAD and (executor.has_room("cpu") or executor.has_room("gpu"))
 
 
-def _advance(key: str, state: _Running, on_tasks: Callable[[str, list[Task]], None]) -> FlowResult | None:
+def _advance(key: str, state: _FlowState, on_tasks: Callable[[str, list[Task]], None]) -> FlowResult | None:
     """Hand a flow its receipts (or its failure) until it asks for tasks again or ends."""
     while True:
         try:
             tasks = _resume(state)
         except StopIteration as end:
-            return FlowResult(key, end.value, None, time.monotonic() - state.started)
+            return FlowResult(key, end.value, None, time.monotonic() - state.start_time)
         except Exception as error:
-            return FlowResult(key, None, error, time.monotonic() - state.started)
+            return FlowResult(key, None, error, time.monotonic() - state.start_time)
         state.receipts = [None] * len(tasks)
         state.waiting = deque(enumerate(tasks))
         on_tasks(key, tasks)
@@ -119,10 +119,10 @@ def _advance(key: str, state: _Running, on_tasks: Callable[[str, list[Task]], No
             return None
 
 
-def _resume(state: _Running) -> list[Task]:
+def _resume(state: _FlowState) -> list[Task]:
     """Start a flow, raise its failure inside it, or send it the receipts it waits for."""
-    if not state.begun:
-        state.begun, state.started = True, time.monotonic()
+    if not state.is_started:
+        state.is_started, state.start_time = True, time.monotonic()
         return next(state.flow)
     if state.failure is not None:
         failure, state.failure = state.failure, None

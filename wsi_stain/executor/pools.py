@@ -31,7 +31,7 @@ class Worker:
     offers: Mapping[Pool, int]
 
 
-class Workforce:
+class WorkerPools:
     """The workers as they were a moment ago: on a cluster they come one by one, and go.
 
     Args:
@@ -40,11 +40,13 @@ class Workforce:
         timeout_s: How long a pool may be without a worker, seconds.
     """
 
-    def __init__(self, ask: Callable[[], Mapping[str, Mapping[str, Any]]], with_gpus: bool, timeout_s: float) -> None:
-        self._ask, self._with_gpus, self._timeout_s = ask, with_gpus, timeout_s
+    def __init__(
+        self, list_workers: Callable[[], Mapping[str, Mapping[str, Any]]], with_gpus: bool, timeout_s: float
+    ) -> None:
+        self._list_workers, self._with_gpus, self._timeout_s = list_workers, with_gpus, timeout_s
         self._workers: list[Worker] = []
         self._pools: set[Pool] = {"gpu"} if with_gpus else set()
-        self._asked = float("-inf")
+        self._refreshed_at = float("-inf")
         self._missing: dict[Pool, float] = {}
 
     def window(self, pool: Pool) -> int:
@@ -53,7 +55,7 @@ class Workforce:
 
     def resources(self, pool: Pool) -> dict[str, int] | None:
         """What a worker has to offer for a task of a pool; None where any will do."""
-        self._look()
+        self._refresh()
         return {RESOURCES[pool]: 1} if pool in self._pools else None
 
     def check(self, pools: Collection[Pool]) -> None:
@@ -70,24 +72,24 @@ class Workforce:
             if self._slots(pool):
                 self._missing.pop(pool, None)
             elif now - self._missing.setdefault(pool, now) > self._timeout_s:
-                raise no_workers(self._timeout_s, RESOURCES[pool] if pool in self._pools else None)
+                raise no_workers_error(self._timeout_s, RESOURCES[pool] if pool in self._pools else None)
 
     def _slots(self, pool: Pool) -> int:
         """How many tasks of a pool run at a time."""
-        self._look()
+        self._refresh()
         if pool in self._pools:
             return sum(worker.offers[pool] for worker in self._workers)
         return sum(worker.threads for worker in self._workers)
 
-    def _look(self) -> None:
-        if time.monotonic() - self._asked > _FRESH_S:
-            self._workers = [_worker(facts) for facts in self._ask().values()]
-            self._asked = time.monotonic()
+    def _refresh(self) -> None:
+        if time.monotonic() - self._refreshed_at > _FRESH_S:
+            self._workers = [_parse_worker(facts) for facts in self._list_workers().values()]
+            self._refreshed_at = time.monotonic()
             if self._with_gpus and any(worker.offers["cpu"] for worker in self._workers):
                 self._pools.add("cpu")
 
 
-def no_workers(timeout_s: float, resource: str | None = None) -> WsiStainError:
+def no_workers_error(timeout_s: float, resource: str | None = None) -> WsiStainError:
     """The error of a scheduler whose workers do not come, or are gone."""
     offering, option = (f" that offers the resource {resource}", f" --resources {resource}=N") if resource else ("", "")
     return WsiStainError(
@@ -96,6 +98,6 @@ def no_workers(timeout_s: float, resource: str | None = None) -> WsiStainError:
     )
 
 
-def _worker(facts: Mapping[str, Any]) -> Worker:
+def _parse_worker(facts: Mapping[str, Any]) -> Worker:
     resources = facts.get("resources", {})
     return Worker(int(facts["nthreads"]), {pool: int(resources.get(name, 0)) for pool, name in RESOURCES.items()})

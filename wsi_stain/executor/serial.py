@@ -24,7 +24,7 @@ class SerialExecutor(AbstractContextManager["SerialExecutor"]):
         """Queue a task."""
         self._queue.append((ticket, task))
 
-    def completed(self) -> tuple[int, Receipt | Exception]:
+    def wait_for_next(self) -> tuple[int, Receipt | Exception]:
         """Run the oldest queued task; BrokenDeviceError where this process can run no more."""
         ticket, task = self._queue.popleft()
         try:

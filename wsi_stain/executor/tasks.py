@@ -33,7 +33,7 @@ class Task:
 Flow: TypeAlias = Generator[list[Task], list[Receipt], Any]
 
 
-def lone(task: Task) -> Flow:
+def single_task(task: Task) -> Flow:
     """A flow of one task; its result is the task's receipt."""
     (receipt,) = yield [task]
     return receipt
@@ -58,7 +58,7 @@ class Executor(Protocol):
     def submit(self, ticket: int, task: Task) -> None:
         """Start a task; its result comes back under `ticket`."""
 
-    def completed(self) -> tuple[int, Receipt | Exception]:
+    def wait_for_next(self) -> tuple[int, Receipt | Exception]:
         """The next finished task's ticket, with its receipt or the exception that ended it.
 
         Raises:

@@ -21,8 +21,8 @@ from pydantic import Field
 
 from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError
-from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, halved
-from wsi_stain.core.records import Settings
+from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, halve_size
+from wsi_stain.core.records import StrictRecord
 
 LEVELS = 4
 """JPEG levels in a block file; the mip is the level after the last of them."""
@@ -39,11 +39,11 @@ _CRC = struct.Struct("<I")
 
 Pixels = NDArray[np.uint8]
 Kept = NDArray[np.bool_]
-Run = Callable[[Callable[[Pixels], bytes], Iterable[Pixels]], Iterable[bytes]]
+OrderedMap = Callable[[Callable[[Pixels], bytes], Iterable[Pixels]], Iterable[bytes]]
 """Something like `map`: it keeps the order."""
 
 
-class JpegConfig(Settings):
+class JpegConfig(StrictRecord):
     """How pixels become JPEG.
 
     Attributes:
@@ -91,7 +91,7 @@ def write_block(
     kept: Kept,
     config: JpegConfig,
     finest: list[bytes] | None = None,
-    run: Run = map,
+    run: OrderedMap = map,
 ) -> None:
     """Make the levels of a block and write its file, whole or not at all.
 
@@ -119,7 +119,7 @@ def write_block(
         if encoded is None:
             tiles = block_tiles(level_pixels, level_kept).values()
             encoded = list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), tiles))
-        tables.append(_lengths(level_kept, encoded))
+        tables.append(_tile_lengths(level_kept, encoded))
         streams += encoded
     mip, _ = next(levels)
     streams.append(bytes(imagecodecs.qoi_encode(mip)))
@@ -137,11 +137,11 @@ def block_levels(pixels: Pixels, kept: Kept) -> Iterator[tuple[Pixels, Kept]]:
 
 def block_tiles(pixels: Pixels, kept: Kept) -> dict[TileIndex, Pixels]:
     """The kept tiles of one level of a block, row-major, each (256, 256, 3): views, or padded by replication."""
-    places = (TileIndex(int(row), int(col)) for row, col in np.argwhere(kept))
-    return {place: padded(pixels[place.row * TILE :, place.col * TILE :][:TILE, :TILE]) for place in places}
+    indices = (TileIndex(int(row), int(col)) for row, col in np.argwhere(kept))
+    return {index: pad_tile(pixels[index.row * TILE :, index.col * TILE :][:TILE, :TILE]) for index in indices}
 
 
-def padded(pixels: Pixels) -> Pixels:
+def pad_tile(pixels: Pixels) -> Pixels:
     """At most (256, 256, 3), as a whole tile: the last row and column replicated."""
     height, width, _ = pixels.shape
     if (height, width) == (TILE, TILE):
@@ -149,7 +149,7 @@ def padded(pixels: Pixels) -> Pixels:
     return np.pad(pixels, ((0, TILE - height), (0, TILE - width), (0, 0)), mode="edge")
 
 
-def _lengths(kept: Kept, encoded: list[bytes]) -> list[int]:
+def _tile_lengths(kept: Kept, encoded: list[bytes]) -> list[int]:
     lengths = np.zeros(kept.size, np.int64)
     lengths[kept.ravel()] = [len(stream) for stream in encoded]
     return [int(length) for length in lengths]
@@ -183,12 +183,12 @@ class BlockFile:
                 self._content = file.read(max(0, path.stat().st_size - _CRC.size))
                 end = file.read()
         except OSError as error:
-            raise self._damaged(error.strerror or str(error)) from error
+            raise self._damage_error(error.strerror or str(error)) from error
         self._check(end)
         try:
             self._read_index()
         except (KeyError, TypeError, ValueError) as error:
-            raise self._damaged("its index cannot be read") from error
+            raise self._damage_error("its index cannot be read") from error
 
     @property
     def size(self) -> Size:
@@ -206,7 +206,7 @@ class BlockFile:
 
     def lengths(self, level: int) -> NDArray[np.int64]:
         """Bytes of each tile's stream of a level, (rows, cols); 0 stands for the output's shared glass tile."""
-        return self._lengths[level]
+        return self._tile_lengths[level]
 
     def streams(self, level: int) -> memoryview:
         """The JPEG streams of a level, row-major, without gaps."""
@@ -217,17 +217,17 @@ class BlockFile:
         rows, cols = self._shapes[level]
         if not (0 <= row < rows and 0 <= col < cols):
             raise IndexError(f"tile ({row}, {col}) of level {level} in a grid of {rows} x {cols}")
-        start = int(self._lengths[level].ravel()[: row * cols + col].sum())
-        return bytes(self.streams(level)[start : start + int(self._lengths[level][row, col])])
+        start = int(self._tile_lengths[level].ravel()[: row * cols + col].sum())
+        return bytes(self.streams(level)[start : start + int(self._tile_lengths[level][row, col])])
 
     def _check(self, end: bytes) -> None:
         if len(self._content) < _HEAD.size or self._content[: len(_MAGIC)] != _MAGIC:
-            raise self._damaged("it does not begin like a block file")
+            raise self._damage_error("it does not begin like a block file")
         _, version, _ = _HEAD.unpack_from(self._content)
         if version != VERSION:
-            raise self._damaged(f"it has format version {version}, and this software reads {VERSION}")
+            raise self._damage_error(f"it has format version {version}, and this software reads {VERSION}")
         if _CRC.pack(google_crc32c.value(self._content)) != end:
-            raise self._damaged("its checksum differs")
+            raise self._damage_error("its checksum differs")
 
     def _read_index(self) -> None:
         _, _, length = _HEAD.unpack_from(self._content)
@@ -235,16 +235,16 @@ class BlockFile:
         width, height = index["size"]
         self._size, self._jpeg = Size(width, height), JpegConfig.model_validate(index["jpeg"])
         self._shapes = _shapes(self._size)
-        self._lengths = [
+        self._tile_lengths = [
             np.array(table, np.int64).reshape(shape) for table, shape in zip(index["levels"], self._shapes, strict=True)
         ]
-        totals = (int(lengths.sum()) for lengths in self._lengths)
+        totals = (int(lengths.sum()) for lengths in self._tile_lengths)
         self._starts = list(accumulate(totals, initial=_HEAD.size + length))
         if self._starts[-1] + index["mip"] != len(self._content):
             raise ValueError("the lengths do not add up")
         self.mip: Pixels = imagecodecs.qoi_decode(self._content[self._starts[-1] :])
 
-    def _damaged(self, what: str) -> OutputError:
+    def _damage_error(self, what: str) -> OutputError:
         return OutputError(f"{self.path} is not a whole block file: {what}", "Run the same command again")
 
 
@@ -253,5 +253,5 @@ def _shapes(size: Size) -> list[tuple[int, int]]:
     shapes = []
     for _level in range(LEVELS):
         shapes.append(grid_shape(size))
-        size = halved(size)
+        size = halve_size(size)
     return shapes

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsi_stain.core import journal
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size
-from wsi_stain.core.storage import Place
+from wsi_stain.core.storage import StoragePath
 from wsi_stain.formats import zarr_shard
 from wsi_stain.formats.zarr_chunks import BLOSC, CODECS, CRC, TileCodec, decode, encode
 
@@ -27,7 +27,7 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     journal.write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
-def read_attributes(folder: Place) -> dict[str, Any]:
+def read_attributes(folder: StoragePath) -> dict[str, Any]:
     """Attributes of a zarr group; empty where there is none."""
     metadata = journal.read_json(folder / "zarr.json")
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
@@ -45,7 +45,10 @@ def image_attributes(name: str, mpp: Mpp, levels: int = 1) -> dict[str, Any]:
     window = {"start": 0, "end": 255, "min": 0, "max": 255}
     space = {"type": "space", "unit": "micrometer"}
     axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
-    datasets = [{"path": str(level), "coordinateTransformations": _placed(mpp, level)} for level in range(levels)]
+    datasets = [
+        {"path": str(level), "coordinateTransformations": _coordinate_transformations(mpp, level)}
+        for level in range(levels)
+    ]
     return {
         "version": "0.5",
         "multiscales": [{"name": name, "axes": axes, "datasets": datasets}],
@@ -58,7 +61,7 @@ def image_attributes(name: str, mpp: Mpp, levels: int = 1) -> dict[str, Any]:
     }
 
 
-def _placed(mpp: Mpp, level: int) -> list[dict[str, Any]]:
+def _coordinate_transformations(mpp: Mpp, level: int) -> list[dict[str, Any]]:
     """Where the pixels of a level lie, um. NGFF places a pixel's centre: a halving moves the first by half a pixel."""
     factor = 2**level
     scale = {"type": "scale", "scale": [1.0, mpp.y * factor, mpp.x * factor]}
@@ -89,7 +92,7 @@ def write_image_metadata(
     _write_array_metadata(folder, shape, (3, side * TILE, side * TILE), "uint8", 255, codecs, ["c", "y", "x"])
 
 
-def read_image_codec(folder: Place) -> TileCodec:
+def read_image_codec(folder: StoragePath) -> TileCodec:
     """How the tiles of an image are compressed that `write_image_metadata` described.
 
     Raises:
@@ -97,8 +100,8 @@ def read_image_codec(folder: Place) -> TileCodec:
     """
     metadata = journal.read_json(folder / "zarr.json")
     try:
-        described = metadata["codecs"][0]["configuration"]["codecs"]
-        return next(codec for codec in CODECS.values() if codec.zarr == described)
+        codecs = metadata["codecs"][0]["configuration"]["codecs"]
+        return next(codec for codec in CODECS.values() if codec.zarr == codecs)
     except (TypeError, KeyError, IndexError, StopIteration) as error:
         raise StoreError(f"{folder} describes no compression of tiles known here", zarr_shard.REMEDY) from error
 
@@ -115,7 +118,7 @@ def write_array(folder: Path, values: NDArray[Any], names: list[str]) -> None:
     _write_array_metadata(folder, values.shape, values.shape, values.dtype.name, fill, [_LITTLE, BLOSC, CRC], names)
 
 
-def read_array(folder: Place, dtype: str | None = None) -> NDArray[Any]:
+def read_array(folder: StoragePath, dtype: str | None = None) -> NDArray[Any]:
     """Read a small array that `write_array` wrote, of a certain dtype or of any; the result is read-only.
 
     Raises:
@@ -125,15 +128,15 @@ def read_array(folder: Place, dtype: str | None = None) -> NDArray[Any]:
     try:
         if not isinstance(metadata, dict):
             raise ValueError("zarr.json describes no array")
-        found = np.dtype(metadata["data_type"])
-        if dtype and found != dtype:
-            raise ValueError(f"expected {dtype}, found {found}")
+        data_type = np.dtype(metadata["data_type"])
+        if dtype and data_type != dtype:
+            raise ValueError(f"expected {dtype}, found {data_type}")
         shape = tuple(int(side) for side in metadata["shape"])
         chunk = (folder / "/".join(["c", *["0"] * len(shape)])).read_bytes()
-        flat = decode(chunk, math.prod(shape) * found.itemsize)
+        flat = decode(chunk, math.prod(shape) * data_type.itemsize)
     except (TypeError, KeyError, ValueError, OSError) as error:
         raise StoreError(f"{folder} is missing or damaged: {error}", zarr_shard.REMEDY) from error
-    values: NDArray[Any] = flat.view(found).reshape(shape)
+    values: NDArray[Any] = flat.view(data_type).reshape(shape)
     values.flags.writeable = False
     return values
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wsi_stain.core.digest import HashedFile
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, TileIndex
-from wsi_stain.core.storage import Place, open_file
+from wsi_stain.core.storage import StoragePath, open_file
 from wsi_stain.formats.zarr_chunks import CODECS, TileCodec, with_checksum, without_checksum
 
 CHUNK_SHAPE = (3, TILE, TILE)
@@ -33,7 +33,7 @@ def write_shard(
     file: BinaryIO | HashedFile,
     tiles: Mapping[TileIndex, NDArray[np.uint8]],
     side: int = TILES_PER_BLOCK,
-    elsewhere: NDArray[np.uint8] | None = None,
+    fill_tile: NDArray[np.uint8] | None = None,
     codec: TileCodec = CODECS["lossless"],
 ) -> None:
     """Write a shard.
@@ -43,14 +43,14 @@ def write_shard(
         tiles: RGB tiles, (256, 256, 3), by their place in the shard or in the slide's tile grid. They are written in
             the order of their places, so that equal tiles make equal bytes.
         side: Rows and columns of tiles in the shard.
-        elsewhere: The tile at every other place, stored once and first, which all of these share in the index; by
+        fill_tile: The tile at every other place, stored once and first, which all of these share in the index; by
             default the chunks there are absent.
         codec: How they are compressed.
     """
     index = np.full((side, side, 2), _ABSENT, "<u8")
     offset = 0
-    if elsewhere is not None:
-        chunk = codec.encode(elsewhere)
+    if fill_tile is not None:
+        chunk = codec.encode(fill_tile)
         file.write(chunk)
         offset = len(chunk)
         index[:] = 0, offset
@@ -73,12 +73,12 @@ class ShardFile:
         StoreError: The file cannot be opened.
     """
 
-    def __init__(self, path: Place, codec: TileCodec = CODECS["lossless"]) -> None:
+    def __init__(self, path: StoragePath, codec: TileCodec = CODECS["lossless"]) -> None:
         self.path, self.codec = path, codec
         try:
             self._file = open_file(path)
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._unreadable_error(error) from error
 
     def __enter__(self) -> ShardFile:
         return self
@@ -99,7 +99,7 @@ class ShardFile:
             end, size = self._file.read_end(INDEX_BYTES)
             slots = np.frombuffer(without_checksum(end), "<u8").reshape(TILES_PER_BLOCK, TILES_PER_BLOCK, 2)
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._unreadable_error(error) from error
         except ValueError as error:
             raise StoreError(f"{self.path} is damaged in its index: {error}", REMEDY) from error
         room = np.uint64(size - INDEX_BYTES)
@@ -123,7 +123,7 @@ class ShardFile:
             try:
                 yield self.codec.decode(next(chunks))
             except OSError as error:
-                raise self._unreadable(error) from error
+                raise self._unreadable_error(error) from error
             except ValueError as error:
                 where = f"the tile at row {tile.row}, column {tile.col}"
                 raise StoreError(f"{self.path} is damaged at {where}: {error}", REMEDY) from error
@@ -134,5 +134,5 @@ class ShardFile:
             raise StoreError(f"{self.path} lacks the tile at row {tile.row}, column {tile.col}", REMEDY)
         return offset, size
 
-    def _unreadable(self, error: OSError) -> StoreError:
+    def _unreadable_error(self, error: OSError) -> StoreError:
         return StoreError(f"{self.path} cannot be read: {error.strerror}", REMEDY)

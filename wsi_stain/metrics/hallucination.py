@@ -34,7 +34,7 @@ _WORST = (TILE // _CELL) ** 2 // 16
 """Cells of a tile that decide its value."""
 
 
-def unexplained(source: Pixels, output: Pixels, kept: Kept, table: Table) -> NDArray[np.uint8]:
+def hallucination(source: Pixels, output: Pixels, kept: Kept, table: Table) -> NDArray[np.uint8]:
     """The map of a block, or of a part of it: (rows, cols).
 
     Args:
@@ -45,7 +45,7 @@ def unexplained(source: Pixels, output: Pixels, kept: Kept, table: Table) -> NDA
     """
     grid = np.zeros(kept.shape, np.uint8)
     if kept.any():
-        wanted, found = _thinned(source, kept), _thinned(output, kept)
+        wanted, found = _thin_tiles(source, kept), _thin_tiles(output, kept)
         explained = apply_table(table, wanted.reshape(len(wanted), -1, 3)).reshape(wanted.shape)
         difference = ciede2000_map(_cells(explained), _cells(found)).astype(np.float64)
         difference *= _whole_cells(source, kept)
@@ -55,12 +55,12 @@ def unexplained(source: Pixels, output: Pixels, kept: Kept, table: Table) -> NDA
     return grid
 
 
-def packed_map(grid: NDArray[np.uint8]) -> str:
+def pack_map(grid: NDArray[np.uint8]) -> str:
     """A block's map as its receipt has it: a byte for each tile, row-major, in base64."""
     return base64.b64encode(grid.tobytes()).decode("ascii")
 
 
-def unexplained_map(blocks: Mapping[BlockIndex, str], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def join_hallucination_maps(blocks: Mapping[BlockIndex, str], shape: tuple[int, int]) -> NDArray[np.uint8]:
     """The map of a slide whose tile grid has `shape` (rows, cols), from the packed ones of its blocks."""
     values = np.zeros(shape, np.uint8)
     for block, text in blocks.items():
@@ -77,7 +77,7 @@ def map_png(values: NDArray[np.uint8]) -> bytes:
     return png.getvalue()
 
 
-def _thinned(image: Pixels, kept: Kept) -> Pixels:
+def _thin_tiles(image: Pixels, kept: Kept) -> Pixels:
     """(n, 64, 64, 3): some pixels of each kept tile."""
     start = _THIN // 2
     return np.stack([tile[start::_THIN, start::_THIN] for tile in block_tiles(image, kept).values()])

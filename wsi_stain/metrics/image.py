@@ -16,19 +16,19 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from wsi_stain.stain.vectors import LUMINANCE
 
-Rgb8 = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 
 _ROWS = 256
 
 
-def psnr(a: Rgb8, b: Rgb8) -> float:
+def psnr(a: RgbImage, b: RgbImage) -> float:
     """Peak signal-to-noise ratio over all channels, dB; infinite for equal images."""
     if np.array_equal(a, b):
         return float("inf")
     return float(peak_signal_noise_ratio(b, a, data_range=255))
 
 
-def ssim(a: Rgb8, b: Rgb8) -> float:
+def ssim(a: RgbImage, b: RgbImage) -> float:
     """Structural similarity of the luminance, -1 to 1, of images at least 11 px wide and high.
 
     Gaussian window of 11 px, sigma 1.5, after Wang et al. (2004), IEEE Trans. Image Process. 13, 600-612.
@@ -45,12 +45,12 @@ def ssim(a: Rgb8, b: Rgb8) -> float:
     )
 
 
-def ciede2000(a: Rgb8, b: Rgb8) -> float:
+def ciede2000(a: RgbImage, b: RgbImage) -> float:
     """Mean colour difference, 0 for equal images; about 1 is just visible. See `ciede2000_map`."""
     return float(ciede2000_map(a, b).mean())
 
 
-def ciede2000_map(a: Rgb8, b: Rgb8) -> NDArray[np.float32]:
+def ciede2000_map(a: RgbImage, b: RgbImage) -> NDArray[np.float32]:
     """Colour difference of each pixel, (...): CIEDE2000 of sRGB under D65.
 
     Sharma, Wu and Dalal (2005), Color Res. Appl. 30, 21-30. Works on a strip at a time: its intermediates would take
@@ -63,14 +63,14 @@ def ciede2000_map(a: Rgb8, b: Rgb8) -> NDArray[np.float32]:
     return difference
 
 
-def lab_wasserstein(a: Rgb8, b: Rgb8) -> tuple[float, float, float]:
+def lab_wasserstein(a: RgbImage, b: RgbImage) -> tuple[float, float, float]:
     """Wasserstein-1 distance between the distributions of L*, a* and b*; the images need not show the same thing."""
     lab_a, lab_b = (rgb2lab(image).reshape(-1, 3) for image in (a, b))
     light, green_red, blue_yellow = (float(wasserstein_distance(lab_a[:, c], lab_b[:, c])) for c in range(3))
     return light, green_red, blue_yellow
 
 
-def lab_wasserstein_windows(a: Rgb8, b: Rgb8, side: int = 64) -> float:
+def lab_wasserstein_windows(a: RgbImage, b: RgbImage, side: int = 64) -> float:
     """Mean over windows of the sum of `lab_wasserstein`: histogram matching games the distance of whole images.
 
     Args:
@@ -83,7 +83,7 @@ def lab_wasserstein_windows(a: Rgb8, b: Rgb8, side: int = 64) -> float:
     return float(np.mean([sum(lab_wasserstein(a[window], b[window])) for window in windows]))
 
 
-def normalized_median_intensity(pixels: Rgb8) -> float:
+def normalized_median_intensity(pixels: RgbImage) -> float:
     """Median over 95th percentile of the mean of R, G and B, 0 to 1: how bright tissue is beside its brightest.
 
     Basavanhally and Madabhushi (2013), EM-based segmentation-driven color standardization of digitized histopathology,
@@ -113,7 +113,7 @@ def share_of_gap(score: float, untouched: float, oracle: float) -> float:
         return float(np.float64(score - untouched) / np.float64(oracle - untouched)) + 0.0  # never a negative zero
 
 
-def texture(a: Rgb8, b: Rgb8) -> tuple[float, ...]:
+def texture(a: RgbImage, b: RgbImage) -> tuple[float, ...]:
     """Power of the luminance of `a` relative to that of `b` in octaves of spatial frequency; all 1 for equal images.
 
     Radial power spectra (van der Schaaf and van Hateren 1996, Vision Res. 36, 2759-2770) under a Hann window. Below 1
@@ -132,12 +132,12 @@ def texture(a: Rgb8, b: Rgb8) -> tuple[float, ...]:
     return tuple(float(power_a[band].sum() / max(power_b[band].sum(), 1e-12)) for band in bands)
 
 
-def _power(image: Rgb8) -> NDArray[np.float64]:
+def _power(image: RgbImage) -> NDArray[np.float64]:
     light = _luminance(image)
     window = np.outer(np.hanning(light.shape[0]), np.hanning(light.shape[1]))
     power: NDArray[np.float64] = np.abs(np.fft.rfft2((light - light.mean()) * window)) ** 2
     return power
 
 
-def _luminance(image: Rgb8) -> NDArray[np.float32]:
+def _luminance(image: RgbImage) -> NDArray[np.float32]:
     return image.astype(np.float32) @ np.asarray(LUMINANCE, np.float32)

@@ -54,7 +54,7 @@ def nuclei_kept(after: Tiles, before: Tiles, mpp: float) -> float | None:
     if contrast is None:
         return None
     share = _otsu_share(contrast, before, seen)
-    nuclei = _segmented(contrast, share, seen, mpp)
+    nuclei = _segment(contrast, share, seen, mpp)
     if nuclei.mean() < _MIN_SHARE:
         return None
     own, other = (_dice(_nuclei(tiles, share, seen, mpp), nuclei) for tiles in (_as_jpeg(before), after))
@@ -69,13 +69,13 @@ def nuclei_mask(tiles: Tiles, mpp: float) -> Mask | None:
         mpp: Their resolution, um per px.
     """
     seen, contrast = ~pen_mask(tiles), _contrast(tiles, mpp)
-    return None if contrast is None else _segmented(contrast, _otsu_share(contrast, tiles, seen), seen, mpp)
+    return None if contrast is None else _segment(contrast, _otsu_share(contrast, tiles, seen), seen, mpp)
 
 
 def _nuclei(tiles: Tiles, share: float, seen: Mask, mpp: float) -> Mask:
     """The given share of pixels with the most contrast; none where there is no stain at all."""
     contrast = _contrast(tiles, mpp)
-    return np.zeros(seen.shape, bool) if contrast is None else _segmented(contrast, share, seen, mpp)
+    return np.zeros(seen.shape, bool) if contrast is None else _segment(contrast, share, seen, mpp)
 
 
 def _contrast(tiles: Tiles, mpp: float) -> NDArray[np.float32] | None:
@@ -104,7 +104,7 @@ def _otsu_share(contrast: NDArray[np.float32], tiles: Tiles, seen: Mask) -> floa
     return float((contrast[seen] > threshold_otsu(stained)).mean()) if stained.size and np.ptp(stained) > 0 else 0.0
 
 
-def _segmented(contrast: NDArray[np.float32], share: float, seen: Mask, mpp: float) -> Mask:
+def _segment(contrast: NDArray[np.float32], share: float, seen: Mask, mpp: float) -> Mask:
     high = (contrast > np.quantile(contrast[seen], 1 - share)) & seen
     least = round(_MIN_NUCLEUS_UM2 / mpp**2)
     return np.stack([remove_small_objects(tile, max_size=least) for tile in high])

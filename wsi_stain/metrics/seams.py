@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from wsi_stain.core.geometry import BLOCK, TILE, TILES_PER_BLOCK, BlockIndex
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.int32]
@@ -48,7 +48,7 @@ _SIDE = np.dtype([("dense", "?"), ("beside", "<u4", 2), ("line", "u1", (2, _SAMP
 _PIECES_MIN, _LINES_MIN = 8, 2
 
 
-class SeamScore(Settings):
+class SeamScore(StrictRecord):
     """How much the lines show where a slide was cut.
 
     Attributes:
@@ -62,14 +62,14 @@ class SeamScore(Settings):
     high: float
 
 
-def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], core: int) -> dict[str, str]:
+def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], stride_px: int) -> dict[str, str]:
     """What a block's receipt says of its lines; at most about 6 KB.
 
     Args:
         source: (h, w, 3) RGB before normalization.
         output: (h, w, 3) RGB after it, before JPEG.
         tissue: (ceil(h / 256), ceil(w / 256)): share of tissue in each tile.
-        core: Passes of the generator meet on multiples of this, px; a multiple of 256.
+        stride_px: Passes of the generator meet on multiples of this, px; a multiple of 256.
 
     Returns:
         `inner` and `sides`, packed, for `seam_score`.
@@ -78,13 +78,13 @@ def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], c
     sides, inner = np.zeros((2, 2, TILES_PER_BLOCK), _SIDE), []
     for axis, tiles in enumerate((dense, dense.T)):
         images = [image.swapaxes(0, axis) for image in (output, source)]
-        for line in range(core, len(images[0]), core):
-            sums = _inner(images, tiles, line)
+        for line in range(stride_px, len(images[0]), stride_px):
+            sums = _inner_lines(images, tiles, line)
             inner.append(np.insert(sums, 0, axis * BLOCK + line, axis=1))
         for end in (0, 1):
             _fill_side(sides[axis, end], images, tiles, end)
     segments = np.concatenate([*inner, np.zeros((0, 5), np.int64)])
-    return {"inner": _packed(segments.astype("<u4")), "sides": _packed(sides)}
+    return {"inner": _pack_array(segments.astype("<u4")), "sides": _pack_array(sides)}
 
 
 def seam_score(blocks: Mapping[BlockIndex, Mapping[str, str]]) -> SeamScore | None:
@@ -97,9 +97,11 @@ def seam_score(blocks: Mapping[BlockIndex, Mapping[str, str]]) -> SeamScore | No
         The score, its interval by the jackknife over lines (Efron and Tibshirani 1993, equation 11.5; Student's t on
         the logarithm); None where fewer than 8 pieces of line, a tile long, or only one line lie in tissue.
     """
-    pieces = [_placed(_unpacked(found["inner"], np.dtype("<u4")).reshape(-1, 5), at) for at, found in blocks.items()]
-    sides = {block: _unpacked(found["sides"], _SIDE).reshape(2, 2, -1) for block, found in blocks.items()}
-    found = np.concatenate([*pieces, *_met(sides), np.zeros((0, 5), np.int64)])
+    pieces = [
+        _shift_lines(_unpack_array(found["inner"], np.dtype("<u4")).reshape(-1, 5), at) for at, found in blocks.items()
+    ]
+    sides = {block: _unpack_array(found["sides"], _SIDE).reshape(2, 2, -1) for block, found in blocks.items()}
+    found = np.concatenate([*pieces, *_pair_sides(sides), np.zeros((0, 5), np.int64)])
     lines = [found[found[:, 0] == line, 1:].sum(axis=0) for line in np.unique(found[:, 0])]
     total = np.sum([np.zeros(4, np.int64), *lines], axis=0)
     without = [total - line for line in lines]
@@ -118,16 +120,18 @@ def _ratio(sums: NDArray[np.int64]) -> float:
     return across * source_beside / (beside * source_across)
 
 
-def _placed(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
+def _shift_lines(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
     """Pieces with their lines counted from the slide's origin: columns as negative numbers."""
-    placed = pieces.astype(np.int64)
-    across_rows = placed[:, 0] < BLOCK
-    line = np.where(across_rows, placed[:, 0] + block.row * BLOCK, -(placed[:, 0] + (block.col - 1) * BLOCK))
-    placed[:, 0] = line
-    return placed
+    placed_patches = pieces.astype(np.int64)
+    across_rows = placed_patches[:, 0] < BLOCK
+    line = np.where(
+        across_rows, placed_patches[:, 0] + block.row * BLOCK, -(placed_patches[:, 0] + (block.col - 1) * BLOCK)
+    )
+    placed_patches[:, 0] = line
+    return placed_patches
 
 
-def _inner(images: list[Pixels], tiles: NDArray[np.bool_], line: int) -> NDArray[np.int64]:
+def _inner_lines(images: list[Pixels], tiles: NDArray[np.bool_], line: int) -> NDArray[np.int64]:
     """(n, 4): a row for each piece of the line above row `line`: across and beside, of the output, of the source."""
     if line + max(_BESIDE) >= len(images[0]):
         return np.zeros((0, 4), np.int64)
@@ -145,14 +149,14 @@ def _fill_side(side: NDArray[Any], images: list[Pixels], tiles: NDArray[np.bool_
     if height <= max(_BESIDE) or (end and height < BLOCK):
         return
     line, beside = (height - 1, [height - away for away in _BESIDE]) if end else (0, list(_BESIDE))
-    for place, image in enumerate(images):
+    for number, image in enumerate(images):
         rows = _luminance(image, line)
-        side["line"][: len(rows), place] = rows
-        side["beside"][: len(rows), place] = _total(_steps(image, row) for row in beside)
+        side["line"][: len(rows), number] = rows
+        side["beside"][: len(rows), number] = _total(_steps(image, row) for row in beside)
     side["dense"][: len(rows)] = tiles[-end][: len(rows)]
 
 
-def _met(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[Sums]:
+def _pair_sides(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[Sums]:
     """The pieces between each pair of neighbouring blocks."""
     for block, ours in sides.items():
         for axis, neighbour in enumerate((BlockIndex(block.row + 1, block.col), BlockIndex(block.row, block.col + 1))):
@@ -184,9 +188,9 @@ def _total(rows: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.asarray(np.sum(list(rows), axis=0))
 
 
-def _packed(array: NDArray[Any]) -> str:
+def _pack_array(array: NDArray[Any]) -> str:
     return base64.b64encode(zlib.compress(array.tobytes())).decode("ascii")
 
 
-def _unpacked(text: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _unpack_array(text: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)

@@ -22,7 +22,7 @@ _SCATTER_PX = 1.0
 _STRUCTURES_PX = (1.0, 8.0)
 
 
-def resemblance(after: NDArray[np.uint8], before: NDArray[np.uint8]) -> float:
+def luminance_correlation(after: NDArray[np.uint8], before: NDArray[np.uint8]) -> float:
     """Pearson correlation of the luminance of two pictures, (h, w, 3) RGB; 0 where one shows nothing."""
     a, b = (_luminance(picture).ravel().astype(np.float64) for picture in (after, before))
     if not np.ptp(a) or not np.ptp(b):
@@ -30,7 +30,7 @@ def resemblance(after: NDArray[np.uint8], before: NDArray[np.uint8]) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def structure(after: Tiles, before: Tiles) -> NDArray[np.float64]:
+def tile_ssim(after: Tiles, before: Tiles) -> NDArray[np.float64]:
     """SSIM of each tile's luminance, (n,), after a monotone map that gives all of `after` the luminances of `before`.
 
     Gaussian window of 11 px, sigma 1.5, after Wang et al. (2004), IEEE Trans. Image Process. 13, 600-612.
@@ -64,7 +64,7 @@ def shift_px(after: Tiles, before: Tiles) -> float | None:
     shifts = np.asarray(
         [
             phase_cross_correlation(y, x, upsample_factor=_STEPS_PER_PX, normalization=None)[0]
-            for x, y in zip(_structures(after), _structures(before), strict=True)
+            for x, y in zip(_band_pass(after), _band_pass(before), strict=True)
         ]
     )
     common = np.median(shifts, axis=0)
@@ -72,7 +72,7 @@ def shift_px(after: Tiles, before: Tiles) -> float | None:
     return float(np.hypot(*common)) if scatter <= _SCATTER_PX else None
 
 
-def _structures(tiles: Tiles) -> NDArray[np.float32]:
+def _band_pass(tiles: Tiles) -> NDArray[np.float32]:
     fine, coarse = (gaussian_filter(_luminance(tiles).astype(np.float32), (0, px, px)) for px in _STRUCTURES_PX)
     return np.asarray(fine - coarse, np.float32)
 

@@ -24,39 +24,40 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Region, block_region, ceil_div
 from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg
-from wsi_stain.metrics.hallucination import packed_map, unexplained
+from wsi_stain.metrics.hallucination import hallucination, pack_map
 from wsi_stain.metrics.seams import measure_seams
-from wsi_stain.normalize.feather import Kept, Pixels, fade_into, with_ring
-from wsi_stain.normalizers.base import Normalizer, OutputConfig
+from wsi_stain.normalize.feather import Kept, Pixels, fade_to_white, with_ring
+from wsi_stain.normalizers.base import NormalizeConfig, Normalizer
 from wsi_stain.normalizers.lut import TABLE
-from wsi_stain.store.artifact import Artifact, Tally
+from wsi_stain.store.artifact import Artifact, NormalizationCounts
 from wsi_stain.store.block_reader import BlockReader
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Hands:
+class BlockWorkers:
     """Who does the work of one task.
 
     Attributes:
         reader: Reads the slide, one thing at a time.
-        workers: Do everything else.
+        band_workers: Do everything else.
     """
 
     reader: Executor
-    workers: Executor
+    band_workers: Executor
 
 
 @dataclass(frozen=True)
-class Made:
+class NormalizedBlock:
     """A normalized block.
 
     Attributes:
         pixels: (h, w, 3) RGB, faded into the reference's white.
         streams: JPEG of the kept tiles of level 0, row-major.
         details: For the receipt: `seams` (see `seams`), `retried` (passes of the generator that were computed again in
-            float32), and unless the output is a table, which explains itself, `unexplained` (see `unexplained`).
+            float32), and unless the output is a table, which explains itself, `hallucination` (see
+            `metrics/hallucination.py`).
     """
 
     pixels: Pixels
@@ -65,31 +66,31 @@ class Made:
 
 
 @contextmanager
-def hands(threads: int) -> Iterator[Hands]:
+def block_workers(threads: int) -> Iterator[BlockWorkers]:
     """Who works with so many threads; with one, the caller himself. Torch itself takes one thread."""
     torch.set_num_threads(1)  # with more, sums within a convolution come out differently
     if threads == 1:
-        yield Hands(_Myself(), _Myself())
+        yield BlockWorkers(_InlineExecutor(), _InlineExecutor())
         return
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(threads, "block") as workers:
-        yield Hands(reader, workers)
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(threads, "block") as band_workers:
+        yield BlockWorkers(reader, band_workers)
 
 
-class _Myself(Executor):
+class _InlineExecutor(Executor):
     """Does what is submitted at once, in the thread that submits it."""
 
-    def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
-        done: Future[T] = Future()
-        done.set_result(function(*arguments, **named))
-        return done
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> Future[T]:
+        results: Future[T] = Future()
+        results.set_result(function(*arguments, **keywords))
+        return results
 
 
 def kept_ring(slide: BlockReader, block: BlockIndex) -> Kept:
     """Which tiles of a block are kept, and of one more row and column on each side: (rows + 2, cols + 2)."""
-    return with_ring(slide.kept, *_tiles(slide, block))
+    return with_ring(slide.kept, *_tile_slices(slide, block))
 
 
-def _tiles(slide: BlockReader, block: BlockIndex) -> tuple[slice, slice]:
+def _tile_slices(slide: BlockReader, block: BlockIndex) -> tuple[slice, slice]:
     """Rows and columns of the slide's tile grid that are a block's."""
     rows, cols = (
         slice(first * TILES_PER_BLOCK, min((first + 1) * TILES_PER_BLOCK, count))
@@ -98,15 +99,15 @@ def _tiles(slide: BlockReader, block: BlockIndex) -> tuple[slice, slice]:
     return rows, cols
 
 
-def normalized(
+def normalize_block_pixels(
     slide: BlockReader,
     block: BlockIndex,
     normalizer: Normalizer,
     artifact: Artifact,
-    output: OutputConfig,
+    config: NormalizeConfig,
     jpeg: JpegConfig,
-    by: Hands,
-) -> Made:
+    workers: BlockWorkers,
+) -> NormalizedBlock:
     """A block in the reference's stain.
 
     Args:
@@ -114,28 +115,28 @@ def normalized(
         block: Place in the block grid.
         normalizer: What makes the new pixels.
         artifact: From its `prepare` for this slide.
-        output: The settings it was loaded with.
+        config: The settings it was loaded with.
         jpeg: How the tiles are encoded.
-        by: Who works.
+        workers: Who works.
     """
-    work = _Work(slide, block, normalizer, artifact, output, jpeg)
-    reads = [by.reader.submit(work.read, *span) for span in work.spans()]
-    bands = [by.workers.submit(work.band, place, reads[: place + 1]) for place in range(len(reads))]
-    done = [band.result() for band in bands]
-    details = {"seams": work.seams(), "retried": sum(band.retried for band in done)}
+    work = _BlockJob(slide, block, normalizer, artifact, config, jpeg)
+    reads = [workers.reader.submit(work.read, *span) for span in work.spans()]
+    bands = [workers.band_workers.submit(work.band, index, reads[: index + 1]) for index in range(len(reads))]
+    results = [band.result() for band in bands]
+    details = {"seams": work.seams(), "retried": sum(band.retried for band in results)}
     if work.table is not None:
-        details["unexplained"] = packed_map(np.concatenate([band.unexplained for band in done]))
-    return Made(work.pixels, [stream for band in done for stream in band.streams], details)
+        details["hallucination"] = pack_map(np.concatenate([band.hallucination for band in results]))
+    return NormalizedBlock(work.pixels, [stream for band in results for stream in band.streams], details)
 
 
 @dataclass(frozen=True)
-class _Band:
+class _BandResult:
     streams: list[bytes]
-    unexplained: NDArray[np.uint8]
+    hallucination: NDArray[np.uint8]
     retried: int
 
 
-class _Work:
+class _BlockJob:
     """The block while it is worked on; each band's rows are written by who has that band."""
 
     def __init__(
@@ -144,14 +145,14 @@ class _Work:
         block: BlockIndex,
         normalizer: Normalizer,
         artifact: Artifact,
-        output: OutputConfig,
+        config: NormalizeConfig,
         jpeg: JpegConfig,
     ) -> None:
         self._slide, self._normalizer, self._artifact, self._jpeg = slide, normalizer, artifact, jpeg
         self._region, halo = block_region(block, slide.size), normalizer.halo
-        self._ring, self._tissue = kept_ring(slide, block), slide.tissue[_tiles(slide, block)]
-        self._core = output.core
-        self.table = artifact.get(TABLE) if output.mode != "lut" else None
+        self._ring, self._tissue = kept_ring(slide, block), slide.tissue[_tile_slices(slide, block)]
+        self._core = config.stride_px
+        self.table = artifact.get(TABLE) if config.mode != "lut" else None
         height, width = self._region.height, self._region.width
         self._window = np.empty((height + 2 * halo, width + 2 * halo, 3), np.uint8)
         self._source = self._window[halo : halo + height, halo : halo + width]
@@ -173,25 +174,27 @@ class _Work:
 
     def read(self, start: int, end: int) -> None:
         """Read rows of the window."""
-        whole = self._region.grown(self._normalizer.halo)
+        whole = self._region.expand(self._normalizer.halo)
         self._window[start:end] = self._slide.read(Region(whole.x, whole.y + start, whole.width, end - start))
 
-    def band(self, place: int, reads: Sequence[Future[None]]) -> _Band:
+    def band(self, index: int, reads: Sequence[Future[None]]) -> _BandResult:
         """Everything that happens to one band, once its rows are there."""
         for read in reads:
             read.result()
-        top, rows = place * self._normalizer.band, self._normalizer.band // TILE
+        top, rows = index * self._normalizer.band, self._normalizer.band // TILE
         bottom = min(top + self._normalizer.band, self._region.height)
         window = self._window[top : bottom + 2 * self._normalizer.halo]
         source, pixels = self._source[top:bottom], self.pixels[top:bottom]
-        ring = self._ring[place * rows : (place + 1) * rows + 2]
-        kept, tally = ring[1:-1, 1:-1], Tally()
+        ring = self._ring[index * rows : (index + 1) * rows + 2]
+        kept, tally = ring[1:-1, 1:-1], NormalizationCounts()
         pixels[:] = self._normalizer.apply(window, kept, self._artifact, tally)
-        beyond = np.zeros(kept.shape, np.uint8) if self.table is None else unexplained(source, pixels, kept, self.table)
-        fade_into(pixels, ring, self._normalizer.white)
+        beyond = (
+            np.zeros(kept.shape, np.uint8) if self.table is None else hallucination(source, pixels, kept, self.table)
+        )
+        fade_to_white(pixels, ring, self._normalizer.white)
         tiles = block_tiles(pixels, kept).values()
         streams = [encode_jpeg(tile, self._jpeg.quality, self._jpeg.subsampling) for tile in tiles]
-        return _Band(streams, beyond, tally.retried)
+        return _BandResult(streams, beyond, tally.retried)
 
     def seams(self) -> dict[str, str]:
         """What the receipt says of the block's lines."""

@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from wsi_stain.core.errors import BrokenDeviceError, DeviceMemoryError, WsiStainError
-from wsi_stain.normalizers.base import OutputConfig
+from wsi_stain.normalizers.base import NormalizeConfig
 
-_TOO_LITTLE = ("out of memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
+_OUT_OF_MEMORY = ("out of memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
 """What CUDA, cuBLAS and cuDNN say of it, in this order, where it is not torch that asked for the memory."""
 
 _BROKEN = ("CUDA error", "cuDNN error")
@@ -22,17 +22,17 @@ _BROKEN = ("CUDA error", "cuDNN error")
 terminated and relaunched" (CUDA Runtime API, cudaError_t)."""
 
 
-class OnDevice(Protocol):
+class DeviceTask(Protocol):
     """A task for the generator."""
 
     @property
-    def output(self) -> OutputConfig: ...
+    def normalize(self) -> NormalizeConfig: ...
 
 
-T = TypeVar("T", bound=OnDevice)
+T = TypeVar("T", bound=DeviceTask)
 
 
-def on_device(function: Callable[[T], dict[str, Any]]) -> Callable[[T], dict[str, Any]]:
+def translate_device_errors(function: Callable[[T], dict[str, Any]]) -> Callable[[T], dict[str, Any]]:
     """A task's function that raises its device's errors as ours: DeviceMemoryError and BrokenDeviceError.
 
     When either is raised, nothing that the call computed is held any more, neither by frames nor by torch's cache:
@@ -44,28 +44,28 @@ def on_device(function: Callable[[T], dict[str, Any]]) -> Callable[[T], dict[str
         try:
             return function(task)
         except RuntimeError as error:
-            meant = _meaning(error, task.output.core)
-            if meant is None:
+            translated = _translate(error, task.normalize.stride_px)
+            if translated is None:
                 raise
             traceback.clear_frames(error.__traceback__)
         # Out here the error is gone, and with it the last that held what its frames did.
-        if isinstance(meant, DeviceMemoryError) and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if isinstance(translated, DeviceMemoryError) and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()
-        raise meant
+        raise translated
 
     return guarded
 
 
-def _meaning(error: RuntimeError, core: int) -> WsiStainError | None:
+def _translate(error: RuntimeError, stride_px: int) -> WsiStainError | None:
     """The error of ours that torch's stands for; None where the device is not at fault."""
-    told = str(error)
-    first = told.splitlines()[0] if told else type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _TOO_LITTLE):
+    message = str(error)
+    first = message.splitlines()[0] if message else type(error).__name__
+    if isinstance(error, torch.OutOfMemoryError) or any(words in message for words in _OUT_OF_MEMORY):
         return DeviceMemoryError(
-            f"The device has too little memory for squares of {core} px: {first}",
+            f"The device has too little memory for squares of {stride_px} px: {first}",
             "Use a device with more memory, or fewer tasks on it at a time (executor.gpu_tasks)",
         )
-    if isinstance(error, torch.AcceleratorError) or any(words in told for words in _BROKEN):
+    if isinstance(error, torch.AcceleratorError) or any(words in message for words in _BROKEN):
         return BrokenDeviceError(
             f"The GPU failed, and this process can use it no more: {first}",
             "Run the same command again: finished work is kept. If it comes again, look at the GPU's driver",

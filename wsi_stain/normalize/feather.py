@@ -29,7 +29,7 @@ def with_ring(kept: Kept, rows: slice, cols: slice) -> Kept:
     return padded[rows.start : rows.stop + 2, cols.start : cols.stop + 2]
 
 
-def fade_into(pixels: Pixels, ring: Kept, white: tuple[int, int, int]) -> None:
+def fade_to_white(pixels: Pixels, ring: Kept, white: tuple[int, int, int]) -> None:
     """Blend a block into the background, in place.
 
     Args:
@@ -57,8 +57,8 @@ def _blend(tile: Pixels, around: Kept, white: tuple[int, int, int]) -> None:
     tile[:] = np.round(background + weight * (tile - background)).astype(np.uint8)
 
 
-def weights_at(kept: Kept, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much of tissue shows at places of a slide at any resolution, as `fade_into` weighs level 0.
+def fade_weights(kept: Kept, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much of tissue shows at places of a slide at any resolution, as `fade_to_white` weighs level 0.
 
     Args:
         kept: (rows, cols) of the whole slide's tile grid.

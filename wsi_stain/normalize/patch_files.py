@@ -20,7 +20,7 @@ from wsi_stain.core import journal
 from wsi_stain.core.errors import StoreError
 from wsi_stain.datasets.pictures import is_picture
 from wsi_stain.store import StoredSlide
-from wsi_stain.store.patches import TABLE, Patch, from_csv
+from wsi_stain.store.patches import PATCH_TABLE, Patch, from_csv
 
 PART = 1000
 """Patches that one task writes."""
@@ -49,11 +49,11 @@ def write_patches(task: PatchFilesTask) -> dict[str, Any]:
     """Write a part of a slide's patches, unless they are there; the receipt: key, files as receipts describe them."""
     partial = journal.partial_directory(task.folder)
     done = journal.valid_receipt(task.receipt, task.key, None)
-    if done and journal.files_hold(partial, done["files"]):
+    if done and journal.are_files_whole(partial, done["files"]):
         return done
     files = {}
     with task.slide() as slide:
-        patches = placed(slide)
+        patches = placed_patches(slide)
         names = file_names(patches)
         for patch in patches[task.first : task.first + PART]:
             assert patch.region
@@ -61,7 +61,7 @@ def write_patches(task: PatchFilesTask) -> dict[str, Any]:
             Image.fromarray(slide.read(patch.region)).save(content, "PNG", compress_level=1)
             path = partial / names[patch.name]
             journal.atomic_write(path, content.getvalue())
-            files[names[patch.name]] = journal.described(path)
+            files[names[patch.name]] = journal.describe_file(path)
     return journal.write_receipt(task.receipt, task.key, None, files=files)
 
 
@@ -71,17 +71,17 @@ def commit_patches(task: PatchFilesTask) -> dict[str, Any]:
         return done
     partial = journal.partial_directory(task.folder)
     with task.slide() as slide:
-        wanted = set(file_names(placed(slide)).values())
-    for name in set(journal.files_below(partial)) - wanted:  # left by a run with other patches that was killed
+        wanted = set(file_names(placed_patches(slide)).values())
+    for name in set(journal.describe_files(partial)) - wanted:  # left by a run with other patches that was killed
         (partial / name).unlink()
-    return journal.commit_directory(partial, task.folder, task.receipt, task.key, journal.files_below(partial))
+    return journal.commit_directory(partial, task.folder, task.receipt, task.key, journal.describe_files(partial))
 
 
-def placed(slide: StoredSlide) -> list[Patch]:
+def placed_patches(slide: StoredSlide) -> list[Patch]:
     """A slide's patches but for those that were refused; StoreError where it was not made of patches."""
-    if TABLE not in slide.tables():
+    if PATCH_TABLE not in slide.tables():
         raise StoreError(f"{slide.slide_id} was not made of patches", "Write a store of it instead, with --to store")
-    return [patch for patch in from_csv(slide.table(TABLE)) if patch.region]
+    return [patch for patch in from_csv(slide.table(PATCH_TABLE)) if patch.region]
 
 
 def file_names(patches: Sequence[Patch]) -> dict[str, str]:
@@ -92,15 +92,15 @@ def file_names(patches: Sequence[Patch]) -> dict[str, str]:
     Raises:
         StoreError: A name would lead out of the folder.
     """
-    short = {patch.name: _named(patch, short=True) for patch in patches}
+    short = {patch.name: _file_name(patch, short=True) for patch in patches}
     count = Counter(name.casefold() for name in short.values())
     return {
-        patch.name: short[patch.name] if count[short[patch.name].casefold()] == 1 else _named(patch, short=False)
+        patch.name: short[patch.name] if count[short[patch.name].casefold()] == 1 else _file_name(patch, short=False)
         for patch in patches
     }
 
 
-def _named(patch: Patch, short: bool) -> str:
+def _file_name(patch: Patch, short: bool) -> str:
     path = PurePosixPath(patch.name.replace(":", "_").replace("\\", "_"))
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise StoreError(f"{patch.name!r} is no name of a patch below a folder", "Import the patches again")

@@ -1,10 +1,10 @@
 """A slide in the reference's stain, region by region as it is asked for; nothing is written.
 
-The same pixels as the blocks of a run, before JPEG: worked out in cells that begin where the protocol of `output`
-lets a block begin.
+The same pixels as the blocks of a run, before JPEG: worked out in cells that begin where the normalizer lets a
+block begin.
 
-Memory bound: the slide's maps, one pass of the generator, and at most `held` cells, of 3 MB unless `output.core` is
-large.
+Memory bound: the slide's maps, one pass of the generator, and at most `cached_cells` cells, of 3 MB unless
+`normalize.stride_px` is large.
 """
 
 from __future__ import annotations
@@ -17,9 +17,19 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.core.geometry import BLOCK, TILE, Region, Size, TileIndex, ceil_div, cut_on_grid, grid_shape, tile_region
-from wsi_stain.normalize.feather import fade_into, with_ring
-from wsi_stain.normalizers.base import Mode, Normalizer, OutputConfig, load_normalizer
+from wsi_stain.core.geometry import (
+    BLOCK,
+    TILE,
+    Region,
+    Size,
+    TileIndex,
+    ceil_div,
+    grid_shape,
+    split_on_grid,
+    tile_region,
+)
+from wsi_stain.normalize.feather import fade_to_white, with_ring
+from wsi_stain.normalizers.base import Mode, NormalizeConfig, Normalizer, load_normalizer
 from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.pix2pix.precision import default_device
 from wsi_stain.stain.colour_table import apply_table
@@ -39,16 +49,16 @@ class RegionNormalizer:
     Args:
         slide: The slide, stored or streamed; it must stay open.
         checkpoint: The checkpoint's file.
-        output: What becomes of generated pixels: generator, guard, lut, or auto (lut without a GPU); or all settings.
+        mode: What becomes of generated pixels: generator, guard, lut, or auto (lut without a GPU); or all settings.
         statistics: What to take for the slide's stain, such as a group's; by default its own.
         device: Where the generator runs, as torch names it; by default a GPU where there is one.
-        held: Cells to keep in memory.
-        faded: Whether tiles fade into white towards those that are not kept, as in a run's pyramids.
+        cached_cells: Cells to keep in memory.
+        fade: Whether tiles fade into white towards those that are not kept, as in a run's pyramids.
 
     Attributes:
         artifact: What the normalization has to know about the slide.
         white: What glass becomes, RGB.
-        output: What becomes of generated pixels, `auto` settled.
+        mode: What becomes of generated pixels, `auto` settled.
 
     Raises:
         StainError: The slide's stain was not measured.
@@ -59,23 +69,23 @@ class RegionNormalizer:
         self,
         slide: TiledSlide,
         checkpoint: str | Path,
-        output: Mode | OutputConfig = "auto",
+        mode: Mode | NormalizeConfig = "auto",
         statistics: StainStatistics | None = None,
         device: str | None = None,
-        held: int = 16,
-        faded: bool = True,
+        cached_cells: int = 16,
+        fade: bool = True,
     ) -> None:
         self.slide = slide
-        config = output_config(output)
-        self._side = next(side for side in _CELLS if side % config.core == 0 or side == BLOCK)
+        config = config_of_mode(mode)
+        self._side = next(side for side in _CELLS if side % config.stride_px == 0 or side == BLOCK)
         device = device or default_device()
-        self.output = config.resolved(device).name
+        self.mode = config.resolve_auto(device).name
         self._normalizer = load_normalizer(config, Path(checkpoint), device)
-        self.artifact = self._normalizer.prepare(slide, statistics or slide.measured_stain())
+        self.artifact = self._normalizer.prepare(slide, statistics or slide.require_stain())
         self.white = self._normalizer.white
-        self._faded = faded
+        self._fade = fade
         self._lock = Lock()
-        self._cell = lru_cache(held)(self._normalized)
+        self._cell = lru_cache(cached_cells)(self._normalize_cell)
 
     def read(self, region: Region) -> Pixels:
         """RGB pixels, (height, width, 3), white outside the slide."""
@@ -85,7 +95,7 @@ class RegionNormalizer:
         width = min(region.x + region.width, self.slide.size.width) - left
         height = min(region.y + region.height, self.slide.size.height) - top
         if width > 0 and height > 0:
-            for part in cut_on_grid(Region(left, top, width, height), Size(self._side, self._side)):
+            for part in split_on_grid(Region(left, top, width, height), Size(self._side, self._side)):
                 corner_x, corner_y = part.x - part.x % self._side, part.y - part.y % self._side
                 with self._lock:
                     cell = self._cell(corner_x, corner_y)
@@ -93,9 +103,9 @@ class RegionNormalizer:
                 pixels[part.y - region.y :, part.x - region.x :][: part.height, : part.width] = inner
         return pixels
 
-    def recoloured(self, pixels: Pixels) -> Pixels:
+    def normalize_coarse(self, pixels: Pixels) -> Pixels:
         """Pixels of the slide at any resolution, (h, w, 3), by its colour table: for looking."""
-        return at_any_resolution(pixels, self._normalizer, self.artifact)
+        return normalize_any_resolution(pixels, self._normalizer, self.artifact)
 
     def tiles(self, min_tissue: float = 0.0) -> Iterator[tuple[TileIndex, Pixels]]:
         """The kept tiles with enough tissue, cell by cell, each (256, 256, 3) and not faded.
@@ -103,16 +113,16 @@ class RegionNormalizer:
         Args:
             min_tissue: Least share of tissue, 0 to 1.
         """
-        wanted = set(self.slide.tile_indices(min_tissue))
+        tiles_left = set(self.slide.tile_indices(min_tissue))
         side = self._side // TILE
-        for row, col in sorted({(tile.row // side, tile.col // side) for tile in wanted}):
+        for row, col in sorted({(tile.row // side, tile.col // side) for tile in tiles_left}):
             area = self._area(col * self._side, row * self._side)
-            pixels = self._applied(area)
-            for tile in sorted(wanted):
+            pixels = self._normalize_area(area)
+            for tile in sorted(tiles_left):
                 if (tile.row // side, tile.col // side) == (row, col):
-                    yield tile, self._cut(pixels, area, tile)
+                    yield tile, self._crop_tile(pixels, area, tile)
 
-    def _cut(self, pixels: Pixels, area: Region, tile: TileIndex) -> Pixels:
+    def _crop_tile(self, pixels: Pixels, area: Region, tile: TileIndex) -> Pixels:
         """A tile of an area's pixels; white beyond the slide's far edge."""
         found = np.empty((TILE, TILE, 3), np.uint8)
         found[:] = self.white
@@ -126,23 +136,23 @@ class RegionNormalizer:
         size = self.slide.size
         return Region(x, y, min(self._side, size.width - x), min(self._side, size.height - y))
 
-    def _normalized(self, x: int, y: int) -> Pixels:
+    def _normalize_cell(self, x: int, y: int) -> Pixels:
         area = self._area(x, y)
-        pixels = self._applied(area)
-        if self._faded:
-            fade_into(pixels, with_ring(self.slide.kept, *tiles_within(area)), self.white)
+        pixels = self._normalize_area(area)
+        if self._fade:
+            fade_to_white(pixels, with_ring(self.slide.kept, *tiles_within(area)), self.white)
         return pixels
 
-    def _applied(self, area: Region) -> Pixels:
+    def _normalize_area(self, area: Region) -> Pixels:
         kept = self.slide.kept[tiles_within(area)]
-        window = self.slide.read(area.grown(self._normalizer.halo))
+        window = self.slide.read(area.expand(self._normalizer.halo))
         return self._normalizer.apply(window, kept, self.artifact)
 
 
 def normalized_tiles(
     slide: TiledSlide,
     checkpoint: str | Path,
-    output: Mode | OutputConfig = "auto",
+    mode: Mode | NormalizeConfig = "auto",
     statistics: StainStatistics | None = None,
     min_tissue: float = 0.0,
 ) -> Iterator[tuple[TileIndex, Pixels]]:
@@ -151,7 +161,7 @@ def normalized_tiles(
     Args:
         slide: The slide, stored or streamed.
         checkpoint: The checkpoint's file.
-        output: As for `RegionNormalizer`.
+        mode: As for `RegionNormalizer`.
         statistics: What to take for the slide's stain; by default its own.
         min_tissue: Least share of tissue of a tile, 0 to 1.
 
@@ -162,17 +172,17 @@ def normalized_tiles(
         StainError: The slide's stain was not measured.
         CheckpointError: There is no such checkpoint, or it does not fit the slide.
     """
-    yield from RegionNormalizer(slide, checkpoint, output, statistics).tiles(min_tissue)
+    yield from RegionNormalizer(slide, checkpoint, mode, statistics).tiles(min_tissue)
 
 
-def at_any_resolution(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
+def normalize_any_resolution(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
     """Pixels of a slide, (h, w, 3), by its colour table, which all modes of Pix2Pix have: for looking."""
     if TABLE in artifact:
         return apply_table(artifact[TABLE], pixels)
-    return normalized_patch(pixels, normalizer, artifact)
+    return normalize_patch(pixels, normalizer, artifact)
 
 
-def normalized_patch(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
+def normalize_patch(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
     """A patch, (h, w, 3), on its own: mirrored at its sides, since what lies beyond is not known."""
     halo = normalizer.halo
     window = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="symmetric")
@@ -180,15 +190,15 @@ def normalized_patch(pixels: Pixels, normalizer: Normalizer, artifact: Artifact)
     return normalizer.apply(window, every, artifact)
 
 
-def patch_config(config: OutputConfig, patch: Pixels) -> OutputConfig:
+def patch_config(config: NormalizeConfig, patch: Pixels) -> NormalizeConfig:
     """Settings whose passes of the generator are no larger than a patch, (h, w, 3), needs."""
     side = ceil_div(max(patch.shape[:2]), TILE) * TILE
-    return config.model_copy(update={"core": min(side, config.core)})
+    return config.model_copy(update={"stride_px": min(side, config.stride_px)})
 
 
-def output_config(output: Mode | OutputConfig) -> OutputConfig:
+def config_of_mode(mode: Mode | NormalizeConfig) -> NormalizeConfig:
     """A mode as settings; torch keeps the threads that it has in this process."""
-    return output if isinstance(output, OutputConfig) else OutputConfig(mode=output)
+    return mode if isinstance(mode, NormalizeConfig) else NormalizeConfig(mode=mode)
 
 
 def tiles_within(area: Region) -> tuple[slice, slice]:

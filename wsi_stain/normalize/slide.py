@@ -21,16 +21,16 @@ from PIL import Image
 
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import TILE, Region, level_sizes
-from wsi_stain.normalize.feather import weights_at
+from wsi_stain.normalize.feather import fade_weights
 from wsi_stain.normalize.region import RegionNormalizer
-from wsi_stain.normalizers.base import Mode, OutputConfig
+from wsi_stain.normalizers.base import Mode, NormalizeConfig
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.slides.find import SlideSource, slide_id
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store.cards import slide_card
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.streamed_slide import StreamedSlide, survey
+from wsi_stain.tiling.streamed_slide import StreamedSlide, survey_streamed
 
 
 class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships no types here
@@ -42,7 +42,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
     Args:
         slide: The slide's file.
         checkpoint: The checkpoint's file.
-        output: What becomes of generated pixels: generator, guard, lut, or auto (lut without a GPU); or all settings.
+        mode: What becomes of generated pixels: generator, guard, lut, or auto (lut without a GPU); or all settings.
         tiling: How the slide is read and its tissue found; its `slide.mpp` resamples level 0.
         statistics: What to take for the slide's stain, such as its group's; by default its own.
         device: Where the generator runs, as torch names it; by default a GPU where there is one.
@@ -57,7 +57,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
         self,
         slide: str | Path,
         checkpoint: str | Path,
-        output: Mode | OutputConfig = "auto",
+        mode: Mode | NormalizeConfig = "auto",
         tiling: TilingConfig | None = None,
         statistics: StainStatistics | None = None,
         device: str | None = None,
@@ -73,9 +73,9 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
             )
         name = Path(slide).name
         source = SlideSource(path=Path(slide), slide_id=slide_id(name), relative=name)
-        self._slide: StreamedSlide = survey(source, config)
+        self._slide: StreamedSlide = survey_streamed(source, config)
         try:
-            self._normalizer = RegionNormalizer(self._slide, self._checkpoint, output, statistics, device)
+            self._normalizer = RegionNormalizer(self._slide, self._checkpoint, mode, statistics, device)
             self._bounds = self._slide.bounds
         except BaseException:
             self._slide.close()
@@ -89,7 +89,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
     def _repr_html_(self) -> str:
         width, height = self.dimensions
         facts = {
-            "normalized": f"{self._normalizer.output} of {self._checkpoint.name}",
+            "normalized": f"{self._normalizer.mode} of {self._checkpoint.name}",
             "size": f"{width} x {height} px, {self.level_count} levels",
             "resolution": f"{self._slide.mpp.mean:.4g} um/px",
             "tiles": str(int(self._slide.kept.sum())),
@@ -163,7 +163,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
             raise ValueError(f"Expected a level below {self.level_count} and a size, got level {level} of {size} px")
         (x, y), (width, height) = (value // 2**level for value in location), size
         region = Region(x, y, width, height)
-        pixels = self._normalizer.read(region) if level == 0 else self._looked(level, region)
+        pixels = self._normalizer.read(region) if level == 0 else self._read_coarse(level, region)
         alpha = np.zeros((height, width, 1), np.uint8)
         inside = self._sizes[level]
         alpha[max(-y, 0) : max(inside.height - y, 0), max(-x, 0) : max(inside.width - x, 0)] = 255
@@ -172,14 +172,14 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
             image.info["icc_profile"] = self._profile
         return image
 
-    def _looked(self, level: int, region: Region) -> NDArray[np.uint8]:
+    def _read_coarse(self, level: int, region: Region) -> NDArray[np.uint8]:
         """RGB of a coarser level by the slide's colour table, faded into white as level 0 is."""
         factor = 2**level
-        pixels = self._normalizer.recoloured(self._slide.read_shrunk(factor, region))
+        pixels = self._normalizer.normalize_coarse(self._slide.read_shrunk(factor, region))
         rows, cols = (
             (np.arange(start, start + count) + 0.5) * factor / TILE
             for start, count in ((region.y, region.height), (region.x, region.width))
         )
-        weight, white = weights_at(self._slide.kept, rows, cols)[..., None], np.asarray(self._normalizer.white)
-        faded: NDArray[np.uint8] = np.rint(white + weight * (pixels - white)).astype(np.uint8)
-        return faded
+        weight, white = fade_weights(self._slide.kept, rows, cols)[..., None], np.asarray(self._normalizer.white)
+        fade: NDArray[np.uint8] = np.rint(white + weight * (pixels - white)).astype(np.uint8)
+        return fade

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from wsi_stain.core import journal
 from wsi_stain.core.errors import StainError, StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex, block_region, tiles_of
-from wsi_stain.normalize.device_errors import on_device
-from wsi_stain.normalize.region import at_any_resolution, normalized_patch, patch_config, tiles_within
-from wsi_stain.normalizers.base import Normalizer, OutputConfig, load_normalizer
+from wsi_stain.normalize.device_errors import translate_device_errors
+from wsi_stain.normalize.region import normalize_any_resolution, normalize_patch, patch_config, tiles_within
+from wsi_stain.normalizers.base import NormalizeConfig, Normalizer, load_normalizer
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.artifact import load_artifact
-from wsi_stain.store.patches import TABLE as PATCHES
+from wsi_stain.store.patches import PATCH_TABLE as PATCHES
 from wsi_stain.store.patches import Patch, from_csv
 from wsi_stain.store.stain_sample import measure_stain
 
@@ -41,7 +41,7 @@ _OWN_MAPS = ("kept", "tissue")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestainTask:
+class NormalizeStoreTask:
     """Restain one slide of a store, or one block of it.
 
     Attributes:
@@ -50,7 +50,7 @@ class RestainTask:
         record: What will be known of the slide there; its key decides whether work stands.
         checkpoint: The checkpoint's file; for classical methods that of the style.
         digest: SHA-256 of that file, as the run knows it.
-        output: What becomes of generated pixels.
+        normalize: What becomes of generated pixels.
         device: Where the generator runs, as torch names it.
         artifact: What `prepare_slide` left.
         block: Place in the block grid; None means the whole slide.
@@ -61,7 +61,7 @@ class RestainTask:
     record: SlideRecord
     checkpoint: Path
     digest: str
-    output: OutputConfig
+    normalize: NormalizeConfig
     device: str
     artifact: Path
     block: BlockIndex | None = None
@@ -71,12 +71,12 @@ class RestainTask:
         """What makes the slide."""
         return TileStore(self.store).writer(self.record.slide_id)
 
-    def normalizer(self, output: OutputConfig) -> Normalizer:
+    def normalizer(self, normalize: NormalizeConfig) -> Normalizer:
         """What makes the new pixels."""
-        return load_normalizer(output, self.checkpoint, self.device, self.digest)
+        return load_normalizer(normalize, self.checkpoint, self.device, self.digest)
 
 
-def stands(writer: SlideWriter, key: str) -> bool:
+def is_complete(writer: SlideWriter, key: str) -> bool:
     """Whether a slide of a store is complete under a key."""
     try:
         record = writer.record()
@@ -85,15 +85,17 @@ def stands(writer: SlideWriter, key: str) -> bool:
     return record is not None and record.key == key
 
 
-@on_device
-def begin_restained(task: RestainTask) -> dict[str, Any]:
+@translate_device_errors
+def begin_normalized_slide(task: NormalizeStoreTask) -> dict[str, Any]:
     """Write everything of a slide but its tiles; returns the receipt: key."""
     writer, key = task.writer, task.record.key
     receipt = writer.receipt_path("begun")
     if done := journal.valid_receipt(receipt, key, None):
         return done
     with task.slide() as slide:
-        thumbnail = at_any_resolution(slide.thumbnail, task.normalizer(task.output), load_artifact(task.artifact))
+        thumbnail = normalize_any_resolution(
+            slide.thumbnail, task.normalizer(task.normalize), load_artifact(task.artifact)
+        )
         writer.begin(slide.size, thumbnail, slide.mask, slide.grid)
         for name in slide.maps():
             if name not in _OWN_MAPS:
@@ -103,29 +105,31 @@ def begin_restained(task: RestainTask) -> dict[str, Any]:
     return journal.write_receipt(receipt, key, None)
 
 
-@on_device
-def restain_block(task: RestainTask) -> dict[str, Any]:
+@translate_device_errors
+def normalize_store_block(task: NormalizeStoreTask) -> dict[str, Any]:
     """Write the shard of one block; returns its receipt.
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
-        DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        DeviceMemoryError: The device's memory does not suffice for `normalize.stride_px`.
         BrokenDeviceError: The GPU failed.
         StoreError: The source store is damaged.
         OutputError: The shard cannot be written.
     """
     assert task.block is not None
     writer, key = task.writer, task.record.key
-    if standing := writer.valid_shard(task.block, key):
-        return standing
+    if done := writer.valid_shard(task.block, key):
+        return done
     with task.slide() as slide:
         area = block_region(task.block, slide.size)
-        pixels = _restained(slide, area, task)
-        tiles = {tile: _cut(pixels, tile, area) for tile in tiles_of(task.block, slide.kept.shape) if slide.kept[tile]}
+        pixels = _normalize_area(slide, area, task)
+        tiles = {
+            tile: _crop_tile(pixels, tile, area) for tile in tiles_of(task.block, slide.kept.shape) if slide.kept[tile]
+        }
     return writer.write_shard(task.block, tiles, key)
 
 
-def complete_restained(task: RestainTask) -> dict[str, Any]:
+def complete_normalized_slide(task: NormalizeStoreTask) -> dict[str, Any]:
     """Measure the new stain, and mark the slide as complete.
 
     Returns:
@@ -142,24 +146,26 @@ def complete_restained(task: RestainTask) -> dict[str, Any]:
     return {"key": record.key, "slide_id": record.slide_id, "stained": stain is not None}
 
 
-def _restained(slide: StoredSlide, area: Region, task: RestainTask) -> Pixels:
+def _normalize_area(slide: StoredSlide, area: Region, task: NormalizeStoreTask) -> Pixels:
     """An area, (h, w, 3), that is a whole block but for the slide's far edge."""
-    normalizer, artifact = task.normalizer(task.output), load_artifact(task.artifact)
+    normalizer, artifact = task.normalizer(task.normalize), load_artifact(task.artifact)
     if normalizer.halo == 0 or PATCHES not in slide.tables():
-        window = slide.read(area.grown(normalizer.halo))
+        window = slide.read(area.expand(normalizer.halo))
         return normalizer.apply(window, slide.kept[tiles_within(area)], artifact)
     pixels = np.empty((area.height, area.width, 3), np.uint8)
     pixels[:] = normalizer.white
-    for region in _touching(from_csv(slide.table(PATCHES)), area):
+    for region in _patches_touching(from_csv(slide.table(PATCHES)), area):
         patch = slide.read(region)
-        made = normalized_patch(patch, task.normalizer(patch_config(task.output, patch)), artifact)
+        normalized = normalize_patch(patch, task.normalizer(patch_config(task.normalize, patch)), artifact)
         left, top = max(region.x, area.x), max(region.y, area.y)
-        part = made[top - region.y :, left - region.x :][: area.y + area.height - top, : area.x + area.width - left]
+        part = normalized[top - region.y :, left - region.x :][
+            : area.y + area.height - top, : area.x + area.width - left
+        ]
         pixels[top - area.y :, left - area.x :][: part.shape[0], : part.shape[1]] = part
     return pixels
 
 
-def _touching(patches: Sequence[Patch], area: Region) -> list[Region]:
+def _patches_touching(patches: Sequence[Patch], area: Region) -> list[Region]:
     """The places of patches that reach into an area, in their order."""
     return [
         region
@@ -170,9 +176,9 @@ def _touching(patches: Sequence[Patch], area: Region) -> list[Region]:
     ]
 
 
-def _cut(pixels: Pixels, tile: TileIndex, area: Region) -> Pixels:
+def _crop_tile(pixels: Pixels, tile: TileIndex, area: Region) -> Pixels:
     """A tile, (256, 256, 3), of an area's pixels; 255 beyond the slide's far edge."""
-    found = np.full((TILE, TILE, 3), 255, np.uint8)
+    cropped = np.full((TILE, TILE, 3), 255, np.uint8)
     part = pixels[tile.row * TILE - area.y :, tile.col * TILE - area.x :][:TILE, :TILE]
-    found[: part.shape[0], : part.shape[1]] = part
-    return found
+    cropped[: part.shape[0], : part.shape[1]] = part
+    return cropped

@@ -16,9 +16,9 @@ import torch
 from wsi_stain.core import journal
 from wsi_stain.core.geometry import BlockIndex, block_of, level_sizes
 from wsi_stain.formats.block_file import JpegConfig, write_block
-from wsi_stain.normalize.block import hands, kept_ring, normalized
-from wsi_stain.normalize.device_errors import on_device
-from wsi_stain.normalizers.base import Normalizer, OutputConfig, SampledNormalizer, load_normalizer
+from wsi_stain.normalize.block import block_workers, kept_ring, normalize_block_pixels
+from wsi_stain.normalize.device_errors import translate_device_errors
+from wsi_stain.normalizers.base import NormalizeConfig, Normalizer, SampledNormalizer, load_normalizer
 from wsi_stain.normalizers.lut import OUTSIDE, RESIDUAL
 from wsi_stain.pyramid.ome_zarr import write_block_shards
 from wsi_stain.stain.statistics import StainStatistics
@@ -34,7 +34,7 @@ class PrepareTask:
         slide: Opens the slide, stored or streamed: its `opener`.
         checkpoint: The checkpoint's file.
         digest: SHA-256 of that file, as the run knows it.
-        output: What becomes of the generated pixels.
+        normalize: What becomes of the generated pixels.
         device: Where the generator runs, as torch names it.
         artifact: Where the arrays go.
         receipt: Where the receipt goes.
@@ -46,7 +46,7 @@ class PrepareTask:
     slide: Callable[[], TiledSlide]
     checkpoint: Path
     digest: str
-    output: OutputConfig
+    normalize: NormalizeConfig
     device: str = "cpu"
     artifact: Path
     receipt: Path
@@ -75,7 +75,7 @@ class NormalizeTask:
         block: Place in the block grid.
         checkpoint: The checkpoint's file.
         digest: SHA-256 of that file, as the run knows it.
-        output: What becomes of the generated pixels.
+        normalize: What becomes of the generated pixels.
         jpeg: How the tiles are encoded.
         device: Where the generator runs, as torch names it.
         artifact: What `prepare_slide` left.
@@ -89,7 +89,7 @@ class NormalizeTask:
     block: BlockIndex
     checkpoint: Path
     digest: str
-    output: OutputConfig
+    normalize: NormalizeConfig
     jpeg: JpegConfig = field(default_factory=JpegConfig)
     device: str = "cpu"
     artifact: Path
@@ -99,7 +99,7 @@ class NormalizeTask:
     zarr: Path | None = None
 
 
-@on_device
+@translate_device_errors
 def sample_slide(task: SampleTask) -> dict[str, Any]:
     """Do a `SampleTask`, unless it is done; raises what `prepare_slide` does.
 
@@ -109,14 +109,14 @@ def sample_slide(task: SampleTask) -> dict[str, Any]:
     if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
         return done
     with task.slide() as slide:
-        normalizer = _loaded(task)
+        normalizer = _load_normalizer(task)
         sample: Artifact = {}
         if isinstance(normalizer, SampledNormalizer):
-            sample = normalizer.sample(slide, task.stain or slide.measured_stain(), task.part)
+            sample = normalizer.sample(slide, task.stain or slide.require_stain(), task.part)
     return _save(task, sample)
 
 
-@on_device
+@translate_device_errors
 def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     """Do a `PrepareTask`, unless it is done.
 
@@ -128,7 +128,7 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     Raises:
         StainError: The slide's stain was not measured.
         CheckpointError: The checkpoint changed, or does not fit the slide.
-        DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        DeviceMemoryError: The device's memory does not suffice for `normalize.stride_px`.
         BrokenDeviceError: The GPU failed.
         StoreError: The slide is not in the store, or is damaged there.
         SlideError: Its file can no longer be read.
@@ -136,7 +136,7 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
         return done
     with task.slide() as slide:
-        normalizer, statistics = _loaded(task), task.stain or slide.measured_stain()
+        normalizer, statistics = _load_normalizer(task), task.stain or slide.require_stain()
         if task.samples and isinstance(normalizer, SampledNormalizer):
             artifact = normalizer.fit(statistics, [load_artifact(path) for path in task.samples])
         else:
@@ -145,8 +145,8 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
     return _save(task, artifact, white=list(normalizer.white), **details)
 
 
-def _loaded(task: PrepareTask) -> Normalizer:
-    normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+def _load_normalizer(task: PrepareTask) -> Normalizer:
+    normalizer = load_normalizer(task.normalize, task.checkpoint, task.device, task.digest)
     torch.set_num_threads(1)  # with more, sums within a convolution come out differently
     return normalizer
 
@@ -158,7 +158,7 @@ def _save(task: PrepareTask, artifact: Artifact, **details: Any) -> dict[str, An
     return journal.write_receipt(task.receipt, task.key, task.artifact, **details)
 
 
-@on_device
+@translate_device_errors
 def normalize_block(task: NormalizeTask) -> dict[str, Any]:
     """Do a `NormalizeTask`, unless it is done.
 
@@ -172,36 +172,36 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
-        DeviceMemoryError: The device's memory does not suffice for `output.core`.
+        DeviceMemoryError: The device's memory does not suffice for `normalize.stride_px`.
         BrokenDeviceError: The GPU failed.
         StoreError: The slide is not in the store, or is damaged there.
         SlideError: Its file can no longer be read.
         OutputError: The block file cannot be written, or the artifact cannot be read.
     """
-    if done := standing_block(task):
+    if done := find_valid_block(task):
         return done
-    with task.slide() as slide, hands(task.output.threads_on(task.device)) as by:
+    with task.slide() as slide, block_workers(task.normalize.resolve_threads(task.device)) as workers:
         kept = kept_ring(slide, task.block)[1:-1, 1:-1]
         details = {"block": list(task.block), "tiles": int(kept.sum())}
         if not kept.any():
             return journal.write_receipt(task.receipt, task.key, None, shards={}, holes=[], **details)
-        normalizer = load_normalizer(task.output, task.checkpoint, task.device, task.digest)
+        normalizer = load_normalizer(task.normalize, task.checkpoint, task.device, task.digest)
         artifact = load_artifact(task.artifact)
-        made = normalized(slide, task.block, normalizer, artifact, task.output, task.jpeg, by)
-        write_block(task.out, made.pixels, kept, task.jpeg, made.streams, by.workers.map)
-    details["holes"] = [list(tile) for tile in sorted(slide.mended) if block_of(tile) == task.block]
+        result = normalize_block_pixels(slide, task.block, normalizer, artifact, task.normalize, task.jpeg, workers)
+        write_block(task.out, result.pixels, kept, task.jpeg, result.streams, workers.band_workers.map)
+    details["holes"] = [list(tile) for tile in sorted(slide.repaired) if block_of(tile) == task.block]
     shards = {}
     if task.zarr is not None:
         levels = len(level_sizes(slide.size))
-        shards = write_block_shards(task.zarr, task.block, made.pixels, kept, normalizer.white, levels)
-    return journal.write_receipt(task.receipt, task.key, task.out, shards=shards, **made.details, **details)
+        shards = write_block_shards(task.zarr, task.block, result.pixels, kept, normalizer.white, levels)
+    return journal.write_receipt(task.receipt, task.key, task.out, shards=shards, **result.details, **details)
 
 
-def standing_block(task: NormalizeTask) -> dict[str, Any] | None:
+def find_valid_block(task: NormalizeTask) -> dict[str, Any] | None:
     """The receipt of a block that is done, its shards included where they are wanted; None where it is not."""
     if glass := journal.valid_receipt(task.receipt, task.key, None):
         return glass
     done = journal.valid_receipt(task.receipt, task.key, task.out)
     if done is None or task.zarr is None:
         return done
-    return done if done["shards"] and journal.files_hold(task.zarr, done["shards"]) else None
+    return done if done["shards"] and journal.are_files_whole(task.zarr, done["shards"]) else None

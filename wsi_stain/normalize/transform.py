@@ -27,14 +27,14 @@ from wsi_stain.core.errors import ConfigError, StainError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import file_digest
 from wsi_stain.datasets.importing import ImportTask, import_slide
-from wsi_stain.normalize.region import normalized_patch, output_config, patch_config
-from wsi_stain.normalizers.base import Mode, Normalizer, OutputConfig, load_normalizer
+from wsi_stain.normalize.region import config_of_mode, normalize_patch, patch_config
+from wsi_stain.normalizers.base import Mode, NormalizeConfig, Normalizer, load_normalizer
 from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainConfig
 from wsi_stain.store import TiledSlide, TileStore
 from wsi_stain.store.artifact import Artifact
-from wsi_stain.store.patches import Listing, Patch, shelves
+from wsi_stain.store.patches import Listing, Patch, place_in_rows
 from wsi_stain.tissue.mask import TissueConfig
 
 Pixels = NDArray[np.uint8]
@@ -56,7 +56,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
     Args:
         checkpoint: The checkpoint's file.
         slides: A slide that the patches are from, or all of them by id, such as a whole `TileStore`.
-        output: What becomes of generated pixels: lut, generator or guard; or all settings.
+        mode: What becomes of generated pixels: lut, generator or guard; or all settings.
         device: Where the generator runs, as torch names it; workers of a DataLoader want a CPU.
 
     Raises:
@@ -68,17 +68,17 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         self,
         checkpoint: str | Path,
         slides: TiledSlide | Mapping[str, TiledSlide] | TileStore,
-        output: Mode | OutputConfig = "lut",
+        mode: Mode | NormalizeConfig = "lut",
         device: str = "cpu",
     ) -> None:
         super().__init__()
         self._checkpoint = Path(checkpoint).absolute()
         self._digest = file_digest(Path(checkpoint))
-        self._config = output_config(output).resolved(device)
+        self._config = config_of_mode(mode).resolve_auto(device)
         self._device = device
         by_id = {slides.slide_id: slides} if isinstance(slides, TiledSlide) else {name: slides[name] for name in slides}
         normalizer = self._normalizer(self._config)
-        self._artifacts = {name: normalizer.prepare(slide, slide.measured_stain()) for name, slide in by_id.items()}
+        self._artifacts = {name: normalizer.prepare(slide, slide.require_stain()) for name, slide in by_id.items()}
         self._bound = list(self._artifacts.values()) if len(by_id) == 1 else None
 
     @classmethod
@@ -87,7 +87,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         checkpoint: str | Path,
         images: Sequence[Pixels],
         mpp: float,
-        output: Mode | OutputConfig = "lut",
+        mode: Mode | NormalizeConfig = "lut",
         device: str = "cpu",
     ) -> StainNormalize:
         """The transform for patches of one laboratory and scanner whose slides are not known.
@@ -96,7 +96,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             checkpoint: The checkpoint's file.
             images: A sample of the patches, (h, w, 3) each; the more, the better: together at least `POOL` px.
             mpp: Their resolution, um per px.
-            output: As for the class.
+            mode: As for the class.
             device: As for the class.
 
         Raises:
@@ -113,7 +113,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             store = Path(folder) / "pool.zarr"
             task = ImportTask(_Pool(images), store, mpp, "mpp", TissueConfig(), StainConfig())
             pool = import_slide(task)["slide_id"]
-            return cls(checkpoint, TileStore(store)[pool], output, device)
+            return cls(checkpoint, TileStore(store)[pool], mode, device)
 
     def of(self, slide: str | Sequence[str]) -> StainNormalize:
         """The transform of one of the slides, or of a batch with a slide for each image: samples need no id then.
@@ -122,7 +122,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             ConfigError: A slide is not known.
         """
         one = copy.copy(self)
-        one._bound = [self._artifact(name) for name in ([slide] if isinstance(slide, str) else slide)]
+        one._bound = [self._artifact_of(name) for name in ([slide] if isinstance(slide, str) else slide)]
         return one
 
     def normalize(self, pixels: Pixels, slide: str | None = None) -> Pixels:
@@ -135,8 +135,8 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         Raises:
             ConfigError: It is no such array; or the slide is not known, or must be told.
         """
-        (artifact,) = self._of_images(1) if slide is None else [self._artifact(slide)]
-        return self._normalized(pixels, artifact)
+        (artifact,) = self._artifacts_for(1) if slide is None else [self._artifact_of(slide)]
+        return self._normalize(pixels, artifact)
 
     def forward(self, *inputs: Any) -> Any:
         """Normalize the image of a sample."""
@@ -148,8 +148,8 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """One of a sample's images; masks and boxes stay as they are."""
         if isinstance(inpt, Image.Image):
-            (artifact,) = self._of_images(1)
-            return Image.fromarray(self._normalized(np.asarray(inpt), artifact))
+            (artifact,) = self._artifacts_for(1)
+            return Image.fromarray(self._normalize(np.asarray(inpt), artifact))
         if isinstance(inpt, tv_tensors.TVTensor) and not isinstance(inpt, tv_tensors.Image):
             return inpt
         if inpt.ndim not in (3, 4) or inpt.shape[-3] != 3 or inpt.dtype != torch.uint8:
@@ -158,13 +158,13 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
                 "Normalize before v2.ToDtype and other transforms that change values",
             )
         images_BHWC = inpt.as_subclass(Tensor).reshape(-1, *inpt.shape[-3:]).permute(0, 2, 3, 1).cpu().numpy()
-        artifacts = self._of_images(len(images_BHWC))
-        made = [self._normalized(image, own) for image, own in zip(images_BHWC, artifacts, strict=True)]
-        made_BCHW = torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).to(inpt.device)
-        made_like = made_BCHW.reshape(inpt.shape)
-        return tv_tensors.wrap(made_like, like=inpt) if isinstance(inpt, tv_tensors.Image) else made_like
+        artifacts = self._artifacts_for(len(images_BHWC))
+        results = [self._normalize(image, own) for image, own in zip(images_BHWC, artifacts, strict=True)]
+        results_BCHW = torch.from_numpy(np.stack(results)).permute(0, 3, 1, 2).to(inpt.device)
+        shaped = results_BCHW.reshape(inpt.shape)
+        return tv_tensors.wrap(shaped, like=inpt) if isinstance(inpt, tv_tensors.Image) else shaped
 
-    def _normalized(self, pixels: Pixels, artifact: Artifact) -> Pixels:
+    def _normalize(self, pixels: Pixels, artifact: Artifact) -> Pixels:
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ConfigError(
                 f"Expected RGB pixels (h, w, 3) of uint8, got {pixels.shape} of {pixels.dtype}",
@@ -172,9 +172,9 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             )
         if self._config.name == "lut":  # which needs no generator any more: workers do not load it
             return apply_table(artifact[TABLE], pixels)
-        return normalized_patch(pixels, self._normalizer(patch_config(self._config, pixels)), artifact)
+        return normalize_patch(pixels, self._normalizer(patch_config(self._config, pixels)), artifact)
 
-    def _of_images(self, count: int) -> list[Artifact]:
+    def _artifacts_for(self, count: int) -> list[Artifact]:
         """What each of a number of images is normalized by."""
         bound = self._bound
         if bound is None:
@@ -186,7 +186,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             raise ConfigError(f"{len(bound)} slides were named for {count} images", "Name one slide, or one for each")
         return bound * count if len(bound) == 1 else bound
 
-    def _artifact(self, slide: str) -> Artifact:
+    def _artifact_of(self, slide: str) -> Artifact:
         if slide not in self._artifacts:
             known = ", ".join(sorted(self._artifacts)[:5])
             raise ConfigError(
@@ -194,7 +194,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             )
         return self._artifacts[slide]
 
-    def _normalizer(self, config: OutputConfig) -> Normalizer:
+    def _normalizer(self, config: NormalizeConfig) -> Normalizer:
         return load_normalizer(config, self._checkpoint, self._device, self._digest)
 
 
@@ -210,7 +210,7 @@ class _Pool:
         """All images, the highest first."""
         sizes = [Size(image.shape[1], image.shape[0]) for image in self.images]
         order = sorted(range(len(sizes)), key=lambda number: (-sizes[number].height, number))
-        places = shelves([sizes[number] for number in order])
+        places = place_in_rows([sizes[number] for number in order])
         patches = [Patch(str(number), place) for number, place in zip(order, places, strict=True)]
         return Listing(patches, {"size": 0, "sha256": "pool"})
 

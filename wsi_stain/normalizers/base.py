@@ -19,18 +19,18 @@ from pydantic import Field
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import TILE
 from wsi_stain.core.journal import file_digest
-from wsi_stain.core.records import Settings
-from wsi_stain.normalizers.classical_reference import Classic, load_style
+from wsi_stain.core.records import StrictRecord
+from wsi_stain.normalizers.classical_reference import ClassicalMethod, load_classical_reference
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.normalizers.lut import LutNormalizer
-from wsi_stain.normalizers.predictor import Pixels, Recolourer
+from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
 from wsi_stain.pix2pix.checkpoint import Checkpoint
-from wsi_stain.pix2pix.precision import Precision, settled
+from wsi_stain.pix2pix.precision import Precision, resolve_auto
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.store.artifact import Artifact, Tally
+from wsi_stain.store.artifact import Artifact, NormalizationCounts
 from wsi_stain.store.block_reader import BlockReader
 
-Method = Literal["pix2pix"] | Classic
+Method = Literal["pix2pix"] | ClassicalMethod
 Mode = Literal["auto", "generator", "guard", "lut"]
 Rgb8: TypeAlias = tuple[int, int, int]
 
@@ -38,16 +38,16 @@ _GPU_THREADS = 4
 """As many as a block has bands of 1024 px. What is fastest was not measured."""
 
 
-class OutputConfig(Settings):
+class NormalizeConfig(StrictRecord):
     """How slides are normalized, and what becomes of the generated pixels.
 
     Attributes:
         method: `pix2pix`, or a classical method at slide level, for which no other setting here counts.
         mode: `generator`: as they are. `guard`: the source with the smooth part of the change. `lut`: one colour table
             per slide, fitted to the generator, applied to every pixel. `auto`: `generator` on a GPU, `lut` without.
-        core: Side of the square that is one pass's own, px; a multiple of 256. Seams are impossible where it is at
+        stride_px: Side of the square that is one pass's own, px; a multiple of 256. Seams are impossible where it is at
             least twice the generator's halo (96 px at five downs, 192 at six, 768 at eight); else passes are blended.
-        batch: Squares of one pass. Part of the fixed shape, as `core` is.
+        batch: Squares of one pass. Part of the fixed shape, as `stride_px` is.
         compile: Whether torch.compile translates the generator: worth its minute on large cohorts.
         precision: Of the generator; `auto` is bfloat16 where the device computes in it natively, else float32.
         guard_um: Half the side of the windows within which `guard` takes the change for smooth, um.
@@ -65,7 +65,7 @@ class OutputConfig(Settings):
 
     method: Method = "pix2pix"
     mode: Mode = "auto"
-    core: int = Field(default=1024, ge=TILE, le=4096, multiple_of=TILE)
+    stride_px: int = Field(default=1024, ge=TILE, le=4096, multiple_of=TILE)
     batch: int = Field(default=1, ge=1, le=64)
     compile: bool = False
     precision: Precision = "auto"
@@ -75,16 +75,16 @@ class OutputConfig(Settings):
     lut_outside: float = Field(default=0.001, ge=0, le=1)
     threads: int | None = Field(default=None, ge=1, le=256)
 
-    def resolved(self, device: str) -> OutputConfig:
+    def resolve_auto(self, device: str) -> NormalizeConfig:
         """The same settings with each `auto` replaced by what the device gets: workers must not decide one by one."""
-        precision = settled(self.precision, torch.device(device))
-        return self.model_copy(update={"mode": self.mode_on(device), "precision": precision})
+        precision = resolve_auto(self.precision, torch.device(device))
+        return self.model_copy(update={"mode": self.resolve_mode(device), "precision": precision})
 
-    def mode_on(self, device: str) -> Mode:
+    def resolve_mode(self, device: str) -> Mode:
         """The mode, with `auto` replaced by what the device gets."""
         return self.mode if self.mode != "auto" else "generator" if device.startswith("cuda") else "lut"
 
-    def threads_on(self, device: str) -> int:
+    def resolve_threads(self, device: str) -> int:
         """How many threads a task has there."""
         return self.threads or (_GPU_THREADS if device.startswith("cuda") else 1)
 
@@ -116,7 +116,7 @@ class Normalizer(Protocol):
         """What `apply` has to know about the slide. The same slide gives the same arrays."""
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> Pixels:
         """Normalize a block, or a band of one. A pixel's result does not depend on how the slide is cut into them.
 
@@ -143,13 +143,13 @@ class SampledNormalizer(Normalizer, Protocol):
         """What `prepare` gives, byte for byte, from what `sample` gave for each part, in order."""
 
 
-Maker: TypeAlias = Callable[[Checkpoint, Rgb8, OutputConfig, str], Normalizer]
+NormalizerFactory: TypeAlias = Callable[[Checkpoint, Rgb8, NormalizeConfig, str], Normalizer]
 
 
 class IdentityNormalizer:
     """Changes nothing, for tests and benchmarks: what comes out must be what went in, in its place.
 
-    No setting leads to it. Who wants it puts a maker of it into `MAKERS`; then it passes through the doors of all.
+    No setting leads to it. Who wants it puts a maker of it into `FACTORIES`; then it passes through the doors of all.
     """
 
     halo, band = 0, 4 * TILE
@@ -162,49 +162,49 @@ class IdentityNormalizer:
         return {}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> Pixels:
         """The very pixels."""
         return pixels
 
 
-def _generator(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
-    recolourer = _recolourer(checkpoint, config, device)
-    return GeneratorNormalizer(recolourer, white, config.core, _table(recolourer, white, config), config.batch)
+def _make_generator(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
+    predictor = _load_predictor(checkpoint, config, device)
+    return GeneratorNormalizer(predictor, white, config.stride_px, _make_table(predictor, white, config), config.batch)
 
 
-def _guard(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
-    recolourer = _recolourer(checkpoint, config, device)
+def _make_guard(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
+    predictor = _load_predictor(checkpoint, config, device)
     radius = max(1, round(config.guard_um / checkpoint.contract.mpp))
-    table = _table(recolourer, white, config)
-    return GuardNormalizer(recolourer, white, config.core, radius, table, config.batch)
+    table = _make_table(predictor, white, config)
+    return GuardNormalizer(predictor, white, config.stride_px, radius, table, config.batch)
 
 
-def _lut(checkpoint: Checkpoint, white: Rgb8, config: OutputConfig, device: str) -> Normalizer:
-    return _table(_recolourer(checkpoint, config, device), white, config)
+def _make_lut(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
+    return _make_table(_load_predictor(checkpoint, config, device), white, config)
 
 
-_RECOLOURERS: dict[tuple[str, str, Precision, bool], Recolourer] = {}
+_PREDICTORS: dict[tuple[str, str, Precision, bool], GeneratorPredictor] = {}
 
 
-def _recolourer(checkpoint: Checkpoint, config: OutputConfig, device: str) -> Recolourer:
+def _load_predictor(checkpoint: Checkpoint, config: NormalizeConfig, device: str) -> GeneratorPredictor:
     """The generator on its device: one for all modes and shapes, so that a smaller shape needs no second."""
     key = checkpoint.digest, device, config.precision, config.compile
-    if key not in _RECOLOURERS:
-        _RECOLOURERS[key] = Recolourer(checkpoint, device, config.precision, config.compile)
-    return _RECOLOURERS[key]
+    if key not in _PREDICTORS:
+        _PREDICTORS[key] = GeneratorPredictor(checkpoint, device, config.precision, config.compile)
+    return _PREDICTORS[key]
 
 
-def _table(recolourer: Recolourer, white: Rgb8, config: OutputConfig) -> LutNormalizer:
-    return LutNormalizer(recolourer, white, config.lut_size, config.lut_tiles)
+def _make_table(predictor: GeneratorPredictor, white: Rgb8, config: NormalizeConfig) -> LutNormalizer:
+    return LutNormalizer(predictor, white, config.lut_size, config.lut_tiles)
 
 
-MAKERS: dict[str, Maker] = {"generator": _generator, "guard": _guard, "lut": _lut}
+FACTORIES: dict[str, NormalizerFactory] = {"generator": _make_generator, "guard": _make_guard, "lut": _make_lut}
 """By mode of Pix2Pix, what makes a normalizer: of a checkpoint, the output's white, settings, and a device."""
 
 
 def load_normalizer(
-    config: OutputConfig, checkpoint: Path, device: str = "cpu", digest: str | None = None
+    config: NormalizeConfig, checkpoint: Path, device: str = "cpu", digest: str | None = None
 ) -> Normalizer:
     """The normalizer for a checkpoint, or for a style; loaded once per process, whatever the number of calls.
 
@@ -220,9 +220,9 @@ def load_normalizer(
     digest = digest or file_digest(checkpoint)
     with _LOADING:
         if config.method != "pix2pix":
-            return _classic(checkpoint, digest)
-        config = config.resolved(device)
-        return _loaded(MAKERS[config.mode], config, checkpoint, device, digest)
+            return _load_classical(checkpoint, digest)
+        config = config.resolve_auto(device)
+        return _load_pix2pix(FACTORIES[config.mode], config, checkpoint, device, digest)
 
 
 _LOADING = Lock()
@@ -230,15 +230,17 @@ _LOADING = Lock()
 
 
 @cache
-def _classic(path: Path, digest: str) -> Normalizer:
-    return load_style(path, digest).normalizer()
+def _load_classical(path: Path, digest: str) -> Normalizer:
+    return load_classical_reference(path, digest).normalizer()
 
 
 @cache
-def _loaded(maker: Maker, config: OutputConfig, path: Path, device: str, digest: str) -> Normalizer:
+def _load_pix2pix(
+    factory: NormalizerFactory, config: NormalizeConfig, path: Path, device: str, digest: str
+) -> Normalizer:
     checkpoint = load_checkpoint(path, digest)
     red, green, blue = (round(value) for value in checkpoint.contract.white)
-    return maker(checkpoint, (red, green, blue), config, device)
+    return factory(checkpoint, (red, green, blue), config, device)
 
 
 def load_checkpoint(path: Path, digest: str) -> Checkpoint:

@@ -16,7 +16,7 @@ from wsi_stain.core.geometry import TILE, Region
 from wsi_stain.normalizers.lut import choose_tiles
 from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table
 from wsi_stain.stain.vectors import RUIFROK, unmixing
-from wsi_stain.store.artifact import STATISTICS, Artifact, Tally, packed, statistics_of
+from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed, unpack_statistics
 from wsi_stain.store.block_reader import BlockReader
 
 Pixels = NDArray[np.uint8]
@@ -70,17 +70,17 @@ class ReinhardNormalizer:
         return {MEAN: np.asarray(mean), SPREAD: np.asarray(std)}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> Pixels:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
         scale = self._std / np.maximum(artifact[SPREAD], 1e-3)
-        result = _blank(pixels, self.white)
-        for place in _needed(needed):
-            lab = (rgb2lab(pixels[place]) - artifact[MEAN]) * scale + self._mean
+        result = _fill_white(pixels, self.white)
+        for window in _needed_windows(needed):
+            lab = (rgb2lab(pixels[window]) - artifact[MEAN]) * scale + self._mean
             # Colours outside sRGB are cut off below; a* and b* without a Z are no fault worth a warning.
             lab[..., 0] = np.clip(lab[..., 0], 0, 100)
             lab[..., 2] = np.minimum(lab[..., 2], 200 * ((lab[..., 0] + 16) / 116))
-            result[place] = _to_8bit(255 * lab2rgb(lab))
+            result[window] = _to_8bit(255 * lab2rgb(lab))
         return result
 
 
@@ -106,18 +106,18 @@ class MacenkoNormalizer:
         return {STATISTICS: packed(statistics)}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> Pixels:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
-        own, ref = statistics_of(artifact), self._reference
+        own, ref = unpack_statistics(artifact), self._reference
         table = od_table(own.white)
         amounts = np.array([ref.h_nuclei / own.h_nuclei, ref.e_stroma / own.e_stroma])
         unmix = (unmixing(own.vectors) * amounts).astype(np.float32)
         mix, white = np.asarray(ref.vectors, np.float32), np.asarray(ref.white, np.float32) + 1
-        result = _blank(pixels, self.white)
-        for place in _needed(needed):
-            od = np.stack([table[pixels[place][..., c], c] for c in range(3)], axis=-1)
-            result[place] = _to_8bit(white * np.exp(-np.maximum(od @ unmix, 0) @ mix) - 1)
+        result = _fill_white(pixels, self.white)
+        for window in _needed_windows(needed):
+            od = np.stack([table[pixels[window][..., c], c] for c in range(3)], axis=-1)
+            result[window] = _to_8bit(white * np.exp(-np.maximum(od @ unmix, 0) @ mix) - 1)
         return result
 
 
@@ -151,16 +151,16 @@ class VahadaneNormalizer:
         return {STATISTICS: packed(statistics), VECTORS: np.asarray(vectors), AMOUNTS: np.asarray(amounts)}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> Pixels:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
-        table = od_table(statistics_of(artifact).white)
+        table = od_table(unpack_statistics(artifact).white)
         unmix = np.linalg.pinv(artifact[VECTORS]) * (self._amounts / artifact[AMOUNTS])
-        result = _blank(pixels, self.white)
-        for place in _needed(needed):
-            od = np.stack([table[pixels[place][..., c], c] for c in range(3)], axis=-1)
+        result = _fill_white(pixels, self.white)
+        for window in _needed_windows(needed):
+            od = np.stack([table[pixels[window][..., c], c] for c in range(3)], axis=-1)
             mixed = np.maximum(od @ unmix, 0) @ self._vectors
-            result[place] = _to_8bit(self._reference_white * np.exp(-mixed) - 1)
+            result[window] = _to_8bit(self._reference_white * np.exp(-mixed) - 1)
         return result
 
 
@@ -199,7 +199,7 @@ def sparse_stains(pixels: Pixels, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[fl
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = vectors[np.argsort(-vectors[:, 0])]  # hematoxylin absorbs more red
     hematoxylin, eosin = np.percentile(np.maximum(od @ np.linalg.pinv(vectors), 0), 99, axis=0)
-    return (_triple(vectors[0]), _triple(vectors[1])), (float(hematoxylin), float(eosin))
+    return (_to_rgb(vectors[0]), _to_rgb(vectors[1])), (float(hematoxylin), float(eosin))
 
 
 def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:
@@ -218,16 +218,16 @@ def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:
     if not len(stained):
         raise NoTissueError("No stained pixel was found", _LEAVE_OUT)
     lab = rgb2lab(stained)
-    return _triple(lab.mean(axis=0)), _triple(lab.std(axis=0))
+    return _to_rgb(lab.mean(axis=0)), _to_rgb(lab.std(axis=0))
 
 
-def _needed(needed: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
+def _needed_windows(needed: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
     """The tiles that matter, as places in the block; arrays cut the last ones at the block's edge."""
     for row, col in np.argwhere(needed).tolist():
         yield slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
 
 
-def _blank(pixels: Pixels, white: tuple[int, int, int]) -> Pixels:
+def _fill_white(pixels: Pixels, white: tuple[int, int, int]) -> Pixels:
     result = np.empty_like(pixels)
     result[:] = white
     return result
@@ -238,6 +238,6 @@ def _to_8bit(values: NDArray[np.floating]) -> Pixels:
     return rounded
 
 
-def _triple(values: NDArray[np.float64]) -> Rgb:
+def _to_rgb(values: NDArray[np.float64]) -> Rgb:
     first, second, third = (float(value) for value in values)
     return first, second, third

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from wsi_stain.core.errors import CheckpointError, ConfigError
 from wsi_stain.core.geometry import TILE, Region
 from wsi_stain.core.journal import file_digest, read_json
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.normalizers.classical import (
     MacenkoNormalizer,
     ReinhardNormalizer,
@@ -27,21 +27,21 @@ from wsi_stain.normalizers.classical import (
 )
 from wsi_stain.normalizers.lut import choose_tiles
 from wsi_stain.pix2pix.checkpoint import Contract
-from wsi_stain.stain.pool import pooled
+from wsi_stain.stain.pool import pool_stains
 from wsi_stain.stain.statistics import Rgb, StainStatistics
 from wsi_stain.store import StoredSlide
 
-Classic = Literal["reinhard", "macenko", "vahadane"]
+ClassicalMethod = Literal["reinhard", "macenko", "vahadane"]
 
 FORMAT = 1
 """Number of the file's format; files of another are refused."""
 
 _TILES = 200
-_THINNED = 16
-_AGAIN = "Run the same command again, with --reference"
+_EVERY = 16
+_RERUN = "Run the same command again, with --reference"
 
 
-class Style(Settings):
+class ClassicalReference(StrictRecord):
     """What a classical method takes from the reference.
 
     Attributes:
@@ -57,7 +57,7 @@ class Style(Settings):
     """
 
     format: int = FORMAT
-    method: Classic
+    method: ClassicalMethod
     stain: StainStatistics
     lab_mean: Rgb | None = None
     lab_std: Rgb | None = None
@@ -82,7 +82,7 @@ class Style(Settings):
                 assert_never(other)
 
 
-def measure_style(method: Classic, slides: Sequence[StoredSlide]) -> Style:
+def measure_classical_reference(method: ClassicalMethod, slides: Sequence[StoredSlide]) -> ClassicalReference:
     """Measure what a method needs on the reference's slides.
 
     Args:
@@ -104,26 +104,26 @@ def measure_style(method: Classic, slides: Sequence[StoredSlide]) -> Style:
         )
     ((profile, policy),) = spaces
     # One slide's stain is taken as it is: pooling would round it.
-    stain = pooled(stains) if len(stains) > 1 else stains[0]
-    style = Style(method=method, stain=stain, icc_profile=profile, icc_policy=policy)
+    stain = pool_stains(stains) if len(stains) > 1 else stains[0]
+    reference = ClassicalReference(method=method, stain=stain, icc_profile=profile, icc_policy=policy)
     if method == "macenko":
-        return style
-    pool = np.concatenate([_pixels(slide, -(-_TILES // len(slides))) for slide in slides])
+        return reference
+    pool = np.concatenate([_read_pixels(slide, -(-_TILES // len(slides))) for slide in slides])
     if method == "reinhard":
         mean, std = lab_moments(pool, stain.white)
-        return style.model_copy(update={"lab_mean": mean, "lab_std": std})
+        return reference.model_copy(update={"lab_mean": mean, "lab_std": std})
     vectors, amounts = sparse_stains(pool, stain.white)
-    return style.model_copy(update={"vectors": vectors, "amounts": amounts})
+    return reference.model_copy(update={"vectors": vectors, "amounts": amounts})
 
 
-def style_of(contract: Contract, method: Classic) -> Style:
+def reference_of_checkpoint(contract: Contract, method: ClassicalMethod) -> ClassicalReference:
     """What a checkpoint says of its reference; ConfigError where a method needs more than that."""
     if method != "macenko":
         raise ConfigError(
             f"A checkpoint holds the stain of its reference, and {method.capitalize()}'s method needs more of it",
             "Give --reference instead of --checkpoint",
         )
-    return Style(
+    return ClassicalReference(
         method=method,
         stain=contract.template.reference,
         icc_profile=contract.icc_profile,
@@ -131,23 +131,23 @@ def style_of(contract: Contract, method: Classic) -> Style:
     )
 
 
-def load_style(path: Path, digest: str) -> Style:
+def load_classical_reference(path: Path, digest: str) -> ClassicalReference:
     """Read a style that must be the one with `digest`.
 
     Raises:
         CheckpointError: It is another, or none, or damaged.
     """
     try:
-        style = Style.model_validate(read_json(path))
+        reference = ClassicalReference.model_validate(read_json(path))
     except ValidationError as error:
-        raise CheckpointError(f"{path} does not describe a reference: {error.errors()[0]['msg']}", _AGAIN) from error
-    if style.format != FORMAT or file_digest(path) != digest:
-        raise CheckpointError(f"{path} changed since the run began, or is of another version", _AGAIN)
-    return style
+        raise CheckpointError(f"{path} does not describe a reference: {error.errors()[0]['msg']}", _RERUN) from error
+    if reference.format != FORMAT or file_digest(path) != digest:
+        raise CheckpointError(f"{path} changed since the run began, or is of another version", _RERUN)
+    return reference
 
 
-def _pixels(slide: StoredSlide, count: int) -> NDArray[np.uint8]:
+def _read_pixels(slide: StoredSlide, count: int) -> NDArray[np.uint8]:
     """(N, 3): every 16th pixel of a spread of tissue tiles."""
     tiles = choose_tiles(slide, count)
     regions = (Region(tile.col * TILE, tile.row * TILE, TILE, TILE) for tile in tiles)
-    return np.concatenate([slide.read(region).reshape(-1, 3)[::_THINNED] for region in regions])
+    return np.concatenate([slide.read(region).reshape(-1, 3)[::_EVERY] for region in regions])

@@ -30,7 +30,7 @@ def reach(radius: int) -> int:
     return 2 * radius + 2 * STEP
 
 
-def guided(source_BCHW: Tensor, changed_BCHW: Tensor, radius: int, epsilon: float) -> Tensor:
+def guided_filter(source_BCHW: Tensor, changed_BCHW: Tensor, radius: int, epsilon: float) -> Tensor:
     """Keep of a change what is locally affine in the source's colours.
 
     Args:
@@ -49,18 +49,18 @@ def guided(source_BCHW: Tensor, changed_BCHW: Tensor, radius: int, epsilon: floa
             values = functional.avg_pool2d(values, side, stride=1, padding=pad, count_include_pad=False)
         return values
 
-    guide, wanted = (functional.avg_pool2d(image, STEP) for image in (source_BCHW, changed_BCHW))
-    mean_I, mean_p = window_mean(guide), window_mean(wanted)
+    guide, target = (functional.avg_pool2d(image, STEP) for image in (source_BCHW, changed_BCHW))
+    mean_I, mean_p = window_mean(guide), window_mean(target)
     spread = window_mean(_products(guide, guide)) - _products(mean_I, mean_I)
-    shared = window_mean(_products(guide, wanted)) - _products(mean_I, mean_p)
-    slope = _solved(spread, shared, epsilon)
-    offset = mean_p - _applied(slope, mean_I)
+    shared = window_mean(_products(guide, target)) - _products(mean_I, mean_p)
+    slope = _solve(spread, shared, epsilon)
+    offset = mean_p - _apply_affine(slope, mean_I)
     size = source_BCHW.shape[-2:]
     slope, offset = (
         functional.interpolate(window_mean(part), size=size, mode="bilinear", align_corners=False)
         for part in (slope, offset)
     )
-    return _applied(slope, source_BCHW) + offset
+    return _apply_affine(slope, source_BCHW) + offset
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
@@ -68,12 +68,12 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([a[:, channel : channel + 1] * b for channel in range(3)], dim=1)
 
 
-def _applied(slope: Tensor, image: Tensor) -> Tensor:
+def _apply_affine(slope: Tensor, image: Tensor) -> Tensor:
     """(B, 3, h, w): the image's channels, weighted by the slopes, (B, 9, h, w), of `_products`' order."""
     return _sum(image[:, c : c + 1] * slope[:, 3 * c : 3 * c + 3] for c in range(3))
 
 
-def _solved(spread: Tensor, shared: Tensor, epsilon: float) -> Tensor:
+def _solve(spread: Tensor, shared: Tensor, epsilon: float) -> Tensor:
     """(B, 9, h, w): (S + e 1)^-1 cov(I, p) by cofactors; S is symmetric."""
     rr, rg, rb, _, gg, gb, _, _, bb = spread.unbind(1)
     rr, gg, bb = rr + epsilon, gg + epsilon, bb + epsilon

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, TileIndex, tile_region
 from wsi_stain.metrics.image import ciede2000
-from wsi_stain.normalizers.predictor import Pixels, Recolourer
+from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, White, apply_table, fit_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.store.artifact import STATISTICS, Artifact, Tally, packed
+from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed
 from wsi_stain.store.block_reader import BlockReader
 from wsi_stain.tissue.mask import pen_mask
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 _NONE = np.zeros((0, 3), np.uint8)
 _CANDIDATES_PER_TILE = 4
 _STRATA = 10
-_PLACES = 8
+_CELLS = 8
 _TISSUE_MIN = 0.25
 _HELD_OUT_EVERY = 5
 _HELD_PIXELS = 2_500
@@ -55,7 +55,7 @@ class LutNormalizer:
     """One 3-D colour table per slide, fitted to the generator.
 
     Args:
-        recolourer: The generator.
+        predictor: The generator.
         white: What the slide's glass becomes, RGB.
         size: Entries along each side of the table.
         tiles: How many tissue tiles the generator looks at.
@@ -63,8 +63,10 @@ class LutNormalizer:
 
     halo, band = 0, 4 * TILE
 
-    def __init__(self, recolourer: Recolourer, white: tuple[int, int, int], size: int = 17, tiles: int = 100) -> None:
-        self._recolourer = recolourer
+    def __init__(
+        self, predictor: GeneratorPredictor, white: tuple[int, int, int], size: int = 17, tiles: int = 100
+    ) -> None:
+        self._recolourer = predictor
         self._size = size
         self._tiles = tiles
         self.white = white
@@ -78,8 +80,8 @@ class LutNormalizer:
             CheckpointError: The generator does not fit the slide.
         """
         self._recolourer.check_fits(slide)
-        found = read_candidates(slide, candidates(slide, self._tiles)[part::PARTS])
-        tiles = chosen(found, self._tiles // PARTS + (part < self._tiles % PARTS))
+        found = read_candidates(slide, list_candidates(slide, self._tiles)[part::PARTS])
+        tiles = pick_shades(found, self._tiles // PARTS + (part < self._tiles % PARTS))
         pairs, held = ColourPairs(), [(_NONE, _NONE)]
         for turn, tile in enumerate(tiles):
             source, wanted = self._pair(slide, tile, statistics)
@@ -135,7 +137,7 @@ class LutNormalizer:
         }
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: Tally | None = None
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> Pixels:
         """Send the rows of tiles with a needed one through the table; the rest is white."""
         result = np.empty_like(pixels)
@@ -153,8 +155,8 @@ class LutNormalizer:
     def _pair(self, slide: BlockReader, tile: TileIndex, statistics: StainStatistics) -> tuple[Pixels, Pixels]:
         """Source and generated colours, (N, 3) each, of a tile's pixels within the slide that bear no ink."""
         halo = self._recolourer.halo
-        window = slide.read(tile_region(tile).grown(halo))
-        generated = self._recolourer.recolour_rounded(window, statistics)
+        window = slide.read(tile_region(tile).expand(halo))
+        generated = self._recolourer.predict_uint8(window, statistics)
         source = window[halo:-halo, halo:-halo]
         use = ~pen_mask(source)
         use[slide.size.height - tile.row * TILE :] = False
@@ -191,13 +193,13 @@ def choose_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
     Raises:
         NoTissueError: No tile holds tissue.
     """
-    tiles = chosen(read_candidates(slide, candidates(slide, count)), count)
+    tiles = pick_shades(read_candidates(slide, list_candidates(slide, count)), count)
     if not tiles:
         raise NoTissueError("No tile of the slide holds tissue", "Check the tissue mask, or leave the slide out")
     return tiles
 
 
-def candidates(slide: BlockReader, count: int) -> list[TileIndex]:
+def list_candidates(slide: BlockReader, count: int) -> list[TileIndex]:
     """Four times `count` tissue tiles, in an order whose every stretch is spread over the slide."""
     return _spread(_tissue_tiles(slide))[: count * _CANDIDATES_PER_TILE]
 
@@ -208,11 +210,11 @@ def read_candidates(slide: BlockReader, tiles: Sequence[TileIndex]) -> list[tupl
     return [(tile, slide.read(tile_region(tile))[every, every]) for tile in tiles]
 
 
-def chosen(found: Sequence[tuple[TileIndex, Pixels]], count: int) -> list[TileIndex]:
+def pick_shades(found: Sequence[tuple[TileIndex, Pixels]], count: int) -> list[TileIndex]:
     """So many of some tiles, as many of each shade; their own order spreads over the slide."""
     shade = np.array([pixels.mean() for _, pixels in found])
     strata = np.array_split(np.argsort(shade, kind="stable"), min(_STRATA, len(found)) or 1)
-    return [found[index][0] for index in _interleaved([sorted(stratum) for stratum in strata])[:count]]
+    return [found[index][0] for index in _interleave([sorted(stratum) for stratum in strata])[:count]]
 
 
 def _tissue_tiles(slide: BlockReader) -> list[TileIndex]:
@@ -226,15 +228,15 @@ def _spread(tiles: list[TileIndex]) -> list[TileIndex]:
     """One tile from each of 8 x 8 places in turn; places, and tiles within one, by hash of their coordinates."""
     if not tiles:
         return []
-    place_rows, place_cols = (max(max(axis) + 1, _PLACES) for axis in zip(*tiles, strict=True))
+    cell_rows, cell_cols = (max(max(axis) + 1, _CELLS) for axis in zip(*tiles, strict=True))
     places: dict[tuple[int, int], list[TileIndex]] = {}
     for tile in sorted(tiles, key=_hash):
-        place = tile.row * _PLACES // place_rows, tile.col * _PLACES // place_cols
+        place = tile.row * _CELLS // cell_rows, tile.col * _CELLS // cell_cols
         places.setdefault(place, []).append(tile)
-    return _interleaved([places[place] for place in sorted(places, key=_hash)])
+    return _interleave([places[place] for place in sorted(places, key=_hash)])
 
 
-def _interleaved(groups: Sequence[Sequence[T]]) -> list[T]:
+def _interleave(groups: Sequence[Sequence[T]]) -> list[T]:
     """First of each group, second of each group, and so on."""
     turns = max(map(len, groups))
     return [group[turn] for turn in range(turns) for group in groups if turn < len(group)]

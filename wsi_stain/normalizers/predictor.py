@@ -2,7 +2,7 @@
 
 On a GPU a pass is begun and fetched later: copies from and to pinned memory and the computation are queued on the
 thread's stream, one of two. So the passes of one thread follow each other, and those of several threads overlap: one is
-copied while another computes (`output.threads`, `executor.gpu_tasks`). Knows no files.
+copied while another computes (`normalize.threads`, `executor.gpu_tasks`). Knows no files.
 
 Shape legend: B batch, H rows, W columns, C channels; h, w what remains of H, W without the halo.
 """
@@ -23,25 +23,25 @@ from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import ceil_div
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.generator import receptive_halo
-from wsi_stain.pix2pix.inference_generator import FrozenGenerator
+from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 from wsi_stain.pix2pix.precision import Precision, compute_dtype
 from wsi_stain.stain.statistics import StainStatistics, apply_template
-from wsi_stain.store.artifact import Tally
+from wsi_stain.store.artifact import NormalizationCounts
 from wsi_stain.store.block_reader import BlockReader
 
 Pixels = NDArray[np.uint8]
-Finish = Callable[[Tensor, Tensor], Tensor]
+Postprocess = Callable[[Tensor, Tensor], Tensor]
 """What becomes of a pass's pixels: of its windows, (B, H, W, 3) uint8, and what was generated, (B, h, w, 3) float."""
 
-_LAUNCHING = threading.Lock()
+_CUDNN_SETTINGS = threading.Lock()
 """The settings of cuDNN are global: threads set them one at a time."""
 
 
-Started = Callable[[Tally], Pixels]
+PendingBatch = Callable[[NormalizationCounts], Pixels]
 """A pass under way. A call waits for its end and gives (B, h, w, 3) RGB, or raises CheckpointError."""
 
 
-class Recolourer:
+class GeneratorPredictor:
     """A checkpoint's generator, made ready for one device: template, network, back to RGB. Threads may share it.
 
     Args:
@@ -60,14 +60,14 @@ class Recolourer:
     ) -> None:
         config = checkpoint.contract.generator
         self.step = 2**config.downs
-        self.halo = rounded_up(receptive_halo(config.downs), max(32, self.step))
+        self.halo = round_up(receptive_halo(config.downs), max(32, self.step))
         self._check_fits = checkpoint.check_fits
         self._template = checkpoint.contract.template
         self._device = torch.device(device)
         self._dtype = compute_dtype(precision, self._device)
-        self._exact = FrozenGenerator(checkpoint.generator)
+        self._exact = InferenceGenerator(checkpoint.generator)
         is_exact = self._dtype == torch.float32
-        generator = self._moved(self._exact if is_exact else copy.deepcopy(self._exact), self._dtype)
+        generator = self._to_device(self._exact if is_exact else copy.deepcopy(self._exact), self._dtype)
         self._generator = torch.compile(generator, dynamic=False) if compiled else generator
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the streams begin after the weights are there
@@ -78,7 +78,7 @@ class Recolourer:
         """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
         self._check_fits(slide.mpp)
 
-    def recolour(self, window: Pixels, statistics: StainStatistics) -> Tensor:
+    def predict(self, window: Pixels, statistics: StainStatistics) -> Tensor:
         """Generate the inner part of a window.
 
         Args:
@@ -92,64 +92,66 @@ class Recolourer:
             CheckpointError: The generator gave a value that is no number, in float32 as well.
         """
         windows_BHWC = torch.from_numpy(np.array(window)[None]).to(self._device)
-        generated_BHWC, sound = self._generate(windows_BHWC, statistics, self.halo)
-        if not bool(sound):
-            generated_BHWC = self._again(windows_BHWC, statistics, self.halo)
+        generated_BHWC, is_finite = self._generate(windows_BHWC, statistics, self.halo)
+        if not bool(is_finite):
+            generated_BHWC = self._retry_in_float32(windows_BHWC, statistics, self.halo)
         return generated_BHWC[0]
 
-    def recolour_rounded(self, window: Pixels, statistics: StainStatistics) -> Pixels:
-        """Like `recolour`, as (h, w, 3) uint8 in the memory of the host."""
-        return _rounded(self.recolour(window, statistics)).cpu().numpy()
+    def predict_uint8(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+        """Like `predict`, as (h, w, 3) uint8 in the memory of the host."""
+        return _to_uint8(self.predict(window, statistics)).cpu().numpy()
 
     def start(
-        self, windows: Sequence[Pixels], statistics: StainStatistics, crop: int, finish: Finish | None = None
-    ) -> Started:
+        self, windows: Sequence[Pixels], statistics: StainStatistics, crop: int, postprocess: Postprocess | None = None
+    ) -> PendingBatch:
         """Begin a pass. On a CPU it ends at once.
 
         Args:
             windows: B times (H, W, 3) RGB of the slide, sides multiples of `step`.
             statistics: Of the slide.
             crop: What to leave away on each side, px; with `halo` the rest is exact.
-            finish: Makes of the result something else; it yields (B, ., ., 3) float from 0 to 255.
+            postprocess: Makes of the result something else; it yields (B, ., ., 3) float from 0 to 255.
 
         Returns:
             What fetches the result.
         """
-        finish = finish or _as_generated
+        postprocess = postprocess or _unchanged
         host_BHWC = torch.from_numpy(np.stack(windows))
         if self._device.type != "cuda":
-            made_BHWC, sound = self._made(host_BHWC, statistics, crop, finish)
-            wait = _nothing
+            result_BHWC, is_finite = self._predict(host_BHWC, statistics, crop, postprocess)
+            wait = _no_wait
         else:
             host_BHWC = host_BHWC.pin_memory()
             stream = self._stream()
             with torch.cuda.stream(stream):
-                there_BHWC = host_BHWC.to(self._device, non_blocking=True)
-                made_BHWC, sound = map(_fetched, self._made(there_BHWC, statistics, crop, finish))
+                device_BHWC = host_BHWC.to(self._device, non_blocking=True)
+                result_BHWC, is_finite = map(_copy_to_host, self._predict(device_BHWC, statistics, crop, postprocess))
                 wait = stream.record_event().synchronize
 
-        def fetch(tally: Tally) -> Pixels:
+        def fetch(tally: NormalizationCounts) -> Pixels:
             wait()
-            if bool(sound):
-                return made_BHWC.numpy()
+            if bool(is_finite):
+                return result_BHWC.numpy()
             tally.retried += 1
             again_BHWC = host_BHWC.to(self._device)
-            return _rounded(finish(again_BHWC, self._again(again_BHWC, statistics, crop))).cpu().numpy()
+            return (
+                _to_uint8(postprocess(again_BHWC, self._retry_in_float32(again_BHWC, statistics, crop))).cpu().numpy()
+            )
 
         return fetch
 
-    def _made(
-        self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int, finish: Finish
+    def _predict(
+        self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int, postprocess: Postprocess
     ) -> tuple[Tensor, Tensor]:
-        generated_BHWC, sound = self._generate(windows_BHWC, statistics, crop)
-        return _rounded(finish(windows_BHWC, generated_BHWC)), sound
+        generated_BHWC, is_finite = self._generate(windows_BHWC, statistics, crop)
+        return _to_uint8(postprocess(windows_BHWC, generated_BHWC)), is_finite
 
-    def _again(self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int) -> Tensor:
+    def _retry_in_float32(self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int) -> Tensor:
         """The same in float32; CheckpointError where that gives no numbers either."""
         if self._dtype != torch.float32:
-            exact = self._moved(self._exact, torch.float32)
-            generated_BHWC, sound = self._generate(windows_BHWC, statistics, crop, exact, torch.float32)
-            if bool(sound):
+            exact = self._to_device(self._exact, torch.float32)
+            generated_BHWC, is_finite = self._generate(windows_BHWC, statistics, crop, exact, torch.float32)
+            if bool(is_finite):
                 return generated_BHWC
         raise CheckpointError(
             "The generator gave values that are no numbers (NaN or infinite), in float32 as well",
@@ -170,13 +172,13 @@ class Recolourer:
         deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.inference_mode():
             if self._device.type == "cuda":
-                with _LAUNCHING, deterministic:
+                with _CUDNN_SETTINGS, deterministic:
                     y_BCHW = (generator or self._generator)(x_BCHW, crop)
             else:
                 y_BCHW = (generator or self._generator)(x_BCHW, crop)
             inner_BHWC = y_BCHW.permute(0, 2, 3, 1).float()
-            sound = torch.isfinite(inner_BHWC.sum())  # one value that is no number makes the sum none
-            return inner_BHWC.mul_(2).sigmoid_().mul_(255), sound  # 127.5 (1 + tanh), in half of the time
+            is_finite = torch.isfinite(inner_BHWC.sum())  # one value that is no number makes the sum none
+            return inner_BHWC.mul_(2).sigmoid_().mul_(255), is_finite  # 127.5 (1 + tanh), in half of the time
 
     def _make_template(self, windows_BHWC: Tensor, statistics: StainStatistics) -> Tensor:
         """The generator's input, (B, H, W, C) float32, on the device; on a CPU numpy is the faster."""
@@ -185,7 +187,7 @@ class Recolourer:
         template_BHWC: Tensor = apply_template(windows_BHWC, statistics, self._template)
         return template_BHWC
 
-    def _moved(self, generator: FrozenGenerator, dtype: torch.dtype) -> FrozenGenerator:
+    def _to_device(self, generator: InferenceGenerator, dtype: torch.dtype) -> InferenceGenerator:
         return generator.to(self._device, dtype).to(memory_format=torch.channels_last)
 
     def _stream(self) -> torch.cuda.Stream:
@@ -196,25 +198,25 @@ class Recolourer:
         return stream
 
 
-def _as_generated(windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+def _unchanged(windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
     return generated_BHWC
 
 
-def _nothing() -> None:
+def _no_wait() -> None:
     pass
 
 
-def _rounded(image_BHWC: Tensor) -> Tensor:
+def _to_uint8(image_BHWC: Tensor) -> Tensor:
     """Float values, 0 to 255, as uint8; they are used up."""
     with torch.inference_mode():
         return image_BHWC.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
-def _fetched(values: Tensor) -> Tensor:
+def _copy_to_host(values: Tensor) -> Tensor:
     """A copy in pinned memory, under way on the present stream."""
     return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
-def rounded_up(length: int, step: int) -> int:
+def round_up(length: int, step: int) -> int:
     """The least multiple of `step` that is at least `length`."""
     return ceil_div(length, step) * step

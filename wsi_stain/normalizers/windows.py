@@ -28,7 +28,7 @@ from wsi_stain.core.geometry import BLOCK, TILE, ceil_div
 
 Pixels = NDArray[np.uint8]
 Kept = NDArray[np.bool_]
-Place = tuple[int, int]
+Corner = tuple[int, int]
 """Top and left of a core, px, from the block's origin."""
 
 _GLASS = 255
@@ -40,63 +40,63 @@ class Windows:
     """The passes over a block whose origin lies on the lattice of cores.
 
     Attributes:
-        core: Side of the square that is one pass's own, px; where results are blended it divides a block's side.
+        stride_px: Side of the square that is one pass's own, px; where results are blended it divides a block's side.
         overlap: How far a result reaches into its neighbours' cores, px; 0 puts results side by side.
         margin: What a window shows beyond its result on each side, px.
     """
 
-    core: int
+    stride_px: int
     overlap: int
     margin: int
 
     @property
     def side(self) -> int:
         """Side of a window, px."""
-        return self.core + 2 * (self.overlap + self.margin)
+        return self.stride_px + 2 * (self.overlap + self.margin)
 
     @property
     def halo(self) -> int:
         """Source pixels needed on each side of a block, px: where results are blended, for the neighbours' windows."""
-        return self.margin + self.overlap + (self.core if self.overlap else 0)
+        return self.margin + self.overlap + (self.stride_px if self.overlap else 0)
 
     @property
     def band(self) -> int:
-        """Rows of a block that are well done at once, px: a multiple of `core`; all where results are blended."""
-        return BLOCK if self.overlap else self.core * ceil_div(_LEAST_BAND, self.core)
+        """Rows of a block that are well done at once, px: a multiple of `stride_px`; all where results are blended."""
+        return BLOCK if self.overlap else self.stride_px * ceil_div(_LEAST_BAND, self.stride_px)
 
-    def places(self, needed: Kept) -> list[Place]:
+    def corners(self, needed: Kept) -> list[Corner]:
         """The cores whose results touch a needed tile, in the lattice's order."""
         beyond = 1 if self.overlap else 0
-        rows, cols = (range(-beyond, ceil_div(count * TILE, self.core) + beyond) for count in needed.shape)
-        places = [(row * self.core, col * self.core) for row in rows for col in cols]
-        return [(top, left) for top, left in places if needed[self._tiles(top), self._tiles(left)].any()]
+        rows, cols = (range(-beyond, ceil_div(count * TILE, self.stride_px) + beyond) for count in needed.shape)
+        corners = [(row * self.stride_px, col * self.stride_px) for row in rows for col in cols]
+        return [(top, left) for top, left in corners if needed[self._tiles(top), self._tiles(left)].any()]
 
     def _tiles(self, start: int) -> slice:
-        first, end = start - self.overlap, start + self.core + self.overlap
+        first, end = start - self.overlap, start + self.stride_px + self.overlap
         return slice(max(first // TILE, 0), max(ceil_div(end, TILE), 0))
 
-    def cut(self, pixels: Pixels, place: Place) -> Pixels:
+    def crop_window(self, pixels: Pixels, corner: Corner) -> Pixels:
         """The window of a core, always of one shape; glass where the pixels end.
 
         Args:
             pixels: (h + 2 halo, w + 2 halo, 3) RGB of the block.
-            place: Of the core.
+            corner: Of the core.
         """
-        top, left = (start + self.halo - self.overlap - self.margin for start in place)
-        found = pixels[top : top + self.side, left : left + self.side]
-        if found.shape[:2] == (self.side, self.side):
-            return found
+        top, left = (start + self.halo - self.overlap - self.margin for start in corner)
+        part = pixels[top : top + self.side, left : left + self.side]
+        if part.shape[:2] == (self.side, self.side):
+            return part
         window = np.full((self.side, self.side, 3), _GLASS, np.uint8)
-        window[: found.shape[0], : found.shape[1]] = found
+        window[: part.shape[0], : part.shape[1]] = part
         return window
 
-    def joined(self, made: Iterable[tuple[Place, Pixels]], shape: tuple[int, int], white: Sequence[int]) -> Pixels:
+    def join(self, results: Iterable[tuple[Corner, Pixels]], shape: tuple[int, int], white: Sequence[int]) -> Pixels:
         """Put results together, white where there is none.
 
         Memory bound: the block; where results are blended, four times as much.
 
         Args:
-            made: The results, (core + 2 overlap, core + 2 overlap, 3) RGB, in the order of `places`.
+            results: The results, (core + 2 overlap, core + 2 overlap, 3) RGB, in the order of `corners`.
             shape: (height, width) of the block.
             white: RGB.
 
@@ -104,30 +104,30 @@ class Windows:
             (h, w, 3) RGB; anything in tiles that are not needed.
         """
         if self.overlap:
-            return self._blended(made, shape)
+            return self._blend(results, shape)
         result = np.empty((*shape, 3), np.uint8)
         result[:] = np.full((shape[1], 3), white, np.uint8)  # many times as fast to fill with as one colour
-        for (top, left), pixels in made:
-            inner = result[top : top + self.core, left : left + self.core]
+        for (top, left), pixels in results:
+            inner = result[top : top + self.stride_px, left : left + self.stride_px]
             inner[:] = pixels[: inner.shape[0], : inner.shape[1]]
         return result
 
-    def _blended(self, made: Iterable[tuple[Place, Pixels]], shape: tuple[int, int]) -> Pixels:
+    def _blend(self, results: Iterable[tuple[Corner, Pixels]], shape: tuple[int, int]) -> Pixels:
         total = np.zeros((*shape, 3), np.float32)
         ramp = (np.arange(2 * self.overlap, dtype=np.float32) + 0.5) / (2 * self.overlap)
-        flat = np.ones(self.core - 2 * self.overlap, np.float32)
+        flat = np.ones(self.stride_px - 2 * self.overlap, np.float32)
         weight = np.concatenate([ramp, flat, ramp[::-1]])
         weights = (weight[:, None] * weight[None, :])[..., None]
-        for place, pixels in made:
+        for corner, pixels in results:
             (to_rows, rows), (to_cols, cols) = (
-                _shared(start - self.overlap, len(weight), end) for start, end in zip(place, shape, strict=True)
+                _overlap(start - self.overlap, len(weight), end) for start, end in zip(corner, shape, strict=True)
             )
             total[to_rows, to_cols] += weights[rows, cols] * pixels[rows, cols]
         total += 0.5
         return total.astype(np.uint8)
 
 
-def _shared(start: int, length: int, end: int) -> tuple[slice, slice]:
+def _overlap(start: int, length: int, end: int) -> tuple[slice, slice]:
     """Where [start, start + length) and [0, end) overlap: counted from 0, and counted from `start`."""
     first = max(start, 0)
     last = max(min(start + length, end), first)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
-def settle(
+def recalibrate_batchnorm(
     network: _Network, inputs: Iterable[Tensor], autocast: AbstractContextManager[object] | None = None
 ) -> _Network:
     """Estimate a network's BatchNorm statistics and put it into eval mode.

@@ -21,7 +21,7 @@ from torch import Tensor
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import atomic_write, canonical_json, file_digest
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.stain.statistics import Rgb, Template
 
@@ -32,7 +32,7 @@ _METADATA_KEY = "wsi_stain"
 _RETRAIN = "Train a new checkpoint with `wsi-stain train`"
 
 
-class Contract(Settings):
+class Contract(StrictRecord):
     """What a generator was made for.
 
     Attributes:
@@ -97,8 +97,8 @@ class Checkpoint:
         Raises:
             CheckpointError: No such file, not a checkpoint, of another format, or damaged.
         """
-        metadata, tensors = _read(path, device)
-        contract = _contract(path, metadata)
+        metadata, tensors = _read_file(path, device)
+        contract = _parse_contract(path, metadata)
         with torch.device("meta"):  # allocates nothing, whatever size the contract claims
             generator = Generator(contract.generator)
         _check_tensors(path, generator.state_dict(), tensors)
@@ -150,7 +150,7 @@ def save(path: Path, generator: Generator, contract: Contract) -> None:
     atomic_write(path, encode(tensors, metadata={_METADATA_KEY: text}))
 
 
-def _read(path: Path, device: str) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+def _read_file(path: Path, device: str) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt", device=device) as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -163,17 +163,17 @@ def _read(path: Path, device: str) -> tuple[Mapping[str, str], dict[str, Tensor]
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error})", "Check the path") from error
 
 
-def _contract(path: Path, metadata: Mapping[str, str]) -> Contract:
+def _parse_contract(path: Path, metadata: Mapping[str, str]) -> Contract:
     try:
         stored: Any = json.loads(metadata[_METADATA_KEY])
-        found = stored["format"]
+        actual = stored["format"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is a safetensors file without the contract of a wsi-stain checkpoint", _RETRAIN
         ) from error
-    if found != FORMAT:
+    if actual != FORMAT:
         raise CheckpointError(
-            f"{path} has checkpoint format {found}, this version reads format {FORMAT}",
+            f"{path} has checkpoint format {actual}, this version reads format {FORMAT}",
             f"{_RETRAIN}, or install the version of wsi-stain that wrote it",
         )
     try:
@@ -184,13 +184,13 @@ def _contract(path: Path, metadata: Mapping[str, str]) -> Contract:
         raise CheckpointError(f"{path} has a damaged contract ({where}: {first['msg']})", _RETRAIN) from error
 
 
-def _check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _check_tensors(path: Path, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> None:
     wrong = [
         name
-        for name in sorted(expected.keys() | found.keys())
+        for name in sorted(expected.keys() | actual.keys())
         if name not in expected
-        or name not in found
-        or (expected[name].shape, expected[name].dtype) != (found[name].shape, found[name].dtype)
+        or name not in actual
+        or (expected[name].shape, expected[name].dtype) != (actual[name].shape, actual[name].dtype)
     ]
     if wrong:
         raise CheckpointError(

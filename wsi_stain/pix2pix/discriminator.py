@@ -20,9 +20,9 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, ndf, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            *_normalized(ndf, 2 * ndf, stride=2),
-            *_normalized(2 * ndf, 4 * ndf, stride=2),
-            *_normalized(4 * ndf, 8 * ndf, stride=1),
+            *_conv_batchnorm(ndf, 2 * ndf, stride=2),
+            *_conv_batchnorm(2 * ndf, 4 * ndf, stride=2),
+            *_conv_batchnorm(4 * ndf, 8 * ndf, stride=1),
             nn.Conv2d(8 * ndf, 1, 4, stride=1, padding=1),
         )
         initialize(self)
@@ -40,6 +40,6 @@ class Discriminator(nn.Module):
         return logits
 
 
-def _normalized(channels: int, out: int, stride: int) -> list[nn.Module]:
+def _conv_batchnorm(channels: int, out: int, stride: int) -> list[nn.Module]:
     convolution = nn.Conv2d(channels, out, 4, stride=stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(out), nn.LeakyReLU(0.2)]

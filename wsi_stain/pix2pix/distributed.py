@@ -28,22 +28,22 @@ def count() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def started_together() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun started this process among several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def own_device(device: str) -> str:
     """The device of this replica: with several GPUs in a machine, its own."""
-    if device == "cuda" and started_together():
+    if device == "cuda" and is_distributed():
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device
 
 
 @contextmanager
-def joined(device: str) -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """Join the replicas that torchrun started, and leave them at the end; alone, nothing happens."""
-    if not started_together():
+    if not is_distributed():
         yield
         return
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
@@ -64,20 +64,20 @@ def average(tensors: Iterable[Tensor]) -> None:
         part.copy_(mean.view(part.shape))
 
 
-def agreed(wish: bool) -> bool:
+def any_rank(wish: bool) -> bool:
     """Whether any replica wishes so."""
     if count() == 1:
         return wish
-    wishes = torch.tensor([float(wish)], device=_meeting_place())
+    wishes = torch.tensor([float(wish)], device=_collective_device())
     distributed.all_reduce(wishes)
     return bool(wishes.item())
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Go on when all replicas have come here."""
     if count() > 1:
         distributed.barrier()
 
 
-def _meeting_place() -> str:
+def _collective_device() -> str:
     return "cuda" if distributed.get_backend() == "nccl" else "cpu"

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d, pad
 
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.pix2pix.initialization import initialize
 
 _DROPOUT_BLOCKS = 3
@@ -29,7 +29,7 @@ LEAK = 0.2
 """Slope of the leaky activations below zero."""
 
 
-class GeneratorConfig(Settings):
+class GeneratorConfig(StrictRecord):
     """The generator's architecture.
 
     Attributes:
@@ -112,15 +112,15 @@ def _up_block(config: GeneratorConfig, widths: list[int], level: int) -> nn.Sequ
     depth = config.downs - 1 - level  # 0 is the innermost
     channels = widths[level] * (2 if depth else 1)
     if not level:
-        return nn.Sequential(nn.ReLU(), _doubling(config, channels, 3, bias=True), nn.Tanh())
+        return nn.Sequential(nn.ReLU(), _upsample_layer(config, channels, 3, bias=True), nn.Tanh())
     wide = widths[level - 1]
-    layers = [nn.ReLU(), _doubling(config, channels, wide, bias=False), nn.BatchNorm2d(wide)]
+    layers = [nn.ReLU(), _upsample_layer(config, channels, wide, bias=False), nn.BatchNorm2d(wide)]
     if 0 < depth <= _DROPOUT_BLOCKS and config.dropout:
         layers.append(nn.Dropout(config.dropout))
     return nn.Sequential(*layers)
 
 
-def _doubling(config: GeneratorConfig, channels: int, out: int, bias: bool) -> nn.Module:
+def _upsample_layer(config: GeneratorConfig, channels: int, out: int, bias: bool) -> nn.Module:
     if config.upsample == "resize":
         return ResizeConvolution(channels, out, bias)
     return nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1, bias=bias)

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from wsi_stain.pix2pix.generator import LEAK, Generator, ResizeConvolution
 
 
-class FrozenGenerator(nn.Module):
+class InferenceGenerator(nn.Module):
     """A generator in eval mode, without its last tanh, which would make a number of infinity.
 
     Args:
@@ -28,9 +28,9 @@ class FrozenGenerator(nn.Module):
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
-        self.down = nn.ModuleList(_single(block) for block in generator.down)
-        self.up = nn.ModuleList(_single(block) for block in generator.up)
-        self.up[-1] = _four_pixels(self.up[-1])
+        self.down = nn.ModuleList(_fuse_block(block) for block in generator.down)
+        self.up = nn.ModuleList(_fuse_block(block) for block in generator.up)
+        self.up[-1] = _as_pixel_convolution(self.up[-1])
         self.requires_grad_(False)
 
     def forward(self, x_BCHW: Tensor, crop: int = 0) -> Tensor:
@@ -50,18 +50,18 @@ class FrozenGenerator(nn.Module):
         skips: list[Tensor] = []
         for halve in outer:
             skips.append(leaky_relu(halve(skips[-1] if skips else x_BCHW), LEAK, inplace=True))
-        y = _inner(innermost(skips[-1]), cuts[-1]).relu_()
+        y = _crop(innermost(skips[-1]), cuts[-1]).relu_()
         *doublings, outermost = self.up
         for level, double in zip(reversed(range(1, len(self.down))), doublings, strict=True):
-            y = _inner(double(y), cuts[level] - 2 * cuts[level + 1]).relu()
-            skip = _inner(skips.pop(), cuts[level]).relu()  # of what leaked too; parts are slow to join, copies not
+            y = _crop(double(y), cuts[level] - 2 * cuts[level + 1]).relu()
+            skip = _crop(skips.pop(), cuts[level]).relu()  # of what leaked too; parts are slow to join, copies not
             y = torch.cat((skip, y), dim=1)
             del skip
         y = outermost(y)
-        return _inner(_side_by_side(y), 1 + cuts[0] - 2 * cuts[1])
+        return _crop(_interleave_pixels(y), 1 + cuts[0] - 2 * cuts[1])
 
 
-def _side_by_side(pixels_BCHW: Tensor) -> Tensor:
+def _interleave_pixels(pixels_BCHW: Tensor) -> Tensor:
     """Channels that are 2 x 2 pixels of three colours, (B, 12, H, W), as an image, (B, 3, 2 H, 2 W)."""
     pixels_BHWC = pixels_BCHW.permute(0, 2, 3, 1)
     batch, height, width, _ = pixels_BHWC.shape
@@ -69,22 +69,22 @@ def _side_by_side(pixels_BCHW: Tensor) -> Tensor:
     return rows.reshape(batch, 2 * height, 2 * width, 3).permute(0, 3, 1, 2)
 
 
-def _inner(image_BCHW: Tensor, cut: int) -> Tensor:
+def _crop(image_BCHW: Tensor, cut: int) -> Tensor:
     height, width = image_BCHW.shape[-2:]
     return image_BCHW[..., cut : height - cut, cut : width - cut]
 
 
-def _single(block: nn.Module) -> nn.Module:
+def _fuse_block(block: nn.Module) -> nn.Module:
     """The one convolution that a block of the U-Net comes to in eval mode; a copy."""
     layers = list(copy.deepcopy(block).eval().children())
-    (made,) = (layer for layer in layers if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
+    (fused,) = (layer for layer in layers if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
-            made = fuse_conv_bn_eval(made, layer, transpose=isinstance(made, nn.ConvTranspose2d))
-    return _transposed(made) if isinstance(made, ResizeConvolution) else made
+            fused = fuse_conv_bn_eval(fused, layer, transpose=isinstance(fused, nn.ConvTranspose2d))
+    return _as_transposed(fused) if isinstance(fused, ResizeConvolution) else fused
 
 
-def _four_pixels(doubling: nn.Module) -> nn.Conv2d:
+def _as_pixel_convolution(doubling: nn.Module) -> nn.Conv2d:
     """A transposed convolution of stride 2 as a convolution whose channels are 2 x 2 pixels, row-major, RGB.
 
     Both see 2 x 2 pixels of the grid below. The image of this one has a pixel more on each side.
@@ -92,14 +92,14 @@ def _four_pixels(doubling: nn.Module) -> nn.Conv2d:
     assert isinstance(doubling, nn.ConvTranspose2d) and doubling.bias is not None
     channels, colours = doubling.in_channels, doubling.out_channels
     taps = doubling.weight.detach().view(channels, colours, 2, 2, 2, 2)  # of y, the row, x, the column
-    made = nn.Conv2d(channels, 4 * colours, 2, padding=1)
-    made.weight = nn.Parameter(taps.flip(2, 4).permute(3, 5, 1, 0, 2, 4).flatten(0, 2).contiguous())
-    made.bias = nn.Parameter(doubling.bias.detach().repeat(4))
-    return made
+    fused = nn.Conv2d(channels, 4 * colours, 2, padding=1)
+    fused.weight = nn.Parameter(taps.flip(2, 4).permute(3, 5, 1, 0, 2, 4).flatten(0, 2).contiguous())
+    fused.bias = nn.Parameter(doubling.bias.detach().repeat(4))
+    return fused
 
 
-def _transposed(convolution: ResizeConvolution) -> nn.ConvTranspose2d:
+def _as_transposed(convolution: ResizeConvolution) -> nn.ConvTranspose2d:
     """What a doubling and its convolution are together, its kernel worked out once and for all."""
-    made = nn.ConvTranspose2d(convolution.in_channels, convolution.out_channels, 4, stride=2, padding=1)
-    made.weight, made.bias = nn.Parameter(convolution.kernel()), convolution.bias
-    return made
+    fused = nn.ConvTranspose2d(convolution.in_channels, convolution.out_channels, 4, stride=2, padding=1)
+    fused.weight, fused.bias = nn.Parameter(convolution.kernel()), convolution.bias
+    return fused

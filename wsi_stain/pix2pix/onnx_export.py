@@ -20,7 +20,7 @@ from wsi_stain.core.errors import ConfigError, OutputError
 from wsi_stain.core.journal import atomic_write
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.generator import Generator
-from wsi_stain.pix2pix.inference_generator import FrozenGenerator
+from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 
 _TOLERANCE = 1e-4  # of values in [-1, 1], where a grey level is 0.0078
 
@@ -46,7 +46,7 @@ def export(checkpoint: Checkpoint, path: Path) -> float:
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise ConfigError(f"ONNX needs a package that is missing: {error}", "pip install 'wsi-stain[onnx]'") from error
-    model = _model(checkpoint.generator)
+    model = _build_model(checkpoint.generator)
     model.metadata_props.add(key="wsi_stain", value=checkpoint.contract.model_dump_json())
     model.metadata_props.add(key="wsi_stain_checkpoint", value=checkpoint.digest)
     content: bytes = model.SerializeToString(deterministic=True)
@@ -61,9 +61,9 @@ def export(checkpoint: Checkpoint, path: Path) -> float:
     return difference
 
 
-def _model(generator: Generator) -> Any:
+def _build_model(generator: Generator) -> Any:
     """The network as onnx.ModelProto, without the exporter's notes, which hold paths of this machine."""
-    network = nn.Sequential(FrozenGenerator(generator), nn.Tanh()).eval()
+    network = nn.Sequential(InferenceGenerator(generator), nn.Tanh()).eval()
     step = 2**generator.config.downs
     free = {0: Dim("batch"), 2: step * Dim("h"), 3: step * Dim("w")}
     names: dict[str, Any] = {"input_names": ["template"], "output_names": ["rgb"], "dynamic_shapes": (free,)}
@@ -71,8 +71,8 @@ def _model(generator: Generator) -> Any:
     program: Any = torch.onnx.export(network, (example_BCHW,), dynamo=True, verbose=False, **names)
     model = program.model_proto  # made anew each time it is asked for
     graph = model.graph
-    for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        noted.ClearField("metadata_props")
+    for annotated in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        annotated.ClearField("metadata_props")
     return model
 
 

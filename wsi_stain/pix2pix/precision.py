@@ -15,10 +15,10 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """What convolutions compute in: as asked for, or by `auto` bfloat16 where the device computes in it natively."""
-    return _DTYPES[settled(precision, device)]
+    return _DTYPES[resolve_auto(precision, device)]
 
 
-def settled(precision: Precision, device: torch.device) -> Precision:
+def resolve_auto(precision: Precision, device: torch.device) -> Precision:
     """A precision with `auto` replaced by what the device gets."""
     if precision != "auto":
         return precision
@@ -29,7 +29,7 @@ def settled(precision: Precision, device: torch.device) -> Precision:
     return "bfloat16" if native else "float32"
 
 
-def look_at_gpu(device: str) -> dict[str, Any]:
+def describe_gpu(device: str) -> dict[str, Any]:
     """What there is to know of this process's GPU, as a task's receipt; it opens a context on the GPU.
 
     Args:
@@ -46,7 +46,7 @@ def look_at_gpu(device: str) -> dict[str, Any]:
             f"A worker for tasks on a GPU finds none (torch built for CUDA {torch.version.cuda or 'none'})",
             "Set executor.gpus to 0, or let only workers that have a GPU offer the resource GPU",
         )
-    return {"precision": settled("auto", torch.device(device))}
+    return {"precision": resolve_auto("auto", torch.device(device))}
 
 
 def default_device() -> str:

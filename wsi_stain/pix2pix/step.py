@@ -81,10 +81,10 @@ class Pix2Pix:
     def __init__(self, config: GeneratorConfig, recipe: Recipe) -> None:
         self.recipe = recipe
         self.steps_done = 0
-        self.generator = self._placed(Generator(config))
-        self.discriminator = self._placed(Discriminator(config.in_channels + 3, recipe.ndf))
+        self.generator = self._to_device(Generator(config))
+        self.discriminator = self._to_device(Discriminator(config.in_channels + 3, recipe.ndf))
         self._networks: tuple[nn.Module, nn.Module] = self.generator, self.discriminator
-        self._generate, self._judge = (self._callable(network) for network in self._networks)
+        self._generate, self._judge = (self._compile(network) for network in self._networks)
         self._optimizers = [
             torch.optim.Adam(network.parameters(), recipe.lr, recipe.betas) for network in self._networks
         ]
@@ -98,7 +98,7 @@ class Pix2Pix:
     @property
     def lr(self) -> float:
         """The learning rate of the next step."""
-        return self.recipe.lr * self._rate(self.steps_done)
+        return self.recipe.lr * self._lr_factor(self.steps_done)
 
     @property
     def result(self) -> Generator:
@@ -148,29 +148,29 @@ class Pix2Pix:
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on but its batch and chance, by name."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, network in self._stateful():
-            found |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+            tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
         for name, optimizer in zip(("generator", "discriminator"), self._optimizers, strict=True):
             for number, moments in optimizer.state_dict()["state"].items():
-                found |= {f"adam.{name}.{number}.{key}": value for key, value in moments.items()}
-        found["steps_done"] = torch.tensor(self.steps_done)
+                tensors |= {f"adam.{name}.{number}.{key}": value for key, value in moments.items()}
+        tensors["steps_done"] = torch.tensor(self.steps_done)
         if scaling := self._scaler.state_dict():
-            found |= {f"scaler.{key}": torch.tensor(scaling[key]) for key in ("scale", "_growth_tracker")}
-        return found
+            tensors |= {f"scaler.{key}": torch.tensor(scaling[key]) for key in ("scale", "_growth_tracker")}
+        return tensors
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave, from a Pix2Pix of the same architecture and recipe."""
         for name, network in self._stateful():
-            network.load_state_dict(_below(name, state))
+            network.load_state_dict(_entries_below(name, state))
         for name, optimizer in zip(("generator", "discriminator"), self._optimizers, strict=True):
             moments: dict[int, dict[str, Tensor]] = {}
-            for key, value in _below(f"adam.{name}", state).items():
+            for key, value in _entries_below(f"adam.{name}", state).items():
                 number, moment = key.split(".")
                 moments.setdefault(int(number), {})[moment] = value
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         self.steps_done = int(state["steps_done"])
-        if scaling := _below("scaler", state):
+        if scaling := _entries_below("scaler", state):
             self._scaler.load_state_dict(
                 self._scaler.state_dict()
                 | {"scale": float(scaling["scale"]), "_growth_tracker": int(scaling["_growth_tracker"])}
@@ -183,14 +183,14 @@ class Pix2Pix:
     def _train_discriminator(self, x: Tensor, y: Tensor, fake: Tensor) -> float:
         self.discriminator.requires_grad_(True)
         loss = (self._gan(x, y, real=True) + self._gan(x, fake, real=False)) / 2
-        value = _finite("discriminator", loss)
+        value = _finite_mean("discriminator", loss)
         self._descend(_DISCRIMINATOR, loss)
         return value
 
     def _train_generator(self, x: Tensor, y: Tensor, fake: Tensor) -> tuple[float, float]:
         self.discriminator.requires_grad_(False)
         gan, l1 = self._gan(x, fake, real=True), functional.l1_loss(fake, y)
-        values = _finite("gan", gan), _finite("l1", l1)
+        values = _finite_mean("gan", gan), _finite_mean("l1", l1)
         self._descend(_GENERATOR, gan + self.recipe.lambda_l1 * l1)
         return values
 
@@ -217,25 +217,25 @@ class Pix2Pix:
         decay = min(self.recipe.ema, (1 + self.steps_done) / (10 + self.steps_done))
         get_ema_multi_avg_fn(decay)(average, current, count)  # type: ignore[no-untyped-call]
 
-    def _rate(self, step: int) -> float:
+    def _lr_factor(self, step: int) -> float:
         falling = self.recipe.steps * (1 - self.recipe.constant_share)
         return min(1.0, max(0.0, (self.recipe.steps - step) / falling)) if falling else 1.0
 
-    def _placed(self, network: _Network) -> _Network:
+    def _to_device(self, network: _Network) -> _Network:
         network.to(self.recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
-    def _callable(self, network: nn.Module) -> _Call:
+    def _compile(self, network: nn.Module) -> _Call:
         compiled: _Call = torch.compile(network) if self.recipe.compile else network
         return compiled
 
 
-def _below(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _entries_below(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The entries whose names begin with `name` and a dot, without both."""
     return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
-def _finite(name: str, loss: Tensor) -> float:
+def _finite_mean(name: str, loss: Tensor) -> float:
     """The loss's mean over all replicas, so that they agree on whether it is a number."""
     mean = loss.detach().clone().reshape(1)
     distributed.average([mean])

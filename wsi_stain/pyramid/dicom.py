@@ -88,30 +88,32 @@ def write_dicom(task: DicomTask) -> dict[str, Any]:
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        paths = _save(task, folder)
+        paths = _save_levels(task, folder)
         for path in paths:
-            _forget_time(path)
+            _reset_times(path)
     except OSError as error:
         raise OutputError(
             f"{folder} cannot be written: {error.strerror or error}", "Check the free space and the permissions there"
         ) from error
     details = {"slide_id": task.slide_id, "levels": len(paths)}
-    return journal.commit_directory(folder, task.output, task.receipt, task.key, journal.files_below(folder), **details)
+    return journal.commit_directory(
+        folder, task.output, task.receipt, task.key, journal.describe_files(folder), **details
+    )
 
 
-def _save(task: DicomTask, folder: Path) -> list[Path]:
+def _save_levels(task: DicomTask, folder: Path) -> list[Path]:
     """Write one file a level; returns their paths."""
     from pydicom.uid import generate_uid
     from wsidicomizer import WsiDicomizer
 
-    from wsi_stain.pyramid.dicom_source import source_of
+    from wsi_stain.pyramid.dicom_source import make_source
 
     numbers = itertools.count()  # one thread asks for them, always in the same order
 
     def uid() -> Any:
         return generate_uid(entropy_srcs=[task.key, str(next(numbers))])
 
-    source = source_of(task.mpp, task.icc_profile or srgb_profile(), task.objective_power)
+    source = make_source(task.mpp, task.icc_profile or srgb_profile(), task.objective_power)
     large = task.pyramid.stat().st_size > _MOST_BASIC_OFFSET
     with WsiDicomizer.open(task.pyramid, preferred_source=source, uid_generator=uid) as slide:
         for level in slide.pyramids[0]:
@@ -135,11 +137,11 @@ def _describe(dataset: Any, task: DicomTask) -> None:
     dataset.ImageType = image_type
     (shared,) = dataset.SharedFunctionalGroupsSequence
     shared.WholeSlideMicroscopyImageFrameTypeSequence[0].FrameType = image_type
-    made = "; ".join(f"{name}={value}" for name, value in sorted(task.provenance.items()))
-    dataset.DerivationDescription = f"Stain normalized. {made}"[:_LONGEST_TEXT]
+    derivation = "; ".join(f"{name}={value}" for name, value in sorted(task.provenance.items()))
+    dataset.DerivationDescription = f"Stain normalized. {derivation}"[:_LONGEST_TEXT]
 
 
-def _forget_time(path: Path) -> None:
+def _reset_times(path: Path) -> None:
     """Put the same time into every file in place of the moment of writing, and make the file durable."""
     from pydicom import dcmread
 

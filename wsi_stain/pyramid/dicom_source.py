@@ -75,18 +75,18 @@ class Level(BaseDicomizerImageData):  # type: ignore[misc]  # wsidicom ships no 
 
     def get_encoded_tile(self, tile: Point, z: float, path: str) -> bytes:
         """The JPEG stream of a tile."""
-        place = tile.y * self.tiled_size.width + tile.x
+        index = tile.y * self.tiled_size.width + tile.x
         file = self._page.parent.filehandle
         with file.lock:
-            file.seek(self._page.dataoffsets[place])
-            return bytes(file.read(self._page.databytecounts[place]))
+            file.seek(self._page.dataoffsets[index])
+            return bytes(file.read(self._page.databytecounts[index]))
 
     def get_decoded_tile(self, tile_point: Point, z: float, path: str) -> Image.Image:
         """The pixels of a tile."""
         return Image.open(io.BytesIO(self.get_encoded_tile(tile_point, z, path)))
 
 
-def source_of(mpp: Mpp, icc_profile: bytes, objective_power: float | None) -> type[DicomizerSource]:
+def make_source(mpp: Mpp, icc_profile: bytes, objective_power: float | None) -> type[DicomizerSource]:
     """A source as `WsiDicomizer.open` takes it, for one pyramid.
 
     Args:

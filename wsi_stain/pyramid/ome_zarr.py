@@ -24,11 +24,11 @@ from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size, TileIndex
 from wsi_stain.formats import zarr_metadata
-from wsi_stain.formats.block_file import LEVELS, BlockFile, Kept, Pixels, block_levels, block_tiles, padded
+from wsi_stain.formats.block_file import LEVELS, BlockFile, Kept, Pixels, block_levels, block_tiles, pad_tile
 from wsi_stain.formats.zarr_shard import write_shard
 
 Files = Mapping[str, Mapping[str, Any]]
-"""Files by their path within the directory, as `journal.files_below` describes them."""
+"""Files by their path within the directory, as `journal.describe_files` describes them."""
 
 
 def write_block_shards(
@@ -52,11 +52,11 @@ def write_block_shards(
     Raises:
         OutputError: A shard cannot be written.
     """
-    made = {}
+    shards = {}
     for level, (level_pixels, level_kept) in zip(range(min(levels, LEVELS)), block_levels(pixels, kept), strict=False):
         path = _write(folder, level, block, block_tiles(level_pixels, level_kept), white)
-        made[path.relative_to(folder).as_posix()] = journal.described(path)
-    return made
+        shards[path.relative_to(folder).as_posix()] = journal.describe_file(path)
+    return shards
 
 
 class PyramidZarr:
@@ -81,7 +81,7 @@ class PyramidZarr:
     def put_strip(self, level: int, row: int, strip: Pixels) -> None:
         """Write one row of tiles of level 4 or a coarser one, at most 256 px high."""
         for col, left in enumerate(range(0, strip.shape[1], TILE)):
-            self._put(level, BlockIndex(row, col), {TileIndex(0, 0): padded(strip[:, left : left + TILE])})
+            self._put(level, BlockIndex(row, col), {TileIndex(0, 0): pad_tile(strip[:, left : left + TILE])})
 
     def finish(self, mpp: Mpp, attributes: Mapping[str, Any], block_shards: Files) -> dict[str, dict[str, Any]]:
         """Write the metadata, the group's last, and look at every file again.
@@ -101,7 +101,7 @@ class PyramidZarr:
             zarr_metadata.write_image_metadata(self._folder / str(level), size, _side(level))
         ome = zarr_metadata.image_attributes("normalized", mpp, len(self._sizes))
         zarr_metadata.write_group(self._folder, {"ome": ome, "wsi_stain": dict(attributes)})
-        files = journal.files_below(self._folder)
+        files = journal.describe_files(self._folder)
         self._check(files, block_shards)
         metadata = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(self._sizes)))}
         for stranger in files.keys() - metadata - self._coarse - block_shards.keys():
@@ -119,8 +119,8 @@ class PyramidZarr:
                     "Run the same command again",
                 )
 
-    def _put(self, level: int, place: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]]) -> None:
-        path = _write(self._folder, level, place, tiles, self._white)
+    def _put(self, level: int, block: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]]) -> None:
+        path = _write(self._folder, level, block, tiles, self._white)
         self._coarse.add(path.relative_to(self._folder).as_posix())
 
 
@@ -130,9 +130,9 @@ def _side(level: int) -> int:
 
 
 def _write(
-    folder: Path, level: int, place: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], white: Sequence[int]
+    folder: Path, level: int, block: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], white: Sequence[int]
 ) -> Path:
     glass = np.full((TILE, TILE, 3), white, np.uint8)
-    path = folder / zarr_metadata.shard_key(place, level)
-    journal.atomic_write(path, partial(write_shard, tiles=tiles, side=_side(level), elsewhere=glass))
+    path = folder / zarr_metadata.shard_key(block, level)
+    journal.atomic_write(path, partial(write_shard, tiles=tiles, side=_side(level), fill_tile=glass))
     return path

@@ -44,7 +44,7 @@ from wsi_stain.core.geometry import (
     grid_shape,
     level_sizes,
 )
-from wsi_stain.formats.block_file import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve, padded
+from wsi_stain.formats.block_file import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve, pad_tile
 from wsi_stain.formats.ome_tiff import PyramidTiff
 from wsi_stain.formats.ome_xml import ome_xml
 from wsi_stain.pyramid.ome_zarr import Files, PyramidZarr
@@ -59,7 +59,7 @@ Pixels = NDArray[np.uint8]
 Format = Literal["ome-tiff", "ome-zarr"]
 
 
-class Sink(Protocol):
+class PyramidSink(Protocol):
     """Where a pyramid goes."""
 
     def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
@@ -140,9 +140,9 @@ def _write_tiff(task: StitchTask, file: BinaryIO) -> str:
     """Write the file; returns its digest."""
     sizes = level_sizes(task.size)
     with hashed(file) as pieces, ThreadPoolExecutor(1, "encode") as pool:
-        tiff = PyramidTiff(pieces, sizes, _encoded(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
+        tiff = PyramidTiff(pieces, sizes, _encode_tile(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
         sink = TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg, pool)
-        _walk(task, sink)
+        _put_levels(task, sink)
         sink.finish()
         description = ome_xml(task.size, task.mpp, task.objective_power, task.provenance)
         tiff.finish(task.mpp, description, task.icc_profile)
@@ -151,7 +151,7 @@ def _write_tiff(task: StitchTask, file: BinaryIO) -> str:
 
 def _write_zarr(task: StitchTask, folder: Path) -> Files:
     pyramid = PyramidZarr(folder, level_sizes(task.size), task.white)
-    _walk(task, pyramid)
+    _put_levels(task, pyramid)
     attributes = {
         "provenance": dict(task.provenance),
         "objective_power": task.objective_power,
@@ -193,7 +193,7 @@ class TiffSink:
         for col in range(ceil_div(strip.shape[1], TILE)):
             pixels = strip[:, col * TILE : (col + 1) * TILE]
             if not np.array_equal(pixels, self._white[: pixels.shape[0], : pixels.shape[1]]):
-                tiles[TileIndex(row, col)] = self._pool.submit(_encoded, padded(pixels), self._jpeg)
+                tiles[TileIndex(row, col)] = self._pool.submit(_encode_tile, pad_tile(pixels), self._jpeg)
         self._strips.append((level, tiles))
         self._put_strips(_STRIPS_AHEAD)
 
@@ -201,22 +201,22 @@ class TiffSink:
         """Put the strips that are left."""
         self._put_strips(0)
 
-    def _put_strips(self, left: int) -> None:
-        while len(self._strips) > left:
+    def _put_strips(self, remaining: int) -> None:
+        while len(self._strips) > remaining:
             level, tiles = self._strips.popleft()
             for tile, jpeg in tiles.items():
                 self._tiff.put(level, tile, jpeg.result())
 
 
-def _walk(task: StitchTask, sink: Sink) -> None:
+def _put_levels(task: StitchTask, sink: PyramidSink) -> None:
     """Put all levels of a slide into a sink."""
     strips = _block_rows(task, sink)
     for level in range(LEVELS, len(level_sizes(task.size))):
-        strips = _put_strips(sink, level, strips if level == LEVELS else halved_strips(strips))
+        strips = _put_strips(sink, level, strips if level == LEVELS else halve_strips(strips))
     deque(strips, maxlen=0)
 
 
-def _block_rows(task: StitchTask, sink: Sink) -> Iterator[Pixels]:
+def _block_rows(task: StitchTask, sink: PyramidSink) -> Iterator[Pixels]:
     """Put each block; yields each block row's mips side by side, (<= 256, w, 3)."""
     rows, cols = grid_shape(task.size, BLOCK)
     blocks = _read_ahead(task, [BlockIndex(row, col) for row in range(rows) for col in range(cols)])
@@ -229,7 +229,7 @@ def _read_ahead(task: StitchTask, blocks: Iterable[BlockIndex]) -> Iterator[tupl
     with ThreadPoolExecutor(1, "read") as pool:
         coming: deque[tuple[BlockIndex, Future[BlockFile | None]]] = deque()
         for block in blocks:
-            coming.append((block, pool.submit(_whole_block, task, block)))
+            coming.append((block, pool.submit(_read_block, task, block)))
             if len(coming) > _BLOCKS_AHEAD:
                 found, content = coming.popleft()
                 yield found, content.result()
@@ -237,7 +237,7 @@ def _read_ahead(task: StitchTask, blocks: Iterable[BlockIndex]) -> Iterator[tupl
             yield found, content.result()
 
 
-def _put_block(task: StitchTask, sink: Sink, block: BlockIndex, content: BlockFile | None) -> Pixels:
+def _put_block(task: StitchTask, sink: PyramidSink, block: BlockIndex, content: BlockFile | None) -> Pixels:
     """Put one block; returns its mip, the glass's colour where there is no such block."""
     sink.put_block(block, content)
     if content is not None:
@@ -247,14 +247,14 @@ def _put_block(task: StitchTask, sink: Sink, block: BlockIndex, content: BlockFi
     return _glass(task, ceil_div(region.height, _PX_PER_MIP_PX), ceil_div(region.width, _PX_PER_MIP_PX))
 
 
-def _put_strips(sink: Sink, level: int, strips: Iterable[Pixels]) -> Iterator[Pixels]:
+def _put_strips(sink: PyramidSink, level: int, strips: Iterable[Pixels]) -> Iterator[Pixels]:
     """Put the strips of a level; hands each strip on."""
     for row, strip in enumerate(strips):
         sink.put_strip(level, row, strip)
         yield strip
 
 
-def halved_strips(strips: Iterable[Pixels]) -> Iterator[Pixels]:
+def halve_strips(strips: Iterable[Pixels]) -> Iterator[Pixels]:
     """A level as strips of 256 rows (the last may have fewer), as such strips of the next coarser level."""
     upper = None
     for strip in strips:
@@ -268,7 +268,7 @@ def halved_strips(strips: Iterable[Pixels]) -> Iterator[Pixels]:
         yield upper
 
 
-def _whole_block(task: StitchTask, block: BlockIndex) -> BlockFile | None:
+def _read_block(task: StitchTask, block: BlockIndex) -> BlockFile | None:
     """A block's file, checked; one that is damaged or of another slide is removed, so that a rerun makes it anew."""
     path, region = task.blocks.get(block), block_region(block, task.size)
     if path is None:
@@ -287,7 +287,7 @@ def _whole_block(task: StitchTask, block: BlockIndex) -> BlockFile | None:
     return block_file
 
 
-def _encoded(tile: Pixels, jpeg: JpegConfig) -> bytes:
+def _encode_tile(tile: Pixels, jpeg: JpegConfig) -> bytes:
     return encode_jpeg(tile, jpeg.quality, jpeg.subsampling)
 
 

@@ -10,7 +10,7 @@ page         the page; from outliers (what to look at first), cohort (its colour
 
 from wsi_stain.report.colours import reference_histogram
 from wsi_stain.report.page import RunRecord, write_report
-from wsi_stain.report.pictures import PictureTask, load_pictures, take_pictures
+from wsi_stain.report.pictures import PictureTask, load_pictures, make_pictures
 from wsi_stain.report.sheet import write_sheet
 from wsi_stain.report.training import read_training
 from wsi_stain.results.slide_row import SlideRow, Status
@@ -22,12 +22,12 @@ __all__ = [
     "SlideRow",
     "Status",
     "load_pictures",
+    "make_pictures",
     "read_rows",
     "read_summary",
     "read_training",
     "reference_histogram",
     "summary_row",
-    "take_pictures",
     "write_report",
     "write_sheet",
     "write_summary",

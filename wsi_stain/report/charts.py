@@ -37,7 +37,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnSeries:
     """A series in the chart's own units."""
 
     name: str
@@ -78,7 +78,7 @@ class Chart:
     title: str
     x: str
     y: str
-    drawn: Sequence[Drawn]
+    drawn: Sequence[DrawnSeries]
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
     width: int = WIDTH
@@ -89,9 +89,9 @@ class Chart:
     bottom: int = HEIGHT - _BOTTOM
 
     @property
-    def legend(self) -> list[Drawn]:
+    def legend(self) -> list[DrawnSeries]:
         """The series that have a name, each name once."""
-        return list({found.name: found for found in reversed(self.drawn) if found.name}.values())[::-1]
+        return list({entry.name: entry for entry in reversed(self.drawn) if entry.name}.values())[::-1]
 
 
 def chart(
@@ -111,13 +111,13 @@ def chart(
         The chart; None where there is no finite value.
     """
     kept = [
-        Series(found.name, found.kind, [point for point in found.points if all(map(isfinite, point))], found.shape)
-        for found in series
+        Series(entry.name, entry.kind, [point for point in entry.points if all(map(isfinite, point))], entry.shape)
+        for entry in series
     ]
-    kept = [found for found in kept if found.points]
+    kept = [entry for entry in kept if entry.points]
     if not kept:
         return None
-    xs, ys = zip(*(point for found in kept for point in found.points), strict=True)
+    xs, ys = zip(*(point for entry in kept for point in entry.points), strict=True)
     heights = (*ys, *covers)
     x_ticks, y_ticks = ticks(min(xs), max(xs), 1.0 if counts else 0.0), ticks(min(heights), max(heights))
     x_low, x_high = x_ticks[0], x_ticks[-1]
@@ -125,7 +125,9 @@ def chart(
         x_low, x_high = min(xs), max(xs)
     across = _Scale(x_low, x_high, _LEFT, WIDTH - _RIGHT)
     down = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP)
-    drawn = [_drawn(found, [(across(px), down(py)) for px, py in found.points], down(y_ticks[0])) for found in kept]
+    drawn = [
+        _draw_series(entry, [(across(px), down(py)) for px, py in entry.points], down(y_ticks[0])) for entry in kept
+    ]
     return Chart(
         title,
         x,
@@ -174,20 +176,20 @@ class _Scale:
         return round(self._start + (value - self._low) * self._per_unit, 1)
 
 
-def _drawn(series: Series, points: Sequence[Point], floor_y: float) -> Drawn:
+def _draw_series(series: Series, points: Sequence[Point], floor_y: float) -> DrawnSeries:
     """A series whose points are in the chart's units."""
     if series.shape == "points":
-        return Drawn(series.name, series.kind, series.shape, "", points)
+        return DrawnSeries(series.name, series.kind, series.shape, "", points)
     if series.shape == "intervals":
         pairs = zip(points[::2], points[1::2], strict=True)
-        return Drawn(series.name, series.kind, series.shape, "".join(_path(pair) for pair in pairs), ())
-    path = _path(_stepped(points) if series.shape in ("steps", "area") else points)
+        return DrawnSeries(series.name, series.kind, series.shape, "".join(_path(pair) for pair in pairs), ())
+    path = _path(_step_outline(points) if series.shape in ("steps", "area") else points)
     if series.shape == "area":
         path = f"M{points[0][0]:g} {floor_y:g}L{path[1:]}V{floor_y:g}Z"
-    return Drawn(series.name, series.kind, series.shape, path, ())
+    return DrawnSeries(series.name, series.kind, series.shape, path, ())
 
 
-def _stepped(points: Sequence[Point]) -> list[Point]:
+def _step_outline(points: Sequence[Point]) -> list[Point]:
     """A histogram's outline: each value holds until the next one's place; the last holds nowhere."""
     outline: list[Point] = []
     for (x, y), (next_x, _) in pairwise(points):

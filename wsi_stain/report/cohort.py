@@ -70,7 +70,7 @@ def stain_table(row: SlideRow, reference: StainStatistics | None) -> list[Line]:
     after = row.colours.stain if row.colours else None
     columns = (row.stain, after, reference)
 
-    def told(name: str, attribute: str) -> Line:
+    def level_line(name: str, attribute: str) -> Line:
         return Line(name, *(f"{getattr(stain, attribute):.2f}" if stain else "" for stain in columns))
 
     lines = [Line("white, R G B", *(_numbers(stain.white, "{:.0f}") if stain else "" for stain in columns))]
@@ -83,7 +83,7 @@ def stain_table(row: SlideRow, reference: StainStatistics | None) -> list[Line]:
             )
             lines.append(Line("its angle to the reference's", old, new, ""))
     for name, attribute in _LEVELS.items():
-        lines.append(told(name, attribute))
+        lines.append(level_line(name, attribute))
     for name, attribute in _GAINS.items() if reference else ():
         wanted = getattr(reference, attribute)
         old, new = (f"{gain(wanted, getattr(stain, attribute)):.2f}" if stain else "" for stain in columns[:2])
@@ -97,10 +97,10 @@ def _numbers(values: Rgb, form: str) -> str:
 
 def _vectors(rows: Sequence[SlideRow], reference: StainStatistics | None, place: int) -> Iterator[Series]:
     """A stain's vectors by the shares of red and blue in their OD, in percent."""
-    before = [_shares(row.stain.vectors[place]) for row in rows if row.stain]
-    after = [_shares(row.colours.stain.vectors[place]) for row in rows if row.colours and row.colours.stain]
+    before = [_od_shares(row.stain.vectors[place]) for row in rows if row.stain]
+    after = [_od_shares(row.colours.stain.vectors[place]) for row in rows if row.colours and row.colours.stain]
     moved = [
-        _shares(stain.vectors[place])
+        _od_shares(stain.vectors[place])
         for row in rows
         if row.stain and row.colours and row.colours.stain
         for stain in (row.stain, row.colours.stain)
@@ -110,10 +110,10 @@ def _vectors(rows: Sequence[SlideRow], reference: StainStatistics | None, place:
     yield Series("before", "before", before, "points")
     yield Series("after", "after", after, "points")
     if reference:
-        yield Series("reference", "reference", [_shares(reference.vectors[place])], "points")
+        yield Series("reference", "reference", [_od_shares(reference.vectors[place])], "points")
 
 
-def _shares(vector: Rgb) -> Point:
+def _od_shares(vector: Rgb) -> Point:
     total = sum(vector)
     return 100 * vector[0] / total, 100 * vector[2] / total
 

@@ -16,7 +16,7 @@ from wsi_stain.results.slide_row import Colours
 from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table, slide_statistics
 from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide, TiledSlide
-from wsi_stain.store.stain_sample import on_tissue, sample_pixels, sample_tiles
+from wsi_stain.store.stain_sample import sample_pixels, sample_tiles, tissue_pixels
 
 BINS, BIN = 40, 0.05
 """Number of bins, and their width, OD."""
@@ -25,7 +25,7 @@ _TILES = 48
 _EVERY = 8
 
 
-def compared_colours(
+def compare_colours(
     slide: TiledSlide, pyramid: openslide.OpenSlide, stain: StainStatistics, white: Rgb
 ) -> Colours | None:
     """A slide's colours before and after, from the same pixels of at most 48 tiles rich in tissue.
@@ -41,7 +41,7 @@ def compared_colours(
     """
     before, after = [], []
     for tile in sample_tiles(slide.kept, slide.tissue)[:_TILES]:
-        use = on_tissue(slide, tile)
+        use = tissue_pixels(slide, tile)
         use[slide.size.height - tile.row * TILE :] = False
         use[:, slide.size.width - tile.col * TILE :] = False
         new = pyramid.read_region((tile.col * TILE, tile.row * TILE), 0, (TILE, TILE)).convert("RGB")

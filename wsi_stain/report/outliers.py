@@ -44,7 +44,7 @@ class Measure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Standing:
+class OutlierScore:
     """How far a slide stands out.
 
     Attributes:
@@ -56,30 +56,34 @@ class Standing:
     reasons: tuple[str, ...]
 
 
-def _of_stain(value: Callable[[StainStatistics], float], after: bool = False) -> Callable[[SlideRow], float | None]:
-    def of_row(row: SlideRow) -> float | None:
+def _stain_measure(
+    value: Callable[[StainStatistics], float], after: bool = False
+) -> Callable[[SlideRow], float | None]:
+    def measure_row(row: SlideRow) -> float | None:
         stain = (row.colours and row.colours.stain) if after else row.stain
         return value(stain) if stain else None
 
-    return of_row
+    return measure_row
 
 
 MEASURES = (
-    Measure("white, grey levels", _of_stain(lambda stain: float(np.dot(stain.white, LUMINANCE))), 2.0),
-    Measure("angle of hematoxylin, degrees", _of_stain(lambda stain: angle_deg(stain.vectors[0], RUIFROK[0])), 1.5),
-    Measure("angle of eosin, degrees", _of_stain(lambda stain: angle_deg(stain.vectors[1], RUIFROK[1])), 1.5),
-    Measure("hematoxylin in nuclei, doublings", _of_stain(lambda stain: log2(stain.h_nuclei)), 0.1),
-    Measure("eosin in stroma, doublings", _of_stain(lambda stain: log2(stain.e_stroma)), 0.1),
-    Measure("hematoxylin after, doublings", _of_stain(lambda stain: log2(stain.h_nuclei), after=True), 0.1),
-    Measure("eosin after, doublings", _of_stain(lambda stain: log2(stain.e_stroma), after=True), 0.1),
-    Measure("unexplained change, CIEDE2000", lambda row: row.unexplained_p95, 0.5, only_high=True),
+    Measure("white, grey levels", _stain_measure(lambda stain: float(np.dot(stain.white, LUMINANCE))), 2.0),
+    Measure(
+        "angle of hematoxylin, degrees", _stain_measure(lambda stain: angle_deg(stain.vectors[0], RUIFROK[0])), 1.5
+    ),
+    Measure("angle of eosin, degrees", _stain_measure(lambda stain: angle_deg(stain.vectors[1], RUIFROK[1])), 1.5),
+    Measure("hematoxylin in nuclei, doublings", _stain_measure(lambda stain: log2(stain.h_nuclei)), 0.1),
+    Measure("eosin in stroma, doublings", _stain_measure(lambda stain: log2(stain.e_stroma)), 0.1),
+    Measure("hematoxylin after, doublings", _stain_measure(lambda stain: log2(stain.h_nuclei), after=True), 0.1),
+    Measure("eosin after, doublings", _stain_measure(lambda stain: log2(stain.e_stroma), after=True), 0.1),
+    Measure("unexplained change, CIEDE2000", lambda row: row.hallucination_p95, 0.5, only_high=True),
     Measure("table's distance to the generator, CIEDE2000", lambda row: row.table_distance, 0.2, only_high=True),
 )
 
 
-def standings(rows: Sequence[SlideRow]) -> list[Standing]:
+def score_outliers(rows: Sequence[SlideRow]) -> list[OutlierScore]:
     """How far each slide stands out, in the rows' order."""
-    reasons = [list(_outright(row)) for row in rows]
+    reasons = [list(_row_reasons(row)) for row in rows]
     for measure in MEASURES:
         values = np.array([_number(measure.value(row)) for row in rows])
         known = np.isfinite(values)
@@ -90,30 +94,30 @@ def standings(rows: Sequence[SlideRow]) -> list[Standing]:
         for place in np.flatnonzero(known):
             z = 0.6745 * (values[place] - median) / spread
             if (z if measure.only_high else abs(z)) > BEYOND:
-                told = f"{measure.name}: {values[place]:.3g}, the others' median is {median:.3g}"
-                reasons[place].append((abs(z), told))
-    return [_standing(found) for found in reasons]
+                reason = f"{measure.name}: {values[place]:.3g}, the others' median is {median:.3g}"
+                reasons[place].append((abs(z), reason))
+    return [_summarize(weighted) for weighted in reasons]
 
 
-def _outright(row: SlideRow) -> list[tuple[float, str]]:
-    found = []
+def _row_reasons(row: SlideRow) -> list[tuple[float, str]]:
+    weighted = []
     if row.status == "done-with-holes":
-        found.append((BEYOND, f"holes: {row.reason}"))
+        weighted.append((BEYOND, f"holes: {row.reason}"))
     if row.status == "done" and row.reason:
-        found.append((BEYOND, row.reason))
+        weighted.append((BEYOND, row.reason))
     if row.suspect:
-        found.append((BEYOND, f"{row.suspect} tiles taken for glass look as if they had tissue"))
+        weighted.append((BEYOND, f"{row.suspect} tiles taken for glass look as if they had tissue"))
     # A colour table treats all pixels alike: it cannot draw a line, only deepen one that the slide has.
     if row.seam and row.seam.low > _SEAM and row.table_distance is None:
-        told = f"lines may show: seam score {row.seam.score:.3f}, interval {row.seam.low:.3f} to {row.seam.high:.3f}"
-        found.append((BEYOND + 100 * (row.seam.low - _SEAM), told))
-    return found
+        reason = f"lines may show: seam score {row.seam.score:.3f}, interval {row.seam.low:.3f} to {row.seam.high:.3f}"
+        weighted.append((BEYOND + 100 * (row.seam.low - _SEAM), reason))
+    return weighted
 
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _standing(found: Sequence[tuple[float, str]]) -> Standing:
-    ordered = sorted(found, key=lambda reason: -reason[0])
-    return Standing(round(ordered[0][0], 2) if ordered else 0.0, tuple(told for _, told in ordered))
+def _summarize(weighted: Sequence[tuple[float, str]]) -> OutlierScore:
+    ordered = sorted(weighted, key=lambda reason: -reason[0])
+    return OutlierScore(round(ordered[0][0], 2) if ordered else 0.0, tuple(reason for _, reason in ordered))

@@ -28,7 +28,7 @@ from PIL import Image
 from wsi_stain.core import html, journal
 from wsi_stain.metrics.hallucination import PER_UNIT, map_png
 from wsi_stain.report.cohort import colour_charts, od_chart, stain_table
-from wsi_stain.report.outliers import FEWEST, Standing, standings
+from wsi_stain.report.outliers import FEWEST, OutlierScore, score_outliers
 from wsi_stain.report.training import Training
 from wsi_stain.results.slide_row import SlideRow, Status
 from wsi_stain.stain.statistics import StainStatistics
@@ -76,12 +76,12 @@ class Card:
     Attributes:
         number: Its place in the run's order, from 1; names its anchor.
         row: What became of it, with pictures once it comes to be drawn.
-        standing: How far it stands out.
+        outlier: How far it stands out.
     """
 
     number: int
     row: SlideRow
-    standing: Standing
+    outlier: OutlierScore
 
     @property
     def shift(self) -> float:
@@ -111,10 +111,12 @@ def write_report(
         OutputError: The page cannot be written.
     """
     path = out_dir / "report" / "index.html"
-    cards = [Card(number, *found) for number, found in enumerate(zip(rows, standings(rows), strict=True), start=1)]
-    cards.sort(key=lambda card: -card.standing.score)
-    made = [card for card in cards if card.row.output]
-    detail = Detail(640, 480, 72) if len(made) <= 50 else Detail(360, 320, 55)
+    cards = [
+        Card(number, *counted) for number, counted in enumerate(zip(rows, score_outliers(rows), strict=True), start=1)
+    ]
+    cards.sort(key=lambda card: -card.outlier.score)
+    drawn_cards = [card for card in cards if card.row.output]
+    detail = Detail(640, 480, 72) if len(drawn_cards) <= 50 else Detail(360, 320, 55)
     nested = {name: value for name, value in run.facts.items() if isinstance(value, Mapping | list | tuple)}
     page = (
         _environment(detail)
@@ -123,10 +125,10 @@ def write_report(
             rows=rows,
             counts=_counts(rows),
             attention=[row for status in _FAILED for row in rows if row.status == status],
-            standing_out=[card for card in made if card.standing.score],
-            cards=made,
+            standing_out=[card for card in drawn_cards if card.outlier.score],
+            cards=drawn_cards,
             with_pictures=with_pictures,
-            compared=len(made) >= FEWEST,
+            compared=len(drawn_cards) >= FEWEST,
             run=run,
             charts=colour_charts(rows, run.reference, run.reference_od),
             facts={name: value for name, value in run.facts.items() if name not in nested},
@@ -143,8 +145,8 @@ def write_report(
 
 def _counts(rows: Sequence[SlideRow]) -> dict[str, int]:
     """Slides by status, in the statuses' order, only those that occur."""
-    found = Counter(row.status for row in rows)
-    return {status: found[status] for status in get_args(Status) if found[status]}
+    counted = Counter(row.status for row in rows)
+    return {status: counted[status] for status in get_args(Status) if counted[status]}
 
 
 def _environment(detail: Detail) -> jinja2.Environment:
@@ -153,11 +155,11 @@ def _environment(detail: Detail) -> jinja2.Environment:
         "duration": _duration,
         "pretty": _pretty,
         "href": _href,
-        "whole": lambda picture: html.data_uri(html.shrunk(picture, detail.slide, detail.quality)),
-        "tiny": lambda picture: html.data_uri(html.shrunk(picture, detail.tiny, detail.quality)),
-        "field": lambda picture: html.data_uri(html.shrunk(picture, detail.field, detail.quality)),
-        "unexplained": lambda picture: html.data_uri(_brightened(picture)),
-        "panel": lambda picture: html.data_uri(html.shrunk(picture, _PANEL, detail.quality)),
+        "whole": lambda picture: html.data_uri(html.shrink_to_webp(picture, detail.slide, detail.quality)),
+        "tiny": lambda picture: html.data_uri(html.shrink_to_webp(picture, detail.tiny, detail.quality)),
+        "field": lambda picture: html.data_uri(html.shrink_to_webp(picture, detail.field, detail.quality)),
+        "hallucination": lambda picture: html.data_uri(_brighten(picture)),
+        "panel": lambda picture: html.data_uri(html.shrink_to_webp(picture, _PANEL, detail.quality)),
     }
     environment.globals |= {"od_chart": od_chart, "stain_table": stain_table}
     for name in ("style", "script"):
@@ -172,7 +174,7 @@ def _sources(name: str) -> Iterator[str]:
         yield (_TEMPLATES / file).read_text(encoding="utf-8")
 
 
-def _brightened(picture: bytes) -> bytes:
+def _brighten(picture: bytes) -> bytes:
     """A hallucination map whose white is a CIEDE2000 of 10: good slides stay below 5."""
     with Image.open(io.BytesIO(picture)) as image:
         return map_png(np.minimum(np.asarray(image) * (255 / (_WHITE * PER_UNIT)), 255).astype(np.uint8))

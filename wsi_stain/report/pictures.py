@@ -17,9 +17,9 @@ from PIL import Image
 
 from wsi_stain.core import html, journal
 from wsi_stain.core.errors import OutputError
-from wsi_stain.report.colours import compared_colours
+from wsi_stain.report.colours import compare_colours
 from wsi_stain.report.fields import change_of, fields_of_view
-from wsi_stain.results.slide_row import Shown
+from wsi_stain.results.slide_row import SlidePictures
 from wsi_stain.stain.statistics import Rgb
 from wsi_stain.store import TiledSlide
 from wsi_stain.tissue.mask import TissueConfig, ink_mask
@@ -37,7 +37,7 @@ class PictureTask:
         pyramid: What was made of it, as TIFF.
         white: The pyramid's white.
         tissue: How ink was told.
-        unexplained: The hallucination map, where there is one: PNG.
+        hallucination: The hallucination map, where there is one: PNG.
         out: Where the pictures go, as JSON.
     """
 
@@ -45,11 +45,11 @@ class PictureTask:
     pyramid: Path
     white: Rgb
     tissue: TissueConfig
-    unexplained: bytes | None
+    hallucination: bytes | None
     out: Path
 
 
-def take_pictures(task: PictureTask) -> dict[str, Any]:
+def make_pictures(task: PictureTask) -> dict[str, Any]:
     """Do a `PictureTask`.
 
     Returns:
@@ -60,32 +60,32 @@ def take_pictures(task: PictureTask) -> dict[str, Any]:
         StoreError: The slide is no longer there.
     """
     with task.opener() as slide:
-        journal.write_json(task.out, _shown(slide, task).model_dump(mode="json"))
+        journal.write_json(task.out, _make_slide_pictures(slide, task).model_dump(mode="json"))
     return {}
 
 
-def load_pictures(path: Path) -> Shown:
+def load_pictures(path: Path) -> SlidePictures:
     """What a `PictureTask` left."""
-    return Shown.model_validate_json(path.read_bytes())
+    return SlidePictures.model_validate_json(path.read_bytes())
 
 
-def _shown(slide: TiledSlide, task: PictureTask) -> Shown:
+def _make_slide_pictures(slide: TiledSlide, task: PictureTask) -> SlidePictures:
     try:
         with openslide.OpenSlide(task.pyramid) as pyramid:
             before = Image.fromarray(slide.thumbnail)
             after = pyramid.get_thumbnail((_THUMBNAIL, _THUMBNAIL)).convert("RGB")
-            if task.unexplained:
-                change = np.asarray(Image.open(io.BytesIO(task.unexplained)), np.float64)
+            if task.hallucination:
+                change = np.asarray(Image.open(io.BytesIO(task.hallucination)), np.float64)
                 fields = fields_of_view(slide, pyramid, change, "largest unexplained change")
             else:
                 change = change_of(before, after, slide.kept.shape) * slide.tissue  # glass changes at every edge
                 fields = fields_of_view(slide, pyramid, change, "largest change")
-            colours = compared_colours(slide, pyramid, slide.stain, task.white) if slide.stain else None
+            colours = compare_colours(slide, pyramid, slide.stain, task.white) if slide.stain else None
     except openslide.OpenSlideError as error:
         raise OutputError(
             f"{task.pyramid} cannot be read back: {error}", "Delete it and run the same command again"
         ) from error
-    return Shown(
+    return SlidePictures(
         before=html.thumbnail_jpeg(before, _THUMBNAIL),
         after=html.thumbnail_jpeg(after, _THUMBNAIL),
         overlay=_overlay(slide, task.tissue),

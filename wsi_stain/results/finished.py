@@ -15,7 +15,7 @@ from typing import Any
 
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.journal import read_json, write_json
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.results.slide_row import SlideRow
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
@@ -23,7 +23,7 @@ from wsi_stain.store.artifact import load_artifact, save_artifact
 from wsi_stain.tissue.grid import TileGrid
 
 
-class Origin(Settings):
+class Origin(StrictRecord):
     """What a finished slide was made from.
 
     Attributes:
@@ -47,7 +47,7 @@ class Origin(Settings):
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedSlide:
     """What is kept of a finished slide.
 
     Attributes:
@@ -63,20 +63,20 @@ class Finished:
     grid: TileGrid
 
 
-def save_finished(place: Path, slide: Finished) -> None:
+def save_finished(folder: Path, slide: FinishedSlide) -> None:
     """Keep a finished slide in its corner of the output directory."""
-    save_artifact(place / "grid.npz", {"kept": slide.grid.kept, "tissue": slide.grid.tissue})
+    save_artifact(folder / "grid.npz", {"kept": slide.grid.kept, "tissue": slide.grid.tissue})
     row, origin = slide.row.model_dump(mode="json"), slide.origin.model_dump(mode="json")
-    write_json(place / "row.json", {"key": slide.key, "row": row, "origin": origin})
+    write_json(folder / "row.json", {"key": slide.key, "row": row, "origin": origin})
 
 
-def load_finished(place: Path) -> Finished | None:
+def load_finished(folder: Path) -> FinishedSlide | None:
     """The slide that was kept there; None where none was, or not all of it, or by another version."""
-    saved: Any = read_json(place / "row.json")
+    saved: Any = read_json(folder / "row.json")
     try:
         row = SlideRow.model_validate_json(json.dumps(saved["row"]))
-        arrays = load_artifact(place / "grid.npz")
+        arrays = load_artifact(folder / "grid.npz")
         grid = TileGrid(row.size, arrays["tissue"], arrays["kept"]) if row.size else None
-        return Finished(saved["key"], row, Origin.model_validate(saved["origin"]), grid) if grid else None
+        return FinishedSlide(saved["key"], row, Origin.model_validate(saved["origin"]), grid) if grid else None
     except (AttributeError, KeyError, TypeError, ValueError, OutputError):
         return None

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from wsi_stain.core import html
 from wsi_stain.core.geometry import Mpp, Size
-from wsi_stain.core.records import Settings
-from wsi_stain.core.text import printable
+from wsi_stain.core.records import StrictRecord
+from wsi_stain.core.text import escape_undecodable
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.stain.statistics import StainStatistics
 
@@ -20,10 +20,10 @@ _TEMPLATES = Path(__file__).parent / "templates"
 Status = Literal["done", "done-with-holes", "empty", "failed", "skipped", "unfinished"]
 """How a slide ended. `unfinished` stands only in reports of runs that did not end."""
 
-Text = Annotated[str, BeforeValidator(printable)]
+Text = Annotated[str, BeforeValidator(escape_undecodable)]
 
 
-class FieldOfView(Settings):
+class FieldOfView(StrictRecord):
     """One place of a slide before and after, at one magnification.
 
     Attributes:
@@ -45,7 +45,7 @@ class FieldOfView(Settings):
     after: bytes
 
 
-class Colours(Settings):
+class Colours(StrictRecord):
     """A slide's colours before and after, from the same pixels.
 
     Attributes:
@@ -59,7 +59,7 @@ class Colours(Settings):
     stain: StainStatistics | None = None
 
 
-class Shown(Settings):
+class SlidePictures(StrictRecord):
     """What a report shows of a slide; all of it is None or empty where there is no pyramid.
 
     Attributes:
@@ -79,7 +79,7 @@ class Shown(Settings):
     colours: Colours | None = None
 
 
-class SlideRow(Shown):
+class SlideRow(SlidePictures):
     """What became of one slide.
 
     Attributes:
@@ -98,9 +98,10 @@ class SlideRow(Shown):
         mpp_origin: Where the resolution came from.
         stain: Its stain as measured, before normalization.
         seam: How much the lines show where it was cut.
-        unexplained: PNG of mode L, a pixel a tile: ten times the colour difference, CIEDE2000, that no colour table for
-            the slide explains (see `unexplained`). None where the output is such a table, which explains itself.
-        unexplained_p95: 95th percentile of that difference over tiles with tissue; what is above 25.5 counts as 25.5.
+        hallucination: PNG of mode L, a pixel a tile: ten times the colour difference, CIEDE2000, that no colour table
+            for the slide explains (see `metrics/hallucination.py`). None where the output is such a table, which
+            explains itself.
+        hallucination_p95: 95th percentile of that difference over tiles with tissue; what is above 25.5 counts as 25.5.
         table_distance: Where the output is a table, its mean CIEDE2000 to the generator on tiles that were not fitted.
     """
 
@@ -119,8 +120,8 @@ class SlideRow(Shown):
     mpp_origin: Text = ""
     stain: StainStatistics | None = None
     seam: SeamScore | None = None
-    unexplained: bytes | None = None
-    unexplained_p95: float | None = None
+    hallucination: bytes | None = None
+    hallucination_p95: float | None = None
     table_distance: float | None = None
 
     def _repr_html_(self) -> str:
@@ -139,17 +140,17 @@ class SlideRow(Shown):
             .render(slide=self.slide, facts=facts, pictures=pictures)
         )
 
-    def with_shown(self, shown: Shown) -> SlideRow:
+    def with_pictures(self, pictures: SlidePictures) -> SlideRow:
         """The row with pictures and colours."""
-        return self.model_copy(update=dict(shown))
+        return self.model_copy(update=dict(pictures))
 
     def without_pictures(self) -> SlideRow:
         """The row as it can be held in memory for thousands of slides."""
         return self.model_copy(
-            update={"before": None, "after": None, "unexplained": None, "overlay": None, "fields": ()}
+            update={"before": None, "after": None, "hallucination": None, "overlay": None, "fields": ()}
         )
 
-    def of_outputs(self, names: Sequence[str]) -> SlideRow:
+    def with_outputs(self, names: Sequence[str]) -> SlideRow:
         """The row with other outputs, the first being the one to show."""
-        first, *others = map(printable, names)
+        first, *others = map(escape_undecodable, names)
         return self.model_copy(update={"output": first, "other_outputs": tuple(others)})

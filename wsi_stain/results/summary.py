@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from wsi_stain.core.errors import OutputError
-from wsi_stain.core.text import neutral, plain, write_table
+from wsi_stain.core.text import escape_formula, unescape_formula, write_table
 from wsi_stain.results.slide_row import SlideRow
 
 _COLUMNS = (
     *("slide", "status", "reason", "remedy", "tiles", "seconds"),
     *("slide_id", "output", "other_outputs", "width", "height", "mpp_x", "mpp_y", "mpp_origin", "suspect"),
-    *("seam", "unexplained", "table_distance"),
+    *("seam", "hallucination", "table_distance"),
 )
 
-_ENDED = ("slide", "slide_id", "status", "reason", "remedy", "tiles", "seconds", "output")
+_OUTCOME = ("slide", "slide_id", "status", "reason", "remedy", "tiles", "seconds", "output")
 
 
 def write_summary(path: Path, rows: Sequence[SlideRow]) -> None:
@@ -42,14 +42,14 @@ def read_summary(path: Path) -> list[dict[str, str]]:
 def read_rows(path: Path) -> list[SlideRow]:
     """The rows of such a table, as far as they tell how a slide ended."""
     return [
-        SlideRow.model_validate({name: plain(found[name]) for name in _ENDED if found[name]})
-        for found in read_summary(path)
+        SlideRow.model_validate({name: unescape_formula(row[name]) for name in _OUTCOME if row[name]})
+        for row in read_summary(path)
     ]
 
 
 def summary_row(row: SlideRow) -> dict[str, str]:
     """A slide's row as it stands in the table, by column."""
-    return {name: str(neutral(cell)) for name, cell in zip(_COLUMNS, _cells(row), strict=True)}
+    return {name: str(escape_formula(cell)) for name, cell in zip(_COLUMNS, _cells(row), strict=True)}
 
 
 def _cells(row: SlideRow) -> list[Any]:
@@ -57,7 +57,7 @@ def _cells(row: SlideRow) -> list[Any]:
     width, height = row.size or ("", "")
     mpp_x, mpp_y = row.mpp or ("", "")
     measured = [width, height, mpp_x, mpp_y, row.mpp_origin, row.suspect]
-    ended = [row.slide, row.status, row.reason, row.remedy, row.tiles, round(row.seconds, 1)]
-    quality = [row.seam.score if row.seam else None, row.unexplained_p95, row.table_distance]
-    judged = ["" if value is None else round(value, 3) for value in quality]
-    return [*ended, row.slide_id, row.output, "; ".join(row.other_outputs), *measured, *judged]
+    outcome = [row.slide, row.status, row.reason, row.remedy, row.tiles, round(row.seconds, 1)]
+    quality = [row.seam.score if row.seam else None, row.hallucination_p95, row.table_distance]
+    scores = ["" if value is None else round(value, 3) for value in quality]
+    return [*outcome, row.slide_id, row.output, "; ".join(row.other_outputs), *measured, *scores]

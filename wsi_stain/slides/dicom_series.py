@@ -46,28 +46,28 @@ def read_header(path: Path) -> Header | None:
         return None
     try:
         with path.open("rb") as file:
-            return _parsed(file) if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC else None
+            return _parse_header(file) if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC else None
     except OSError:
         return None
 
 
-def series_in(files: Iterable[Path]) -> dict[str, list[Path]]:
+def find_series(files: Iterable[Path]) -> dict[str, list[Path]]:
     """The whole-slide files among some, by SeriesInstanceUID, both sorted; all else is left out."""
-    found: dict[str, list[Path]] = defaultdict(list)
+    files_by_series: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(files):
         header = read_header(path)
         if header is not None and header.is_whole_slide:
-            found[header.series].append(path)
-    return dict(sorted(found.items()))
+            files_by_series[header.series].append(path)
+    return dict(sorted(files_by_series.items()))
 
 
 def files_of_slide(path: Path) -> list[Path]:
     """All files of the slide that a file belongs to, sorted; the file alone where it is no whole-slide DICOM."""
     header = read_header(path)
-    return series_in(path.parent.iterdir()).get(header.series, [path]) if header else [path]
+    return find_series(path.parent.iterdir()).get(header.series, [path]) if header else [path]
 
 
-def _parsed(file: BinaryIO) -> Header | None:
+def _parse_header(file: BinaryIO) -> Header | None:
     from pydicom.filereader import read_partial
 
     file.seek(0)

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from wsi_stain.core.errors import ConfigError
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.slides.resolution import MPP_RANGE
 from wsi_stain.slides.search import READABLE, SlideSearch
 from wsi_stain.slides.slide_list import DETAILS, read_list
@@ -27,7 +27,7 @@ from wsi_stain.slides.user_masks import mask_path
 _MAX_ID = 120
 
 
-class SlideSource(Settings):
+class SlideSource(StrictRecord):
     """One slide to work on.
 
     Attributes:
@@ -71,10 +71,10 @@ def find_slides(sources: Sequence[Path], masks: Path | None = None) -> list[Slid
     search, found = SlideSearch(), dict[Path, dict[str, Any]]()
     for source in sources:
         for row in _slides_of(Path(source), search):
-            row["relative"] = as_text(row["relative"])
+            row["relative"] = to_utf8(row["relative"])
             known = found.setdefault(row["path"].resolve(), row)
-            known.update(_details(known, row))
-    rows = _distinct([found[key] for key in sorted(found)])
+            known.update(_merge_details(known, row))
+    rows = _name_rows([found[key] for key in sorted(found)])
     if not rows:
         raise ConfigError("No slides found: no source was given", "Name a slide, a directory or a slide list")
     if masks is not None:
@@ -95,7 +95,7 @@ def _refuse_shared_masks(rows: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def with_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) -> list[SlideSource]:
+def merge_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) -> list[SlideSource]:
     """Slides under their own names, with what others, which may be the same files, say of them as well.
 
     Raises:
@@ -103,7 +103,8 @@ def with_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) -
     """
     known = {other.path.resolve(): other.model_dump() for other in others}
     return [
-        slide.model_copy(update=_details(slide.model_dump(), known.get(slide.path.resolve(), {}))) for slide in slides
+        slide.model_copy(update=_merge_details(slide.model_dump(), known.get(slide.path.resolve(), {})))
+        for slide in slides
     ]
 
 
@@ -122,13 +123,13 @@ def slide_id(relative: str) -> str:
 
 def _slides_of(source: Path, search: SlideSearch) -> list[dict[str, Any]]:
     is_list = source.suffix.lower() == ".csv" and source.is_file()
-    rows = list(_listed(source, search)) if is_list else [found._asdict() for found in search.slides(source)]
+    rows = list(_slides_of_list(source, search)) if is_list else [found._asdict() for found in search.slides(source)]
     if not rows:
-        raise ConfigError(f"No slides found: {_why_none(source, is_list)}", "Check the path")
+        raise ConfigError(f"No slides found: {_no_slides_reason(source, is_list)}", "Check the path")
     return rows
 
 
-def _why_none(source: Path, is_list: bool) -> str:
+def _no_slides_reason(source: Path, is_list: bool) -> str:
     names = f"ends in {' '.join(READABLE)}, results of wsi-stain left out"
     if is_list:
         return f"{source} has no rows"
@@ -137,12 +138,12 @@ def _why_none(source: Path, is_list: bool) -> str:
     return f"nothing that {source} stands for {names}" if has_magic(str(source)) else f"{source} does not exist"
 
 
-def _listed(source: Path, search: SlideSearch) -> Iterator[dict[str, Any]]:
+def _slides_of_list(source: Path, search: SlideSearch) -> Iterator[dict[str, Any]]:
     """The slides of a list, named as it names them, relative to it; a directory stands for the one slide in it."""
     seen: set[str] = set()
     for place, row in read_list(source):
         path = source.parent / row.pop("slide")
-        relative, found = _inside(path, source.parent), search.slides(path)
+        relative, found = _relative_path(path, source.parent), search.slides(path)
         if (normal := os.path.normpath(path)) in seen:
             raise ConfigError(f"{place}: {relative} is listed twice", "Keep one row a slide")
         if len(found) > 1:
@@ -153,23 +154,23 @@ def _listed(source: Path, search: SlideSearch) -> Iterator[dict[str, Any]]:
         yield {**row, "path": found[0].path if found else path, "relative": relative}
 
 
-def _details(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_details(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """What two rows say of the same slide, together."""
     for name in DETAILS:
-        said = [row[name] for row in (one, other) if row.get(name) is not None]
-        if len(said) == 2 and said[0] != said[1]:
-            contradiction = f"{name} {said[0]} in one place and {name} {said[1]} in another"
+        stated = [row[name] for row in (one, other) if row.get(name) is not None]
+        if len(stated) == 2 and stated[0] != stated[1]:
+            contradiction = f"{name} {stated[0]} in one place and {name} {stated[1]} in another"
             raise ConfigError(f"{one['path']} has {contradiction}", "Make the slide lists agree")
     return {name: one.get(name) if one.get(name) is not None else other.get(name) for name in DETAILS}
 
 
-def _inside(path: Path, directory: Path) -> str:
+def _relative_path(path: Path, directory: Path) -> str:
     """Posix path relative to a directory; the bare name for a path that does not lie below it."""
     place, root = PurePosixPath(os.path.normpath(path)), PurePosixPath(os.path.normpath(directory))
     return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
 
 
-def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _name_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give every row an id; rows whose relative paths meet (from different sources) get a hash in their names.
 
     Names that differ in case alone meet as well: some file systems cannot hold both.
@@ -180,15 +181,13 @@ def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         place = PurePosixPath(row["relative"])
         if alike[row["relative"].lower()] > 1:
-            told_apart_by = (
-                os.fsencode(row["path"].resolve()) if same[row["relative"]] > 1 else row["relative"].encode()
-            )
-            place = place.with_name(f"{place.stem}-{_short_hash(told_apart_by)}{place.suffix}")
+            distinction = os.fsencode(row["path"].resolve()) if same[row["relative"]] > 1 else row["relative"].encode()
+            place = place.with_name(f"{place.stem}-{_short_hash(distinction)}{place.suffix}")
         named.append({**row, "relative": place.as_posix(), "slide_id": slide_id(place.as_posix())})
     return named
 
 
-def as_text(name: str) -> str:
+def to_utf8(name: str) -> str:
     """A file name as text that can be written anywhere; bytes that are not UTF-8 become question marks."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 

@@ -26,7 +26,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from wsi_stain.core.geometry import BLOCK, Region, Size, ceil_div, cut_on_grid
+from wsi_stain.core.geometry import BLOCK, Region, Size, ceil_div, split_on_grid
 
 try:
     import simplejpeg
@@ -71,9 +71,9 @@ class JpegTiles:
     """
 
     def __init__(self, path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> None:
-        self._levels = _directories(path, vendor, levels)
-        held = [_held(level.tile) for level in self._levels if level is not None]
-        self._tile = lru_cache(min(held, default=1))(self._decode)
+        self._levels = _find_directories(path, vendor, levels)
+        cached_tiles = [_cached_tiles(level.tile) for level in self._levels if level is not None]
+        self._tile = lru_cache(min(cached_tiles, default=1))(self._decode)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 held until `close`
 
     def close(self) -> None:
@@ -95,16 +95,16 @@ class JpegTiles:
         level = self._levels[number]
         if level is None:
             return [region_level]
-        left: list[Region] = []
-        for part in cut_on_grid(region_level, level.tile):
+        remaining: list[Region] = []
+        for part in split_on_grid(region_level, level.tile):
             row, column = part.y // level.tile.height, part.x // level.tile.width
             tile = self._tile(number, row * level.columns + column)
             if tile is None:
-                left.append(part)
+                remaining.append(part)
                 continue
             target = out[part.y - region_level.y :, part.x - region_level.x :][: part.height, : part.width]
             target[:] = tile[part.y % level.tile.height :, part.x % level.tile.width :][: part.height, : part.width]
-        return left
+        return remaining
 
     def _decode(self, number: int, index: int) -> NDArray[np.uint8] | None:
         """The pixels of a tile, (height, width, 3); None where it is missing or not quite sound."""
@@ -113,18 +113,18 @@ class JpegTiles:
         pixels = np.empty((level.tile.height, level.tile.width, 3), np.uint8)
         try:
             content = os.pread(self._file.fileno(), int(level.counts[index]), int(level.offsets[index]))
-            simplejpeg.decode_jpeg(_whole(content, level.header, level.tile), "RGB", buffer=pixels, strict=True)
+            simplejpeg.decode_jpeg(_complete_jpeg(content, level.header, level.tile), "RGB", buffer=pixels, strict=True)
         except (OSError, ValueError):
             return None
         return pixels
 
 
-def _held(tile: Size) -> int:
+def _cached_tiles(tile: Size) -> int:
     """How many tiles to hold: no more than are of use, since what was decoded just before is at hand in the cache."""
     return max(1, min(ceil_div(BLOCK, tile.width) + 2, _HELD_BYTES // (tile.width * tile.height * 3)))
 
 
-def _whole(tile: bytes, header: bytes, size: Size) -> bytes:
+def _complete_jpeg(tile: bytes, header: bytes, size: Size) -> bytes:
     """A tile as a JPEG file of its own (ITU-T T.81 annex B), which says no more of its colours than `header` does.
 
     Raises:
@@ -147,13 +147,13 @@ def _whole(tile: bytes, header: bytes, size: Size) -> bytes:
     return b"".join([*parts, tile[at:]])
 
 
-def _header(page: Any) -> bytes:
+def _jpeg_header(page: Any) -> bytes:
     """The colour transform as Adobe's marker says it (Technical Note 5116), then the directory's shared tables."""
     marker = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([_TRANSFORMS[int(page.photometric)]])
     return marker + (page.jpegtables or _SOI)[2:].removesuffix(b"\xff\xd9")
 
 
-def _directories(path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> list[_Directory | None]:
+def _find_directories(path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> list[_Directory | None]:
     """Each level's directory; None where OpenSlide must read the level."""
     nothing: list[_Directory | None] = [None] * len(levels)
     if simplejpeg is None or vendor not in _VENDORS:
@@ -161,24 +161,24 @@ def _directories(path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in islice(tiff.pages, _MAX_DIRECTORIES) if page.is_tiled]
-            return [_directory(pages, size, tile) for size, tile in levels]
+            return [_find_directory(pages, size, tile) for size, tile in levels]
     except Exception:  # whatever a parser says of a strange file: OpenSlide has opened it
         return nothing
 
 
-def _directory(pages: Sequence[Any], size: Size, tile: Size) -> _Directory | None:
+def _find_directory(pages: Sequence[Any], size: Size, tile: Size) -> _Directory | None:
     """The one directory of a level's size, if it holds nothing but plain RGB tiles as JPEG."""
-    found = [page for page in pages if (page.imagewidth, page.imagelength) == size]
-    if len(found) != 1 or not _is_plain(found[0], tile):
+    matching = [page for page in pages if (page.imagewidth, page.imagelength) == size]
+    if len(matching) != 1 or not _is_plain(matching[0], tile):
         return None
-    page = found[0]
+    page = matching[0]
     columns, rows = ceil_div(size.width, tile.width), ceil_div(size.height, tile.height)
     offsets, counts = (np.array(values, np.uint64) for values in (page.dataoffsets, page.databytecounts))
     if not len(offsets) == len(counts) == rows * columns:
         return None
     absurd = (counts > tile.width * tile.height * _MAX_BYTES_A_PIXEL) | (offsets > _MAX_OFFSET)
     counts[absurd] = offsets[absurd] = 0
-    return _Directory(columns, tile, offsets, counts, _header(page))
+    return _Directory(columns, tile, offsets, counts, _jpeg_header(page))
 
 
 def _is_plain(page: Any, tile: Size) -> bool:

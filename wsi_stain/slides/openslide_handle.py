@@ -66,7 +66,7 @@ class OpenSlideHandle:
             image = self._read_afresh(location_l0, level, size)
         lowest, highest = image.getchannel("A").getextrema()
         if complete and lowest == 0 and self.properties.get("openslide.vendor") == "aperio":
-            raise self._unreadable(location_l0, level, "the file lacks tiles there")
+            raise self._unreadable_error(location_l0, level, "the file lacks tiles there")
         if (lowest, highest) != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, (*self.background, 255)), image)
         return np.asarray(image.convert("RGB"))
@@ -78,12 +78,12 @@ class OpenSlideHandle:
         try:
             image: Image.Image = self._handle.read_region(location_l0, level, size)
         except openslide.OpenSlideError as error:
-            raise self._unreadable(location_l0, level, error) from error
+            raise self._unreadable_error(location_l0, level, error) from error
         return image
 
-    def _unreadable(self, location_l0: tuple[int, int], level: int, why: object) -> UnreadableError:
+    def _unreadable_error(self, location_l0: tuple[int, int], level: int, reason: object) -> UnreadableError:
         where = f"at level {level}, level-0 position {location_l0}"
-        return UnreadableError(f"{self.path} cannot be read {where}: {why}", DAMAGED)
+        return UnreadableError(f"{self.path} cannot be read {where}: {reason}", DAMAGED)
 
 
 def _open(path: Path) -> openslide.OpenSlide:

@@ -91,7 +91,7 @@ def _box_taps(first: Fraction, step: Fraction, count: int, length: int) -> _Taps
     width, k = float(step), np.arange(ceil(step) + 1)
     low, high = fraction[:, None], fraction[:, None] + width
     weight = np.clip(np.minimum(high, k + 1) - np.maximum(low, k), 0.0, None) / width
-    return _clamped(whole, k, weight, length)
+    return _clamp_taps(whole, k, weight, length)
 
 
 def _cubic_taps(first: Fraction, step: Fraction, count: int, length: int) -> _Taps:
@@ -101,10 +101,10 @@ def _cubic_taps(first: Fraction, step: Fraction, count: int, length: int) -> _Ta
     a = _BICUBIC_A
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-    return _clamped(whole, k, np.where(distance <= 1, near, far), length)
+    return _clamp_taps(whole, k, np.where(distance <= 1, near, far), length)
 
 
-def _clamped(whole: NDArray[np.int64], k: NDArray[np.int64], weight: NDArray[np.float64], length: int) -> _Taps:
+def _clamp_taps(whole: NDArray[np.int64], k: NDArray[np.int64], weight: NDArray[np.float64], length: int) -> _Taps:
     return _Taps(np.clip(whole[:, None] + k, 0, length - 1), weight.astype(np.float32))
 
 

@@ -46,10 +46,10 @@ class Resolution(NamedTuple):
     remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{_text(self.mpp)} um/px ({self.origin})"
+        return f"{_format_mpp(self.mpp)} um/px ({self.origin})"
 
 
-def resolve(path: Path, properties: Mapping[str, str], slide_mpp: float | None) -> Resolution:
+def resolve_mpp(path: Path, properties: Mapping[str, str], slide_mpp: float | None) -> Resolution:
     """Decide a slide's resolution.
 
     Args:
@@ -62,17 +62,17 @@ def resolve(path: Path, properties: Mapping[str, str], slide_mpp: float | None) 
             contradict, or pixels more than twice as long as wide.
     """
     power, tags = objective_power(properties), _from_tags(properties)
-    found = _from_openslide(properties) or tags
+    resolution = _from_openslide(properties) or tags
     if slide_mpp is not None:
         given = Resolution(Mpp(slide_mpp, slide_mpp), "--slide-mpp")
         _check_range(path, given)
-        return given._replace(remarks=_against_user(given, found))
-    if found is None:
+        return given._replace(remarks=_user_remarks(given, resolution))
+    if resolution is None:
         hint = f"; an objective of {power:g}x suggests about {_UM_OBJECTIVE / power:.3g} um/px" if power else ""
         raise MppError(f"{path} does not say its resolution (mpp){hint}", _REMEDY)
-    _check_range(path, found)
-    _check_power(path, found, power)
-    return found._replace(remarks=_against_tags(path, found, tags, power) + _against_squares(path, found))
+    _check_range(path, resolution)
+    _check_power(path, resolution, power)
+    return resolution._replace(remarks=_tag_remarks(path, resolution, tags, power) + _shape_remarks(path, resolution))
 
 
 def objective_power(properties: Mapping[str, str]) -> float | None:
@@ -102,14 +102,14 @@ def _positive(text: str | None) -> float | None:
     return value if 0.0 < value < float("inf") else None
 
 
-def _check_range(path: Path, found: Resolution) -> None:
+def _check_range(path: Path, resolution: Resolution) -> None:
     low, high = MPP_RANGE
-    if not _is_possible(found):
-        raise MppError(f"{path} has {found}, expected {low:g} to {high:g}{_likely_cause(found.mpp)}", _REMEDY)
+    if not _is_possible(resolution):
+        raise MppError(f"{path} has {resolution}, expected {low:g} to {high:g}{_likely_cause(resolution.mpp)}", _REMEDY)
 
 
-def _is_possible(found: Resolution) -> bool:
-    return all(MPP_RANGE[0] <= mpp <= MPP_RANGE[1] for mpp in found.mpp)
+def _is_possible(resolution: Resolution) -> bool:
+    return all(MPP_RANGE[0] <= mpp <= MPP_RANGE[1] for mpp in resolution.mpp)
 
 
 def _likely_cause(mpp: Mpp) -> str:
@@ -122,18 +122,18 @@ def _likely_cause(mpp: Mpp) -> str:
     return ""
 
 
-def _check_power(path: Path, found: Resolution, power: float | None) -> None:
-    if not _fits(found, power, _UM_OBJECTIVE_FACTOR):
+def _check_power(path: Path, resolution: Resolution, power: float | None) -> None:
+    if not _fits(resolution, power, _UM_OBJECTIVE_FACTOR):
         expected = f"about {_UM_OBJECTIVE / (power or 1):.3g} is expected"
-        raise MppError(f"{path} has {found} but an objective of {power:g}x, where {expected}", _REMEDY)
+        raise MppError(f"{path} has {resolution} but an objective of {power:g}x, where {expected}", _REMEDY)
 
 
-def _fits(found: Resolution, power: float | None, factor: float) -> bool:
+def _fits(resolution: Resolution, power: float | None, factor: float) -> bool:
     """Whether an objective of this power gives such pixels, give or take a factor; yes where it is not known."""
-    return power is None or all(1 / factor <= mpp * power / _UM_OBJECTIVE <= factor for mpp in found.mpp)
+    return power is None or all(1 / factor <= mpp * power / _UM_OBJECTIVE <= factor for mpp in resolution.mpp)
 
 
-def _against_tags(path: Path, own: Resolution, tags: Resolution | None, power: float | None) -> tuple[str, ...]:
+def _tag_remarks(path: Path, own: Resolution, tags: Resolution | None, power: float | None) -> tuple[str, ...]:
     """What the TIFF tags say where it differs; tags that no scanner could mean (72 dpi) say nothing."""
     if tags is None or not _is_possible(tags) or _agree(own, tags):
         return ()
@@ -142,23 +142,23 @@ def _against_tags(path: Path, own: Resolution, tags: Resolution | None, power: f
     raise MppError(f"{path} contradicts itself: {own}, and {tags}", _REMEDY)
 
 
-def _against_squares(path: Path, found: Resolution) -> tuple[str, ...]:
-    ratio = max(found.mpp) / min(found.mpp)
+def _shape_remarks(path: Path, resolution: Resolution) -> tuple[str, ...]:
+    ratio = max(resolution.mpp) / min(resolution.mpp)
     if ratio > _OBLONG:
-        raise MppError(f"{path} has {found}: its pixels are {ratio:.2g} times as long as wide", _REMEDY)
-    return (f"its pixels are not square: {found}",) if ratio > _SQUARE else ()
+        raise MppError(f"{path} has {resolution}: its pixels are {ratio:.2g} times as long as wide", _REMEDY)
+    return (f"its pixels are not square: {resolution}",) if ratio > _SQUARE else ()
 
 
-def _against_user(given: Resolution, found: Resolution | None) -> tuple[str, ...]:
+def _user_remarks(given: Resolution, resolution: Resolution | None) -> tuple[str, ...]:
     """What the file itself says where it differs from what the user says, who is believed."""
-    if found is None or not _is_possible(found) or _agree(given, found):
+    if resolution is None or not _is_possible(resolution) or _agree(given, resolution):
         return ()
-    return (f"{_text(given.mpp)} um/px was given for it, the file itself says {found}",)
+    return (f"{_format_mpp(given.mpp)} um/px was given for it, the file itself says {resolution}",)
 
 
 def _agree(one: Resolution, other: Resolution) -> bool:
     return all(1 / _SAME <= a / b <= _SAME for a, b in zip(one.mpp, other.mpp, strict=True))
 
 
-def _text(mpp: Mpp) -> str:
+def _format_mpp(mpp: Mpp) -> str:
     return " x ".join(f"{side:.4g}" for side in dict.fromkeys(mpp))

@@ -12,7 +12,7 @@ from glob import has_magic, iglob
 from pathlib import Path
 from typing import NamedTuple
 
-from wsi_stain.slides.dicom_series import is_dicom_name, may_be_dicom, read_header, series_in
+from wsi_stain.slides.dicom_series import find_series, is_dicom_name, may_be_dicom, read_header
 
 READABLE = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi",
@@ -28,7 +28,7 @@ OUTPUT_MARK = ".wsi-stain-output"
 _NOT_ENTERED = (OUTPUT_MARK, "zarr.json", ".zgroup")
 
 
-class Found(NamedTuple):
+class FoundSlide(NamedTuple):
     """A slide: the file that OpenSlide opens, and its Posix path relative to where the search began."""
 
     path: Path
@@ -48,7 +48,7 @@ class SlideSearch:
     def __init__(self) -> None:
         self._series: dict[Path, dict[Path, _Series]] = {}
 
-    def slides(self, source: Path) -> list[Found]:
+    def slides(self, source: Path) -> list[FoundSlide]:
         """The slides of a directory, of a glob such as `slides/**/*.svs`, or the one that a file belongs to.
 
         A file given by name counts as a slide whatever its suffix; in a directory and by a glob only what bears the
@@ -57,10 +57,10 @@ class SlideSearch:
         if source.is_dir():
             return list(self._walk(source, source))
         if source.exists():
-            return [self._slide_of(source, source.parent) or Found(source, source.name)]
+            return [self._slide_of(source, source.parent) or FoundSlide(source, source.name)]
         return list(self._glob(source)) if has_magic(str(source)) else []
 
-    def _glob(self, pattern: Path) -> Iterator[Found]:
+    def _glob(self, pattern: Path) -> Iterator[FoundSlide]:
         plain = next(place for place, part in enumerate(pattern.parts) if has_magic(part))
         root = Path(*pattern.parts[:plain])
         for match in map(Path, sorted(iglob(str(pattern), recursive=True))):
@@ -72,7 +72,7 @@ class SlideSearch:
             elif slide := self._slide_of(match, root):
                 yield slide
 
-    def _walk(self, top: Path, root: Path) -> Iterator[Found]:
+    def _walk(self, top: Path, root: Path) -> Iterator[FoundSlide]:
         """Slides below a directory, named relative to `root`; links are followed, each real directory visited once."""
         visited: set[str] = set()
         for place, directories, files in os.walk(top, followlinks=True):
@@ -89,25 +89,25 @@ class SlideSearch:
                 if slide := self._slide_of(directory / name, root):
                     yield slide
 
-    def _slide_of(self, path: Path, root: Path) -> Found | None:
+    def _slide_of(self, path: Path, root: Path) -> FoundSlide | None:
         """The slide that a file is (part of), if its name and, for DICOM, its header say so."""
         inside = path.relative_to(root)
         if path.name.startswith("."):
             return None
         if not may_be_dicom(path.name):
-            return Found(path, inside.as_posix()) if path.name.lower().endswith(READABLE + _TO_CONVERT) else None
+            return FoundSlide(path, inside.as_posix()) if path.name.lower().endswith(READABLE + _TO_CONVERT) else None
         if series := self._series_of(path.parent).get(path):
-            return Found(series.finest, _dicom_name(path.parent, root, series.uid))
+            return FoundSlide(series.finest, _dicom_name(path.parent, root, series.uid))
         damaged = is_dicom_name(path.name) and read_header(path) is None
-        return Found(path, inside.as_posix()) if damaged else None
+        return FoundSlide(path, inside.as_posix()) if damaged else None
 
     def _series_of(self, directory: Path) -> dict[Path, _Series]:
         """The series of each whole-slide DICOM file of a directory."""
         if directory not in self._series:
-            found = series_in(directory.iterdir())
+            files_by_uid = find_series(directory.iterdir())
             self._series[directory] = {
-                path: _Series(uid if len(found) > 1 else None, _finest(files))
-                for uid, files in found.items()
+                path: _Series(uid if len(files_by_uid) > 1 else None, _finest(files))
+                for uid, files in files_by_uid.items()
                 for path in files
             }
         return self._series[directory]

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_stain.core.errors import SlideError, UnreadableError
-from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div, cut_on_grid
-from wsi_stain.core.records import Settings
+from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div, split_on_grid
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.slides.openslide_handle import DAMAGED
 from wsi_stain.slides.resampling import area_average, bicubic, source_span
-from wsi_stain.slides.resolution import MPP_RANGE, objective_power, resolve
+from wsi_stain.slides.resolution import MPP_RANGE, objective_power, resolve_mpp
 from wsi_stain.slides.slide_file import Level, SlideFile
 
 __all__ = ["Slide", "SlideConfig", "area_average"]
@@ -30,10 +30,10 @@ _NATIVE_TOLERANCE = Fraction(1, 100)
 _LEVEL_TOLERANCE = Fraction(1, 1000)
 _PIECE_LEVEL = Size(4096, 2048)
 _MAX_READ_PIXELS = 2**29
-_MOST_MENDED = 0.5
+_MAX_REPAIRED = 0.5
 
 
-class SlideConfig(Settings):
+class SlideConfig(StrictRecord):
     """How slides become pixels.
 
     Attributes:
@@ -92,7 +92,7 @@ class Slide:
 
     def _describe(self) -> None:
         properties = self._file.properties
-        self.mpp_l0, self.mpp_origin, self.remarks = resolve(self.path, properties, self.config.slide_mpp)
+        self.mpp_l0, self.mpp_origin, self.remarks = resolve_mpp(self.path, properties, self.config.slide_mpp)
         self.objective_power = objective_power(properties)
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.level_count = len(self._file.levels)
@@ -169,7 +169,7 @@ class Slide:
         size = Size(ceil_div(self.size.width, factor), ceil_div(self.size.height, factor))
         return self._read(_Grid(size, self._frame.step_x * factor, self._frame.step_y * factor), region, None)
 
-    def read_mended(self, region: Region) -> tuple[NDArray[np.uint8], bool]:
+    def read_repaired(self, region: Region) -> tuple[NDArray[np.uint8], bool]:
         """As `read`, of a slide that may be damaged here and there.
 
         Returns:
@@ -180,10 +180,10 @@ class Slide:
             UnreadableError: Far too much cannot be decoded.
             SlideError: The file can no longer be opened, or the region is beyond any memory.
         """
-        mended: list[Region] = []
-        return self._read(self._frame, region, mended), bool(mended)
+        repaired: list[Region] = []
+        return self._read(self._frame, region, repaired), bool(repaired)
 
-    def _read(self, grid: _Grid, region: Region, mended: list[Region] | None) -> NDArray[np.uint8]:
+    def _read(self, grid: _Grid, region: Region, repaired: list[Region] | None) -> NDArray[np.uint8]:
         self._refuse_huge(region.width * region.height)
         out = np.empty((region.height, region.width, 3), np.uint8)
         left, top = max(region.x, 0), max(region.y, 0)
@@ -193,7 +193,7 @@ class Slide:
             out[:] = 255
         if left < right and top < bottom:
             target = out[top - region.y : bottom - region.y, left - region.x : right - region.x]
-            self._read_grid(grid, inside, target, mended)
+            self._read_grid(grid, inside, target, repaired)
         return out
 
     def thumbnail(self, mpp: float) -> NDArray[np.uint8]:
@@ -203,7 +203,7 @@ class Slide:
             mpp: Wanted resolution, um per px. The true one along an axis is mpp * size / thumbnail size.
 
         Raises:
-            UnreadableError: Most of it cannot be decoded; less than that is mended as in `read_mended`.
+            UnreadableError: Most of it cannot be decoded; less than that is mended as in `read_repaired`.
         """
         shape = [
             max(1, min(length, round(length * own / mpp))) for length, own in zip(self.size, self.mpp, strict=True)
@@ -215,10 +215,10 @@ class Slide:
             self._frame.step_x * Fraction(self.size.width, size.width),
             self._frame.step_y * Fraction(self.size.height, size.height),
         )
-        out, mended = np.empty((size.height, size.width, 3), np.uint8), list[Region]()
-        self._read_grid(grid, Region(0, 0, *size), out, mended)
+        out, repaired = np.empty((size.height, size.width, 3), np.uint8), list[Region]()
+        self._read_grid(grid, Region(0, 0, *size), out, repaired)
         level = self._file.levels[self._level_for(grid)]
-        if sum(part.width * part.height for part in mended) > _MOST_MENDED * level.size.width * level.size.height:
+        if sum(part.width * part.height for part in repaired) > _MAX_REPAIRED * level.size.width * level.size.height:
             raise UnreadableError(f"Most of {self.path} cannot be read", DAMAGED)
         return out
 
@@ -254,21 +254,21 @@ class Slide:
                 "Read it in smaller regions, or at a coarser mpp",
             )
 
-    def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8], mended: list[Region] | None) -> None:
+    def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8], repaired: list[Region] | None) -> None:
         """Fill `out` (height, width, 3) with a region within a grid, piece by piece, so that memory stays flat."""
         if grid.step_x == grid.step_y == 1:
-            self._file.read(0, region, mended, out)
+            self._file.read(0, region, repaired, out)
             return
         number = self._level_for(grid)
         level = self._file.levels[number]
         step_x, step_y = grid.step_x / level.scale_x, grid.step_y / level.scale_y
         piece_size = Size(max(1, floor(_PIECE_LEVEL.width / step_x)), max(1, floor(_PIECE_LEVEL.height / step_y)))
-        for piece in cut_on_grid(region, piece_size):
+        for piece in split_on_grid(region, piece_size):
             target = out[piece.y - region.y :, piece.x - region.x :][: piece.height, : piece.width]
-            target[:] = self._sample(number, step_x, step_y, piece, mended)
+            target[:] = self._sample(number, step_x, step_y, piece, repaired)
 
     def _sample(
-        self, number: int, step_x: Fraction, step_y: Fraction, piece: Region, mended: list[Region] | None
+        self, number: int, step_x: Fraction, step_y: Fraction, piece: Region, repaired: list[Region] | None
     ) -> NDArray[np.uint8]:
         """Pixels (height, width, 3) of a piece of a grid whose steps are in pixels of level `number`."""
         size_level = self._file.levels[number].size
@@ -277,7 +277,7 @@ class Slide:
         first_x, first_y = piece.x * step_x, piece.y * step_y
         left, right = source_span(first_x, step_x, piece.width, margin, size_level.width)
         top, bottom = source_span(first_y, step_y, piece.height, margin, size_level.height)
-        pixels = self._file.read(number, Region(left, top, right - left, bottom - top), mended)
+        pixels = self._file.read(number, Region(left, top, right - left, bottom - top), repaired)
         return sample(pixels, first_x - left, first_y - top, step_x, step_y, piece.width, piece.height)
 
     def _level_for(self, grid: _Grid) -> int:

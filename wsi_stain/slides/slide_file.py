@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from wsi_stain.core.errors import SlideError, UnreadableError
-from wsi_stain.core.geometry import Region, Size, cut_on_grid
+from wsi_stain.core.geometry import Region, Size, split_on_grid
 from wsi_stain.slides.dicom_series import files_of_slide
 from wsi_stain.slides.jpeg_tiles import JpegTiles
 from wsi_stain.slides.openslide_handle import DAMAGED, OpenSlideHandle
@@ -38,7 +38,7 @@ _CELL = Size(512, 512)
 _MAX_SIDE = 2**21
 _MAX_LEVELS = 64
 _UNKNOWN_TILE = Size(256, 256)
-_MOST_MENDED = 1000
+_MAX_REPAIRED = 1000
 _DIGEST_PIECES = 64
 _DIGEST_PIECE_BYTES = 65_536
 
@@ -106,7 +106,7 @@ class SlideFile:
         self,
         level: int,
         region_level: Region,
-        mended: list[Region] | None = None,
+        repaired: list[Region] | None = None,
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """RGB pixels of a level, (height, width, 3), alpha composited on the background.
@@ -114,7 +114,7 @@ class SlideFile:
         Args:
             level: Its number, 0 the finest.
             region_level: Within the level, in its own pixels.
-            mended: Parts that cannot be decoded are added here, in pixels of the level, and shown as the next coarser
+            repaired: Parts that cannot be decoded are added here, in pixels of the level, and shown as the next coarser
                 level has them; where that cannot be decoded either, as background. Without it they are an error.
             out: Where the pixels go; by default an array of their own.
 
@@ -124,38 +124,38 @@ class SlideFile:
         """
         if out is None:
             out = np.empty((region_level.height, region_level.width, 3), np.uint8)
-        self._read(level, region_level, out, mended)
+        self._read(level, region_level, out, repaired)
         if self._to_srgb is not None:
             _convert(out, self._to_srgb)
         return out
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identity of the content: {"size": bytes, "sha256": of evenly spaced pieces of all files}; see `_digest`."""
-        return _digest(_companions(self.path))
+        """Return the content's identity: {"size": bytes, "sha256": of evenly spaced pieces of all files}."""
+        return _sampled_digest(_companions(self.path))
 
     def _read(
-        self, level: int, region_level: Region, out: NDArray[np.uint8], mended: list[Region] | None = None
+        self, level: int, region_level: Region, out: NDArray[np.uint8], repaired: list[Region] | None = None
     ) -> None:
         """As `read`, in the file's own colour space."""
         exact = self.levels[level].downsample.is_integer()
         for part in self._tiles.paste(level, region_level, out):
-            for piece in cut_on_grid(part, _PIECE if exact else _CELL):
-                self._fill(level, piece, _window(out, region_level, piece), mended)
+            for piece in split_on_grid(part, _PIECE if exact else _CELL):
+                self._fill(level, piece, _window(out, region_level, piece), repaired)
 
-    def _fill(self, level: int, piece: Region, out: NDArray[np.uint8], mended: list[Region] | None) -> None:
+    def _fill(self, level: int, piece: Region, out: NDArray[np.uint8], repaired: list[Region] | None) -> None:
         """Fill `out` (height, width, 3) with a piece by OpenSlide; if need be tile by tile, so as to lose no more."""
         try:
-            out[:] = self._decode(level, piece, complete=mended is not None)
+            out[:] = self._decode(level, piece, complete=repaired is not None)
         except UnreadableError:
-            if mended is None or len(mended) >= _MOST_MENDED:
+            if repaired is None or len(repaired) >= _MAX_REPAIRED:
                 raise
-            tiles = list(cut_on_grid(piece, self.levels[level].tile))
+            tiles = list(split_on_grid(piece, self.levels[level].tile))
             if len(tiles) == 1:
-                mended.append(piece)
+                repaired.append(piece)
                 out[:] = self._stand_in(level, piece)
                 return
             for tile in tiles:
-                self._fill(level, tile, _window(out, piece, tile), mended)
+                self._fill(level, tile, _window(out, piece, tile), repaired)
 
     def _decode(self, level: int, piece: Region, complete: bool) -> NDArray[np.uint8]:
         """A piece that lies within one cell of the grid, where the level has a fractional downsample."""
@@ -233,7 +233,7 @@ def _to_srgb(path: Path, icc_profile: bytes | None) -> ImageCms.ImageCmsTransfor
 def _convert(pixels: NDArray[np.uint8], transform: ImageCms.ImageCmsTransform) -> None:
     """Convert RGB (height, width, 3) in place, piece by piece."""
     frame = Region(0, 0, pixels.shape[1], pixels.shape[0])
-    for piece in cut_on_grid(frame, _PIECE):
+    for piece in split_on_grid(frame, _PIECE):
         part = _window(pixels, frame, piece)
         image = Image.fromarray(np.ascontiguousarray(part))
         ImageCms.applyTransform(image, transform, inPlace=True)
@@ -262,7 +262,7 @@ def _companions(path: Path) -> list[Path]:
     return [path, *sorted(other for other in others if other != path and other.is_file())]
 
 
-def _digest(paths: Sequence[Path]) -> dict[str, Any]:
+def _sampled_digest(paths: Sequence[Path]) -> dict[str, Any]:
     """Sizes and evenly spaced pieces, the head and the tail among them: seconds for gigabytes, no names, no times."""
     digest, total = hashlib.sha256(), 0
     for path in paths:

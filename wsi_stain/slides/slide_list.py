@@ -42,8 +42,8 @@ def read_list(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     _check_columns(source, [name.strip().lower() for name in reader.fieldnames or ()])
     for cells in reader:
         if any(cells.values()):
-            place = f"{source}, row {reader.line_num}"
-            yield place, _row(place, cells, decimal_comma=delimiter != ",")
+            where = f"{source}, row {reader.line_num}"
+            yield where, _parse_row(where, cells, decimal_comma=delimiter != ",")
 
 
 def _check_columns(source: Path, columns: Sequence[str]) -> None:
@@ -55,16 +55,16 @@ def _check_columns(source: Path, columns: Sequence[str]) -> None:
         raise ConfigError(f"{source} has no column 'slide'", _KNOWN)
 
 
-def _row(place: str, cells: Mapping[str | None, Any], decimal_comma: bool) -> dict[str, Any]:
+def _parse_row(where: str, cells: Mapping[str | None, Any], decimal_comma: bool) -> dict[str, Any]:
     if None in cells or None in cells.values():
-        raise ConfigError(f"{place} does not have as many cells as the header", "Mend the row")
+        raise ConfigError(f"{where} does not have as many cells as the header", "Mend the row")
     row: dict[str, Any] = {str(name).strip().lower(): text.strip() or None for name, text in cells.items()}
     if row["slide"] is None:
-        raise ConfigError(f"{place} names no slide", "Fill the column 'slide'")
-    return {**row, "mpp": _mpp(place, row.get("mpp"), decimal_comma)}
+        raise ConfigError(f"{where} names no slide", "Fill the column 'slide'")
+    return {**row, "mpp": _parse_mpp(where, row.get("mpp"), decimal_comma)}
 
 
-def _mpp(place: str, text: str | None, decimal_comma: bool) -> float | None:
+def _parse_mpp(where: str, text: str | None, decimal_comma: bool) -> float | None:
     if text is None:
         return None
     low, high = MPP_RANGE
@@ -73,5 +73,5 @@ def _mpp(place: str, text: str | None, decimal_comma: bool) -> float | None:
     except ValueError:
         mpp = 0.0
     if not low <= mpp <= high:
-        raise ConfigError(f"{place}: mpp is {text!r}, expected {low} to {high} um per pixel", "Mend or empty the cell")
+        raise ConfigError(f"{where}: mpp is {text!r}, expected {low} to {high} um per pixel", "Mend or empty the cell")
     return mpp

@@ -35,8 +35,8 @@ def mask_path(directory: Path, relative: str) -> Path:
         directory: The directory of masks.
         relative: The slide's path relative to the slide directory, posix.
     """
-    place = PurePosixPath(relative)
-    bases = [place, PurePosixPath(place.name)]
+    relative_path = PurePosixPath(relative)
+    bases = [relative_path, PurePosixPath(relative_path.name)]
     named = [directory / base.with_suffix(suffix) for base in bases for suffix in SUFFIXES]
     appended = [directory / f"{base}{suffix}" for base in bases for suffix in SUFFIXES]
     return next((path for path in [*named, *appended] if path.is_file()), named[0])
@@ -80,7 +80,7 @@ def read_mask(
 def _read_picture(path: Path, size_l0: Size, shape: tuple[int, int]) -> NDArray[np.bool_]:
     try:
         with Image.open(path) as picture:
-            own, marked = picture.size, _marked(picture)
+            own, marked = picture.size, _labelled_pixels(picture)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise SlideError(f"The mask {path} cannot be read: {error}", _REMEDY) from error
     ratio = (own[0] / own[1]) / (size_l0.width / size_l0.height)
@@ -90,11 +90,11 @@ def _read_picture(path: Path, size_l0: Size, shape: tuple[int, int]) -> NDArray[
             f" {size_l0.width} x {size_l0.height}",
             _REMEDY,
         )
-    shrunk = Image.fromarray(marked).resize((shape[1], shape[0]), Image.Resampling.BOX)
-    return np.asarray(shrunk) > 0
+    small = Image.fromarray(marked).resize((shape[1], shape[0]), Image.Resampling.BOX)
+    return np.asarray(small) > 0
 
 
-def _marked(picture: Image.Image) -> NDArray[np.uint8]:
+def _labelled_pixels(picture: Image.Image) -> NDArray[np.uint8]:
     """(h, w): 255 where a picture is not zero; a palette's index is a label, whatever its colour."""
     values: NDArray[Any] = np.asarray(picture)
     if values.ndim == 2:
@@ -113,8 +113,8 @@ def _read_polygons(
     wanted, ignored = (Image.new("1", (shape[1], shape[0])) for _ in range(2))
     drawn = 0
     try:
-        for rings, counts in _areas(json.loads(path.read_text(encoding="utf-8"))):
-            _fill(wanted if counts else ignored, [_pixels(ring, scale, origin_l0) for ring in rings])
+        for rings, counts in _polygons(json.loads(path.read_text(encoding="utf-8"))):
+            _fill_polygon(wanted if counts else ignored, [_pixels(ring, scale, origin_l0) for ring in rings])
             drawn += counts
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise SlideError(f"The mask {path} is no GeoJSON of polygons: {error}", _REMEDY) from error
@@ -126,13 +126,13 @@ def _read_polygons(
     return np.asarray(np.asarray(wanted) & ~np.asarray(ignored))
 
 
-def _areas(node: Any) -> Iterator[tuple[Sequence[Any], bool]]:
+def _polygons(node: Any) -> Iterator[tuple[Sequence[Any], bool]]:
     """The rings of each polygon below a node of GeoJSON, the outer one first, and whether it is wanted."""
     if isinstance(node, list):
         for each in node:
-            yield from _areas(each)
+            yield from _polygons(each)
     elif node.get("type") == "FeatureCollection":
-        yield from _areas(node["features"])
+        yield from _polygons(node["features"])
     elif (geometry := node.get("geometry", node))["type"] in _AREAS:
         named = (node.get("properties") or {}).get("classification") or {}
         name = str(named.get("name", ""))
@@ -148,7 +148,7 @@ def _pixels(ring: Sequence[Any], scale: tuple[float, float], origin_l0: tuple[fl
     return [(int(x), int(y)) for x, y in np.floor(corners)]
 
 
-def _fill(canvas: Image.Image, rings: Sequence[list[tuple[int, int]]]) -> None:
+def _fill_polygon(canvas: Image.Image, rings: Sequence[list[tuple[int, int]]]) -> None:
     """Fill every pixel that a polygon touches: within the first ring and not inside the others."""
     if len(rings) == 1:
         ImageDraw.Draw(canvas).polygon(rings[0], fill=1, outline=1)

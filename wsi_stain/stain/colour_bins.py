@@ -30,16 +30,16 @@ class ColourPairs:
     def __init__(self) -> None:
         self._sums = np.zeros((7, BINS**3), np.int64)  # pixels, then R, G, B of the source and of the wanted colour
 
-    def add(self, source: Pixels, wanted: Pixels) -> None:
+    def add(self, source: Pixels, target: Pixels) -> None:
         """Add pairs of pixels.
 
         Args:
             source: (N, 3) RGB.
-            wanted: (N, 3) RGB of the same pixels.
+            target: (N, 3) RGB of the same pixels.
         """
         bins = _bins(source)
         self._sums[0] += np.bincount(bins, minlength=BINS**3)
-        for sums, values in zip(self._sums[1:], np.hstack([source, wanted]).T, strict=True):
+        for sums, values in zip(self._sums[1:], np.hstack([source, target]).T, strict=True):
             sums += np.bincount(bins, weights=values, minlength=BINS**3).astype(np.int64)
 
     def means(self) -> tuple[Colours, Colours, Colours]:

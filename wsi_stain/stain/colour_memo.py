@@ -58,26 +58,26 @@ class ColourMemo:
         words = result.view(_WORD).reshape(-1, 3)
         for start in range(0, len(words), _STRIP):
             strip = words[start : start + _STRIP]
-            _pack(self._looked_up(_unpacked(strip)), strip)
+            _pack_words(self._look_up_entries(_unpack_words(strip)), strip)
         return result[:size].reshape(pixels.shape)
 
-    def _looked_up(self, colours: Words) -> Words:
+    def _look_up_entries(self, colours: Words) -> Words:
         """The entries of colours, (4, n)."""
         entries = self._entries.take(colours)
         if entries.min() < _KNOWN:
             fresh = colours[entries < _KNOWN]
-            self._entries[fresh] = self._worked_out(fresh) | _KNOWN
+            self._entries[fresh] = self._compute_colours(fresh) | _KNOWN
             entries = self._entries.take(colours)
         return entries
 
-    def _worked_out(self, colours: Words) -> Words:
+    def _compute_colours(self, colours: Words) -> Words:
         """What the engine says of colours, (n,)."""
-        given = colours.view(np.uint8).reshape(1, -1, 4)[..., :3]
-        found = np.asarray(Image.fromarray(np.ascontiguousarray(given)).filter(self._engine))
-        return np.pad(found[0], ((0, 0), (0, 1))).view(_WORD).ravel()
+        pixels = colours.view(np.uint8).reshape(1, -1, 4)[..., :3]
+        mapped = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).filter(self._engine))
+        return np.pad(mapped[0], ((0, 0), (0, 1))).view(_WORD).ravel()
 
 
-def _unpacked(words: Words) -> Words:
+def _unpack_words(words: Words) -> Words:
     """The colours, 0x00BBGGRR, of four pixels from each three words: (n, 3) to (4, n)."""
     first, second, third = words.T.copy()
     colours = np.empty((4, len(words)), _WORD)
@@ -88,7 +88,7 @@ def _unpacked(words: Words) -> Words:
     return colours
 
 
-def _pack(colours: Words, words: Words) -> None:
+def _pack_words(colours: Words, words: Words) -> None:
     """Write four colours, their highest byte ignored, into each three words: (4, n) to (n, 3)."""
     first, second, third, fourth = colours
     np.bitwise_or(first & _COLOUR, second << 24, out=words[:, 0])

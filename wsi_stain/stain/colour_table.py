@@ -39,7 +39,7 @@ _ROUNDING = 0.5
 _SHARES = 101
 
 
-def fit_table(pairs: ColourPairs, white: White, wanted_white: White, size: int = 17, smoothness: float = 0.1) -> Table:
+def fit_table(pairs: ColourPairs, white: White, target_white: White, size: int = 17, smoothness: float = 0.1) -> Table:
     """The table that takes the source's colours to the wanted ones.
 
     A bin counts for its pixels up to the mean over occupied bins, so that the slide's commonest colours do not decide
@@ -48,30 +48,32 @@ def fit_table(pairs: ColourPairs, white: White, wanted_white: White, size: int =
     Args:
         pairs: What was seen; may be empty, which gives the plain change of white.
         white: The source's glass, RGB 0..255.
-        wanted_white: What the glass becomes.
+        target_white: What the glass becomes.
         size: N, entries along each side of the table.
         smoothness: Weight of the correction's squared second differences against one fully counted bin, for N = 17;
             for other N it is scaled to mean the same.
 
     Returns:
-        (N, N, N, 3) in 0..255; `white` falls on `wanted_white` within a rounding.
+        (N, N, N, 3) in 0..255; `white` falls on `target_white` within a rounding.
     """
-    source, wanted, count = pairs.means()
+    source, target, count = pairs.means()
     weight = np.minimum(count, count.mean()) / count.mean() if len(count) else count
-    nodes = _nodes(size)
-    base = _base_map(source, wanted, weight, white, wanted_white, nodes)
+    nodes = _node_colours(size)
+    base = _base_map(source, target, weight, white, target_white, nodes)
     # Full scale is pinned beside white, or noise above white would bend the table down there.
-    weights = _weights(np.vstack([source, white, (255, 255, 255)]), size)
-    targets = np.vstack([wanted, wanted_white, base[-1]])
+    weights = _trilinear_weights(np.vstack([source, white, (255, 255, 255)]), size)
+    targets = np.vstack([target, target_white, base[-1]])
     fit = _LeastSquares(size, smoothness)
     fit.add(weights, np.append(weight, [_PIN_WEIGHT] * 2), targets - weights @ base)
-    table = _pinned(base + _risen(fit, base), white, wanted_white)
-    return _mended(table, white, wanted_white).reshape(size, size, size, 3).astype(np.float32)
+    table = _pin_white(base + _solve_rising(fit, base), white, target_white)
+    return _mix_until_rising(table, white, target_white).reshape(size, size, size, 3).astype(np.float32)
 
 
 def look_up(table: Table, colours: NDArray[np.floating] | Pixels) -> Colours:
     """The table at single colours, (M, 3) in 0..255, unrounded: for measuring. Pixels go through `apply_table`."""
-    return np.asarray(_weights(np.asarray(colours, np.float64), len(table)) @ table.reshape(-1, 3), np.float64)
+    return np.asarray(
+        _trilinear_weights(np.asarray(colours, np.float64), len(table)) @ table.reshape(-1, 3), np.float64
+    )
 
 
 def apply_table(table: Table, pixels: Pixels) -> Pixels:
@@ -84,19 +86,19 @@ def apply_table(table: Table, pixels: Pixels) -> Pixels:
     Returns:
         (h, w, 3) RGB, rounded; the same bytes on any processor.
     """
-    return _memo(np.ascontiguousarray(table, np.float32).tobytes(), len(table)).apply(pixels)
+    return _cached_memo(np.ascontiguousarray(table, np.float32).tobytes(), len(table)).apply(pixels)
 
 
 @lru_cache(maxsize=2)
-def _memo(table: bytes, size: int) -> ColourMemo:
+def _cached_memo(table: bytes, size: int) -> ColourMemo:
     return ColourMemo(np.frombuffer(table, np.float32).reshape(size, size, size, 3))
 
 
 def _base_map(
-    source: Colours, wanted: Colours, weight: Colours, white: White, wanted_white: White, nodes: Colours
+    source: Colours, target: Colours, weight: Colours, white: White, target_white: White, nodes: Colours
 ) -> Colours:
     """Colours of the nodes under OD -> OD @ matrix.T, the matrix ridge-fitted towards 1 and grays kept in order."""
-    density, wanted_density = _density(source, white), _density(wanted, wanted_white)
+    density, wanted_density = _optical_density(source, white), _optical_density(target, target_white)
     gram = (density.T * weight) @ density
     cross = (wanted_density.T * weight) @ density
     ridge = _BASE_RIDGE * max(float(np.trace(gram)), 1e-9)
@@ -104,8 +106,8 @@ def _base_map(
     while (matrix.sum(axis=1) <= 0).any():
         ridge *= 4
         matrix = _ridge_matrix(gram, cross, ridge)
-    density_out: Colours = np.maximum(_density(nodes, white) @ matrix.T, _OVER_WHITE)
-    return np.asarray(np.clip(np.asarray(wanted_white) * np.exp(-density_out), 0, 255), np.float64)
+    density_out: Colours = np.maximum(_optical_density(nodes, white) @ matrix.T, _OVER_WHITE)
+    return np.asarray(np.clip(np.asarray(target_white) * np.exp(-density_out), 0, 255), np.float64)
 
 
 _OVER_WHITE = float(-np.log(2.0))
@@ -117,7 +119,7 @@ def _ridge_matrix(gram: Colours, cross: Colours, ridge: float) -> Colours:
     return np.asarray(np.linalg.solve(gram + one, (cross + one).T).T, np.float64)
 
 
-def _density(colours: Colours, white: White) -> Colours:
+def _optical_density(colours: Colours, white: White) -> Colours:
     """Optical density relative to white (natural logarithm); 0 counts as 1; brighter than white is negative."""
     return np.asarray(-np.log(np.maximum(colours, 1.0) / np.maximum(np.asarray(white), 1.0)), np.float64)
 
@@ -147,7 +149,7 @@ class _LeastSquares:
         return self._solution.copy()
 
 
-def _risen(fit: _LeastSquares, base: Colours) -> Colours:
+def _solve_rising(fit: _LeastSquares, base: Colours) -> Colours:
     """Solve; where the luminance falls along the gray axis, ask for a small rise there and solve again."""
     steps = _gray_steps(round(len(base) ** (1 / 3)))
     solution = fit.solve()
@@ -156,18 +158,18 @@ def _risen(fit: _LeastSquares, base: Colours) -> Colours:
         falling = np.flatnonzero(rise @ LUMINANCE < 0)
         if not len(falling):
             break
-        wanted = np.maximum(rise[falling], _LEAST_RISE)
-        fit.add(steps[falling], np.full(len(wanted), _PIN_WEIGHT), wanted - steps[falling] @ base)
+        target = np.maximum(rise[falling], _LEAST_RISE)
+        fit.add(steps[falling], np.full(len(target), _PIN_WEIGHT), target - steps[falling] @ base)
         solution = fit.solve()
     return solution
 
 
-def _mended(table: Colours, white: White, wanted_white: White) -> Colours:
+def _mix_until_rising(table: Colours, white: White, target_white: White) -> Colours:
     """The table mixed with the plain change of white, if at all, as little as it takes for the gray axis to rise."""
     size = round(len(table) ** (1 / 3))
     steps = _gray_steps(size)
-    plain = np.clip(_nodes(size) * (np.asarray(wanted_white) / np.maximum(np.asarray(white), 1.0)), 0, 255)
-    plain = _pinned(plain, white, wanted_white)
+    plain = np.clip(_node_colours(size) * (np.asarray(target_white) / np.maximum(np.asarray(white), 1.0)), 0, 255)
+    plain = _pin_white(plain, white, target_white)
     for share in np.linspace(0, 1, _SHARES):
         mixed = (1 - share) * table + share * plain
         luminance = np.cumsum(steps @ mixed @ LUMINANCE)
@@ -176,7 +178,7 @@ def _mended(table: Colours, white: White, wanted_white: White) -> Colours:
     return np.asarray(mixed)
 
 
-def _nodes(size: int) -> Colours:
+def _node_colours(size: int) -> Colours:
     """The colour each entry of a table stands for, (size^3, 3)."""
     return np.stack(np.meshgrid(*[np.linspace(0, 255, size)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
 
@@ -184,15 +186,15 @@ def _nodes(size: int) -> Colours:
 def _gray_steps(size: int) -> sparse.csr_array:
     """Rows that give a table's rise along the gray axis in steps of 3 grey levels: (85, size^3)."""
     gray = np.repeat(np.linspace(0, 255, 86)[:, None], 3, axis=1)
-    weights = _weights(gray, size)
+    weights = _trilinear_weights(gray, size)
     return sparse.csr_array(weights[1:] - weights[:-1])
 
 
-def _weights(colours: Colours, size: int) -> sparse.csr_array:
+def _trilinear_weights(colours: Colours, size: int) -> sparse.csr_array:
     """Trilinear weights, (M, size^3): row m holds the shares of the 8 nodes around colour m."""
-    place = np.clip(colours, 0, 255) * ((size - 1) / 255)
-    low = np.minimum(place.astype(np.int64), size - 2)
-    share = place - low
+    position = np.clip(colours, 0, 255) * ((size - 1) / 255)
+    low = np.minimum(position.astype(np.int64), size - 2)
+    share = position - low
     rows, columns, values = [], [], []
     for corner in product((0, 1), repeat=3):
         columns.append((low + corner) @ np.array([size * size, size, 1]))
@@ -210,13 +212,13 @@ def _second_differences(size: int) -> sparse.csr_array:
     return sparse.csr_array(sparse.vstack([sparse.kron(sparse.kron(a, b), c) for a, b, c in axes]))
 
 
-def _pinned(table: Colours, white: White, wanted_white: White) -> Colours:
+def _pin_white(table: Colours, white: White, target_white: White) -> Colours:
     """The table, clipped, its 8 nodes around white moved, least in squares, so that white falls on wanted white."""
     size = round(len(table) ** (1 / 3))
-    weights = _weights(np.asarray(white, np.float64)[None], size).toarray().T  # (size^3, 1)
+    weights = _trilinear_weights(np.asarray(white, np.float64)[None], size).toarray().T  # (size^3, 1)
     table = np.clip(table, 0, 255)
     for _full in range(8):  # a node that is full cannot move, the others move more
-        missing = np.asarray(wanted_white) - (weights * table).sum(axis=0)
+        missing = np.asarray(target_white) - (weights * table).sum(axis=0)
         free = weights * np.where(missing > 0, table < 255, table > 0)
         table = np.clip(table + free * missing / np.maximum((free**2).sum(axis=0), 1e-12), 0, 255)
     return table

@@ -17,7 +17,7 @@ _LEVELS = ("h_nuclei", "h_stroma", "e_nuclei", "e_stroma", "lum_nuclei", "lum_st
 _LEAST = 1e-3
 
 
-def pooled_by_group(
+def pool_by_group(
     stains: Mapping[str, StainStatistics], groups: Mapping[str, str | None]
 ) -> dict[str, StainStatistics]:
     """The stain to take for each slide that shares its group with others.
@@ -33,15 +33,17 @@ def pooled_by_group(
     for slide_id in sorted(stains):
         if group := groups.get(slide_id):
             members.setdefault(group, []).append(slide_id)
-    shared = {group: pooled([stains[slide_id] for slide_id in ids]) for group, ids in members.items() if len(ids) > 1}
+    shared = {
+        group: pool_stains([stains[slide_id] for slide_id in ids]) for group, ids in members.items() if len(ids) > 1
+    }
     return {
-        slide_id: shared[group].model_copy(update=_own(stains[slide_id]))
+        slide_id: shared[group].model_copy(update=_own_glass(stains[slide_id]))
         for group in shared
         for slide_id in members[group]
     }
 
 
-def pooled(stains: Sequence[StainStatistics]) -> StainStatistics:
+def pool_stains(stains: Sequence[StainStatistics]) -> StainStatistics:
     """One stain for several slides: geometric means of the levels, the mean direction of each vector.
 
     The white point is the first one's. Every slide counts the same, however much tissue it has.
@@ -57,6 +59,6 @@ def pooled(stains: Sequence[StainStatistics]) -> StainStatistics:
     return StainStatistics.model_validate({**first, **levels, "vectors": vectors, "pixels": pixels})
 
 
-def _own(stain: StainStatistics) -> dict[str, object]:
+def _own_glass(stain: StainStatistics) -> dict[str, object]:
     """What stays a slide's own: its glass."""
     return {"white": stain.white, "white_origin": stain.white_origin}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from wsi_stain.core.errors import StainError
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.stain.vectors import (
     LUMINANCE,
     NOT_HE_REMEDY,
@@ -49,7 +49,7 @@ _HEADROOM_GRAY = 1.6
 _HEADROOM_HE = 2.0
 
 
-class StainConfig(Settings):
+class StainConfig(StrictRecord):
     """How stain is measured, and when a slide is refused as not H&E.
 
     Attributes:
@@ -71,7 +71,7 @@ class StainConfig(Settings):
     max_stroma_od: float = Field(default=2.0, gt=0)
 
 
-class StainStatistics(Settings):
+class StainStatistics(StrictRecord):
     """What one slide's stain is like; levels are natural-log OD.
 
     Attributes:
@@ -99,7 +99,7 @@ class StainStatistics(Settings):
     pixels: int
 
     @model_validator(mode="after")
-    def _possible(self) -> StainStatistics:
+    def _check_ranges(self) -> StainStatistics:
         if not all(0 <= value <= 255 for value in self.white):
             raise ValueError("white must lie between 0 and 255")
         if np.linalg.matrix_rank(np.asarray(self.vectors), tol=1e-3) < 2:
@@ -107,7 +107,7 @@ class StainStatistics(Settings):
         return self
 
 
-class Template(Settings):
+class Template(StrictRecord):
     """The generator's input, by kind and reference.
 
     Attributes:
@@ -224,9 +224,9 @@ def apply_template(pixels: Array, statistics: StainStatistics, template: Templat
 def _project(pixels: Array, white: Rgb, projection: NDArray[np.float32], xp: Any) -> Array:
     """(..., 3) pixels to (..., C) sums of OD; 8-bit values by table, which is faster than the logarithm."""
     if not xp.isdtype(pixels.dtype, "integral"):
-        od = _od(xp.astype(pixels, xp.float32), _like(white, pixels, xp), xp)
-        return xp.matmul(od, _like(projection, pixels, xp))
-    table = _like(od_table(white).T[:, :, None] * projection[:, None, :], pixels, xp)  # (3, 256, C)
+        od = _od(xp.astype(pixels, xp.float32), _as_array_like(white, pixels, xp), xp)
+        return xp.matmul(od, _as_array_like(projection, pixels, xp))
+    table = _as_array_like(od_table(white).T[:, :, None] * projection[:, None, :], pixels, xp)  # (3, 256, C)
     total = _look_up(table[0, ...], pixels[..., 0], xp)
     total += _look_up(table[1, ...], pixels[..., 1], xp)
     total += _look_up(table[2, ...], pixels[..., 2], xp)
@@ -255,24 +255,24 @@ def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.
     overall = gain(ref.lum_nuclei, own.lum_nuclei)
     # The stroma's level depends on what the slide shows as well as on its stain: go half of the way (geometrically).
     low = (overall * gain(ref.lum_stroma, own.lum_stroma)) ** 0.5
-    wanted, found = ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma
+    target, measured = ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma
     # Where luminance hardly tells nuclei from stroma, it cannot say how steep the curve is between them.
-    told = min(wanted, found) > _LEVELS_APART * own.lum_stroma
-    high = float(np.clip(gain(wanted, found), low / _BEND_MAX, low * _BEND_MAX)) if told else low
+    is_distinct = min(target, measured) > _LEVELS_APART * own.lum_stroma
+    high = float(np.clip(gain(target, measured), low / _BEND_MAX, low * _BEND_MAX)) if is_distinct else low
     weights = np.asarray(LUMINANCE, np.float32)[:, None] * np.float32(low * scale)
     return weights, high / low - 1, low * scale * own.lum_stroma
 
 
-def gain(wanted: float, found: float) -> float:
+def gain(target: float, measured: float) -> float:
     """The factor from a found level to the wanted one, clipped: beyond it is a fault of measurement, not a stain."""
-    return float(np.clip(wanted / max(found, 1e-3), 1 / _GAIN_MAX, _GAIN_MAX))
+    return float(np.clip(target / max(measured, 1e-3), 1 / _GAIN_MAX, _GAIN_MAX))
 
 
 def _od(pixels: Array, white: Array, xp: Any) -> Array:
     return xp.clip(xp.log((white + 1) / (pixels + 1)), min=0.0)
 
 
-def _like(values: Any, array: Array, xp: Any) -> Array:
+def _as_array_like(values: Any, array: Array, xp: Any) -> Array:
     return xp.asarray(np.asarray(values, np.float32), device=device_of(array))
 
 

@@ -57,7 +57,7 @@ def macenko(od: Floats, tail: float) -> tuple[Rgb, Rgb]:
     plane = directions[:, [2, 1]]
     plane = plane * np.where(plane.sum(axis=0) < 0, -1.0, 1.0)
     angle = np.arctan2(od @ plane[:, 1], od @ plane[:, 0])
-    weights = _evened(angle)
+    weights = _evening_weights(angle)
     ends = [_quantile(angle, weights, q) for q in (tail, 1 - tail)]
     found = np.maximum(np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T, 0)
     one, other = (_rgb(vector / np.linalg.norm(vector)) for vector in found)
@@ -73,7 +73,7 @@ def check_vectors(vectors: tuple[Rgb, Rgb], max_angle_deg: float, min_separation
     for name, found, known in zip(("hematoxylin", "eosin"), vectors, RUIFROK, strict=True):
         if (off := angle_deg(found, known)) > max_angle_deg:
             raise StainError(
-                f"Not H&E: the {name} vector {_shown(found)} is {off:.0f} degrees from the usual one, "
+                f"Not H&E: the {name} vector {_format_vector(found)} is {off:.0f} degrees from the usual one, "
                 f"expected at most {max_angle_deg:.0f}",
                 NOT_HE_REMEDY,
             )
@@ -100,7 +100,7 @@ def stratum_levels(od: Floats, vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
     """
     h, e = np.maximum(od @ unmixing(vectors), 0).T
     luminance = od @ np.asarray(LUMINANCE)
-    weights = _evened(h)
+    weights = _evening_weights(h)
     counts, edges = np.histogram(h, 4 * _BINS, range=(0, np.percentile(h, 99.8)), weights=weights)
     nuclei = h > threshold_otsu(hist=(counts, (edges[1:] + edges[:-1]) / 2))
     return {
@@ -125,7 +125,7 @@ def _misfit(hematoxylin: Rgb, eosin: Rgb) -> float:
     return angle_deg(hematoxylin, RUIFROK[0]) + angle_deg(eosin, RUIFROK[1])
 
 
-def _evened(values: Floats) -> NDArray[np.float64]:
+def _evening_weights(values: Floats) -> NDArray[np.float64]:
     """Weights that leave what is common on a slide only a little heavier than what is rare."""
     low, high = np.percentile(values, [0.5, 99.5])
     bins = np.clip((values - low) / max(high - low, 1e-6) * _BINS, 0, _BINS - 1).astype(np.intp)
@@ -145,5 +145,5 @@ def _rgb(values: Any) -> Rgb:
     return red, green, blue
 
 
-def _shown(values: Rgb) -> str:
+def _format_vector(values: Rgb) -> str:
     return ", ".join(f"{value:.2f}" for value in values)

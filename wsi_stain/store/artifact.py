@@ -25,7 +25,7 @@ STATISTICS = "statistics"
 
 
 @dataclass
-class Tally:
+class NormalizationCounts:
     """What is to be told of some blocks' normalization.
 
     Attributes:
@@ -40,7 +40,7 @@ def packed(statistics: StainStatistics) -> NDArray[np.uint8]:
     return np.frombuffer(canonical_json(statistics.model_dump(mode="json")), np.uint8)
 
 
-def statistics_of(artifact: Artifact) -> StainStatistics:
+def unpack_statistics(artifact: Artifact) -> StainStatistics:
     """The stain statistics in an artifact's entry `STATISTICS`."""
     return StainStatistics.model_validate_json(artifact[STATISTICS].tobytes())
 

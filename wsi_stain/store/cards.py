@@ -38,13 +38,13 @@ def bad_row(slide_id: str, error: str) -> Row:
 def slide_card(slide_id: str, facts: Mapping[str, str], thumbnail: NDArray[np.uint8]) -> str:
     """A slide as HTML: its thumbnail, (h, w, 3), beside what is known of it."""
     picture = html.thumbnail_jpeg(thumbnail, _PICTURE)
-    return _rendered("slide.html", slide_id=slide_id, facts=facts, picture=picture)
+    return _render("slide.html", slide_id=slide_id, facts=facts, picture=picture)
 
 
 def store_card(where: str, rows: Sequence[Row], count: int) -> str:
     """A store as HTML: where it is, how many slides it has, and a row for each of the first."""
-    return _rendered("store.html", where=where, rows=rows, count=count)
+    return _render("store.html", where=where, rows=rows, count=count)
 
 
-def _rendered(template: str, **values: object) -> str:
+def _render(template: str, **values: object) -> str:
     return html.environment(_TEMPLATES).get_template(template).render(**values)

@@ -10,7 +10,7 @@ from wsi_stain.core import journal
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TileIndex
 from wsi_stain.formats import zarr_metadata, zarr_shard
-from wsi_stain.store.record import MARK, folded
+from wsi_stain.store.record import MARK, fold_shards
 from wsi_stain.store.stored_slide import StoredSlide
 
 
@@ -24,12 +24,12 @@ def check_shards(slide: StoredSlide) -> None:
     path = Path(str(slide.path))
     shards = []
     for block in slide.grid.blocks():
-        place = path / zarr_metadata.shard_key(block)
-        if not place.is_file():
-            raise StoreError(f"{place} is missing", zarr_shard.REMEDY)
-        shards.append((block, journal.described(place)))
+        shard_path = path / zarr_metadata.shard_key(block)
+        if not shard_path.is_file():
+            raise StoreError(f"{shard_path} is missing", zarr_shard.REMEDY)
+        shards.append((block, journal.describe_file(shard_path)))
     expected = zarr_metadata.read_attributes(path)[MARK]["shards"]
-    if folded(shards) != expected:
+    if fold_shards(shards) != expected:
         for row, col in np.argwhere(slide.kept).tolist():  # a tile whose checksum is wrong says which shard it is
             slide.read_tile(TileIndex(row, col))
         raise StoreError(f"{path} holds other shards than its completion mark says", zarr_shard.REMEDY)

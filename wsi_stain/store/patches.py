@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.geometry import TILE, Region, Size, ceil_div
 
-TABLE = "patches"
+PATCH_TABLE = "patches"
 """The table of a stored slide that says where each patch lies: `StoredSlide.table(TABLE)`."""
 
-SHOWN = 20
+MAX_REMARKS = 20
 """Most remarks on a slide's patches that a receipt carries; its table has all."""
 
 
@@ -71,7 +71,7 @@ class PatchSource(Protocol):
         """Yield each patch with its RGB pixels, (h, w, 3), or with the reason why it cannot be read."""
 
 
-def frame(patches: Sequence[Patch]) -> Size:
+def frame_size(patches: Sequence[Patch]) -> Size:
     """The smallest whole number of tiles that holds all patches, as a size in px."""
     placed = [patch.region for patch in patches if patch.region]
     right = max((region.x + region.width for region in placed), default=0)
@@ -79,7 +79,7 @@ def frame(patches: Sequence[Patch]) -> Size:
     return Size(ceil_div(right, TILE) * TILE, ceil_div(bottom, TILE) * TILE)
 
 
-def shelves(sizes: Sequence[Size]) -> list[Region]:
+def place_in_rows(sizes: Sequence[Size]) -> list[Region]:
     """Places for patches side by side in rows, in their order, without gaps where all are of one size.
 
     The whole is about square; a row is as high as the highest patch in it.
@@ -89,13 +89,13 @@ def shelves(sizes: Sequence[Size]) -> list[Region]:
     widest = max(size.width for size in sizes)
     area = sum(size.width * size.height for size in sizes)
     width = ceil_div(ceil(area**0.5), widest) * widest
-    places, x, y, height = [], 0, 0, 0
+    regions, x, y, height = [], 0, 0, 0
     for size in sizes:
         if x + size.width > width:
             x, y, height = 0, y + height, 0
-        places.append(Region(x, y, *size))
+        regions.append(Region(x, y, *size))
         x, height = x + size.width, max(height, size.height)
-    return places
+    return regions
 
 
 def to_csv(patches: Sequence[Patch]) -> str:
@@ -104,8 +104,8 @@ def to_csv(patches: Sequence[Patch]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "x", "y", "width", "height", "label", "remark"])
     for patch in patches:
-        place = patch.region or ("",) * 4
-        writer.writerow([patch.name, *place, "" if patch.label is None else patch.label, patch.remark])
+        cells = patch.region or ("",) * 4
+        writer.writerow([patch.name, *cells, "" if patch.label is None else patch.label, patch.remark])
     return text.getvalue()
 
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError, field_validator
 from wsi_stain.core import journal
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, Mpp, Size
-from wsi_stain.core.records import Settings
-from wsi_stain.core.storage import Place
+from wsi_stain.core.records import StrictRecord
+from wsi_stain.core.storage import StoragePath
 from wsi_stain.formats import zarr_metadata, zarr_shard
 from wsi_stain.stain.statistics import StainConfig, StainStatistics
 
@@ -24,7 +24,7 @@ MARK = "wsi_stain"
 """The attribute that is the completion mark."""
 
 
-class SlideRecord(Settings):
+class SlideRecord(StrictRecord):
     """What is known of a slide in the store.
 
     Attributes:
@@ -75,7 +75,7 @@ class SlideRecord(Settings):
 
     @field_validator("relative")
     @classmethod
-    def _stays_inside(cls, relative: str) -> str:
+    def _check_relative(cls, relative: str) -> str:
         if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
             raise ValueError("relative must be a path below the slide directory")
         return relative
@@ -86,18 +86,18 @@ class SlideRecord(Settings):
         return journal.fingerprint([self.fingerprint, self.settings_key, FORMAT])
 
 
-def is_complete(folder: Place) -> bool:
+def is_complete(folder: StoragePath) -> bool:
     """Whether a slide has its completion mark."""
     return MARK in zarr_metadata.read_attributes(folder)
 
 
-def folded(shards: Iterable[tuple[BlockIndex, Mapping[str, Any]]]) -> dict[str, Any]:
+def fold_shards(shards: Iterable[tuple[BlockIndex, Mapping[str, Any]]]) -> dict[str, Any]:
     """What the completion mark says of the shards: their number, and a digest of their places, sizes and digests."""
-    listed = [[list(block), made["size"], made["sha256"]] for block, made in sorted(shards, key=itemgetter(0))]
+    listed = [[list(block), product["size"], product["sha256"]] for block, product in sorted(shards, key=itemgetter(0))]
     return {"count": len(listed), "sha256": journal.fingerprint(listed)}
 
 
-def complete_record(folder: Place) -> SlideRecord:
+def complete_record(folder: StoragePath) -> SlideRecord:
     """The record of a complete slide; StoreError where there is no such slide, or its record is damaged."""
     record = read_record(folder)
     if record is None:
@@ -105,7 +105,7 @@ def complete_record(folder: Place) -> SlideRecord:
     return record
 
 
-def read_record(folder: Place) -> SlideRecord | None:
+def read_record(folder: StoragePath) -> SlideRecord | None:
     """The record in a slide's completion mark, None without a mark; StoreError where it is damaged."""
     mark = zarr_metadata.read_attributes(folder).get(MARK)
     if mark is None:

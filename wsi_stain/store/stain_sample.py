@@ -41,11 +41,11 @@ def sample_pixels(slide: TiledSlide, white: Rgb) -> NDArray[np.uint8]:
     tiles = sample_tiles(slide.kept, slide.tissue)
     share = ceil_div(_PIXELS, len(tiles))
     return np.concatenate(
-        [stained_pixels(slide.read_tile(tile)[on_tissue(slide, tile)], white, share) for tile in tiles]
+        [stained_pixels(slide.read_tile(tile)[tissue_pixels(slide, tile)], white, share) for tile in tiles]
     )
 
 
-def on_tissue(slide: TiledSlide, tile: TileIndex) -> NDArray[np.bool_]:
+def tissue_pixels(slide: TiledSlide, tile: TileIndex) -> NDArray[np.bool_]:
     """(256, 256): which pixels of a tile the slide's mask calls tissue; ink over tissue is not among them."""
     rows, cols = (
         np.minimum(((first * TILE + np.arange(TILE) + 0.5) * count / side).astype(np.intp), count - 1)
@@ -56,14 +56,14 @@ def on_tissue(slide: TiledSlide, tile: TileIndex) -> NDArray[np.bool_]:
 
 def sample_tiles(kept: NDArray[np.bool_], tissue: NDArray[np.float32]) -> list[TileIndex]:
     """At most 256 tiles rich in tissue, in an order that depends on their places alone; the best where few are rich."""
-    tiles = sorted((TileIndex(int(row), int(col)) for row, col in np.argwhere(kept)), key=_place_hash)
+    tiles = sorted((TileIndex(int(row), int(col)) for row, col in np.argwhere(kept)), key=_index_hash)
     rich = [tile for tile in tiles if tissue[tile] >= _RICH]
     if len(rich) >= _ENOUGH:
         return rich[:_TILES]
     return sorted(tiles, key=lambda tile: -tissue[tile])[:_ENOUGH]
 
 
-def _place_hash(tile: TileIndex) -> bytes:
+def _index_hash(tile: TileIndex) -> bytes:
     return hashlib.sha256(f"{tile.row},{tile.col}".encode()).digest()
 
 
@@ -72,6 +72,6 @@ def stained_pixels(pixels: NDArray[np.uint8], white: Rgb, count: int) -> NDArray
     glass = [np.uint8(ceil(value * _NEARLY_GLASS)) for value in white]
     red, green, blue = (pixels[..., channel] < glass[channel] for channel in range(3))
     stained = pixels[red | green | blue]
-    places = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
-    sample: NDArray[np.uint8] = stained[places]
+    indices = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
+    sample: NDArray[np.uint8] = stained[indices]
     return sample[~pen_mask(sample)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, TileIndex, block_of, grid_shape
-from wsi_stain.core.storage import Place, folders
+from wsi_stain.core.storage import StoragePath, list_folders
 from wsi_stain.formats import zarr_metadata
 from wsi_stain.formats.zarr_chunks import TileCodec
 from wsi_stain.formats.zarr_shard import REMEDY, ShardFile
@@ -36,12 +36,12 @@ class StoredSlide(TiledSlide):
         StoreError: No record was given, and the slide has no completion mark.
     """
 
-    def __init__(self, path: Place, record: SlideRecord | None = None) -> None:
+    def __init__(self, path: StoragePath, record: SlideRecord | None = None) -> None:
         super().__init__(record or complete_record(path))
         self.path = path
         self._index = lru_cache(_INDICES_HELD)(self._read_index)
 
-    def __reduce__(self) -> tuple[type[StoredSlide], tuple[Place, SlideRecord]]:
+    def __reduce__(self) -> tuple[type[StoredSlide], tuple[StoragePath, SlideRecord]]:
         return StoredSlide, (self.path, self.record)
 
     def __repr__(self) -> str:
@@ -92,7 +92,7 @@ class StoredSlide(TiledSlide):
 
     def maps(self) -> list[str]:
         """Names of the slide's maps, sorted."""
-        return folders(self.path / "maps")
+        return list_folders(self.path / "maps")
 
     def map(self, name: str) -> NDArray[Any]:
         """A map of the slide, (rows, cols): one value a tile; StoreError where there is none of that name."""
@@ -100,7 +100,7 @@ class StoredSlide(TiledSlide):
 
     def tables(self) -> list[str]:
         """Names of the slide's tables, sorted."""
-        return folders(self.path / "tables")
+        return list_folders(self.path / "tables")
 
     def table(self, name: str) -> str:
         """A table of the slide, as CSV; StoreError where there is none of that name."""
@@ -125,7 +125,7 @@ class StoredSlide(TiledSlide):
         if shapes != {grid_shape(self.size)}:
             raise StoreError(f"{self.path} has maps of {shapes}, expected {grid_shape(self.size)} tiles", REMEDY)
 
-    def _decoded(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
+    def _decode_tiles(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
         """RGB of each tile in turn, all of them kept; neighbours in one shard are read together."""
         for block, group in groupby(tiles, block_of):
             index = self._index(block)

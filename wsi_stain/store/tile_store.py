@@ -9,7 +9,7 @@ from pathlib import Path
 from wsi_stain import __version__
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TILE
-from wsi_stain.core.storage import Place, S3Path, as_place, folders
+from wsi_stain.core.storage import S3Path, StoragePath, list_folders, storage_path
 from wsi_stain.formats import zarr_metadata
 from wsi_stain.store.cards import Row, bad_row, good_row, store_card
 from wsi_stain.store.record import FORMAT, is_complete
@@ -35,8 +35,8 @@ class TileStore:
         StoreError: There is no tile store, or one of another format, or S3 cannot be read.
     """
 
-    def __init__(self, path: str | Place) -> None:
-        self.path = as_place(path)
+    def __init__(self, path: str | StoragePath) -> None:
+        self.path = storage_path(path)
         found = zarr_metadata.read_attributes(self.path)
         if found.get("format") != FORMAT or found.get("tile") != TILE:
             shown = f"format {found['format']}" if "format" in found else "none"
@@ -55,7 +55,7 @@ class TileStore:
 
     def slide_ids(self) -> list[str]:
         """Names of the complete slides, sorted."""
-        found = folders(self.path)
+        found = list_folders(self.path)
         with ThreadPoolExecutor(_THREADS) as threads:  # each look is a request where the store is remote
             complete = threads.map(lambda name: is_complete(self.path / name), found)
             return [name for name, there in zip(found, complete, strict=True) if there]
@@ -87,7 +87,7 @@ class TileStore:
             raise StoreError(f"{self.path} can only be read", "Write a local tile store, then upload it")
         return SlideWriter(folder)
 
-    def drop_tiles(self, slide_id: str) -> None:
+    def remove_slide(self, slide_id: str) -> None:
         """Remove a slide from the store, if it is there."""
         self.writer(slide_id).remove()
 
@@ -98,7 +98,7 @@ class TileStore:
         except StoreError as error:
             return bad_row(slide_id, error.problem)
 
-    def _folder(self, slide_id: str) -> Place:
+    def _folder(self, slide_id: str) -> StoragePath:
         if not _is_name(slide_id):
             raise StoreError(f"{slide_id!r} is no name of a slide in a tile store", "Use a name without slashes")
         return self.path / slide_id

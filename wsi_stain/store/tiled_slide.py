@@ -28,12 +28,12 @@ class TiledSlide(ABC):
 
     Attributes:
         record: What is known of the slide.
-        mended: Tiles that were read, but not all of whose pixels could be decoded: these show a coarser level.
+        repaired: Tiles that were read, but not all of whose pixels could be decoded: these show a coarser level.
     """
 
     def __init__(self, record: SlideRecord) -> None:
         self.record = record
-        self.mended: set[TileIndex] = set()
+        self.repaired: set[TileIndex] = set()
 
     def __enter__(self: Self) -> Self:
         return self
@@ -78,7 +78,7 @@ class TiledSlide(ABC):
         """(rows, cols): tiles without tissue that look as if they had some."""
 
     @abstractmethod
-    def _decoded(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
+    def _decode_tiles(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
         """RGB of each tile in turn, (256, 256, 3), all of them kept; neighbours come together."""
 
     @property
@@ -91,7 +91,7 @@ class TiledSlide(ABC):
         """How the slide is stained; None where it was not measured."""
         return self.record.stain
 
-    def measured_stain(self) -> StainStatistics:
+    def require_stain(self) -> StainStatistics:
         """How the slide is stained; StainError where it was not measured."""
         if self.stain is None:
             raise StainError(f"The stain of {self.slide_id} was not measured", "Tile the slide again")
@@ -127,7 +127,7 @@ class TiledSlide(ABC):
         """
         pixels = np.full((region.height, region.width, 3), 255, np.uint8)
         tiles = self._kept_tiles(region)
-        for tile, source in zip(tiles, self._decoded(tiles), strict=True):
+        for tile, source in zip(tiles, self._decode_tiles(tiles), strict=True):
             _paste(source, tile, pixels, region, self.size)
         return pixels
 
@@ -152,18 +152,18 @@ class TiledSlide(ABC):
         """
         pixels = np.empty((len(tiles), TILE, TILE, 3), np.uint8)
         kept = []
-        for place, tile in enumerate(tiles):
+        for position, tile in enumerate(tiles):
             there = self._is_kept(tile)
             if there:
-                kept.append(place)
-            if not there or self._is_cut(tile):
-                pixels[place] = 255
-        kept.sort(key=lambda place: _by_block(tiles[place]))
+                kept.append(position)
+            if not there or self._is_partial(tile):
+                pixels[position] = 255
+        kept.sort(key=lambda position: _by_block(tiles[position]))
 
-        def read_part(places: Sequence[int]) -> None:
-            wanted = [tiles[place] for place in places]
-            for place, tile, source in zip(places, wanted, self._decoded(wanted), strict=True):
-                _paste(source, tile, pixels[place], tile_region(tile), self.size)
+        def read_part(positions: Sequence[int]) -> None:
+            wanted = [tiles[position] for position in positions]
+            for position, tile, source in zip(positions, wanted, self._decode_tiles(wanted), strict=True):
+                _paste(source, tile, pixels[position], tile_region(tile), self.size)
 
         if threads == 1:
             read_part(kept)
@@ -194,14 +194,14 @@ class TiledSlide(ABC):
         """The kept tiles that a region touches, shard by shard."""
         rows = slice(max(region.y // TILE, 0), max(ceil_div(region.y + region.height, TILE), 0))
         cols = slice(max(region.x // TILE, 0), max(ceil_div(region.x + region.width, TILE), 0))
-        places = np.argwhere(self.kept[rows, cols]) + np.array([rows.start, cols.start])
-        return sorted((TileIndex(row, col) for row, col in places.tolist()), key=_by_block)
+        positions = np.argwhere(self.kept[rows, cols]) + np.array([rows.start, cols.start])
+        return sorted((TileIndex(row, col) for row, col in positions.tolist()), key=_by_block)
 
     def _is_kept(self, tile: TileIndex) -> bool:
         rows, cols = self.kept.shape
         return 0 <= tile.row < rows and 0 <= tile.col < cols and bool(self.kept[tile])
 
-    def _is_cut(self, tile: TileIndex) -> bool:
+    def _is_partial(self, tile: TileIndex) -> bool:
         return (tile.row + 1) * TILE > self.size.height or (tile.col + 1) * TILE > self.size.width
 
 

@@ -16,7 +16,7 @@ from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, Size, TileIndex
 from wsi_stain.formats import zarr_metadata, zarr_shard
 from wsi_stain.formats.zarr_chunks import CODECS, CodecName, TileCodec
-from wsi_stain.store.record import MARK, SlideRecord, folded, read_record
+from wsi_stain.store.record import MARK, SlideRecord, fold_shards, read_record
 from wsi_stain.store.stored_slide import StoredSlide
 from wsi_stain.tissue.grid import TileGrid
 
@@ -147,10 +147,10 @@ class SlideWriter:
             raise StoreError(
                 f"{self.path} lacks {len(missing)} shards, for example at {min(missing)}", zarr_shard.REMEDY
             )
-        self._mark(record, folded(shards))
-        self.tidy()
+        self._mark(record, fold_shards(shards))
+        self.clean_up()
 
-    def relabel(self, record: SlideRecord) -> None:
+    def replace_record(self, record: SlideRecord) -> None:
         """Replace the record of a complete slide by one that differs in nothing that pixels depend on."""
         self._mark(record, zarr_metadata.read_attributes(self.path)[MARK]["shards"])
 
@@ -159,7 +159,7 @@ class SlideWriter:
         ome = zarr_metadata.image_attributes(record.slide_id, record.mpp)
         zarr_metadata.write_group(self.path, {"ome": ome, MARK: mark})
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Remove what only the making of the slide needed."""
         shutil.rmtree(self.path / _RECEIPTS, ignore_errors=True)
         journal.remove_partials(self.path)

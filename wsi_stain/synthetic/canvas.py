@@ -88,16 +88,16 @@ class Canvas:
         width, height = self.extent
         lattice = _lattice(self.rng, ceil(height / spacing) + 2, ceil(width / spacing) + 2)
         x, y = self.axes
-        down = _between(lattice, y[:, 0] / np.float32(spacing))
-        return np.ascontiguousarray(_between(np.ascontiguousarray(down.T), x[0] / np.float32(spacing)).T)
+        down = _interpolate_rows(lattice, y[:, 0] / np.float32(spacing))
+        return np.ascontiguousarray(_interpolate_rows(np.ascontiguousarray(down.T), x[0] / np.float32(spacing)).T)
 
     def strands(self, along: Field, across: Field, length: float, thickness: float) -> Field:
         """Noise drawn out to strands of about `length` by `thickness` um in the curved frame (along, across), in um."""
         lattice = _lattice(self.rng, 512, 256)
-        places = np.stack([across / np.float32(thickness), along / np.float32(length)])
-        return np.asarray(map_coordinates(lattice, places, order=1, mode="grid-wrap"), np.float32)
+        positions = np.stack([across / np.float32(thickness), along / np.float32(length)])
+        return np.asarray(map_coordinates(lattice, positions, order=1, mode="grid-wrap"), np.float32)
 
-    def places(self, pitch: float, jitter: float = 0.3) -> NDArray[np.float64]:
+    def positions(self, pitch: float, jitter: float = 0.3) -> NDArray[np.float64]:
         """(n, 2): positions about `pitch` um apart all over the canvas, in random order."""
         width, height = self.extent
         columns, rows = ceil(width / pitch) + 1, ceil(height / (pitch * 0.866)) + 1
@@ -161,7 +161,7 @@ def _lattice(rng: np.random.Generator, rows: int, cols: int) -> Field:
     return np.asarray(gaussian_filter(white, _SMOOTHING, mode="wrap") / np.float32(_LATTICE_SD), np.float32)
 
 
-def _between(rows: Field, at: Field) -> Field:
+def _interpolate_rows(rows: Field, at: Field) -> Field:
     """Rows interpolated linearly at fractional indices: (n, m) at (k,) gives (k, m)."""
     low = np.minimum(at.astype(np.intp), rows.shape[0] - 2)
     share = (at - low).astype(np.float32)[:, None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import atomic_write
 from wsi_stain.synthetic.laboratory import LABORATORIES, Pen, defocus, draw_pen, stain_tissue
-from wsi_stain.synthetic.slide import Style, write_slide
+from wsi_stain.synthetic.slide import SlideFormat, write_slide
 from wsi_stain.synthetic.tissue import render_tissue
 
 _MPP = 0.25
@@ -36,7 +36,7 @@ class _Plan:
     name: str
     size: Size
     seed: int
-    style: Style
+    style: SlideFormat
     pen: Pen | None = None
     blur_px: float | None = None
 

@@ -10,16 +10,16 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 from scipy.ndimage import gaussian_filter
 
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 
-Rgb8: TypeAlias = NDArray[np.uint8]
+RgbImage: TypeAlias = NDArray[np.uint8]
 Triple: TypeAlias = tuple[float, float, float]
 Pen: TypeAlias = Literal["blue", "green", "black"]
 
 _PENS: dict[Pen, Triple] = {"blue": (1.5, 0.75, 0.12), "green": (1.5, 0.3, 0.9), "black": (1.9, 1.8, 1.7)}
 
 
-class Laboratory(Settings):
+class Laboratory(StrictRecord):
     """How tissue is stained and scanned in one place.
 
     Attributes:
@@ -73,7 +73,7 @@ LABORATORIES: dict[str, Laboratory] = {
 """Two clearly different ones: `reference`, purple-blue and crisp, and `other`, pink-red with pale hematoxylin."""
 
 
-def stain_tissue(concentrations: NDArray[np.float32], laboratory: Laboratory, seed: int = 0) -> Rgb8:
+def stain_tissue(concentrations: NDArray[np.float32], laboratory: Laboratory, seed: int = 0) -> RgbImage:
     """Stain and scan tissue: Lambert-Beer, then gamma, blur and noise.
 
     Args:
@@ -95,11 +95,11 @@ def stain_tissue(concentrations: NDArray[np.float32], laboratory: Laboratory, se
     light *= np.asarray(laboratory.white, np.float32)
     light = gaussian_filter(light, (laboratory.blur_px, laboratory.blur_px, 0))
     light += laboratory.noise * np.random.default_rng(seed).standard_normal(light.shape, dtype=np.float32)
-    stained: Rgb8 = np.clip(np.rint(light), 0, 254).astype(np.uint8)
+    stained: RgbImage = np.clip(np.rint(light), 0, 254).astype(np.uint8)
     return stained
 
 
-def draw_pen(pixels: Rgb8, colour: Pen, seed: int, width_px: float) -> Rgb8:
+def draw_pen(pixels: RgbImage, colour: Pen, seed: int, width_px: float) -> RgbImage:
     """A copy with a stroke of a marker across one corner.
 
     Args:
@@ -118,11 +118,11 @@ def draw_pen(pixels: Rgb8, colour: Pen, seed: int, width_px: float) -> Rgb8:
     ImageDraw.Draw(canvas).line(stroke, fill=255, width=max(1, round(width_px)), joint="curve")
     cover = gaussian_filter(np.asarray(canvas, np.float32) / 255, 1.5)[..., None]
     ink = np.exp(-cover * np.asarray(_PENS[colour], np.float32))
-    marked: Rgb8 = np.rint(pixels * ink).astype(np.uint8)
+    marked: RgbImage = np.rint(pixels * ink).astype(np.uint8)
     return marked
 
 
-def defocus(pixels: Rgb8, seed: int, blur_px: float) -> Rgb8:
+def defocus(pixels: RgbImage, seed: int, blur_px: float) -> RgbImage:
     """A copy with an oval patch out of focus, as under a bubble.
 
     Args:

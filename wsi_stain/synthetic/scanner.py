@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 
 __all__ = ["SCANNERS", "Scanner", "rescan"]
 
-Rgb8: TypeAlias = NDArray[np.uint8]
+RgbImage: TypeAlias = NDArray[np.uint8]
 Triple: TypeAlias = tuple[float, float, float]
 Bend: TypeAlias = Annotated[float, Field(ge=0, lt=0.5)]
 
@@ -24,7 +24,7 @@ _ROWS = 512
 """Rows of a strip: what lives in float32 at a time."""
 
 
-class Scanner(Settings):
+class Scanner(StrictRecord):
     """How real H&E pixels are recoloured, as if another laboratory had stained and another scanner seen them.
 
     Attributes:
@@ -96,7 +96,7 @@ _STAINS[2] = np.cross(_STAINS[0], _STAINS[1])
 _STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
 
 
-def rescan(pixels: Rgb8, scanner: Scanner) -> Rgb8:
+def rescan(pixels: RgbImage, scanner: Scanner) -> RgbImage:
     """Recolour real H&E as by another laboratory and scanner; structure stays, glass stays light.
 
     Args:
@@ -113,7 +113,7 @@ def rescan(pixels: Rgb8, scanner: Scanner) -> Rgb8:
     return out
 
 
-def _rescan_strip(pixels: Rgb8, scanner: Scanner) -> Rgb8:
+def _rescan_strip(pixels: RgbImage, scanner: Scanner) -> RgbImage:
     transmitted = (np.arange(256, dtype=np.float32) + 1) / 256
     density = -np.log(transmitted)[pixels]
     light = np.exp(-(density @ _density_change(scanner)))

@@ -16,10 +16,10 @@ from PIL import Image
 from wsi_stain.core.geometry import TILE, Size, ceil_div, level_sizes
 from wsi_stain.core.journal import atomic_write
 
-__all__ = ["Style", "write_slide"]
+__all__ = ["SlideFormat", "write_slide"]
 
-Rgb8: TypeAlias = NDArray[np.uint8]
-Style: TypeAlias = Literal["tiff", "svs"]
+RgbImage: TypeAlias = NDArray[np.uint8]
+SlideFormat: TypeAlias = Literal["tiff", "svs"]
 
 _QUALITY = 90
 _SVS_TILE = 240
@@ -29,7 +29,7 @@ _THUMBNAIL = 512
 
 
 def write_slide(
-    path: Path, pixels: Rgb8, mpp: float | None, objective_power: float | None = 40, style: Style = "tiff"
+    path: Path, pixels: RgbImage, mpp: float | None, objective_power: float | None = 40, style: SlideFormat = "tiff"
 ) -> None:
     """Write a pyramid of JPEG tiles that OpenSlide opens.
 
@@ -55,10 +55,10 @@ def write_slide(
     atomic_write(path, write)
 
 
-def _write_tiff(tiff: tifffile.TiffWriter, pixels: Rgb8, mpp: float | None) -> None:
+def _write_tiff(tiff: tifffile.TiffWriter, pixels: RgbImage, mpp: float | None) -> None:
     sizes = level_sizes(Size(pixels.shape[1], pixels.shape[0]))
     for number in range(len(sizes)):
-        pixels = _shrunk(pixels, 2) if number else pixels
+        pixels = _shrink(pixels, 2) if number else pixels
         options: dict[str, Any] = {"subfiletype": int(number > 0)}
         if mpp is not None:
             per_cm = 1e4 / (mpp * 2**number)
@@ -66,7 +66,7 @@ def _write_tiff(tiff: tifffile.TiffWriter, pixels: Rgb8, mpp: float | None) -> N
         _page(tiff, pixels, tile=(TILE, TILE), **options)
 
 
-def _write_svs(tiff: tifffile.TiffWriter, pixels: Rgb8, mpp: float | None, objective_power: float | None) -> None:
+def _write_svs(tiff: tifffile.TiffWriter, pixels: RgbImage, mpp: float | None, objective_power: float | None) -> None:
     height, width = pixels.shape[:2]
     size, coding = f"{width}x{height}", f"JPEG/RGB Q={_QUALITY}"
     facts = f"|AppMag = {objective_power:g}" if objective_power is not None else ""
@@ -78,12 +78,12 @@ def _write_svs(tiff: tifffile.TiffWriter, pixels: Rgb8, mpp: float | None, objec
     small = _thumbnail(pixels)
     _page(tiff, small, rowsperstrip=16, description=f"{head} -> {small.shape[1]}x{small.shape[0]} - {facts}")
     while max(pixels.shape[:2]) > _SVS_SMALLEST:
-        pixels = _shrunk(pixels, _SVS_FACTOR)
-        made = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        _page(tiff, pixels, tile=tile, description=f"{area} -> {made} {coding}{facts}")
+        pixels = _shrink(pixels, _SVS_FACTOR)
+        extent = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        _page(tiff, pixels, tile=tile, description=f"{area} -> {extent} {coding}{facts}")
 
 
-def _page(tiff: tifffile.TiffWriter, pixels: Rgb8, **options: Any) -> None:
+def _page(tiff: tifffile.TiffWriter, pixels: RgbImage, **options: Any) -> None:
     tiff.write(
         np.ascontiguousarray(pixels),
         photometric="rgb",
@@ -95,7 +95,7 @@ def _page(tiff: tifffile.TiffWriter, pixels: Rgb8, **options: Any) -> None:
     )
 
 
-def _shrunk(pixels: Rgb8, factor: int) -> Rgb8:
+def _shrink(pixels: RgbImage, factor: int) -> RgbImage:
     """Averaged over squares of `factor` px; the last ones reach over the edge, where the edge is repeated."""
     height, width = (ceil_div(side, factor) for side in pixels.shape[:2])
     rows, cols = height * factor - pixels.shape[0], width * factor - pixels.shape[1]
@@ -103,7 +103,7 @@ def _shrunk(pixels: Rgb8, factor: int) -> Rgb8:
     return np.asarray(Image.fromarray(whole).resize((width, height), Image.Resampling.BOX))
 
 
-def _thumbnail(pixels: Rgb8) -> Rgb8:
+def _thumbnail(pixels: RgbImage) -> RgbImage:
     image = Image.fromarray(pixels)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
     return np.asarray(image)

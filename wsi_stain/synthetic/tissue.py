@@ -128,7 +128,7 @@ def _polar(patch: Patch) -> tuple[Field, Field]:
 
 def _fat(canvas: Canvas, ground: _Ground) -> None:
     """Vacuoles: holes with thin walls, side by side."""
-    for x, y in canvas.places(44, jitter=0.12):
+    for x, y in canvas.positions(44, jitter=0.12):
         patch = canvas.patch(x, y, 26)
         if patch is None or not _fits(canvas, ground, x, y) or canvas.value(ground.fatty, x, y) < 0:
             continue
@@ -141,7 +141,7 @@ def _fat(canvas: Canvas, ground: _Ground) -> None:
 def _capillaries(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
     """Thin walls with flat nuclei around red cells, which are eosin and nothing else."""
     nuclei = []
-    for x, y in canvas.places(120):
+    for x, y in canvas.positions(120):
         patch = canvas.patch(x, y, 20)
         if patch is None or not _fits(canvas, ground, x, y) or canvas.rng.random() < 0.5:
             continue
@@ -162,7 +162,7 @@ def _capillaries(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
 
 def _glands(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
     nuclei = []
-    for x, y in canvas.places(86, jitter=0.1):
+    for x, y in canvas.positions(86, jitter=0.1):
         if _fits(canvas, ground, x, y) and canvas.value(ground.glandular, x, y) > 0:
             gland = _shape(canvas.rng, x, y, foamy=canvas.rng.random() < 0.45)
             _epithelium(canvas, ground, gland)
@@ -223,7 +223,7 @@ def _basal_nuclei(rng: np.random.Generator, gland: _Gland) -> list[Nucleus]:
 def _lymphocytes(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
     """Small, round and dark: crowded where lymphoid, strayed elsewhere."""
     rng, nuclei = canvas.rng, []
-    for x, y in canvas.places(8.2, jitter=0.28):
+    for x, y in canvas.positions(8.2, jitter=0.28):
         crowd = canvas.value(ground.lymphoid, x, y)
         if rng.random() < np.clip(0.9 * crowd + 0.35, 0.05, 0.92) and _fits(canvas, ground, x, y):
             radius = rng.uniform(2.5, 3.3)
@@ -235,7 +235,7 @@ def _lymphocytes(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
 def _fibroblasts(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
     """Long and thin, along the fibres."""
     rng, nuclei = canvas.rng, []
-    for x, y in canvas.places(19, jitter=0.4):
+    for x, y in canvas.positions(19, jitter=0.4):
         if rng.random() < 0.75 and _fits(canvas, ground, x, y):
             angle = _along_fibres(canvas, ground, x, y) + rng.normal(0, 0.15)
             nuclei.append(Nucleus(x, y, rng.uniform(4.5, 8), rng.uniform(1.1, 1.9), angle, rng.uniform(0.7, 1.05)))

@@ -45,8 +45,8 @@ class BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
 
     def __getitem__(self, tile: TileIndex) -> NDArray[np.uint8]:
         """Read a tile; SlideError where the slide can no longer be read at all."""
-        pixels, damaged = self._slide.read_mended(Region(tile.col * TILE, tile.row * TILE, TILE, TILE))
-        if damaged:
+        pixels, mended_tile = self._slide.read_repaired(Region(tile.col * TILE, tile.row * TILE, TILE, TILE))
+        if mended_tile:
             self.holes.append(list(tile))
         for name, value in quality_on_slide(pixels, tile, self._slide.size, self._slide.mpp).items():
             self.quality[name].append(value)

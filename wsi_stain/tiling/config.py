@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from wsi_stain.core import journal
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.formats.zarr_chunks import CodecName
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.slide import Slide, SlideConfig
@@ -21,7 +21,7 @@ VERSION = 2
 """Raised with every change of the code that changes which tiles a slide has or what is in them."""
 
 
-class TilingConfig(Settings):
+class TilingConfig(StrictRecord):
     """How slides become tiles. Everything here affects pixels, but for `max_holes`.
 
     Attributes:
@@ -40,19 +40,19 @@ class TilingConfig(Settings):
     max_holes: float = Field(default=0.05, ge=0, le=1)
 
 
-def effective_config(source: SlideSource, config: TilingConfig) -> TilingConfig:
+def config_for_slide(source: SlideSource, config: TilingConfig) -> TilingConfig:
     """The settings with the slide list's resolution, which knows this slide best."""
     if source.mpp is None:
         return config
     return config.model_copy(update={"slide": config.slide.model_copy(update={"slide_mpp": source.mpp})})
 
 
-def opened(source: SlideSource, config: TilingConfig) -> Slide:
+def open_slide(source: SlideSource, config: TilingConfig) -> Slide:
     """The slide, open, with the resolution that its slide list states."""
-    return Slide(source.path, effective_config(source, config).slide)
+    return Slide(source.path, config_for_slide(source, config).slide)
 
 
-def record_of(slide: Slide, source: SlideSource, config: TilingConfig) -> SlideRecord:
+def make_record(slide: Slide, source: SlideSource, config: TilingConfig) -> SlideRecord:
     """What is known of a slide before its tissue and its stain are."""
     profile = slide.icc_profile
     return SlideRecord(
@@ -82,7 +82,7 @@ def _power_in_frame(slide: Slide) -> float | None:
 def _settings_key(source: SlideSource, config: TilingConfig) -> str:
     """Fingerprint of what decides a slide's tiles beside its file: code, settings, the user's mask."""
     mask = mask_digest(source.mask) if source.mask else None
-    settings = effective_config(source, config).model_dump(mode="json", exclude={"max_holes"})
+    settings = config_for_slide(source, config).model_dump(mode="json", exclude={"max_holes"})
     return journal.fingerprint([VERSION, settings, mask])
 
 

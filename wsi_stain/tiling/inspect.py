@@ -14,13 +14,13 @@ from typing import Any
 from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.user_masks import mask_digest
-from wsi_stain.tiling.config import TilingConfig, mpp_origin, opened, record_of
-from wsi_stain.tiling.survey import look_over, unreadable
+from wsi_stain.tiling.config import TilingConfig, make_record, mpp_origin, open_slide
+from wsi_stain.tiling.survey import check_readable, find_tissue
 from wsi_stain.tissue.overlay import draw_overlay
 
 
 @dataclass(frozen=True)
-class LookTask:
+class InspectTask:
     """Look at one slide; nothing is written.
 
     Attributes:
@@ -34,7 +34,7 @@ class LookTask:
     overlay: Path | None = None
 
 
-def open_slide(task: LookTask) -> dict[str, Any]:
+def probe_slide(task: InspectTask) -> dict[str, Any]:
     """Open a slide and decide its resolution: what can be known of it without looking at its pixels.
 
     Returns:
@@ -43,13 +43,13 @@ def open_slide(task: LookTask) -> dict[str, Any]:
     Raises:
         SlideError: The slide cannot be used, or its mask is missing.
     """
-    with opened(task.source, task.config) as slide:
+    with open_slide(task.source, task.config) as slide:
         if task.source.mask:
             mask_digest(task.source.mask)
         return {"remarks": list(slide.remarks)}
 
 
-def identify_slide(task: LookTask) -> dict[str, Any]:
+def identify_slide(task: InspectTask) -> dict[str, Any]:
     """Tell which tiles a slide would have, without looking at its pixels.
 
     Returns:
@@ -58,11 +58,11 @@ def identify_slide(task: LookTask) -> dict[str, Any]:
     Raises:
         SlideError: The slide cannot be used.
     """
-    with opened(task.source, task.config) as slide:
-        return {"key": record_of(slide, task.source, task.config).key}
+    with open_slide(task.source, task.config) as slide:
+        return {"key": make_record(slide, task.source, task.config).key}
 
 
-def look_at_slide(task: LookTask) -> dict[str, Any]:
+def inspect_slide(task: InspectTask) -> dict[str, Any]:
     """Find out what tiling a slide would give.
 
     Returns:
@@ -74,11 +74,11 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
     Raises:
         SlideError: The slide cannot be used.
     """
-    with opened(task.source, task.config) as slide:
-        found = look_over(slide, task.config.tissue, task.source.mask)
-        grid, tiles = found.grid, int(found.grid.kept.sum())
+    with open_slide(task.source, task.config) as slide:
+        survey = find_tissue(slide, task.config.tissue, task.source.mask)
+        grid, tiles = survey.grid, int(survey.grid.kept.sum())
         if task.overlay:
-            draw_overlay(task.overlay, found.thumbnail, found.mask, found.ink, grid.kept, found.suspect, slide.size)
+            draw_overlay(task.overlay, survey.thumbnail, survey.mask, survey.ink, grid.kept, survey.suspect, slide.size)
         return {
             "size_l0": list(slide.size_l0),
             "size": list(slide.size),
@@ -88,10 +88,10 @@ def look_at_slide(task: LookTask) -> dict[str, Any]:
             "mpp_origin": mpp_origin(slide, task.source),
             "objective_power": slide.objective_power,
             "vendor": slide.vendor,
-            "tissue": float(found.mask.mean()),
+            "tissue": float(survey.mask.mean()),
             "tiles": tiles,
-            "suspect": int(found.suspect.sum()),
+            "suspect": int(survey.suspect.sum()),
             "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
             "blocks": len(grid.blocks()),
-            "remarks": [*slide.remarks, *unreadable(slide, grid)],
+            "remarks": [*slide.remarks, *check_readable(slide, grid)],
         }

@@ -28,8 +28,8 @@ from wsi_stain.slides.slide import Slide
 from wsi_stain.store import SlideRecord, TiledSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact
 from wsi_stain.store.stain_sample import measure_stain
-from wsi_stain.tiling.config import TilingConfig, labels, opened, record_of
-from wsi_stain.tiling.survey import Survey, look_for_tissue
+from wsi_stain.tiling.config import TilingConfig, labels, make_record, open_slide
+from wsi_stain.tiling.survey import Survey, require_tissue
 from wsi_stain.tissue.grid import TileGrid
 
 _SURVEY, _RECEIPT = "survey.npz", "survey.json"
@@ -42,18 +42,18 @@ class StreamedSlide(TiledSlide):
         source: The slide.
         config: How it would be tiled.
         record: What is known of it.
-        found: Its tissue.
-        place: Where its survey is kept; None where it is not.
+        survey: Its tissue.
+        folder: Where its survey is kept; None where it is not.
     """
 
     def __init__(
-        self, source: SlideSource, config: TilingConfig, record: SlideRecord, found: Survey, place: Path | None = None
+        self, source: SlideSource, config: TilingConfig, record: SlideRecord, survey: Survey, folder: Path | None = None
     ) -> None:
         super().__init__(record)
         self.source = source
         self.config = config
-        self.place = place
-        self._found = found
+        self.folder = folder
+        self._found = survey
         self._lock = Lock()
 
     def __repr__(self) -> str:
@@ -68,9 +68,9 @@ class StreamedSlide(TiledSlide):
     @property
     def opener(self) -> Callable[[], StreamedSlide]:
         """Opens the slide again, in any process, by its survey where that is kept."""
-        if self.place is None:
-            return partial(survey, self.source, self.config)
-        return partial(load_streamed, self.place, self.source, self.config)
+        if self.folder is None:
+            return partial(survey_streamed, self.source, self.config)
+        return partial(load_streamed, self.folder, self.source, self.config)
 
     @property
     def kept(self) -> NDArray[np.bool_]:
@@ -97,22 +97,22 @@ class StreamedSlide(TiledSlide):
         """(h, w): where tissue was found on the thumbnail."""
         return self._found.mask
 
-    def save(self, place: Path) -> None:
+    def save(self, folder: Path) -> None:
         """Keep the survey in a folder, its receipt last."""
-        found = self._found
+        survey = self._found
         arrays = {
-            "thumbnail": found.thumbnail,
-            "mask": found.mask,
-            "ink": found.ink,
-            "kept": found.grid.kept,
-            "tissue": found.grid.tissue,
-            "suspect": found.suspect,
+            "thumbnail": survey.thumbnail,
+            "mask": survey.mask,
+            "ink": survey.ink,
+            "kept": survey.grid.kept,
+            "tissue": survey.grid.tissue,
+            "suspect": survey.suspect,
         }
-        (place / _RECEIPT).unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
-        save_artifact(place / _SURVEY, arrays)
+        (folder / _RECEIPT).unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
+        save_artifact(folder / _SURVEY, arrays)
         record = self.record.model_dump(mode="json")
-        journal.write_receipt(place / _RECEIPT, self.record.key, place / _SURVEY, record=record)
-        self.place = place
+        journal.write_receipt(folder / _RECEIPT, self.record.key, folder / _SURVEY, record=record)
+        self.folder = folder
 
     def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
         """As `Slide.read_shrunk`, glass included."""
@@ -127,54 +127,56 @@ class StreamedSlide(TiledSlide):
 
     @cached_property
     def _slide(self) -> Slide:
-        return opened(self.source, self.config)
+        return open_slide(self.source, self.config)
 
-    def _decoded(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
+    def _decode_tiles(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
         """RGB of each tile in turn; what cannot be decoded shows a coarser level, as tiling stores it."""
         for tile in tiles:
             with self._lock:
-                pixels, damaged = self._slide.read_mended(tile_region(tile))
+                pixels, damaged = self._slide.read_repaired(tile_region(tile))
             if damaged:
-                self.mended.add(tile)
+                self.repaired.add(tile)
             yield pixels
 
 
-def survey(source: SlideSource, config: TilingConfig) -> StreamedSlide:
+def survey_streamed(source: SlideSource, config: TilingConfig) -> StreamedSlide:
     """Decide which tiles a slide has and measure its stain; nothing is written.
 
     Raises:
         SlideError: The slide cannot be used; NoTissueError where it has no tissue.
         StainError: It is not H&E, or has too little tissue.
     """
-    with opened(source, config) as slide:
-        record = record_of(slide, source, config)
-        found = look_for_tissue(slide, config.tissue, source)
-    with StreamedSlide(source, config, record, found) as made:  # it opens its file again when pixels are asked for
-        stain = measure_stain(made, config.stain, own_mask=source.mask is not None)
-    made.record = record.model_copy(update={"stain": stain, "suspect_tiles": int(found.suspect.sum())})
-    return made
+    with open_slide(source, config) as slide:
+        record = make_record(slide, source, config)
+        survey = require_tissue(slide, config.tissue, source)
+    with StreamedSlide(source, config, record, survey) as streamed:  # it opens its file again when pixels are asked for
+        stain = measure_stain(streamed, config.stain, own_mask=source.mask is not None)
+    streamed.record = record.model_copy(update={"stain": stain, "suspect_tiles": int(survey.suspect.sum())})
+    return streamed
 
 
-def load_streamed(place: Path, source: SlideSource, config: TilingConfig) -> StreamedSlide:
+def load_streamed(folder: Path, source: SlideSource, config: TilingConfig) -> StreamedSlide:
     """A slide by the survey that `StreamedSlide.save` kept.
 
     Raises:
         SlideError: There is none, or it is damaged.
     """
-    receipt: Any = journal.read_json(place / _RECEIPT)
+    receipt: Any = journal.read_json(folder / _RECEIPT)
     try:
         record = SlideRecord.model_validate(receipt["record"])
     except (TypeError, KeyError, ValueError) as error:
-        raise SlideError(f"There is no survey of {source.relative} in {place}", "Run the same command again") from error
-    arrays = load_artifact(place / _SURVEY)
+        raise SlideError(
+            f"There is no survey of {source.relative} in {folder}", "Run the same command again"
+        ) from error
+    arrays = load_artifact(folder / _SURVEY)
     grid = TileGrid(record.size, arrays["tissue"], arrays["kept"])
-    found = Survey(arrays["thumbnail"], arrays["mask"], arrays["ink"], grid, arrays["suspect"])
-    return StreamedSlide(source, config, record.model_copy(update=labels(source)), found, place)
+    survey = Survey(arrays["thumbnail"], arrays["mask"], arrays["ink"], grid, arrays["suspect"])
+    return StreamedSlide(source, config, record.model_copy(update=labels(source)), survey, folder)
 
 
-def drop_survey(place: Path) -> None:
+def drop_survey(folder: Path) -> None:
     """Remove a survey that was kept."""
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 # The task
@@ -187,12 +189,12 @@ class StreamTask:
     Attributes:
         source: The slide.
         config: How it would be tiled.
-        place: The folder where its survey is kept.
+        folder: The folder where its survey is kept.
     """
 
     source: SlideSource
     config: TilingConfig
-    place: Path
+    folder: Path
 
 
 def stream_slide(task: StreamTask) -> dict[str, Any]:
@@ -205,10 +207,10 @@ def stream_slide(task: StreamTask) -> dict[str, Any]:
         SlideError: The slide cannot be used; NoTissueError where it has no tissue.
         StainError: It is not H&E, or has too little tissue.
     """
-    with opened(task.source, task.config) as slide:
-        key = record_of(slide, task.source, task.config).key
-    last = journal.read_json(task.place / _RECEIPT)
-    if not journal.valid_receipt(task.place / _RECEIPT, key, task.place / _SURVEY):
-        survey(task.source, task.config).save(task.place)
+    with open_slide(task.source, task.config) as slide:
+        key = make_record(slide, task.source, task.config).key
+    last = journal.read_json(task.folder / _RECEIPT)
+    if not journal.valid_receipt(task.folder / _RECEIPT, key, task.folder / _SURVEY):
+        survey_streamed(task.source, task.config).save(task.folder)
     redone = isinstance(last, dict) and last.get("key") != key
     return {"key": key, "redone_because": "the slide or the settings changed" if redone else None}

@@ -16,7 +16,7 @@ from wsi_stain.slides.user_masks import read_mask
 from wsi_stain.stain.vectors import NOT_HE_REMEDY
 from wsi_stain.tissue.grid import TileGrid, tile_grid
 from wsi_stain.tissue.mask import TissueConfig, dark_share, ink_mask, tissue_mask
-from wsi_stain.tissue.missed import overlooked
+from wsi_stain.tissue.missed import find_missed_tissue
 
 _THUMBNAIL = 1024
 """Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
@@ -26,7 +26,7 @@ _MOST_PIXELS = 5_000_000
 
 _MOSTLY_DARK = 0.5
 
-_LOOKED_AT = 8
+_SAMPLED_TILES = 8
 """Tiles that a look reads."""
 
 
@@ -49,13 +49,13 @@ class Survey:
     suspect: NDArray[np.bool_]
 
 
-def look_over(slide: Slide, config: TissueConfig, own_mask: Path | None = None) -> Survey:
+def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = None) -> Survey:
     """Look at a slide's thumbnail.
 
     Args:
         slide: The slide.
         config: What counts as tissue.
-        own_mask: The user's mask of the slide, in the place of the method of `config`.
+        user_mask: The user's mask of the slide, in the place of the method of `config`.
 
     Raises:
         SlideError: The thumbnail or the mask cannot be read.
@@ -63,37 +63,37 @@ def look_over(slide: Slide, config: TissueConfig, own_mask: Path | None = None) 
     """
     thumbnail, mpp = _thumbnail(slide, config)
     inside = _inside(slide.bounds, slide.size, thumbnail.shape)
-    if own_mask is None:
+    if user_mask is None:
         mask = tissue_mask(thumbnail, mpp, config) & inside
     else:
         step_x, step_y = slide.mpp.x / slide.mpp_l0.x, slide.mpp.y / slide.mpp_l0.y
         origin_l0 = slide.bounds.x * step_x, slide.bounds.y * step_y
-        mask = read_mask(own_mask, slide.size_l0, (thumbnail.shape[0], thumbnail.shape[1]), origin_l0)
+        mask = read_mask(user_mask, slide.size_l0, (thumbnail.shape[0], thumbnail.shape[1]), origin_l0)
     grid = tile_grid(slide.size, mask)
     if not grid.kept.any() and dark_share(thumbnail) > _MOSTLY_DARK:
         raise StainError(f"{slide.path} is dark where a bright-field slide has glass", NOT_HE_REMEDY)
     ink = ink_mask(thumbnail, mpp, config) & inside
-    if own_mask is not None:
+    if user_mask is not None:
         return Survey(thumbnail, mask, ink, grid, np.zeros_like(grid.kept))
     if grid.kept.any():  # tissue may lie under ink: those tiles are kept, and their ink is not measured
         grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, ink).kept)
-    missed = tile_grid(slide.size, overlooked(thumbnail, mask, mpp, config) & inside)
+    missed = tile_grid(slide.size, find_missed_tissue(thumbnail, mask, mpp, config) & inside)
     return Survey(thumbnail, mask, ink, grid, (missed.tissue > 0) & ~grid.kept)
 
 
-def look_for_tissue(slide: Slide, config: TissueConfig, source: SlideSource) -> Survey:
-    """As `look_over`, of a slide that is to be worked on; NoTissueError where it has no tissue."""
-    found = look_over(slide, config, source.mask)
-    if not found.grid.kept.any():
-        missed = f", but {count} tiles look as if they had some" if (count := int(found.suspect.sum())) else ""
+def require_tissue(slide: Slide, config: TissueConfig, source: SlideSource) -> Survey:
+    """As `find_tissue`, of a slide that is to be worked on; NoTissueError where it has no tissue."""
+    survey = find_tissue(slide, config, source.mask)
+    if not survey.grid.kept.any():
+        missed = f", but {count} tiles look as if they had some" if (count := int(survey.suspect.sum())) else ""
         raise NoTissueError(
             f"No tissue was found on {source.relative}{missed}",
             "Leave the slide out, or look at it with inspect --overlay and choose tiling.tissue.method or --masks",
         )
-    return found
+    return survey
 
 
-def unreadable(slide: Slide, grid: TileGrid) -> list[str]:
+def check_readable(slide: Slide, grid: TileGrid) -> list[str]:
     """Doubts after reading a few tiles, evenly spaced: a damaged file often opens, and shows a whole thumbnail.
 
     Returns:
@@ -103,16 +103,16 @@ def unreadable(slide: Slide, grid: TileGrid) -> list[str]:
         UnreadableError: Not one of the tiles can be read.
     """
     kept = np.argwhere(grid.kept)
-    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, _LOOKED_AT).astype(int))] if len(kept) else kept
+    sampled = kept[np.unique(np.linspace(0, len(kept) - 1, _SAMPLED_TILES).astype(int))] if len(kept) else kept
     errors = []
-    for row, col in chosen.tolist():
+    for row, col in sampled.tolist():
         try:
             slide.read(Region(col * TILE, row * TILE, TILE, TILE))
         except UnreadableError as error:
             errors.append(error)
-    if errors and len(errors) == len(chosen):
+    if errors and len(errors) == len(sampled):
         raise errors[0]
-    return [f"{len(errors)} of {len(chosen)} tiles looked at cannot be read: {errors[0].problem}"] if errors else []
+    return [f"{len(errors)} of {len(sampled)} tiles looked at cannot be read: {errors[0].problem}"] if errors else []
 
 
 def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], float]:

@@ -27,8 +27,8 @@ from wsi_stain.slides.slide import Slide
 from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.tiling.block_tiles import BlockTiles
-from wsi_stain.tiling.config import TilingConfig, labels, opened, record_of
-from wsi_stain.tiling.survey import look_for_tissue
+from wsi_stain.tiling.config import TilingConfig, labels, make_record, open_slide
+from wsi_stain.tiling.survey import require_tissue
 from wsi_stain.tissue.mask import ink_mask
 from wsi_stain.tissue.overlay import draw_overlay
 from wsi_stain.tissue.tile_quality import quality_maps
@@ -101,12 +101,12 @@ def survey_slide(task: SurveyTask) -> dict[str, Any]:
         StoreError: `store` is something else.
     """
     writer = TileStore.create(task.store).writer(task.source.slide_id)
-    with opened(task.source, task.config) as slide:
-        record = record_of(slide, task.source, task.config)
-        standing = _standing(writer, record)
-        if standing is not None:
-            return standing
-        reason = _why_again(writer, record)
+    with open_slide(task.source, task.config) as slide:
+        record = make_record(slide, task.source, task.config)
+        valid = _valid_receipt(writer, record)
+        if valid is not None:
+            return valid
+        reason = _redo_reason(writer, record)
         writer.remove()
         _survey(writer, slide, task)
     receipt = _survey_receipt(writer.reading(record), complete=False, redone_because=reason)
@@ -127,10 +127,10 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
     writer = TileStore(task.store).writer(task.source.slide_id)
     if _is_complete(writer, task.key):
         return {"key": task.key, "block": list(task.block), "complete": True}
-    standing = writer.valid_shard(task.block, task.key)
-    if standing is not None:
-        return standing
-    with opened(task.source, task.config) as slide:
+    valid = writer.valid_shard(task.block, task.key)
+    if valid is not None:
+        return valid
+    with open_slide(task.source, task.config) as slide:
         tiles = BlockTiles(slide, writer.kept(), task.block)
         return writer.write_shard(task.block, tiles, task.key, quality=tiles.quality, holes=tiles.holes)
 
@@ -149,8 +149,8 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
     """
     writer = TileStore(task.store).writer(task.source.slide_id)
     if _is_complete(writer, task.key):
-        record = _relabelled(writer, task.source)
-        writer.tidy()
+        record = _update_labels(writer, task.source)
+        writer.clean_up()
     else:
         record = _complete(writer, task)
     if task.overlay:
@@ -167,9 +167,9 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
 
 
 def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
-    found = look_for_tissue(slide, task.config.tissue, task.source)
-    writer.begin(slide.size, found.thumbnail, found.mask, found.grid, task.config.codec)
-    writer.write_map("suspect", found.suspect)
+    survey = require_tissue(slide, task.config.tissue, task.source)
+    writer.begin(slide.size, survey.thumbnail, survey.mask, survey.grid, task.config.codec)
+    writer.write_map("suspect", survey.suspect)
 
 
 def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | None) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | No
     }
 
 
-def _standing(writer: SlideWriter, record: SlideRecord) -> dict[str, Any] | None:
+def _valid_receipt(writer: SlideWriter, record: SlideRecord) -> dict[str, Any] | None:
     """The receipt of a survey that still holds: of a complete slide, or of one that is being made."""
     if _is_complete(writer, record.key):
         receipt = _survey_receipt(writer.reading(record), complete=True, redone_because=None)
@@ -196,7 +196,7 @@ def _standing(writer: SlideWriter, record: SlideRecord) -> dict[str, Any] | None
     return journal.valid_receipt(writer.receipt_path("survey"), record.key, None)
 
 
-def _why_again(writer: SlideWriter, record: SlideRecord) -> str | None:
+def _redo_reason(writer: SlideWriter, record: SlideRecord) -> str | None:
     """What changed since the slide was last surveyed; None where it never was."""
     try:
         last = writer.record()
@@ -222,8 +222,8 @@ def _is_complete(writer: SlideWriter, key: str) -> bool:
 
 
 def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
-    with opened(task.source, task.config) as slide:
-        record = record_of(slide, task.source, task.config)
+    with open_slide(task.source, task.config) as slide:
+        record = make_record(slide, task.source, task.config)
     if record.key != task.key:
         raise SlideError(
             f"{task.source.relative} is no longer what its survey saw", "Run again once nothing changes it"
@@ -287,11 +287,11 @@ def check_holes(relative: str, holes: int, tiles: int, most: float) -> None:
         )
 
 
-def _relabelled(writer: SlideWriter, source: SlideSource) -> SlideRecord:
+def _update_labels(writer: SlideWriter, source: SlideSource) -> SlideRecord:
     """The record of a complete slide, with what the slide list says today."""
     record = writer.record()
     assert record is not None
     today = record.model_copy(update=labels(source))
     if today != record:
-        writer.relabel(today)
+        writer.replace_record(today)
     return today

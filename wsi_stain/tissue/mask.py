@@ -18,7 +18,7 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.filters.rank import entropy
 from skimage.morphology import disk, remove_small_holes, remove_small_objects
 
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 
 Mask = NDArray[np.bool_]
 
@@ -40,7 +40,7 @@ _ENTROPY_RANGE = (1.5, 1.8)
 _OD_OF_VALUE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
 
-class TissueConfig(Settings):
+class TissueConfig(StrictRecord):
     """How tissue is found.
 
     Attributes:
@@ -76,17 +76,17 @@ def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig |
     """
     config = config or TissueConfig()
     ignored = ignored_areas(thumbnail, mpp, config)
-    find = _uneven if config.method == "entropy" else _stained
-    found = find(_od(thumbnail, ignored), ignored, mpp, config) & ~ignored
-    enclosed = binary_fill_holes(found)  # glass that reaches the frame is no hole, however small the slide
-    found = remove_small_holes(found, max_size=round(config.max_hole_um2 / mpp**2)) & enclosed & ~ignored
-    return pieces(found, config.min_tissue_um2, mpp)
+    find = _find_textured if config.method == "entropy" else _find_stained
+    tissue = find(_od(thumbnail, ignored), ignored, mpp, config) & ~ignored
+    enclosed = binary_fill_holes(tissue)  # glass that reaches the frame is no hole, however small the slide
+    tissue = remove_small_holes(tissue, max_size=round(config.max_hole_um2 / mpp**2)) & enclosed & ~ignored
+    return remove_small_pieces(tissue, config.min_tissue_um2, mpp)
 
 
-def _stained(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
+def _find_stained(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
     """What is more coloured than glass, and fat."""
-    coloured = _above(_chroma(od, config.smoothing_um / mpp), ~ignored, _CHROMA_RANGE)
-    known = grown(pieces(coloured, config.min_tissue_um2, mpp) | ignored, _FAT_UM / mpp)
+    coloured = _threshold(_chroma(od, config.smoothing_um / mpp), ~ignored, _CHROMA_RANGE)
+    known = grow_mask(remove_small_pieces(coloured, config.min_tissue_um2, mpp) | ignored, _FAT_UM / mpp)
     return coloured | _fat(od, known, mpp)
 
 
@@ -99,16 +99,16 @@ def _fat(od: NDArray[np.float32], known: Mask, mpp: float) -> Mask:
     change[known] = 0
     walls = np.sqrt(gaussian(change**2, sigma, preserve_range=True))
     od[known] = 0
-    found = (walls > _FAT_CHANGE) & (_chroma(od, sigma) > _FAT_CHROMA)
-    return pieces(np.asarray(found), _FAT_LEAST_UM2, mpp)
+    tissue = (walls > _FAT_CHANGE) & (_chroma(od, sigma) > _FAT_CHROMA)
+    return remove_small_pieces(np.asarray(tissue), _FAT_LEAST_UM2, mpp)
 
 
-def _uneven(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
+def _find_textured(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
     """What has more entropy nearby than glass, of OD in steps that the noise of glass hardly leaves."""
     steps = np.clip(np.rint(od.mean(axis=2) / _ENTROPY_STEP), 0, 255).astype(np.uint8)
     bits = entropy(steps, disk(max(2, round(_ENTROPY_UM / mpp))), mask=(~ignored).astype(np.uint8))
     smooth = gaussian(bits, sigma=config.smoothing_um / mpp, preserve_range=True)
-    return _above(np.asarray(smooth, np.float32), ~ignored, _ENTROPY_RANGE)
+    return _threshold(np.asarray(smooth, np.float32), ~ignored, _ENTROPY_RANGE)
 
 
 def _chroma(od: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
@@ -163,22 +163,22 @@ def ink_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig | No
     """
     config = config or TissueConfig()
     like_ink = pen_mask(thumbnail) & ~_black(thumbnail)
-    strokes = pieces(like_ink, config.min_ink_um2, mpp)
+    strokes = remove_small_pieces(like_ink, config.min_ink_um2, mpp)
     return np.asarray(binary_propagation(strokes, mask=like_ink | _bluish(thumbnail))) if strokes.any() else strokes
 
 
 def ignored_areas(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> Mask:
     """Ink and black, (h, w), with a margin for their soft rims."""
-    ignored = ink_mask(thumbnail, mpp, config) | pieces(_black(thumbnail), config.min_ink_um2, mpp)
-    return grown(ignored, config.ink_margin_um / mpp)
+    ignored = ink_mask(thumbnail, mpp, config) | remove_small_pieces(_black(thumbnail), config.min_ink_um2, mpp)
+    return grow_mask(ignored, config.ink_margin_um / mpp)
 
 
-def grown(mask: Mask, margin: float) -> Mask:
+def grow_mask(mask: Mask, margin: float) -> Mask:
     """A mask and everything within a distance of it, px."""
     return np.asarray(distance_transform_edt(~mask) <= margin) if mask.any() else mask
 
 
-def pieces(mask: Mask, min_um2: float, mpp: float) -> Mask:
+def remove_small_pieces(mask: Mask, min_um2: float, mpp: float) -> Mask:
     """A mask without its connected pieces smaller than an area, square um."""
     return np.asarray(remove_small_objects(mask, max_size=round(min_um2 / mpp**2)))
 
@@ -204,7 +204,7 @@ def _od(thumbnail: NDArray[np.uint8], ignored: Mask) -> NDArray[np.float32]:
     return np.asarray(od, np.float32)
 
 
-def _above(values: NDArray[np.float32], seen: Mask, limits: tuple[float, float]) -> Mask:
+def _threshold(values: NDArray[np.float32], seen: Mask, limits: tuple[float, float]) -> Mask:
     """Values above Otsu's threshold, held within limits."""
     chosen = values[seen]
     threshold = threshold_otsu(chosen) if chosen.size and np.ptp(chosen) > 0 else limits[1]

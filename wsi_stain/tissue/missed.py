@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_opening, gaussian_filter
 
-from wsi_stain.tissue.mask import Mask, TissueConfig, grown, ignored_areas, pieces
+from wsi_stain.tissue.mask import Mask, TissueConfig, grow_mask, ignored_areas, remove_small_pieces
 
 _SCALE_UM = 24.0
 _BLUR_UM = 4.0
@@ -27,7 +27,7 @@ _TEXTURE_RANGE = (0.8, 6.0)
 """Grey levels: below nothing stands out, above everything does. Glass of real slides has 0.2 to 1 at 24 um."""
 
 
-def overlooked(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, config: TissueConfig) -> Mask:
+def find_missed_tissue(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, config: TissueConfig) -> Mask:
     """Find what lies on the glass and is not in the mask.
 
     Args:
@@ -39,7 +39,7 @@ def overlooked(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, config: Tis
     Returns:
         (h, w), true where something stands out from the glass, away from the mask, ink and black.
     """
-    near = grown(mask | ignored_areas(thumbnail, mpp, config), _MARGIN_UM / mpp)
+    near = grow_mask(mask | ignored_areas(thumbnail, mpp, config), _MARGIN_UM / mpp)
     glass = ~near & ~(thumbnail == 255).all(axis=2)
     if np.count_nonzero(glass) < 100:
         return np.zeros_like(mask)
@@ -49,9 +49,9 @@ def overlooked(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, config: Tis
     fine = np.abs(gaussian_filter(pixels.mean(axis=2), _BLUR_UM / mpp) - smooth.mean(axis=2))
     drift, noise = np.quantile(chroma[glass], 0.25), np.quantile(_around(fine, sigma)[glass], 0.1)
     limit = float(np.clip(_SPREADS * noise, *_TEXTURE_RANGE))
-    found = chroma > max(_SPREADS * drift, _LEAST_CHROMA)
-    found |= _around(np.minimum(fine, 2 * limit), sigma) > limit  # however dark, a speck alone is no texture
-    return pieces(binary_opening(found & glass, iterations=max(1, round(8 / mpp))), _LEAST_UM2, mpp)
+    missed = chroma > max(_SPREADS * drift, _LEAST_CHROMA)
+    missed |= _around(np.minimum(fine, 2 * limit), sigma) > limit  # however dark, a speck alone is no texture
+    return remove_small_pieces(binary_opening(missed & glass, iterations=max(1, round(8 / mpp))), _LEAST_UM2, mpp)
 
 
 def _around(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

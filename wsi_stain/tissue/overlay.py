@@ -67,7 +67,7 @@ def overlay(
     marks = [
         np.asarray(Image.fromarray(layer).resize((width, height), Image.Resampling.NEAREST)) for layer in (mask, ink)
     ]
-    picture = _faded_outside(picture, kept | suspect, size)
+    picture = _fade_outside(picture, kept | suspect, size)
     pixels = np.array(picture)
     pixels[marks[1]] = pixels[marks[1]] // 2 + np.array(_INK, np.uint8) // 2
     for mark, colour in zip(marks, (_OUTLINE, _INK), strict=True):
@@ -76,8 +76,8 @@ def overlay(
     scale = width / size.width, height / size.height
     if TILE * min(scale) < _LEAST_CELL:  # lines of single tiles would cover everything
         pixels = np.array(picture)
-        shown = Image.fromarray(kept).resize((width, height), Image.Resampling.NEAREST)
-        pixels[_outline(np.asarray(shown))] = _TILE_LINES
+        visible = Image.fromarray(kept).resize((width, height), Image.Resampling.NEAREST)
+        pixels[_outline(np.asarray(visible))] = _TILE_LINES
         picture = Image.fromarray(pixels)
     else:
         _draw_tiles(picture, kept, scale, _TILE_LINES, 1)
@@ -85,16 +85,16 @@ def overlay(
     return picture
 
 
-def _faded_outside(picture: Image.Image, shown: NDArray[np.bool_], size: Size) -> Image.Image:
+def _fade_outside(picture: Image.Image, visible: NDArray[np.bool_], size: Size) -> Image.Image:
     """What is neither kept nor suspect, half way to white."""
     rows, cols = (
         np.minimum(((np.arange(count) + 0.5) * length / count / TILE).astype(int), tiles - 1)
         for count, length, tiles in zip(
-            (picture.height, picture.width), (size.height, size.width), shown.shape, strict=True
+            (picture.height, picture.width), (size.height, size.width), visible.shape, strict=True
         )
     )
     pixels = np.array(picture)
-    outside = ~shown[np.ix_(rows, cols)]
+    outside = ~visible[np.ix_(rows, cols)]
     pixels[outside] = 255 - ((255 - pixels[outside]) * _FADED).astype(np.uint8)
     return Image.fromarray(pixels)
 

@@ -101,10 +101,12 @@ def _laplacian_variance(green: NDArray[np.uint8], mpp: float) -> float | None:
 def _box_sums(green: NDArray[np.uint8], factor: int) -> NDArray[Any]:
     """Sums over squares of `factor` px; what does not fill a square is left out. Eight times a sum fits its type."""
     height, width = (side // factor * factor for side in green.shape)
-    places = [(slice(row, height, factor), slice(col, width, factor)) for row in range(factor) for col in range(factor)]
-    sums: NDArray[Any] = green[places[0]].astype(np.int16 if factor <= 4 else np.int32)
-    for place in places[1:]:
-        sums += green[place]
+    offsets = [
+        (slice(row, height, factor), slice(col, width, factor)) for row in range(factor) for col in range(factor)
+    ]
+    sums: NDArray[Any] = green[offsets[0]].astype(np.int16 if factor <= 4 else np.int32)
+    for offset in offsets[1:]:
+        sums += green[offset]
     return sums
 
 

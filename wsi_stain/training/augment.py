@@ -15,14 +15,14 @@ from array_api_compat import device as device_of
 from numpy.typing import NDArray
 from pydantic import Field
 
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.stain.statistics import Array, Rgb, StainStatistics
 
 Tilt: TypeAlias = tuple[float, float]
 """Rotation of a stain vector, degrees, towards two directions perpendicular to it and to each other."""
 
 
-class Perturbation(Settings):
+class Perturbation(StrictRecord):
     """One simulated laboratory and scanner; the defaults change nothing.
 
     Attributes:
@@ -108,13 +108,13 @@ def _mixing(p: Perturbation, reference: StainStatistics) -> NDArray[np.float64]:
     """(3, 3): OD times this is OD with the other stains; what neither stain explains stays as it is."""
     own = np.asarray(reference.vectors)
     own = own / np.linalg.norm(own, axis=1, keepdims=True)
-    other = np.stack([_tilted(own[0], p.h_tilt) * p.h_gain, _tilted(own[1], p.e_tilt) * p.e_gain])
+    other = np.stack([_tilt(own[0], p.h_tilt) * p.h_gain, _tilt(own[1], p.e_tilt) * p.e_gain])
     unmixing = np.linalg.pinv(own)
     mixing: NDArray[np.float64] = np.eye(3) + unmixing @ (other - own)
     return mixing
 
 
-def _tilted(vector: NDArray[np.float64], tilt: Tilt) -> NDArray[np.float64]:
+def _tilt(vector: NDArray[np.float64], tilt: Tilt) -> NDArray[np.float64]:
     """A unit vector rotated on the sphere; components stay non-negative."""
     across = np.cross(vector, (1.0, 0.0, 0.0))
     across /= np.linalg.norm(across)

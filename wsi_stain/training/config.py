@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from wsi_stain.core.geometry import TILE, ceil_div
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 from wsi_stain.pix2pix.generator import GeneratorConfig
 from wsi_stain.pix2pix.precision import Precision
 
 
-class TrainingConfig(Settings):
+class TrainingConfig(StrictRecord):
     """How a generator is trained.
 
     Attributes:
@@ -44,7 +44,7 @@ class TrainingConfig(Settings):
         cache_tiles: Most tiles to hold in memory, 192 KiB each; with more, tiles are read when needed.
         validation_share: Share of the slides (or, with fewer than three, of their area) that is held out.
         validation_tiles: Most held-out tiles to score.
-        settling_images: Images on which BatchNorm statistics are estimated for inference.
+        calibration_images: Images on which BatchNorm statistics are estimated for inference.
         panels: Held-out tiles shown in each epoch's panel; 0 draws none.
         patience: Epochs without a better score after which training ends early; 0 trains them all.
         tensorboard: Write scalars and panels for TensorBoard as well; needs the extra `tensorboard`.
@@ -78,7 +78,7 @@ class TrainingConfig(Settings):
     cache_tiles: int = Field(default=4000, ge=0)
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     validation_tiles: int = Field(default=24, ge=1)
-    settling_images: int = Field(default=256, ge=1)
+    calibration_images: int = Field(default=256, ge=1)
     panels: int = Field(default=4, ge=0)
     patience: int = Field(default=0, ge=0)
     tensorboard: bool = False

@@ -30,16 +30,16 @@ from wsi_stain.training.samples import (
     draw_samples,
     load_batches,
     split_tiles,
-    thinned,
+    thin_out,
     tissue_tiles,
 )
-from wsi_stain.training.simulated_labs import HeldOut, Look, draw_looks, own_look, pixel_pool
+from wsi_stain.training.simulated_labs import HeldOut, SimulatedLab, draw_simulated_labs, own_lab, pixel_pool
 
-_LOOKS, _EPOCH, _SETTLING = range(3)
+_LABS, _EPOCH, _CALIBRATION = range(3)
 """Purposes of chance."""
 
-_SETTLING_BATCH = 32
-_SCORED_LOOKS = 8
+_CALIBRATION_BATCH = 32
+_SCORING_LABS = 8
 _POOL_TILES = 64
 
 
@@ -71,12 +71,12 @@ class TrainingData:
             )
         tiles = tissue_tiles(slides, config.min_tissue, config.max_pen, config.min_blur)
         split = split_tiles(tiles, slides, config.validation_share)
-        self.source = TilePixels(slides, thinned(split.training, slides, config.max_tiles), config.cache_tiles)
-        rng = self._rng(_LOOKS, 0)
+        self.source = TilePixels(slides, thin_out(split.training, slides, config.max_tiles), config.cache_tiles)
+        rng = self._rng(_LABS, 0)
         self._pools = [self._pool([ref for ref in tiles if ref.slide == index], rng) for index in range(len(slides))]
         each = max(4, ceil_div(config.laboratories, len(slides))) if config.augment else 0
-        self._looks, self._scored = (
-            [self._drawn(index, count, rng) for index in range(len(slides))] for count in (each, _SCORED_LOOKS)
+        self._labs, self._scoring_labs = (
+            [self._draw_labs(index, count, rng) for index in range(len(slides))] for count in (each, _SCORING_LABS)
         )
         self.held_out = self._hold_out(split.held_out, config.validation_tiles)
         self.shown = self.held_out[: config.panels] or self._hold_out(self.source.tiles, config.panels)
@@ -89,21 +89,21 @@ class TrainingData:
         own = samples[: len(samples) // among * among][distributed.rank() :: among]
         return load_batches(self.source, own[first * size :], size, config.crop)
 
-    def settling_inputs(self, epoch: int) -> Iterator[Tensor]:
+    def calibration_inputs(self, epoch: int) -> Iterator[Tensor]:
         """Templates, (B, C, H, W), to estimate BatchNorm statistics on."""
         config = self.config
-        samples = draw_samples(self._rng(_SETTLING, epoch), self._by_slide(), config.settling_images, config.crop)
-        for batch in load_batches(self.source, samples, max(config.batch, _SETTLING_BATCH), config.crop):
+        samples = draw_samples(self._rng(_CALIBRATION, epoch), self._by_slide(), config.calibration_images, config.crop)
+        for batch in load_batches(self.source, samples, max(config.batch, _CALIBRATION_BATCH), config.crop):
             yield self.pair(batch)[0]
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Templates and targets, (B, C, H, W), in [-1, 1], in memory as (B, H, W, C)."""
         pixels = batch.pixels.to(self.device, non_blocking=True)
-        looks = (self._look(sample) for sample in batch.samples)
-        made = [look.template(rgb, self.template) for look, rgb in zip(looks, pixels, strict=True)]
-        return torch.stack(made).movedim(-1, 1), pixels.float().div_(127.5).sub_(1).movedim(-1, 1)
+        labs = (self._lab_of(sample) for sample in batch.samples)
+        templates = [lab.template(rgb, self.template) for lab, rgb in zip(labs, pixels, strict=True)]
+        return torch.stack(templates).movedim(-1, 1), pixels.float().div_(127.5).sub_(1).movedim(-1, 1)
 
-    def named(self, batch: Batch) -> str:
+    def tile_names(self, batch: Batch) -> str:
         """The tiles of a batch, for messages."""
         refs = [self.source.tiles[sample.tile] for sample in batch.samples]
         return ", ".join(f"{self.slides[ref.slide].record.slide_id} ({ref.tile.row}, {ref.tile.col})" for ref in refs)
@@ -119,39 +119,39 @@ class TrainingData:
         return list(places.values())
 
     def _pool(self, tiles: Sequence[TileRef], rng: np.random.Generator) -> NDArray[np.uint8] | None:
-        some = thinned(tiles, self.slides, _POOL_TILES)
+        some = thin_out(tiles, self.slides, _POOL_TILES)
         return pixel_pool([self.slides[ref.slide].read_tile(ref.tile) for ref in some], rng) if some else None
 
-    def _drawn(self, index: int, count: int, rng: np.random.Generator) -> list[Look]:
+    def _draw_labs(self, index: int, count: int, rng: np.random.Generator) -> list[SimulatedLab]:
         """Looks of a slide; its own alone where none are wanted or it has no tissue."""
         slide, pool = self.slides[index], self._pools[index]
         own = stain_of(slide)
         if pool is None or not count:
-            return [own_look(own)]
-        drawn = draw_looks(pool, own, count, self.config.strength, rng, slide.record.stain_config)
-        if not drawn:
+            return [own_lab(own)]
+        labs = draw_simulated_labs(pool, own, count, self.config.strength, rng, slide.record.stain_config)
+        if not labs:
             raise TrainingError(
                 f"No simulated laboratory leaves {slide.record.slide_id} a stain that can be measured",
                 "Lower training.strength, or set training.augment to false",
             )
-        return drawn
+        return labs
 
     def _hold_out(self, tiles: Sequence[TileRef], count: int) -> list[HeldOut]:
         held = []
-        for number, ref in enumerate(thinned(tiles, self.slides, count)):
-            slide, looks = self.slides[ref.slide], self._scored[ref.slide]
+        for number, ref in enumerate(thin_out(tiles, self.slides, count)):
+            slide, labs = self.slides[ref.slide], self._scoring_labs[ref.slide]
             pixels = torch.from_numpy(slide.read_tile(ref.tile)).to(self.device)
             pool = self._pools[ref.slide]
             assert pool is not None
-            held.append(HeldOut(pixels, pool, own_look(stain_of(slide)), looks[number % len(looks)]))
+            held.append(HeldOut(pixels, pool, own_lab(stain_of(slide)), labs[number % len(labs)]))
         return held
 
-    def _look(self, sample: Sample) -> Look:
+    def _lab_of(self, sample: Sample) -> SimulatedLab:
         slide = self.source.tiles[sample.tile].slide
-        looks, clean = self._looks[slide], self.config.clean_share
-        if sample.look < clean:
-            return own_look(stain_of(self.slides[slide]))
-        return looks[min(int((sample.look - clean) / (1 - clean) * len(looks)), len(looks) - 1)]
+        labs, clean = self._labs[slide], self.config.clean_share
+        if sample.lab < clean:
+            return own_lab(stain_of(self.slides[slide]))
+        return labs[min(int((sample.lab - clean) / (1 - clean) * len(labs)), len(labs) - 1)]
 
 
 def stain_of(slide: StoredSlide) -> StainStatistics:

@@ -33,7 +33,7 @@ def to_rgb(y_BCHW: Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.movedim(1, -1).cpu().numpy())
 
 
-def generated(generator: Generator, templates: Sequence[Tensor], autocast: torch.autocast) -> NDArray[np.uint8]:
+def colour_templates(generator: Generator, templates: Sequence[Tensor], autocast: torch.autocast) -> NDArray[np.uint8]:
     """Colour templates, (H, W, C) each, with a generator in eval mode: (B, H, W, 3)."""
     parts = []
     with torch.inference_mode(), autocast:
@@ -43,7 +43,7 @@ def generated(generator: Generator, templates: Sequence[Tensor], autocast: torch
     return np.concatenate(parts)
 
 
-def score(
+def score_generator(
     generator: Generator, tiles: Sequence[HeldOut], template: Template, autocast: torch.autocast
 ) -> dict[str, float]:
     """Mean scores against the slide's own pixels.
@@ -55,20 +55,20 @@ def score(
     if not tiles:
         return {}
     targets = [tile.pixels.cpu().numpy() for tile in tiles]
-    clean = generated(generator, [tile.own.template(tile.pixels, template) for tile in tiles], autocast)
-    perturbed = generated(generator, [tile.foreign.template(tile.pixels, template) for tile in tiles], autocast)
+    clean = colour_templates(generator, [tile.own.template(tile.pixels, template) for tile in tiles], autocast)
+    perturbed = colour_templates(generator, [tile.foreign.template(tile.pixels, template) for tile in tiles], autocast)
     return mean_scores("clean", list(clean), targets) | mean_scores("perturbed", list(perturbed), targets)
 
 
-def panel(
+def draw_panel(
     generator: Generator, tiles: Sequence[HeldOut], template: Template, autocast: torch.autocast
 ) -> NDArray[np.uint8]:
     """One row a tile, as another laboratory shows it: template (hematoxylin, if two stains), generated, target."""
     templates = [tile.foreign.template(tile.pixels, template) for tile in tiles]
-    pictures = generated(generator, templates, autocast)
+    pictures = colour_templates(generator, templates, autocast)
     cells: list[Tensor] = []
-    for made, tile, picture in zip(templates, tiles, pictures, strict=True):
-        gray = ((1 - made[..., 0]) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+    for lab_template, tile, picture in zip(templates, tiles, pictures, strict=True):
+        gray = ((1 - lab_template[..., 0]) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         cells += [gray.expand(3, -1, -1), torch.from_numpy(picture).movedim(-1, 0), tile.pixels.cpu().movedim(-1, 0)]
     grid = make_grid(cells, nrow=3, padding=4, pad_value=255)
     whole: NDArray[np.uint8] = grid.movedim(0, -1).numpy()
@@ -80,7 +80,7 @@ def write_panel(path: Path, picture: NDArray[np.uint8]) -> None:
     atomic_write(path, lambda file: Image.fromarray(picture).save(file, "PNG"))
 
 
-def write_film(folder: Path) -> None:
+def write_epochs_gif(folder: Path) -> None:
     """Put the panels of all epochs, `epoch_*.png`, one after the other into `epochs.gif`."""
     frames = []
     for path in sorted(folder.glob("epoch_*.png")):
@@ -101,7 +101,7 @@ def write_metrics(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     atomic_write(path, text.getvalue().encode())
 
 
-class Board:
+class TensorBoardLog:
     """Scalars and panels for TensorBoard, or nothing.
 
     Args:

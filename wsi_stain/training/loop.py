@@ -17,7 +17,7 @@ from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.pix2pix import checkpoint, distributed
-from wsi_stain.pix2pix.batchnorm import settle
+from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
 from wsi_stain.pix2pix.checkpoint import Contract
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.precision import compute_dtype
@@ -26,18 +26,25 @@ from wsi_stain.stain.statistics import Template
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.data import TrainingData, stain_of
-from wsi_stain.training.log import Board, panel, score, write_film, write_metrics, write_panel
+from wsi_stain.training.log import (
+    TensorBoardLog,
+    draw_panel,
+    score_generator,
+    write_epochs_gif,
+    write_metrics,
+    write_panel,
+)
 from wsi_stain.training.samples import Batch, check_resolution
-from wsi_stain.training.state import Course, load_state, save_state
-from wsi_stain.training.validation_baselines import yardsticks
+from wsi_stain.training.state import TrainingState, load_state, save_state
+from wsi_stain.training.validation_baselines import score_baselines
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 LAST_NAME = "last.safetensors"
 STATE_NAME = "state.safetensors"
 
 _SQUARE = 1.15
-_BOARD_EVERY = 10
-_JUDGED_BY = "perturbed_ciede2000"
+_LOG_EVERY = 10
+_BEST_BY = "perturbed_ciede2000"
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def train(
         try:
             return training.run(on_progress, should_stop)
         finally:
-            training.board.close()
+            training.tensorboard.close()
 
 
 def _contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Contract:
@@ -142,25 +149,27 @@ class _Training:
         self.key = fingerprint([contract.training_fingerprint, __version__, distributed.count()])
         self.data = TrainingData(config, slides, device, contract.template)
         self.pix2pix = Pix2Pix(config.generator, recipe(config, device))
-        self.course = self._taken_up()
-        chief = distributed.rank() == 0
-        self.beside = yardsticks(self.data.held_out, contract.template.reference) if chief else {}
-        self.board = Board(out / "tensorboard" if config.tensorboard and chief else None, self.pix2pix.steps_done)
+        self.state = self._resume()
+        is_main = distributed.rank() == 0
+        self.baselines = score_baselines(self.data.held_out, contract.template.reference) if is_main else {}
+        self.tensorboard = TensorBoardLog(
+            out / "tensorboard" if config.tensorboard and is_main else None, self.pix2pix.steps_done
+        )
 
     def run(self, on_progress: Callable[[TrainingProgress], None] | None, should_stop: Callable[[], bool]) -> Path:
-        while self.course.epoch <= self.config.epochs and not self._exhausted():
-            for batch in self.data.batches(self.course.epoch, self.course.step):
+        while self.state.epoch <= self.config.epochs and not self._out_of_patience():
+            for batch in self.data.batches(self.state.epoch, self.state.step):
                 losses = self._step(batch)
                 if on_progress:
-                    on_progress(TrainingProgress(self.pix2pix.steps_done, self._steps, self.course.epoch, losses))
-                if distributed.agreed(should_stop()):
+                    on_progress(TrainingProgress(self.pix2pix.steps_done, self._steps, self.state.epoch, losses))
+                if distributed.any_rank(should_stop()):
                     self._stop()
             self._check_weights()
             if distributed.rank() == 0:
                 self._end_epoch()
             self._next_epoch()
         if distributed.rank() == 0:
-            write_film(self.out / "panels")
+            write_epochs_gif(self.out / "panels")
             (self.out / STATE_NAME).unlink(missing_ok=True)
         return self.out / CHECKPOINT_NAME
 
@@ -168,41 +177,41 @@ class _Training:
     def _steps(self) -> int:
         return self.config.epochs * self.config.steps_per_epoch
 
-    def _taken_up(self) -> Course:
+    def _resume(self) -> TrainingState:
         found = load_state(self.out / STATE_NAME, self.key)
         if found is None:
-            return Course()
-        course, tensors = found
+            return TrainingState()
+        state, tensors = found
         self.pix2pix.restore(tensors)
-        return course
+        return state
 
-    def _exhausted(self) -> bool:
-        return 0 < self.config.patience <= self.course.stale
+    def _out_of_patience(self) -> bool:
+        return 0 < self.config.patience <= self.state.stale
 
     def _step(self, batch: Batch) -> dict[str, float]:
-        torch.manual_seed(self._chance())
+        torch.manual_seed(self._step_seed())
         x_BCHW, y_BCHW = self.data.pair(batch)
         try:
             losses = self.pix2pix.step(x_BCHW, y_BCHW)
         except NotFiniteError as error:
-            raise self._diverged(f"{error}, on tiles {self.data.named(batch)}") from error
-        sums = {name: self.course.sums.get(name, 0.0) + value for name, value in losses.items()}
-        self.course = self.course.model_copy(update={"step": self.course.step + 1, "sums": sums})
-        if self.pix2pix.steps_done % _BOARD_EVERY == 0:
-            self.board.scalars(self.pix2pix.steps_done, losses)
+            raise self._divergence(f"{error}, on tiles {self.data.tile_names(batch)}") from error
+        sums = {name: self.state.sums.get(name, 0.0) + value for name, value in losses.items()}
+        self.state = self.state.model_copy(update={"step": self.state.step + 1, "sums": sums})
+        if self.pix2pix.steps_done % _LOG_EVERY == 0:
+            self.tensorboard.scalars(self.pix2pix.steps_done, losses)
         return losses
 
     def _check_weights(self) -> None:
         """Refuse to keep weights that the last update spoilt: no loss has seen them. The same on all replicas."""
         if not self.pix2pix.is_finite:
-            raise self._diverged(f"after step {self.pix2pix.steps_done} weights are NaN or infinite")
+            raise self._divergence(f"after step {self.pix2pix.steps_done} weights are NaN or infinite")
 
-    def _diverged(self, what: str) -> TrainingError:
-        kept = "" if self.course.epoch == 1 else f"; {self.out / LAST_NAME} has the epoch before"
+    def _divergence(self, what: str) -> TrainingError:
+        kept = "" if self.state.epoch == 1 else f"; {self.out / LAST_NAME} has the epoch before"
         remedy = "Lower training.lr, or set training.precision to float32"
         return TrainingError(f"Training cannot go on: {what}{kept}", remedy)
 
-    def _chance(self) -> int:
+    def _step_seed(self) -> int:
         """Seed of what a step draws: dropout."""
         source = np.random.SeedSequence([self.config.seed, self.pix2pix.steps_done, distributed.rank()])
         return int(source.generate_state(1, np.uint64)[0])
@@ -210,10 +219,10 @@ class _Training:
     def _stop(self) -> None:
         self._check_weights()
         if distributed.rank() == 0:
-            save_state(self.out / STATE_NAME, self.key, self.course, self.pix2pix.state())
-            checkpoint.save(self.out / LAST_NAME, self._settled(), self.contract)
-            write_film(self.out / "panels")
-        distributed.wait_for_all()
+            save_state(self.out / STATE_NAME, self.key, self.state, self.pix2pix.state())
+            checkpoint.save(self.out / LAST_NAME, self._calibrated_generator(), self.contract)
+            write_epochs_gif(self.out / "panels")
+        distributed.barrier()
         raise InterruptedTrainingError(
             f"Training was stopped after {self.pix2pix.steps_done} of {self._steps} steps",
             "Run the same command again to go on from there",
@@ -221,36 +230,36 @@ class _Training:
 
     def _end_epoch(self) -> None:
         """Score the epoch, show it, keep its generator."""
-        course, step, autocast = self.course, self.pix2pix.steps_done, self.pix2pix.autocast()
-        losses = {name: total / course.step for name, total in course.sums.items()}
-        generator = self._settled()
-        scores = score(generator, self.data.held_out, self.contract.template, autocast)
-        values = {"lr": self.pix2pix.lr, **losses, **scores, **self.beside}
+        state, step, autocast = self.state, self.pix2pix.steps_done, self.pix2pix.autocast()
+        losses = {name: total / state.step for name, total in state.sums.items()}
+        generator = self._calibrated_generator()
+        scores = score_generator(generator, self.data.held_out, self.contract.template, autocast)
+        values = {"lr": self.pix2pix.lr, **losses, **scores, **self.baselines}
         shown = {name: f"{value:.6g}" for name, value in values.items()}
-        rows = [*course.rows, {"epoch": str(course.epoch), "step": str(step), **shown}]
+        rows = [*state.rows, {"epoch": str(state.epoch), "step": str(step), **shown}]
         write_metrics(self.out / "metrics.csv", rows)
-        self.board.scalars(step, values)
+        self.tensorboard.scalars(step, values)
         if self.data.shown:
-            picture = panel(generator, self.data.shown, self.contract.template, autocast)
-            write_panel(self.out / "panels" / f"epoch_{course.epoch:03d}.png", picture)
-            self.board.picture(step, picture)
+            picture = draw_panel(generator, self.data.shown, self.contract.template, autocast)
+            write_panel(self.out / "panels" / f"epoch_{state.epoch:03d}.png", picture)
+            self.tensorboard.picture(step, picture)
         checkpoint.save(self.out / LAST_NAME, generator, self.contract)
-        found = scores.get(_JUDGED_BY)
-        better = found is None or course.best is None or found < course.best
+        found = scores.get(_BEST_BY)
+        better = found is None or state.best is None or found < state.best
         if better:
             checkpoint.save(self.out / CHECKPOINT_NAME, generator, self.contract)
-        best, stale = (found, 0) if better else (course.best, course.stale + 1)
-        self.course = course.model_copy(update={"rows": rows, "best": best, "stale": stale})
+        best, stale = (found, 0) if better else (state.best, state.stale + 1)
+        self.state = state.model_copy(update={"rows": rows, "best": best, "stale": stale})
 
     def _next_epoch(self) -> None:
-        self.course = self.course.model_copy(update={"epoch": self.course.epoch + 1, "step": 0, "sums": {}})
+        self.state = self.state.model_copy(update={"epoch": self.state.epoch + 1, "step": 0, "sums": {}})
         if distributed.rank() == 0:
-            save_state(self.out / STATE_NAME, self.key, self.course, self.pix2pix.state())
-        distributed.wait_for_all()
+            save_state(self.out / STATE_NAME, self.key, self.state, self.pix2pix.state())
+        distributed.barrier()
 
-    def _settled(self) -> Generator:
-        inputs = self.data.settling_inputs(self.course.epoch)
-        return settle(self.pix2pix.result, inputs, self.pix2pix.autocast())
+    def _calibrated_generator(self) -> Generator:
+        inputs = self.data.calibration_inputs(self.state.epoch)
+        return recalibrate_batchnorm(self.pix2pix.result, inputs, self.pix2pix.autocast())
 
 
 def recipe(config: TrainingConfig, device: torch.device) -> Recipe:

@@ -63,14 +63,14 @@ class Sample(NamedTuple):
         row: First row of the crop in the tile, px.
         col: First column of the crop in the tile, px.
         turn: Which of the eight orientations of a square: quarter turns (0 to 3), plus 4 when mirrored.
-        look: Random number that chooses how the tile is shown (see `looks`), 0 up to but not including 1.
+        lab: Random number that chooses how the tile is shown (see `labs`), 0 up to but not including 1.
     """
 
     tile: int
     row: int
     col: int
     turn: int
-    look: float
+    lab: float
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def tissue_tiles(
     found = [
         TileRef(index, tile)
         for index, slide in enumerate(slides)
-        for tile in good_tiles(slide, min_tissue, max_pen, min_blur)
+        for tile in usable_tiles(slide, min_tissue, max_pen, min_blur)
     ]
     if not found:
         best = max((float(slide.tissue.max(initial=0)) for slide in slides), default=0.0)
@@ -131,16 +131,16 @@ def tissue_tiles(
     return found
 
 
-def good_tiles(slide: StoredSlide, min_tissue: float, max_pen: float, min_blur: float) -> list[TileIndex]:
+def usable_tiles(slide: StoredSlide, min_tissue: float, max_pen: float, min_blur: float) -> list[TileIndex]:
     """The tiles of one slide that `tissue_tiles` takes; a map that its store lacks (as imports do) limits nothing."""
-    good = slide.kept & (slide.tissue >= min_tissue)
-    good[slide.size.height // TILE :], good[:, slide.size.width // TILE :] = False, False
+    usable = slide.kept & (slide.tissue >= min_tissue)
+    usable[slide.size.height // TILE :], usable[:, slide.size.width // TILE :] = False, False
     measured = slide.maps()
     if "pen" in measured:
-        good &= slide.map("pen") <= max_pen
+        usable &= slide.map("pen") <= max_pen
     if "blur" in measured:
-        good &= slide.map("blur") >= min_blur
-    return [TileIndex(int(row), int(col)) for row, col in np.argwhere(good)]
+        usable &= slide.map("blur") >= min_blur
+    return [TileIndex(int(row), int(col)) for row, col in np.argwhere(usable)]
 
 
 def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:
@@ -155,7 +155,7 @@ def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: 
         share: Share of the patients, or with fewer than three of each slide's tiles, to hold out; 0 to 1.
     """
     if set_aside := {index for index, slide in enumerate(slides) if slide.record.split in _VALIDATION}:
-        return _parted(tiles, set_aside)
+        return _split_by_slide(tiles, set_aside)
     if not share:
         return Split(list(tiles), [])
     if len({_patient(slide) for slide in slides}) >= 3:
@@ -171,10 +171,10 @@ def _patient(slide: StoredSlide) -> str:
 def _split_by_patient(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:
     patients = sorted({_patient(slides[ref.slide]) for ref in tiles}, key=_hash)
     held = set(patients[: min(ceil_div(round(100 * share * len(patients)), 100), len(patients) - 1)])
-    return _parted(tiles, {index for index, slide in enumerate(slides) if _patient(slide) in held})
+    return _split_by_slide(tiles, {index for index, slide in enumerate(slides) if _patient(slide) in held})
 
 
-def _parted(tiles: Sequence[TileRef], held: set[int]) -> Split:
+def _split_by_slide(tiles: Sequence[TileRef], held: set[int]) -> Split:
     return Split([ref for ref in tiles if ref.slide not in held], [ref for ref in tiles if ref.slide in held])
 
 
@@ -190,7 +190,7 @@ def _split_region(tiles: list[TileRef], share: float) -> Split:
     return Split(training, held_out) if training else Split(tiles, [])
 
 
-def thinned(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], count: int) -> list[TileRef]:
+def thin_out(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], count: int) -> list[TileRef]:
     """At most `count` tiles, scattered, always the same ones: chosen by a hash of slide and place."""
 
     def order(ref: TileRef) -> str:
@@ -240,17 +240,17 @@ def draw_samples(rng: np.random.Generator, by_slide: Sequence[Sequence[int]], co
         crop: Side of a crop, px, at most a tile's.
     """
     share = ceil_div(count, len(by_slide))
-    turns_of_slides = [_repeated(rng, tiles, share) for tiles in by_slide]
+    turns_of_slides = [_repeat_shuffled(rng, tiles, share) for tiles in by_slide]
     order = rng.permutation(np.stack(turns_of_slides, axis=1).reshape(-1)[:count])
     corners = rng.integers(0, TILE - crop + 1, (count, 2))
-    turns, looks = rng.integers(0, 8, count), rng.random(count)
+    turns, labs = rng.integers(0, 8, count), rng.random(count)
     return [
-        Sample(int(tile), int(corner[0]), int(corner[1]), int(turn), float(look))
-        for tile, corner, turn, look in zip(order, corners, turns, looks, strict=True)
+        Sample(int(tile), int(corner[0]), int(corner[1]), int(turn), float(lab))
+        for tile, corner, turn, lab in zip(order, corners, turns, labs, strict=True)
     ]
 
 
-def _repeated(rng: np.random.Generator, tiles: Sequence[int], count: int) -> NDArray[np.int64]:
+def _repeat_shuffled(rng: np.random.Generator, tiles: Sequence[int], count: int) -> NDArray[np.int64]:
     """Tiles in random order, all of them again and again, (count,)."""
     return np.concatenate([rng.permutation(np.asarray(tiles)) for _ in range(ceil_div(count, len(tiles)))])[:count]
 
@@ -276,14 +276,14 @@ def load_batches(source: TilePixels, samples: Sequence[Sample], size: int, crop:
 
 
 def _load(source: TilePixels, samples: Sequence[Sample], crop: int) -> Batch:
-    crops = [_oriented(_cropped(source[sample.tile], sample, crop), sample.turn) for sample in samples]
+    crops = [_orient(_crop(source[sample.tile], sample, crop), sample.turn) for sample in samples]
     return Batch(samples, torch.from_numpy(np.stack(crops)))
 
 
-def _cropped(tile: NDArray[np.uint8], sample: Sample, crop: int) -> NDArray[np.uint8]:
+def _crop(tile: NDArray[np.uint8], sample: Sample, crop: int) -> NDArray[np.uint8]:
     return tile[sample.row : sample.row + crop, sample.col : sample.col + crop]
 
 
-def _oriented(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+def _orient(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
     turned = np.rot90(pixels, turn % 4)
     return turned[:, ::-1] if turn >= 4 else turned

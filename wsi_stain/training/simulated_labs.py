@@ -26,7 +26,7 @@ _DRAWS_EACH = 4
 
 
 @dataclass(frozen=True)
-class Look:
+class SimulatedLab:
     """One slide as one laboratory shows it.
 
     Attributes:
@@ -39,7 +39,7 @@ class Look:
     own: StainStatistics
     statistics: StainStatistics
 
-    def show(self, pixels: Tensor) -> Tensor:
+    def simulate(self, pixels: Tensor) -> Tensor:
         """Pixels as a scanner there would have stored them.
 
         Args:
@@ -63,8 +63,8 @@ class Look:
         Returns:
             (H, W, C), float32 in [-1, 1].
         """
-        made: Tensor = apply_template(self.show(pixels), self.statistics, template)
-        return made
+        values: Tensor = apply_template(self.simulate(pixels), self.statistics, template)
+        return values
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class HeldOut:
 
     pixels: Tensor
     pool: NDArray[np.uint8]
-    own: Look
-    foreign: Look
+    own: SimulatedLab
+    foreign: SimulatedLab
 
 
 def pixel_pool(tiles: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -91,19 +91,19 @@ def pixel_pool(tiles: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> 
     return np.concatenate([rng.choice(tiles[index].reshape(-1, 3), each) for index in chosen])
 
 
-def own_look(own: StainStatistics) -> Look:
+def own_lab(own: StainStatistics) -> SimulatedLab:
     """The slide as it is."""
-    return Look(None, own, own)
+    return SimulatedLab(None, own, own)
 
 
-def draw_looks(
+def draw_simulated_labs(
     pool: NDArray[np.uint8],
     own: StainStatistics,
     count: int,
     strength: float,
     rng: np.random.Generator,
     config: StainConfig | None = None,
-) -> list[Look]:
+) -> list[SimulatedLab]:
     """Draw laboratories and measure each as a foreign slide would be; one that would be refused is drawn again.
 
     Args:
@@ -114,20 +114,20 @@ def draw_looks(
         rng: Source of chance.
         config: How the slide's own stain was measured.
     """
-    looks: list[Look] = []
+    labs: list[SimulatedLab] = []
     for _ in range(count * _DRAWS_EACH):
-        if len(looks) == count:
+        if len(labs) == count:
             break
-        drawn = draw_perturbation(rng, strength)
+        perturbation = draw_perturbation(rng, strength)
         try:
-            looks.append(Look(drawn, own, _measured(pool, drawn, own, config)))
+            labs.append(SimulatedLab(perturbation, own, _measure(pool, perturbation, own, config)))
         except StainError:
             continue
-    return looks
+    return labs
 
 
-def _measured(
-    pool: NDArray[np.uint8], drawn: Perturbation, own: StainStatistics, config: StainConfig | None
+def _measure(
+    pool: NDArray[np.uint8], perturbation: Perturbation, own: StainStatistics, config: StainConfig | None
 ) -> StainStatistics:
-    shown = np.rint(perturb(pool, drawn, own)).astype(np.uint8)
-    return slide_statistics(shown, perturbed_white(own.white, drawn), own.white_origin, config)
+    shown = np.rint(perturb(pool, perturbation, own)).astype(np.uint8)
+    return slide_statistics(shown, perturbed_white(own.white, perturbation), own.white_origin, config)

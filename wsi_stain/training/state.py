@@ -16,12 +16,12 @@ from safetensors.torch import save as encode
 from torch import Tensor
 
 from wsi_stain.core.journal import atomic_write
-from wsi_stain.core.records import Settings
+from wsi_stain.core.records import StrictRecord
 
 _METADATA_KEY = "wsi_stain_training"
 
 
-class Course(Settings):
+class TrainingState(StrictRecord):
     """How a training went so far.
 
     Attributes:
@@ -41,23 +41,21 @@ class Course(Settings):
     stale: int = 0
 
 
-def save_state(path: Path, key: str, course: Course, tensors: dict[str, Tensor]) -> None:
+def save_state(path: Path, key: str, state: TrainingState, tensors: dict[str, Tensor]) -> None:
     """Write a training's state, atomically.
 
     Args:
         path: The file.
         key: Fingerprint of the training.
-        course: How it went so far.
+        state: How it went so far.
         tensors: Of `Pix2Pix.state`.
     """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    text = json.dumps(
-        {"key": key, "course": course.model_dump(mode="json")}
-    )  # unsorted: the rows' columns have an order
+    text = json.dumps({"key": key, "state": state.model_dump(mode="json")})  # unsorted: the rows' columns have an order
     atomic_write(path, encode(flat, metadata={_METADATA_KEY: text}))
 
 
-def load_state(path: Path, key: str) -> tuple[Course, dict[str, Tensor]] | None:
+def load_state(path: Path, key: str) -> tuple[TrainingState, dict[str, Tensor]] | None:
     """The state in a file; None where there is none, or one of another training, or a damaged one."""
     if not path.exists():
         return None
@@ -66,12 +64,12 @@ def load_state(path: Path, key: str) -> tuple[Course, dict[str, Tensor]] | None:
             stored = json.loads((file.metadata() or {})[_METADATA_KEY])
             if stored["key"] != key:
                 return None
-            tensors = {name: _placed(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-            return Course.model_validate(stored["course"]), tensors
+            tensors = {name: _to_channels_last(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            return TrainingState.model_validate(stored["state"]), tensors
     except (SafetensorError, KeyError, TypeError, ValueError, ValidationError, OSError):
         return None
 
 
-def _placed(tensor: Tensor) -> Tensor:
+def _to_channels_last(tensor: Tensor) -> Tensor:
     """Weights of convolutions in the layout that training keeps them in."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

@@ -19,7 +19,7 @@ from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import apply_table, fit_table
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store.artifact import STATISTICS, packed
-from wsi_stain.training.simulated_labs import HeldOut, Look
+from wsi_stain.training.simulated_labs import HeldOut, SimulatedLab
 
 Pixels = NDArray[np.uint8]
 
@@ -35,7 +35,7 @@ def mean_scores(row: str, images: Sequence[Pixels], targets: Sequence[Pixels]) -
     }
 
 
-def yardsticks(tiles: Sequence[HeldOut], reference: StainStatistics) -> dict[str, float]:
+def score_baselines(tiles: Sequence[HeldOut], reference: StainStatistics) -> dict[str, float]:
     """Scores of the rows above on held-out tiles; empty where there are none.
 
     Args:
@@ -45,7 +45,7 @@ def yardsticks(tiles: Sequence[HeldOut], reference: StainStatistics) -> dict[str
     if not tiles:
         return {}
     targets = [tile.pixels.cpu().numpy() for tile in tiles]
-    shown = [tile.foreign.show(tile.pixels).cpu().numpy() for tile in tiles]
+    shown = [tile.foreign.simulate(tile.pixels).cpu().numpy() for tile in tiles]
     rows = {
         "untouched": shown,
         "reinhard": list(_reinhard(tiles, shown)),
@@ -58,7 +58,7 @@ def yardsticks(tiles: Sequence[HeldOut], reference: StainStatistics) -> dict[str
 def _reinhard(tiles: Sequence[HeldOut], shown: Sequence[Pixels]) -> Iterator[Pixels]:
     for tile, pixels in zip(tiles, shown, strict=True):
         normalizer = ReinhardNormalizer(*lab_moments(tile.pool, tile.own.statistics.white))
-        mean, spread = lab_moments(_pool_shown(tile), tile.foreign.statistics.white)
+        mean, spread = lab_moments(_simulate_pool(tile), tile.foreign.statistics.white)
         yield normalizer.apply(pixels, _WHOLE_TILE, {MEAN: np.asarray(mean), SPREAD: np.asarray(spread)})
 
 
@@ -70,7 +70,7 @@ def _macenko(tiles: Sequence[HeldOut], shown: Sequence[Pixels], reference: Stain
 
 def _oracle(tiles: Sequence[HeldOut], shown: Sequence[Pixels], targets: Sequence[Pixels]) -> list[Pixels]:
     made: dict[int, Pixels] = {}
-    for look in _distinct([tile.foreign for tile in tiles]):
+    for look in _distinct_labs([tile.foreign for tile in tiles]):
         places = [place for place, tile in enumerate(tiles) if tile.foreign is look]
         pairs = ColourPairs()
         for place in places:
@@ -80,9 +80,9 @@ def _oracle(tiles: Sequence[HeldOut], shown: Sequence[Pixels], targets: Sequence
     return [made[place] for place in range(len(tiles))]
 
 
-def _distinct(looks: Sequence[Look]) -> list[Look]:
+def _distinct_labs(looks: Sequence[SimulatedLab]) -> list[SimulatedLab]:
     return list({id(look): look for look in looks}.values())
 
 
-def _pool_shown(tile: HeldOut) -> Pixels:
-    return tile.foreign.show(torch.from_numpy(tile.pool)).numpy()
+def _simulate_pool(tile: HeldOut) -> Pixels:
+    return tile.foreign.simulate(torch.from_numpy(tile.pool)).numpy()

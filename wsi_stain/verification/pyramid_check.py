@@ -50,7 +50,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedPyramid:
     """What was found.
 
     Attributes:
@@ -74,7 +74,7 @@ def open_readers(path: Path, stack: ExitStack) -> list[PyramidReader]:
     return [slide] if path.is_dir() else [stack.enter_context(TiffPyramid(path)), slide]
 
 
-def check_pyramid(readers: Sequence[PyramidReader], expected: Expected) -> Checked:
+def check_pyramid(readers: Sequence[PyramidReader], expected: Expected) -> CheckedPyramid:
     """Read a pyramid, all of it by the first reader, samples by the others.
 
     Args:
@@ -87,30 +87,30 @@ def check_pyramid(readers: Sequence[PyramidReader], expected: Expected) -> Check
     if icc != expected.icc_sha256:
         faults.append(Fault("icc", f"profile {expected.icc_sha256}", f"profile {icc}"))
     if any(fault.check == "levels" for fault in faults):
-        return Checked(faults)
-    surveys = [_survey(main, level) for level in range(len(level_sizes(expected.size)))]
-    if bad := [fault for survey in surveys for fault in survey.faults]:
-        return Checked(faults + bad)
-    wrong = _disagreements(surveys, main)
-    for level, survey in enumerate(surveys):
-        wrong += [fault for other in others for fault in _reader_faults(main, other, level, survey.spread)]
-    return Checked(faults + wrong, None if wrong else surveys[0].spread <= _FLAT)
+        return CheckedPyramid(faults)
+    scans = [_scan_level(main, level) for level in range(len(level_sizes(expected.size)))]
+    if damaged := [fault for scan in scans for fault in scan.faults]:
+        return CheckedPyramid(faults + damaged)
+    wrong = _level_faults(scans, main)
+    for level, scan in enumerate(scans):
+        wrong += [fault for other in others for fault in _reader_faults(main, other, level, scan.spread)]
+    return CheckedPyramid(faults + wrong, None if wrong else scans[0].spread <= _FLAT)
 
 
 def _layout_faults(reader: PyramidReader, expected: Expected) -> list[Fault]:
     """Levels and resolution."""
     faults, sizes = [], level_sizes(expected.size)
-    for way, found in reader.layouts.items():
-        if list(found) != sizes:
-            faults.append(Fault("levels", f"{_listed(sizes)} px", f"{_listed(found)} px by {way}"))
+    for way, sizes_found in reader.layouts.items():
+        if list(sizes_found) != sizes:
+            faults.append(Fault("levels", f"{_format_sizes(sizes)} px", f"{_format_sizes(sizes_found)} px by {way}"))
     for way, mpp in reader.resolutions.items():
         if mpp is None or not np.allclose(mpp, expected.mpp, rtol=_MPP_TOLERANCE, atol=0):
-            faults.append(Fault("mpp", f"{_shown(expected.mpp)} um/px", f"{_shown(mpp)} by {way}"))
+            faults.append(Fault("mpp", f"{_format_mpp(expected.mpp)} um/px", f"{_format_mpp(mpp)} by {way}"))
     return faults
 
 
 @dataclass(frozen=True)
-class _Survey:
+class _LevelScan:
     """One level, looked through.
 
     Attributes:
@@ -124,38 +124,38 @@ class _Survey:
     faults: list[Fault]
 
 
-def _survey(reader: PyramidReader, level: int) -> _Survey:
+def _scan_level(reader: PyramidReader, level: int) -> _LevelScan:
     rows, cols = grid_shape(level_size(reader, level))
     quarters = np.full((rows, 2, cols, 2), np.nan, np.float32)
-    spread, bad = np.zeros((rows, cols), np.uint8), list[tuple[TileIndex, str]]()
+    spread, damaged = np.zeros((rows, cols), np.uint8), list[tuple[TileIndex, str]]()
     for stored in reader.tiles(level):
         row, col = stored.places.T
         if stored.pixels is None:
-            bad += [(TileIndex(int(r), int(c)), stored.problem) for r, c in stored.places]
+            damaged += [(TileIndex(int(r), int(c)), stored.problem) for r, c in stored.places]
             continue
         image = Image.fromarray(stored.pixels)
         spread[row, col] = max(high - low for low, high in image.getextrema())  # type: ignore[misc]
         quarters[row, :, col, :] = np.asarray(image.reduce(TILE // 2), np.float32).mean(axis=2)
-    return _Survey(quarters.reshape(2 * rows, 2 * cols), spread, _undecoded(bad, level, rows * cols))
+    return _LevelScan(quarters.reshape(2 * rows, 2 * cols), spread, _decode_faults(damaged, level, rows * cols))
 
 
-def _undecoded(bad: Sequence[tuple[TileIndex, str]], level: int, count: int) -> list[Fault]:
-    if not bad:
+def _decode_faults(damaged: Sequence[tuple[TileIndex, str]], level: int, count: int) -> list[Fault]:
+    if not damaged:
         return []
-    place, problem = min(bad)
-    got = f"{len(bad)} not, the first at row {place.row}, column {place.col}: {problem}"
+    place, problem = min(damaged)
+    got = f"{len(damaged)} not, the first at row {place.row}, column {place.col}: {problem}"
     return [Fault("tiles", f"{count} tiles of level {level} that can be decoded", got)]
 
 
-def _disagreements(surveys: Sequence[_Survey], reader: PyramidReader) -> list[Fault]:
+def _level_faults(scans: Sequence[_LevelScan], reader: PyramidReader) -> list[Fault]:
     """Levels that do not show what the next finer one shows."""
     faults = []
-    for level in range(1, len(surveys)):
+    for level in range(1, len(scans)):
         width, height = level_size(reader, level - 1)
-        fine = surveys[level - 1].quarters[: height // TILE * 2, : width // TILE * 2]  # of whole tiles alone
+        fine = scans[level - 1].quarters[: height // TILE * 2, : width // TILE * 2]  # of whole tiles alone
         rows, cols = fine.shape[0] // 2, fine.shape[1] // 2
         means = fine.reshape(rows, 2, cols, 2).mean(axis=(1, 3))
-        apart = np.abs(means - surveys[level].quarters[:rows, :cols])
+        apart = np.abs(means - scans[level].quarters[:rows, :cols])
         if apart.size and apart.max() > _LEVELS_APART:
             row, col = np.argwhere(apart > _LEVELS_APART)[0]
             count = int((apart > _LEVELS_APART).sum())
@@ -168,9 +168,8 @@ def _reader_faults(main: PyramidReader, other: PyramidReader, level: int, spread
     """Compare what two readers show in the tiles of a level that show most."""
     for index in np.argsort(-spread.astype(int), axis=None, kind="stable")[:_COMPARED_TILES]:
         place = TileIndex(*(int(value) for value in np.unravel_index(index, spread.shape)))
-        expected = (
-            f"{_way(other)} and {_way(main)} showing the same on level {level}, row {place.row}, column {place.col}"
-        )
+        where = f"level {level}, row {place.row}, column {place.col}"
+        expected = f"{_reader_name(other)} and {_reader_name(main)} showing the same on {where}"
         here, there = main.tile(level, place), other.tile(level, place)
         if here is None or there is None:
             return [Fault("readers", expected, "one of them cannot decode it")]
@@ -182,13 +181,13 @@ def _reader_faults(main: PyramidReader, other: PyramidReader, level: int, spread
     return []
 
 
-def _way(reader: PyramidReader) -> str:
+def _reader_name(reader: PyramidReader) -> str:
     return next(iter(reader.layouts))
 
 
-def _listed(sizes: Sequence[Size]) -> str:
+def _format_sizes(sizes: Sequence[Size]) -> str:
     return ", ".join(f"{size.width} x {size.height}" for size in sizes)
 
 
-def _shown(mpp: Mpp | None) -> str:
+def _format_mpp(mpp: Mpp | None) -> str:
     return "none" if mpp is None else f"{mpp.x:.6g} x {mpp.y:.6g}"

@@ -20,10 +20,10 @@ from PIL import Image
 
 from wsi_stain.core.errors import SlideError, StoreError
 from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
-from wsi_stain.core.storage import as_place
+from wsi_stain.core.storage import storage_path
 from wsi_stain.metrics.nuclei import nuclei_kept
-from wsi_stain.metrics.structure import resemblance, shift_px, structure
-from wsi_stain.results.finished import Finished, Origin
+from wsi_stain.metrics.structure import luminance_correlation, shift_px, tile_ssim
+from wsi_stain.results.finished import FinishedSlide, Origin
 from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide
@@ -48,12 +48,12 @@ NUCLEI = 0.95
 
 _TILES = 32
 _REPORT = "This is a fault of wsi-stain: please report it"
-_LOOK = "Look at the slide; normalize it with --output lut, or train longer, and run again"
+_LOOK = "Look at the slide; normalize it with --mode lut, or train longer, and run again"
 
 Map = NDArray[np.bool_]
 
 
-class Likeness(NamedTuple):
+class Similarity(NamedTuple):
     """How a pyramid compares with its source; None where that was not measured.
 
     Attributes:
@@ -70,15 +70,15 @@ class Likeness(NamedTuple):
 
 
 def check_against_source(
-    pyramid: PyramidReader, blank: Map, finished: Finished, given: Path | None
-) -> tuple[list[Fault], Likeness | None]:
+    pyramid: PyramidReader, blank: Map, finished: FinishedSlide, source_path: Path | None
+) -> tuple[list[Fault], Similarity | None]:
     """Compare a pyramid with its source.
 
     Args:
         pyramid: The open pyramid, all of whose tiles can be decoded.
         blank: (rows, cols) of level 0: tiles of one colour.
         finished: What the run kept of the slide.
-        given: Where the source is now; None where the record says.
+        source_path: Where the source is now; None where the record says.
     """
     tissue = _tissue(finished)
     lost = tissue & blank
@@ -88,20 +88,22 @@ def check_against_source(
         return faults, None
     faults = _tissue_faults(tissue, lost)
     try:
-        with _opened(finished.origin, given) as source:
-            found, likeness = _compared(pyramid, source, finished, lost)
+        with _open_source(finished.origin, source_path) as source:
+            found, likeness = _compare_tiles(pyramid, source, finished, lost)
     except (SlideError, StoreError) as error:
         return [*faults, Fault("source", "a source that can be read", error.problem, error.remedy)], None
     return faults + found, likeness
 
 
-def _tissue(finished: Finished) -> Map:
+def _tissue(finished: FinishedSlide) -> Map:
     """(rows, cols): kept tiles that the source's thumbnail shows to be more than glass."""
     before, stain, kept = finished.row.before, finished.row.stain, finished.grid.kept
     if before is None or stain is None:
         return np.zeros_like(kept)
     weights = np.asarray(LUMINANCE, np.float32)
-    od = -np.log((np.asarray(_picture(before), np.float32) @ weights + 1) / (np.asarray(stain.white) @ weights + 1))
+    od = -np.log(
+        (np.asarray(_open_picture(before), np.float32) @ weights + 1) / (np.asarray(stain.white) @ weights + 1)
+    )
     return kept & (_tile_means(np.maximum(od, 0), finished.grid.size) >= TISSUE_OD)
 
 
@@ -116,19 +118,19 @@ def _tile_means(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
     return np.asarray(whole.resize((cols, rows), Image.Resampling.BOX))
 
 
-def _picture_faults(pyramid: PyramidReader, finished: Finished, lost: Map) -> list[Fault]:
+def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Map) -> list[Fault]:
     """Whether it is this slide: its thumbnail against the source's, where no tissue was lost."""
     if finished.row.before is None:
         return []
-    before, size = _picture(finished.row.before), finished.grid.size
+    before, size = _open_picture(finished.row.before), finished.grid.size
     after = overview(pyramid, Size(*before.size))
     frame = (0, 0, size.width / TILE, size.height / TILE)
     seen = ~np.asarray(Image.fromarray(lost).resize(before.size, Image.Resampling.NEAREST, box=frame))
-    alike = resemblance(after[seen], np.asarray(before)[seen])
-    if alike >= RESEMBLANCE:
+    correlation = luminance_correlation(after[seen], np.asarray(before)[seen])
+    if correlation >= RESEMBLANCE:
         return []
     expected = f"a picture of {finished.row.slide}: thumbnails correlated by at least {RESEMBLANCE}"
-    return [Fault("picture", expected, f"{alike:.2f}: of another slide, or not all in its place", REDO)]
+    return [Fault("picture", expected, f"{correlation:.2f}: of another slide, or not all in its place", REDO)]
 
 
 def _tissue_faults(tissue: Map, lost: Map) -> list[Fault]:
@@ -140,37 +142,37 @@ def _tissue_faults(tissue: Map, lost: Map) -> list[Fault]:
 
 
 @contextmanager
-def _opened(origin: Origin, given: Path | None) -> Iterator[Slide | StoredSlide | None]:
+def _open_source(origin: Origin, source_path: Path | None) -> Iterator[Slide | StoredSlide | None]:
     """The slide's file, or its tiles where those were kept; None where neither is there."""
-    file = given or origin.slide
+    file = source_path or origin.slide
     if file is not None and file.exists():
         with Slide(file, origin.reading) as slide:
             yield slide
         return
     try:
-        tiles = StoredSlide(as_place(origin.tiles)) if origin.tiles else None
+        tiles = StoredSlide(storage_path(origin.tiles)) if origin.tiles else None
     except StoreError:
         tiles = None
     yield tiles
 
 
-def _compared(
-    pyramid: PyramidReader, source: Slide | StoredSlide | None, finished: Finished, lost: Map
-) -> tuple[list[Fault], Likeness]:
+def _compare_tiles(
+    pyramid: PyramidReader, source: Slide | StoredSlide | None, finished: FinishedSlide, lost: Map
+) -> tuple[list[Fault], Similarity]:
     """Compare sampled tiles that still have their tissue."""
     if source is None:
-        return [], Likeness(source=False)
+        return [], Similarity(source=False)
     if faults := _source_faults(source, finished):
-        return faults, Likeness(source=False)
-    places = sample_tiles(finished.grid.kept & ~lost, finished.grid.tissue)[:_TILES]
-    if not places:
-        return [], Likeness(source=True)
-    before = np.stack([_read_source(source, place) for place in places])
-    after = np.stack([_read(pyramid, place) for place in places])
-    return _likeness(after, before, places, source.mpp.mean)
+        return faults, Similarity(source=False)
+    sampled = sample_tiles(finished.grid.kept & ~lost, finished.grid.tissue)[:_TILES]
+    if not sampled:
+        return [], Similarity(source=True)
+    before = np.stack([_read_source(source, tile_index) for tile_index in sampled])
+    after = np.stack([_read_output(pyramid, tile_index) for tile_index in sampled])
+    return _compare_quality(after, before, sampled, source.mpp.mean)
 
 
-def _source_faults(source: Slide | StoredSlide, finished: Finished) -> list[Fault]:
+def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
     """Whether a source is the one that was normalized."""
     known, size = finished.origin.fingerprint, finished.grid.size
     fingerprint = source.fingerprint() if isinstance(source, Slide) else source.record.fingerprint
@@ -181,18 +183,18 @@ def _source_faults(source: Slide | StoredSlide, finished: Finished) -> list[Faul
     return [Fault("source", expected, got, "Name the slide that was normalized with --slides, or run again")]
 
 
-def _likeness(
-    after: NDArray[np.uint8], before: NDArray[np.uint8], places: Sequence[TileIndex], mpp: float
-) -> tuple[list[Fault], Likeness]:
+def _compare_quality(
+    after: NDArray[np.uint8], before: NDArray[np.uint8], sampled: Sequence[TileIndex], mpp: float
+) -> tuple[list[Fault], Similarity]:
     """Place, then structure, then nuclei; each where the one before it holds."""
-    likeness = Likeness(source=True, shift_px=shift_px(after, before))
+    likeness = Similarity(source=True, shift_px=shift_px(after, before))
     if likeness.shift_px is not None and likeness.shift_px > SHIFT_PX:
         expected = f"the source's pixels in their places, to {SHIFT_PX} px"
         return [Fault("place", expected, f"{likeness.shift_px:.2f} px beside them", _REPORT)], likeness
-    scores = structure(after, before)
+    scores = tile_ssim(after, before)
     likeness = likeness._replace(ssim=float(scores.mean()))
     if scores.mean() < SSIM_MEAN or scores.min() < SSIM_TILE:
-        row, col = places[int(scores.argmin())]
+        row, col = sampled[int(scores.argmin())]
         expected = f"SSIM with the source of {SSIM_MEAN} on average and {SSIM_TILE} on each tile"
         got = f"{scores.mean():.3f} on average, {scores.min():.3f} at row {row}, column {col}"
         return [Fault("structure", expected, got, _LOOK)], likeness
@@ -202,23 +204,25 @@ def _likeness(
     return [], likeness
 
 
-def _region(place: TileIndex) -> Region:
-    return Region(place.col * TILE, place.row * TILE, TILE, TILE)
+def _region(tile_index: TileIndex) -> Region:
+    return Region(tile_index.col * TILE, tile_index.row * TILE, TILE, TILE)
 
 
-def _read_source(source: Slide | StoredSlide, place: TileIndex) -> NDArray[np.uint8]:
+def _read_source(source: Slide | StoredSlide, tile_index: TileIndex) -> NDArray[np.uint8]:
     """A tile, (256, 256, 3), as a run reads it: what a slide's file cannot give is shown by its next coarser level."""
-    return source.read_mended(_region(place))[0] if isinstance(source, Slide) else source.read(_region(place))
+    return (
+        source.read_repaired(_region(tile_index))[0] if isinstance(source, Slide) else source.read(_region(tile_index))
+    )
 
 
-def _read(pyramid: PyramidReader, place: TileIndex) -> NDArray[np.uint8]:
+def _read_output(pyramid: PyramidReader, tile_index: TileIndex) -> NDArray[np.uint8]:
     """A tile of level 0, (256, 256, 3); 255 outside the slide, as sources are read."""
-    tile, size = pyramid.tile(0, place), tile_size(level_size(pyramid, 0), place)
+    tile, size = pyramid.tile(0, tile_index), tile_size(level_size(pyramid, 0), tile_index)
     assert tile is not None
     pixels = np.full_like(tile, 255)
     pixels[: size.height, : size.width] = tile[: size.height, : size.width]
     return pixels
 
 
-def _picture(jpeg: bytes) -> Image.Image:
+def _open_picture(jpeg: bytes) -> Image.Image:
     return Image.open(io.BytesIO(jpeg)).convert("RGB")

@@ -19,14 +19,14 @@ from typing import Any
 
 from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError, StoreError
-from wsi_stain.results.finished import Finished, load_finished
+from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.slides.slide_file import srgb_profile
 from wsi_stain.store import StoredSlide, check_shards
 from wsi_stain.verification.faults import REDO, Fault
 from wsi_stain.verification.pyramid_check import Expected, check_pyramid, open_readers
-from wsi_stain.verification.source_check import Likeness, check_against_source
+from wsi_stain.verification.source_check import Similarity, check_against_source
 
-_AGAIN = "Run the same command again"
+_RERUN = "Run the same command again"
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class VerifyTask:
     """One finished slide.
 
     Attributes:
-        place: Its corner of the output directory.
+        folder: Its corner of the output directory.
         products: Its pyramids by their receipts, one for each format.
         source: Where the slide is now; None where its record says.
     """
 
-    place: Path
+    folder: Path
     products: Mapping[Path, Path]
     source: Path | None = None
 
@@ -72,23 +72,23 @@ def verify_slide(task: VerifyTask) -> dict[str, Any]:
     """Look through a finished slide.
 
     Returns:
-        The receipt: faults, and likeness: a `Likeness`, None where the slide was not compared with its source.
+        The receipt: faults, and likeness: a `Similarity`, None where the slide was not compared with its source.
     """
-    finished = load_finished(task.place)
+    finished = load_finished(task.folder)
     if finished is None:
-        expected = f"row.json and grid.npz in {task.place}"
-        return {"faults": [Fault("record", expected, "none that can be read", _AGAIN)], "likeness": None}
-    receipts = {task.place / "artifact.json": task.place / "artifact.npz", **task.products}
+        expected = f"row.json and grid.npz in {task.folder}"
+        return {"faults": [Fault("record", expected, "none that can be read", _RERUN)], "similarity": None}
+    receipts = {task.folder / "artifact.json": task.folder / "artifact.npz", **task.products}
     faults = [fault for receipt, product in receipts.items() for fault in product_faults(receipt, product)]
     if faults:
-        return {"faults": faults, "likeness": None}
-    likeness = None
+        return {"faults": faults, "similarity": None}
+    similarity = None
     for path in task.products.values():
         found, alike = _pyramid_faults(path, finished, task.source)
         several = len(task.products) > 1
         faults += [fault._replace(got=f"{fault.got} ({path.name})") if several else fault for fault in found]
-        likeness = likeness or alike
-    return {"faults": faults, "likeness": likeness}
+        similarity = similarity or alike
+    return {"faults": faults, "similarity": similarity}
 
 
 def verify_tiles(task: TilesTask) -> dict[str, Any]:
@@ -110,10 +110,10 @@ def product_faults(receipt_path: Path, product: Path) -> list[Fault]:
     receipt = journal.read_json(receipt_path)
     made = receipt.get("product") if isinstance(receipt, dict) else None
     if not isinstance(made, dict):
-        return [Fault("record", f"the receipt {receipt_path}", "none that can be read", _AGAIN)]
+        return [Fault("record", f"the receipt {receipt_path}", "none that can be read", _RERUN)]
     if not product.exists():
-        return [Fault("file", f"{product}, {made['size']} bytes", "no such file", _AGAIN)]
-    found = _directory(product) if product.is_dir() else journal.described(product)
+        return [Fault("file", f"{product}, {made['size']} bytes", "no such file", _RERUN)]
+    found = _describe_directory(product) if product.is_dir() else journal.describe_file(product)
     for fact, unit in (("size", " bytes"), ("sha256", "")):
         if found[fact] != made[fact]:
             owner = _owner(receipt_path, found["sha256"])
@@ -141,13 +141,13 @@ def _owner(receipt_path: Path, sha256: str) -> str | None:
     return None
 
 
-def _directory(product: Path) -> dict[str, Any]:
-    files = journal.files_below(product)
+def _describe_directory(product: Path) -> dict[str, Any]:
+    files = journal.describe_files(product)
     size = sum(made["size"] for made in files.values())
     return {"size": size, "sha256": journal.fingerprint(files), "files": files}
 
 
-def _pyramid_faults(path: Path, finished: Finished, source: Path | None) -> tuple[list[Fault], Likeness | None]:
+def _pyramid_faults(path: Path, finished: FinishedSlide, source: Path | None) -> tuple[list[Fault], Similarity | None]:
     with ExitStack() as stack:
         try:
             readers = open_readers(path, stack)
@@ -156,11 +156,11 @@ def _pyramid_faults(path: Path, finished: Finished, source: Path | None) -> tupl
         checked = check_pyramid(readers, _expected(path, finished))
         if checked.blank is None:
             return checked.faults, None
-        faults, likeness = check_against_source(readers[0], checked.blank, finished, source)
-    return checked.faults + faults, likeness
+        faults, similarity = check_against_source(readers[0], checked.blank, finished, source)
+    return checked.faults + faults, similarity
 
 
-def _expected(path: Path, finished: Finished) -> Expected:
+def _expected(path: Path, finished: FinishedSlide) -> Expected:
     row, icc = finished.row, finished.origin.icc_sha256
     assert row.size and row.mpp
     if path.suffix == ".dicom":  # which must name a profile: without one pixels are taken as sRGB

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_stain.core.errors import SlideError
-from wsi_stain.viewer.tiles import TILE_PX, DeepSlide, SlideTiles, version
+from wsi_stain.viewer.tiles import TILE_PX, DeepSlide, SlideTiles, file_version
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Picture:
     @cached_property
     def id(self) -> str:
         """Its name in addresses: another one once the file has changed, so that browsers may keep what they got."""
-        return version(self.path)
+        return file_version(self.path)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Case:
     note: str = ""
 
 
-def described(case: Case, tiles: SlideTiles) -> dict[str, Any]:
+def describe_case(case: Case, tiles: SlideTiles) -> dict[str, Any]:
     """A case for the page, JSON values only.
 
     Returns:
@@ -57,29 +57,29 @@ def described(case: Case, tiles: SlideTiles) -> dict[str, Any]:
         problem and remedy, or id, width, height (px), mpp_x, mpp_y, levels, first_level, tile (px). Where a picture's
         resolution is unknown, it is as wide as the other; where both are, a pixel of the first counts as the unit.
     """
-    found = [_opened(picture, tiles) for picture in case.pictures]
+    slides = [_open_picture(picture, tiles) for picture in case.pictures]
     panes = [
-        {"label": picture.label, "file": _text(picture.path.name), **_pane(picture, slide, _unit(slide, found))}
-        for picture, slide in zip(case.pictures, found, strict=True)
+        {"label": picture.label, "file": _text(picture.path.name), **_pane(picture, slide, _unit(slide, slides))}
+        for picture, slide in zip(case.pictures, slides, strict=True)
     ]
-    known = any(isinstance(slide, DeepSlide) and slide.mpp for slide in found)
+    known = any(isinstance(slide, DeepSlide) and slide.mpp for slide in slides)
     return {"name": _text(case.name), "note": _text(case.note), "known": known, "panes": panes}
 
 
-def _opened(picture: Picture, tiles: SlideTiles) -> DeepSlide | SlideError:
+def _open_picture(picture: Picture, tiles: SlideTiles) -> DeepSlide | SlideError:
     try:
         return tiles.describe(picture.path, picture.slide_mpp)
     except SlideError as error:
         return error
 
 
-def _unit(slide: DeepSlide | SlideError, found: Sequence[DeepSlide | SlideError]) -> tuple[float, float]:
+def _unit(slide: DeepSlide | SlideError, slides: Sequence[DeepSlide | SlideError]) -> tuple[float, float]:
     """Width and height of a pixel of a slide in the case's unit."""
     if not isinstance(slide, DeepSlide):
         return 1.0, 1.0
     if slide.mpp:
         return slide.mpp
-    others = [other for other in found if isinstance(other, DeepSlide)]
+    others = [other for other in slides if isinstance(other, DeepSlide)]
     guide = next((other for other in others if other.mpp), others[0])
     unit = guide.size.width * (guide.mpp.x if guide.mpp else 1.0) / slide.size.width
     return unit, unit

@@ -27,7 +27,7 @@ from tornado.websocket import WebSocketHandler
 
 from wsi_stain.core import html
 from wsi_stain.core.errors import ConfigError, SlideError
-from wsi_stain.viewer.cases import Case, Picture, described
+from wsi_stain.viewer.cases import Case, Picture, describe_case
 from wsi_stain.viewer.tiles import SlideTiles
 
 PORT = 8765
@@ -79,7 +79,7 @@ class ViewServer:
         self.threads = ThreadPoolExecutor(os.cpu_count() or 4, "tiles")
         self.pages: set[WebSocketHandler] = set()
         self._host = host
-        self._socket = _bound(host, port)
+        self._socket = _bind_socket(host, port)
         name = f"[{host}]" if ":" in host else host
         secret = secrets.token_urlsafe(16)
         self.url = f"http://{name}:{self._socket.getsockname()[1]}/{secret}/"
@@ -119,11 +119,11 @@ class ViewServer:
             await http.close_all_connections()
             self.threads.shutdown(cancel_futures=True)
 
-    def page_came(self, page: WebSocketHandler) -> None:
+    def add_page(self, page: WebSocketHandler) -> None:
         """A page is open."""
         self.pages.add(page)
 
-    def page_went(self, page: WebSocketHandler) -> None:
+    def remove_page(self, page: WebSocketHandler) -> None:
         """A page was closed, or is being loaded again."""
         self.pages.discard(page)
         if self._end_with_pages:
@@ -143,7 +143,7 @@ class ViewServer:
         return True
 
 
-class _Guarded(web.RequestHandler):
+class _BaseHandler(web.RequestHandler):
     """What every answer has in common."""
 
     def initialize(self, server: ViewServer) -> None:
@@ -178,32 +178,32 @@ class _Guarded(web.RequestHandler):
             self._work.cancel()
 
 
-class _NothingHandler(_Guarded):
+class _NothingHandler(_BaseHandler):
     def get(self) -> None:
         raise web.HTTPError(404)
 
 
-class _PageHandler(_Guarded):
+class _PageHandler(_BaseHandler):
     def get(self) -> None:
         template = html.environment(_TEMPLATES).get_template("page.html")
         page = template.render(cases=self.server.cases, title=self.server.title)
         self.finish(page.encode("utf-8", "backslashreplace"))
 
 
-class _AssetHandler(_Guarded):
+class _AssetHandler(_BaseHandler):
     def get(self, name: str) -> None:
         self.set_header("Content-Type", f"{_ASSETS[name]}; charset=utf-8")
         self.finish((_TEMPLATES / name).read_bytes())
 
 
-class _CaseHandler(_Guarded):
+class _CaseHandler(_BaseHandler):
     async def get(self, number: str) -> None:
         if int(number) >= len(self.server.cases):
             raise web.HTTPError(404)
-        self.finish(await self.in_thread(described, self.server.cases[int(number)], self.server.tiles))
+        self.finish(await self.in_thread(describe_case, self.server.cases[int(number)], self.server.tiles))
 
 
-class _TileHandler(_Guarded):
+class _TileHandler(_BaseHandler):
     async def get(self, name: str, level: str, column: str, row: str) -> None:
         picture = self.server.pictures.get(name)
         if picture is None:
@@ -231,31 +231,31 @@ class _TileHandler(_Guarded):
         return f'"{"-".join(self.path_args)}"'
 
 
-class _AliveHandler(_Guarded, WebSocketHandler):
+class _AliveHandler(_BaseHandler, WebSocketHandler):
     """Open as long as its page is; carries nothing."""
 
     def open(self) -> None:
-        self.server.page_came(self)
+        self.server.add_page(self)
 
     def on_message(self, message: str | bytes) -> None:
         self.close(1003, "nothing is expected")
 
     def on_close(self) -> None:
-        self.server.page_went(self)
+        self.server.remove_page(self)
 
 
-def _bound(host: str, port: int | None) -> socket.socket:
+def _bind_socket(host: str, port: int | None) -> socket.socket:
     """A socket that listens on the port, or on the first free one of several."""
-    wanted = [port] if port is not None else range(PORT, PORT + _NEXT_PORTS)
+    numbers = [port] if port is not None else range(PORT, PORT + _NEXT_PORTS)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     problem: OSError | None = None
-    for number in wanted:
+    for number in numbers:
         try:
-            made = socket.create_server((host, number), family=family)
-            made.setblocking(False)
-            return made
+            listener = socket.create_server((host, number), family=family)
+            listener.setblocking(False)
+            return listener
         except OSError as error:
             problem = error
-    told = f"port {port}" if port is not None else f"any of the ports {PORT} to {PORT + _NEXT_PORTS - 1}"
-    why = (problem.strerror or problem) if problem else ""
-    raise ConfigError(f"The viewer cannot use {told} of {host}: {why}", "Name another --port, or --port 0 for any")
+    ports = f"port {port}" if port is not None else f"any of the ports {PORT} to {PORT + _NEXT_PORTS - 1}"
+    reason = (problem.strerror or problem) if problem else ""
+    raise ConfigError(f"The viewer cannot use {ports} of {host}: {reason}", "Name another --port, or --port 0 for any")

@@ -27,7 +27,7 @@ from wsi_stain.core.errors import MppError, SlideError, UnreadableError
 from wsi_stain.core.geometry import Mpp, Region, Size
 from wsi_stain.slides.jpeg_tiles import JpegTiles
 from wsi_stain.slides.openslide_handle import DAMAGED
-from wsi_stain.slides.resolution import resolve
+from wsi_stain.slides.resolution import resolve_mpp
 from wsi_stain.slides.slide_file import SlideFile
 
 TILE_PX = 512
@@ -112,7 +112,7 @@ class SlideTiles:
         with SlideFile(path) as file:
             size, properties = file.levels[0].size, file.properties
         try:
-            mpp = resolve(path, properties, slide_mpp).mpp
+            mpp = resolve_mpp(path, properties, slide_mpp).mpp
         except MppError:
             mpp = None
         tiles = self._tiles_of(path)
@@ -148,7 +148,7 @@ class SlideTiles:
             if self._open.get(path) is dead:
                 del self._open[path]
         try:
-            return self._opened(path).get_tile(level, (column, row))
+            return self._open_slide(path).get_tile(level, (column, row))
         except openslide.OpenSlideError as error:
             where = f"at Deep Zoom level {level}, column {column}, row {row}"
             raise UnreadableError(f"{path} cannot be read {where}: {error}", DAMAGED) from error
@@ -156,7 +156,7 @@ class SlideTiles:
     def _tiles_of(self, path: Path) -> DeepZoomGenerator:
         with self._lock:
             tiles = self._open.get(path)
-        tiles = tiles or self._opened(path)
+        tiles = tiles or self._open_slide(path)
         with self._lock:
             tiles = self._open.setdefault(path, tiles)
             self._open.move_to_end(path)
@@ -164,7 +164,7 @@ class SlideTiles:
                 self._open.popitem(last=False)
         return tiles
 
-    def _opened(self, path: Path) -> DeepZoomGenerator:
+    def _open_slide(self, path: Path) -> DeepZoomGenerator:
         try:
             handle = _Handle(path)
         except (OSError, openslide.OpenSlideError) as error:
@@ -173,14 +173,14 @@ class SlideTiles:
         return DeepZoomGenerator(handle, tile_size=TILE_PX, overlap=_MARGIN_PX, limit_bounds=False)
 
 
-def version(path: Path) -> str:
+def file_version(path: Path) -> str:
     """A name for the file as it is now, for addresses that browsers may keep: another one after any change."""
     try:
         state = path.stat()
     except OSError:
         return hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:20]
-    told = f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}"
-    return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    state_text = f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}"
+    return hashlib.sha256(state_text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
 def _exists(tiles: DeepZoomGenerator, level: int, column: int, row: int) -> bool:

@@ -82,16 +82,16 @@ class TiffPyramid:
         order = np.argsort(shared, kind="stable")
         groups = np.split(order, np.cumsum(np.bincount(shared))[:-1])
         for number in np.argsort(first):
-            pixels, problem = self._decoded(page, int(first[number]), int(starts[first[number]]))
+            pixels, problem = self._decode(page, int(first[number]), int(starts[first[number]]))
             yield StoredTile(_places(groups[number], cols), pixels, problem)
 
     def tile(self, level: int, place: TileIndex) -> NDArray[np.uint8] | None:
         """One tile, (256, 256, 3); None where it cannot be decoded."""
         page = self._tiff.pages[level]
         index = place.row * grid_shape(self._sizes[level])[1] + place.col
-        return self._decoded(page, index, page.dataoffsets[index])[0]
+        return self._decode(page, index, page.dataoffsets[index])[0]
 
-    def _decoded(self, page: Any, index: int, start: int) -> tuple[NDArray[np.uint8] | None, str]:
+    def _decode(self, page: Any, index: int, start: int) -> tuple[NDArray[np.uint8] | None, str]:
         length = page.databytecounts[index]
         decode = page.decode  # made at the first use, which moves the file's position
         content = os.pread(self._tiff.filehandle.fileno(), length, start)
