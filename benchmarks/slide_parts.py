@@ -38,7 +38,7 @@ _BLOCKS = 10
 
 
 class Part:
-    """Some tiles of a stored slide, shown in some way; a BlockReader, and all that stain is measured on.
+    """Some tiles of a stored slide, shown in some way: what normalizers and stain statistics need of a `TiledSlide`.
 
     Args:
         stored: The slide.

@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 700, 300
 
 
 class PixelSlide:
-    """A slide in memory, all of it tissue: what the protocol needs of a BlockReader."""
+    """Slide in memory, all of it tissue: what normalizers need of a `TiledSlide`."""
 
     mpp = Mpp(0.25, 0.25)
 

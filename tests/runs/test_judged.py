@@ -25,8 +25,8 @@ from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
 from wsi_stain.results import SlideRow, read_summary
 from wsi_stain.results.finished import load_finished
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import Artifact, NormalizationCounts
-from wsi_stain.store.block_reader import BlockReader
 
 SIZE = Size(7 * TILE, 5 * TILE)
 
@@ -85,7 +85,7 @@ class Contrast(GeneratorPredictor):
     def __init__(self) -> None:
         pass
 
-    def check_fits(self, slide: BlockReader) -> None:
+    def check_fits(self, slide: TiledSlide) -> None:
         pass
 
     def predict_uint8(self, window: Pixels, statistics: StainStatistics) -> Pixels:
@@ -99,7 +99,7 @@ def add_contrast(pixels: Pixels) -> Pixels:
 class Planting(IdentityNormalizer):
     """A change of contrast, and nuclei that nobody saw in one tile."""
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         return LutNormalizer(Contrast(), self.white, 9, 20).prepare(slide, statistics)
 
     def apply(

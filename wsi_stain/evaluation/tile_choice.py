@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core.geometry import TILE, TileIndex
-from wsi_stain.store.block_reader import BlockReader
+from wsi_stain.store import TiledSlide
 
 SIDE_TILES = 4
 """Side of a judged block in tiles; blocks lie on multiples of it."""
@@ -34,7 +34,7 @@ def rich_blocks(tissue: NDArray[np.float32], count: int) -> list[TileIndex]:
     return sorted(rich, key=lambda tile: hashlib.sha256(repr(tile).encode()).digest())[:count]
 
 
-def choose_scored_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
+def choose_scored_tiles(slide: TiledSlide, count: int) -> list[TileIndex]:
     """The tiles with tissue of up to `count` blocks that are rich in it, within the slide; none cut by its edge."""
     share = np.where(slide.kept, slide.tissue, 0).astype(np.float32)
     rows, cols = slide.size.height // TILE, slide.size.width // TILE

@@ -29,8 +29,8 @@ from wsi_stain.metrics.seams import measure_seams
 from wsi_stain.normalize.feather import Kept, Pixels, fade_to_white, with_ring
 from wsi_stain.normalizers.base import NormalizeConfig, Normalizer
 from wsi_stain.normalizers.lut import TABLE
+from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import Artifact, NormalizationCounts
-from wsi_stain.store.block_reader import BlockReader
 
 T = TypeVar("T")
 
@@ -85,12 +85,12 @@ class _InlineExecutor(Executor):
         return results
 
 
-def kept_ring(slide: BlockReader, block: BlockIndex) -> Kept:
+def kept_ring(slide: TiledSlide, block: BlockIndex) -> Kept:
     """Which tiles of a block are kept, and of one more row and column on each side: (rows + 2, cols + 2)."""
     return with_ring(slide.kept, *_tile_slices(slide, block))
 
 
-def _tile_slices(slide: BlockReader, block: BlockIndex) -> tuple[slice, slice]:
+def _tile_slices(slide: TiledSlide, block: BlockIndex) -> tuple[slice, slice]:
     """Rows and columns of the slide's tile grid that are a block's."""
     rows, cols = (
         slice(first * TILES_PER_BLOCK, min((first + 1) * TILES_PER_BLOCK, count))
@@ -100,7 +100,7 @@ def _tile_slices(slide: BlockReader, block: BlockIndex) -> tuple[slice, slice]:
 
 
 def normalize_block_pixels(
-    slide: BlockReader,
+    slide: TiledSlide,
     block: BlockIndex,
     normalizer: Normalizer,
     artifact: Artifact,
@@ -141,7 +141,7 @@ class _BlockJob:
 
     def __init__(
         self,
-        slide: BlockReader,
+        slide: TiledSlide,
         block: BlockIndex,
         normalizer: Normalizer,
         artifact: Artifact,

@@ -27,8 +27,8 @@ from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import Precision, resolve_auto
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import Artifact, NormalizationCounts
-from wsi_stain.store.block_reader import BlockReader
 
 Method = Literal["pix2pix"] | ClassicalMethod
 Mode = Literal["auto", "generator", "guard", "lut"]
@@ -112,7 +112,7 @@ class Normalizer(Protocol):
     @property
     def white(self) -> Rgb8: ...
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """What `apply` has to know about the slide. The same slide gives the same arrays."""
 
     def apply(
@@ -136,7 +136,7 @@ class Normalizer(Protocol):
 class SampledNormalizer(Normalizer, Protocol):
     """One whose `prepare` can be split: `sample` of each of `table_output.PARTS` parts, anywhere, then `fit`."""
 
-    def sample(self, slide: BlockReader, statistics: StainStatistics, part: int) -> Artifact:
+    def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact:
         """What there is to know of one part of the slide."""
 
     def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact:
@@ -157,7 +157,7 @@ class IdentityNormalizer:
     def __init__(self, white: Rgb8 = (255, 255, 255)) -> None:
         self.white = white
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """Nothing to know."""
         return {}
 

@@ -16,8 +16,8 @@ from wsi_stain.core.geometry import TILE, Region
 from wsi_stain.normalizers.lut import choose_tiles
 from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table
 from wsi_stain.stain.vectors import RUIFROK, unmixing
+from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed, unpack_statistics
-from wsi_stain.store.block_reader import BlockReader
 
 Pixels = NDArray[np.uint8]
 
@@ -58,7 +58,7 @@ class ReinhardNormalizer:
         self._std = np.asarray(reference_lab_std)
         self.white = white
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """Measure the slide's own mean and standard deviation on a spread of its tissue tiles.
 
         Raises:
@@ -101,7 +101,7 @@ class MacenkoNormalizer:
         red, green, blue = (round(value) for value in reference.white)
         self.white = red, green, blue
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """The slide's stain is all there is to know."""
         return {STATISTICS: packed(statistics)}
 
@@ -143,7 +143,7 @@ class VahadaneNormalizer:
         red, green, blue = (round(value) for value in reference_white)
         self.white = red, green, blue
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """Find the slide's own vectors and amounts on a spread of its tissue tiles."""
         tiles = choose_tiles(slide, _TILES)
         pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]

@@ -22,8 +22,8 @@ from wsi_stain.normalizers import guided_filter
 from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, Pixels, round_up
 from wsi_stain.normalizers.windows import Corner, Windows
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed, unpack_statistics
-from wsi_stain.store.block_reader import BlockReader
 
 _BLENDED_MARGINS = 512
 """What a window of blended results shows beyond its core on both sides together, px, at least."""
@@ -38,9 +38,9 @@ _EVEN_VARIANCE = 100.0
 class TableFitter(Protocol):
     """What finds a slide's colour table: at once, or from parts that several processes looked at."""
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact: ...
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact: ...
 
-    def sample(self, slide: BlockReader, statistics: StainStatistics, part: int) -> Artifact: ...
+    def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact: ...
 
     def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact: ...
 
@@ -74,12 +74,12 @@ class GeneratorNormalizer:
         self._windows = Windows(stride_px, overlap, self._crop + self._margin)
         self.halo, self.band = self._windows.halo, self._windows.band
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """The slide's stain statistics, and its table; CheckpointError where the generator does not fit the slide."""
         self._recolourer.check_fits(slide)
         return {STATISTICS: packed(statistics), **(self._table.prepare(slide, statistics) if self._table else {})}
 
-    def sample(self, slide: BlockReader, statistics: StainStatistics, part: int) -> Artifact:
+    def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact:
         """A part of what the table is fitted to; CheckpointError where the generator does not fit the slide."""
         self._recolourer.check_fits(slide)
         return self._table.sample(slide, statistics, part) if self._table else {}

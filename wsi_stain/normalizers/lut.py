@@ -20,8 +20,8 @@ from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, White, apply_table, fit_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed
-from wsi_stain.store.block_reader import BlockReader
 from wsi_stain.tissue.mask import pen_mask
 
 TABLE, RESIDUAL, TILES, OUTSIDE = "table", "residual", "tiles", "outside"
@@ -71,7 +71,7 @@ class LutNormalizer:
         self._tiles = tiles
         self.white = white
 
-    def sample(self, slide: BlockReader, statistics: StainStatistics, part: int) -> Artifact:
+    def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact:
         """Have the generator look at one of `PARTS` parts of the slide's sample.
 
         Every fifth tile is held out, of each part another fifth. A part without tissue gives empty arrays.
@@ -100,7 +100,7 @@ class LutNormalizer:
             TILES: np.array(tiles, np.int64).reshape(-1, 2),
         }
 
-    def prepare(self, slide: BlockReader, statistics: StainStatistics) -> Artifact:
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """`sample` of all parts, then `fit`.
 
         Raises:
@@ -152,7 +152,7 @@ class LutNormalizer:
                 result[place] = apply_table(artifact[TABLE], pixels[place])
         return result
 
-    def _pair(self, slide: BlockReader, tile: TileIndex, statistics: StainStatistics) -> tuple[Pixels, Pixels]:
+    def _pair(self, slide: TiledSlide, tile: TileIndex, statistics: StainStatistics) -> tuple[Pixels, Pixels]:
         """Source and generated colours, (N, 3) each, of a tile's pixels within the slide that bear no ink."""
         halo = self._recolourer.halo
         window = slide.read(tile_region(tile).expand(halo))
@@ -180,7 +180,7 @@ def _tissue_colours(pixels: Pixels, white: White) -> NDArray[np.int64]:
     return colour_counts(pixels[(pixels < np.asarray(white) * _STAINED).any(axis=-1)])
 
 
-def choose_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
+def choose_tiles(slide: TiledSlide, count: int) -> list[TileIndex]:
     """Tissue tiles spread over the slide and over its shades, the same ones whenever the slide is the same.
 
     Args:
@@ -199,12 +199,12 @@ def choose_tiles(slide: BlockReader, count: int) -> list[TileIndex]:
     return tiles
 
 
-def list_candidates(slide: BlockReader, count: int) -> list[TileIndex]:
+def list_candidates(slide: TiledSlide, count: int) -> list[TileIndex]:
     """Four times `count` tissue tiles, in an order whose every stretch is spread over the slide."""
     return _spread(_tissue_tiles(slide))[: count * _CANDIDATES_PER_TILE]
 
 
-def read_candidates(slide: BlockReader, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, Pixels]]:
+def read_candidates(slide: TiledSlide, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, Pixels]]:
     """Each tile with some of its pixels, (64, 64, 3)."""
     every = slice(_THIN // 2, None, _THIN)
     return [(tile, slide.read(tile_region(tile))[every, every]) for tile in tiles]
@@ -217,7 +217,7 @@ def pick_shades(found: Sequence[tuple[TileIndex, Pixels]], count: int) -> list[T
     return [found[index][0] for index in _interleave([sorted(stratum) for stratum in strata])[:count]]
 
 
-def _tissue_tiles(slide: BlockReader) -> list[TileIndex]:
+def _tissue_tiles(slide: TiledSlide) -> list[TileIndex]:
     """Kept tiles with at least a quarter of tissue; where there is none, with any."""
     share = np.where(slide.kept, slide.tissue, 0.0)
     wanted = share >= _TISSUE_MIN if (share >= _TISSUE_MIN).any() else share > 0

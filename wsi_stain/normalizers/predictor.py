@@ -26,8 +26,8 @@ from wsi_stain.pix2pix.generator import receptive_halo
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 from wsi_stain.pix2pix.precision import Precision, compute_dtype
 from wsi_stain.stain.statistics import StainStatistics, apply_template
+from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import NormalizationCounts
-from wsi_stain.store.block_reader import BlockReader
 
 Pixels = NDArray[np.uint8]
 Postprocess = Callable[[Tensor, Tensor], Tensor]
@@ -74,7 +74,7 @@ class GeneratorPredictor:
             streams = [torch.cuda.Stream(self._device) for _ in range(2)]  # type: ignore[no-untyped-call]
             self._turns, self._own = itertools.cycle(streams), threading.local()
 
-    def check_fits(self, slide: BlockReader) -> None:
+    def check_fits(self, slide: TiledSlide) -> None:
         """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
         self._check_fits(slide.mpp)
 

@@ -16,7 +16,7 @@ from scipy.ndimage import uniform_filter
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, Region, Size, TileIndex, ceil_div
 from wsi_stain.core.html import thumbnail_jpeg
 from wsi_stain.results.slide_row import FieldOfView
-from wsi_stain.store.block_reader import BlockReader
+from wsi_stain.store import TiledSlide
 
 _SIZE = Size(480, 360)
 """Of each picture, px; smaller where the slide is."""
@@ -31,7 +31,7 @@ Grid = NDArray[np.float64]
 
 
 def fields_of_view(
-    slide: BlockReader, pyramid: openslide.OpenSlide, change: Grid, changed: str
+    slide: TiledSlide, pyramid: openslide.OpenSlide, change: Grid, changed: str
 ) -> tuple[FieldOfView, ...]:
     """Where most tissue is at 5x, a border of two blocks at 20x, the largest change at 40x; fewer on small slides.
 
@@ -63,7 +63,7 @@ def change_of(before: Image.Image, after: Image.Image, shape: tuple[int, int]) -
     return change
 
 
-def _level(slide: BlockReader, mpp: float) -> int:
+def _level(slide: TiledSlide, mpp: float) -> int:
     """How often the slide's pixels are halved to come next to a resolution."""
     return min(max(round(log2(mpp / slide.mpp.mean)), 0), _COARSEST_LEVEL)
 
@@ -92,7 +92,7 @@ def _block_border(tissue: Grid) -> tuple[int, int] | None:
 
 
 def _field(
-    slide: BlockReader, pyramid: openslide.OpenSlide, what: str, level: int, centre: tuple[int, int]
+    slide: TiledSlide, pyramid: openslide.OpenSlide, what: str, level: int, centre: tuple[int, int]
 ) -> FieldOfView:
     """Pictures of a place, averaged over squares of 2^level px."""
     width, height = (min(shown << level, length) for shown, length in zip(_SIZE, slide.size, strict=True))

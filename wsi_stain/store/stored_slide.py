@@ -24,7 +24,7 @@ _INDICES_HELD = 1024
 
 
 class StoredSlide(TiledSlide):
-    """A slide of the store, as a `BlockReader`. Threads may share it, and it may be pickled.
+    """A slide of the store,. Threads may share it, and it may be pickled.
 
     Memory bound: the indices of at most 1024 shards (4 KiB each), the maps and the thumbnail; no pixels are held.
 

@@ -24,7 +24,7 @@ Self = TypeVar("Self", bound="TiledSlide")
 
 
 class TiledSlide(ABC):
-    """A slide whose kept tiles can be read, as a `BlockReader`; a context manager. What is not kept reads as 255.
+    """A slide whose kept tiles can be read; a context manager. What is not kept reads as 255.
 
     Attributes:
         record: What is known of the slide.
