@@ -27,14 +27,14 @@ from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import remove_partials
 from wsi_stain.core.lease import lease
-from wsi_stain.executor import Executor, Flow, Task, open_executor, run_flows
+from wsi_stain.executor import Executor, Flow, Task, open_executor, run_flows, single_task
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.find import SlideSource, find_slides, merge_details
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.store import TileStore
+from wsi_stain.store import TiledSlide, TileStore
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, identify_slide
 from wsi_stain.tiling.streamed_slide import StreamTask, drop_survey, load_streamed, stream_slide
@@ -70,7 +70,7 @@ class Job:
     survey: Path
     keep_tiles: bool
 
-    def tiles_flow(self, config: TilingConfig, report: Callable[[str], None]) -> Flow:
+    def tiles_flow(self, config: TilingConfig, report: Callable[[str], None]) -> Flow[TiledSlide]:
         """Tile or survey the slide; nothing to do where that stands.
 
         Returns:
@@ -79,7 +79,7 @@ class Job:
         if self.store is not None:
             yield from tile_flow(self.tiled_as, self.store, config, report)
             return TileStore(self.store)[self.tiled_as.slide_id]
-        (receipt,) = yield [Task(stream_slide, StreamTask(self.tiled_as, config, self.survey), "survey")]
+        receipt = yield from single_task(Task(stream_slide, StreamTask(self.tiled_as, config, self.survey), "survey"))
         if receipt["redone_because"] is not None:
             report(f"{self.source.relative}: surveyed again, because {receipt['redone_because']}")
         return load_streamed(self.survey, self.tiled_as, config)
@@ -171,10 +171,10 @@ def group_stains(
     return pool_by_group(stains, groups)
 
 
-def _stain_flow(job: Job, shared: Normalization) -> Flow:
+def _stain_flow(job: Job, shared: Normalization) -> Flow[StainStatistics | None]:
     """A slide's own stain: as it was measured when the slide was finished, or on its tiles."""
     tiling = shared.config.tiling
-    (known,) = yield [Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify")]
+    known = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify"))
     kept = load_finished(shared.workspace.slide(job.source.slide_id))
     if kept and kept.origin.tiles_key == known["key"]:
         return kept.origin.stain
@@ -182,7 +182,7 @@ def _stain_flow(job: Job, shared: Normalization) -> Flow:
     return slide.stain
 
 
-def slide_flow(job: Job, shared: Normalization) -> Flow:
+def slide_flow(job: Job, shared: Normalization) -> Flow[SlideRow]:
     """Take one slide from its file to its products; what was done before under the same key is kept.
 
     Args:
@@ -195,7 +195,7 @@ def slide_flow(job: Job, shared: Normalization) -> Flow:
     started, tiling, slide_id = time.monotonic(), shared.config.tiling, job.source.slide_id
     row = None
     if shared.is_known(slide_id):
-        (known,) = yield [Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify")]
+        known = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify"))
         shaped = shared.shaped(slide_id)
         products = shaped.products(slide_id, shaped.key(slide_id, known["key"]))
         row = yield from reuse_flow(job.source, shaped, products)

@@ -15,11 +15,19 @@ from pipelines.shared.progress import Progress, describe_error, describe_holes, 
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.lease import lease
-from wsi_stain.executor import Executor, Flow, FlowResult, Task, open_executor, run_flows
+from wsi_stain.executor import Executor, Flow, FlowResult, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.tasks import BlockTask, FinishTask, SurveyTask, finish_slide, survey_slide, tile_block
+from wsi_stain.tiling.tasks import (
+    BlockTask,
+    FinishReceipt,
+    FinishTask,
+    SurveyTask,
+    finish_slide,
+    survey_slide,
+    tile_block,
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ def tile_slides(
 
 def tile_flow(
     source: SlideSource, store: Path, config: TilingConfig, report: Callable[[str], None], overlay: Path | None = None
-) -> Flow:
+) -> Flow[FinishReceipt]:
     """Tile one slide; nothing to do where its tiles stand.
 
     Args:
@@ -110,15 +118,13 @@ def tile_flow(
         overlay: Directory for a picture of what was decided.
 
     Returns:
-        The last receipt: key, slide_id, tiles, holes, stain.
+        The last receipt.
     """
-    (survey,) = yield [Task(survey_slide, SurveyTask(source, store, config), "survey")]
+    survey = yield from single_task(Task(survey_slide, SurveyTask(source, store, config), "survey"))
     key, blocks = survey["key"], [BlockIndex(*block) for block in survey["blocks"]]
     if survey["redone_because"] is not None:
         report(f"{source.relative}: tiled again, because {survey['redone_because']}")
     if not survey["complete"]:
         yield [Task(tile_block, BlockTask(source, store, config, block, key), "tile") for block in blocks]
-    (finish,) = yield [
-        Task(finish_slide, FinishTask(source, store, config, key, overlay_path(overlay, source)), "measure")
-    ]
-    return finish
+    finish = FinishTask(source, store, config, key, overlay_path(overlay, source))
+    return (yield from single_task(Task(finish_slide, finish, "measure")))

@@ -20,8 +20,9 @@ from pipelines.shared.device import own_device
 from pipelines.shared.progress import Progress, print_line
 from wsi_stain import __version__
 from wsi_stain.core.errors import StoreError
-from wsi_stain.core.journal import fingerprint, remove_partials, valid_receipt, write_receipt
+from wsi_stain.core.journal import fingerprint, remove_partials
 from wsi_stain.core.lease import lease
+from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.pix2pix import distributed
 from wsi_stain.store import StoredSlide
@@ -112,7 +113,7 @@ def ensure_checkpoint(
     checkpoint, receipt = out / CHECKPOINT_NAME, out / ".training.json"
     parts = {"slides": [slide.record.key for slide in slides], "config": config.model_dump(mode="json")}
     key = fingerprint({**parts, "version": __version__})
-    standing = valid_receipt(receipt, key, checkpoint)
+    standing = valid_receipt(receipt, key, checkpoint, Receipt)
     distributed.barrier()  # nobody may change what another still looks at
     if standing:
         progress.report(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
@@ -128,7 +129,7 @@ def ensure_checkpoint(
     if device.startswith("cuda"):
         torch.cuda.empty_cache()  # in a run this process lives on, and its workers want the memory
     if is_main:
-        write_receipt(receipt, key, checkpoint)
+        write_receipt(receipt, Receipt(key=key, product=file_product(checkpoint)))
     return checkpoint
 
 

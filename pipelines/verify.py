@@ -25,6 +25,7 @@ from wsi_stain.verification.source_check import Similarity
 from wsi_stain.verification.tasks import (
     ProductTask,
     TilesTask,
+    VerifyReceipt,
     VerifyTask,
     verify_product,
     verify_slide,
@@ -65,7 +66,7 @@ class Outcome:
     similarity: Similarity | None = None
 
 
-def plan(request: Request) -> dict[str, Task]:
+def plan(request: Request) -> dict[str, Task[VerifyReceipt]]:
     """What is to be looked at, by name; nothing is written.
 
     Raises:
@@ -123,11 +124,11 @@ def run(request: Request, console: Console) -> int:
     return 3 if rows else 0
 
 
-def _run_checks(executor: Executor, tasks: Mapping[str, Task], progress: Progress) -> Iterator[Outcome]:
+def _run_checks(executor: Executor, tasks: Mapping[str, Task[VerifyReceipt]], progress: Progress) -> Iterator[Outcome]:
     flows = {name: single_task(task) for name, task in tasks.items()}
     for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
         if result.error is None:
-            yield Outcome(result.key, result.value["faults"], result.value.get("similarity"))
+            yield Outcome(result.key, result.value["faults"], result.value["similarity"])
         else:
             got = f"{type(result.error).__name__}: {result.error}"
             remedy = "This is a fault of wsi-stain: please report it"

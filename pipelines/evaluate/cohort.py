@@ -19,10 +19,10 @@ from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import ConfigError, OutputError, SlideError
 from wsi_stain.core.lease import lease
 from wsi_stain.core.storage import StoragePath
-from wsi_stain.evaluation.cohort import CohortTask, save_reference, score_slide, summarize
+from wsi_stain.evaluation.cohort import CohortTask, SlideScores, save_reference, score_slide, summarize
 from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
-from wsi_stain.executor import Receipt, Task, open_executor
+from wsi_stain.executor import Task, open_executor
 from wsi_stain.normalizers.classical_reference import measure_classical_reference
 from wsi_stain.results import read_summary
 from wsi_stain.store import StoredSlide
@@ -155,7 +155,7 @@ def _pyramid(out: Path, row: dict[str, str]) -> Path:
 
 
 def _write_results(
-    request: Request, references: Sequence[StoredSlide], receipts: Sequence[Receipt], console: Console
+    request: Request, references: Sequence[StoredSlide], receipts: Sequence[SlideScores], console: Console
 ) -> None:
     rows, out = summarize(receipts), request.out
     slides = [{"slide": receipt["name"], "methods": receipt["scores"]} for receipt in receipts]

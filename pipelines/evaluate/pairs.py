@@ -21,8 +21,8 @@ from wsi_stain.core.lease import lease
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
-from wsi_stain.evaluation.pairs import PairTask, score_pair, summarize
-from wsi_stain.executor import Executor, Receipt, Task, open_executor
+from wsi_stain.evaluation.pairs import PairScores, PairTask, score_pair, summarize
+from wsi_stain.executor import Executor, Task, open_executor
 from wsi_stain.store import StoredSlide
 
 HEADINGS = {
@@ -102,7 +102,7 @@ def run(request: Request, console: Console) -> int:
 
 def _score_pairs(
     pairs: Mapping[str, Pair], methods: Sequence[Method], out: Path, executor: Executor, progress: Progress
-) -> dict[str, Receipt]:
+) -> dict[str, PairScores]:
     tasks = {
         name: PairTask(
             name=name,
@@ -120,7 +120,7 @@ def _score_pairs(
     return receipts
 
 
-def _warn_of_shift(receipt: Receipt, console: Console) -> None:
+def _warn_of_shift(receipt: PairScores, console: Console) -> None:
     shift = receipt["shift_px"]
     if shift is None or shift > _SHIFT_PX:
         problem = "do not show the same tissue" if shift is None else f"lie {shift:.1f} px apart"
@@ -128,7 +128,7 @@ def _warn_of_shift(receipt: Receipt, console: Console) -> None:
 
 
 def _write_results(
-    request: Request, references: Sequence[StoredSlide], receipts: Sequence[Receipt], console: Console
+    request: Request, references: Sequence[StoredSlide], receipts: Sequence[PairScores], console: Console
 ) -> None:
     rows, out = summarize(receipts), request.out
     slides = [

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from pipelines.shared.progress import Progress, describe_error
-from wsi_stain.executor import Executor, Receipt, Task, run_flows, single_task
+from wsi_stain.executor import Executor, Task, run_flows, single_task
+
+R = TypeVar("R")
 
 
-def receipts_of(executor: Executor, tasks: Mapping[str, Task], progress: Progress) -> dict[str, Receipt]:
+def receipts_of(executor: Executor, tasks: Mapping[str, Task[R]], progress: Progress) -> dict[str, R]:
     """Run a task for each name; the receipts of those that succeed, in the order given."""
     flows = {name: single_task(task) for name, task in tasks.items()}
-    done: dict[str, Receipt] = {}
+    done: dict[str, R] = {}
     for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
         if result.error is not None:
             progress.report(f"{result.key}: left out: {describe_error(result.error)}")

@@ -33,7 +33,9 @@ from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 To = Literal["pyramids", "store", "images"]
 
 
-def store_flow(slide: StoredSlide, source: SlideSource, shared: Normalization, started: float, images: bool) -> Flow:
+def store_flow(
+    slide: StoredSlide, source: SlideSource, shared: Normalization, started: float, images: bool
+) -> Flow[SlideRow]:
     """Put one stored slide into the store of OUT in the reference's stain.
 
     Args:
@@ -50,7 +52,9 @@ def store_flow(slide: StoredSlide, source: SlideSource, shared: Normalization, s
     return (yield from shared.in_memory(source.slide_id, flow))
 
 
-def _store_flow(shared: Normalization, slide: StoredSlide, source: SlideSource, started: float, images: bool) -> Flow:
+def _store_flow(
+    shared: Normalization, slide: StoredSlide, source: SlideSource, started: float, images: bool
+) -> Flow[SlideRow]:
     """`restain_flow` in one shape."""
     shared.target.check_colours(slide.record)
     if images:
@@ -84,7 +88,7 @@ def _store_flow(shared: Normalization, slide: StoredSlide, source: SlideSource, 
     return row.model_copy(update={"reason": "; ".join(filter(None, (row.reason, shared.remark)))})
 
 
-def _images_flow(slide: StoredSlide, folder: Path, place: Path) -> Flow:
+def _images_flow(slide: StoredSlide, folder: Path, place: Path) -> Flow[None]:
     """Write a restained slide's patches as pictures."""
     task = PatchFilesTask(slide=slide.opener, folder=folder, receipt=place / "patches.json", key=slide.record.key)
     parts = [

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
@@ -16,11 +16,14 @@ from pipelines.shared.target import NormalizationTarget
 from wsi_stain import __version__
 from wsi_stain.core.errors import DeviceMemoryError, UnreadableError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, ceil_div
-from wsi_stain.core.journal import fingerprint, partial_directory, read_json, write_json
-from wsi_stain.executor import Flow, Task
+from wsi_stain.core.journal import fingerprint, read_json, write_json
+from wsi_stain.core.receipts import partial_directory
+from wsi_stain.executor import Flow, Task, single_task
 from wsi_stain.formats import block_file
 from wsi_stain.normalize.tasks import (
+    BlockReceipt,
     NormalizeTask,
+    PrepareReceipt,
     PrepareTask,
     SampleTask,
     normalize_block,
@@ -29,8 +32,8 @@ from wsi_stain.normalize.tasks import (
 )
 from wsi_stain.normalizers.base import NormalizeConfig
 from wsi_stain.normalizers.lut import PARTS
-from wsi_stain.pyramid.dicom import DicomTask, write_dicom
-from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
+from wsi_stain.pyramid.dicom import DicomReceipt, DicomTask, write_dicom
+from wsi_stain.pyramid.stitch import PyramidReceipt, StitchTask, stitch_slide
 from wsi_stain.report import PictureTask, make_pictures
 from wsi_stain.results.finished import Origin
 from wsi_stain.slides.find import SlideSource
@@ -38,6 +41,8 @@ from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide, TiledSlide
 from wsi_stain.tiling.config import config_for_slide
 from wsi_stain.tiling.tasks import check_holes
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Normalization:
         settings = self.config.normalize.model_copy(update={"stride_px": recorded["stride_px"]})
         return replace(self, config=self.config.model_copy(update={"normalize": settings}), asked=self)
 
-    def in_memory(self, slide_id: str, made: Callable[[Normalization], Flow]) -> Flow:
+    def in_memory(self, slide_id: str, made: Callable[[Normalization], Flow[R]]) -> Flow[R]:
         """What `made` does, in the shape recorded for a slide, or in a smaller one until the device's memory suffices.
 
         Args:
@@ -164,7 +169,7 @@ class Normalization:
             stain=slide.record.stain,
         )
 
-    def prepare(self, slide: TiledSlide, slide_id: str, products: SlideOutputs) -> Flow:
+    def prepare(self, slide: TiledSlide, slide_id: str, products: SlideOutputs) -> Flow[PrepareReceipt]:
         """Measure what a slide's blocks share; parts of it first, where there is a generator to wait for.
 
         Returns:
@@ -177,8 +182,7 @@ class Normalization:
             samples.append(SampleTask(part=part, **vars(task) | {"artifact": artifact, "receipt": receipt}))
         yield [Task(sample_slide, sample, "prepare") for sample in samples]
         task = replace(task, samples=tuple(sample.artifact for sample in samples))
-        (prepared,) = yield [Task(prepare_slide, task, "prepare")]
-        return prepared
+        return (yield from single_task(Task(prepare_slide, task, "prepare")))
 
     def _prepare_task(self, slide: TiledSlide, slide_id: str, products: SlideOutputs) -> PrepareTask:
         return PrepareTask(
@@ -193,7 +197,7 @@ class Normalization:
             stain=self.stains.get(slide_id),
         )
 
-    def blocks(self, slide: TiledSlide, products: SlideOutputs) -> list[Task]:
+    def blocks(self, slide: TiledSlide, products: SlideOutputs) -> list[Task[BlockReceipt]]:
         """The tasks that normalize a slide's blocks; all leave lossless shards where these miss."""
         zarr = partial_directory(products.product("ome-zarr").path) if "ome-zarr" in products.missing else None
         tasks = [self._block_task(slide, products, block, zarr) for block in slide.grid.blocks()]
@@ -219,7 +223,7 @@ class Normalization:
         )
 
     def holes(
-        self, slide: TiledSlide, source: SlideSource, products: SlideOutputs, receipts: Sequence[Mapping[str, Any]]
+        self, slide: TiledSlide, source: SlideSource, products: SlideOutputs, receipts: Sequence[BlockReceipt]
     ) -> int:
         """How many of a slide's tiles cannot be read from its file: known of a stored one, found in a streamed one's.
 
@@ -237,7 +241,9 @@ class Normalization:
             raise
         return slide.record.holes + found
 
-    def stitches(self, slide: TiledSlide, products: SlideOutputs, receipts: Sequence[Mapping[str, Any]]) -> list[Task]:
+    def stitches(
+        self, slide: TiledSlide, products: SlideOutputs, receipts: Sequence[BlockReceipt]
+    ) -> list[Task[PyramidReceipt]]:
         """The tasks that assemble a slide's pyramids, given the blocks' receipts."""
         pyramids = [products.tiff]
         if "ome-zarr" in products.missing:
@@ -246,10 +252,9 @@ class Normalization:
         return [Task(stitch_slide, task, "stitch") for task in tasks]
 
     def _stitch_task(
-        self, slide: TiledSlide, products: SlideOutputs, product: SlideOutput, receipts: Sequence[Mapping[str, Any]]
+        self, slide: TiledSlide, products: SlideOutputs, product: SlideOutput, receipts: Sequence[BlockReceipt]
     ) -> StitchTask:
         target, record = self.target, slide.record
-        made = [receipt for receipt in receipts if receipt["product"]]
         assert product.kind != "dicom"
         return StitchTask(
             slide_id=record.slide_id,
@@ -258,7 +263,11 @@ class Normalization:
             objective_power=record.objective_power,
             white=target.white,
             icc_profile=target.icc_profile,
-            blocks={BlockIndex(*receipt["block"]): products.blocks / receipt["product"]["name"] for receipt in made},
+            blocks={
+                BlockIndex(*receipt["block"]): products.blocks / block_file["name"]
+                for receipt in receipts
+                if (block_file := receipt["product"])
+            },
             jpeg=self.config.jpeg,
             provenance={
                 "software": f"wsi-stain {__version__}",
@@ -273,10 +282,10 @@ class Normalization:
             receipt=product.receipt,
             key=products.key,
             format=product.kind,
-            shards={name: file for receipt in made for name, file in receipt["shards"].items()},
+            shards={name: file for receipt in receipts for name, file in receipt["shards"].items()},
         )
 
-    def pictures(self, slide: TiledSlide, products: SlideOutputs, hallucination: bytes | None) -> Task:
+    def pictures(self, slide: TiledSlide, products: SlideOutputs, hallucination: bytes | None) -> Task[dict[str, Any]]:
         """The task that takes the pictures of a slide whose TIFF stands, given its hallucination map."""
         task = PictureTask(
             opener=slide.opener,
@@ -288,7 +297,7 @@ class Normalization:
         )
         return Task(make_pictures, task, "pictures")
 
-    def dicom(self, slide_id: str, products: SlideOutputs, pyramid: Mapping[str, Any]) -> Task:
+    def dicom(self, slide_id: str, products: SlideOutputs, pyramid: PyramidReceipt) -> Task[DicomReceipt]:
         """The task that copies a slide's TIFF into DICOM, given the TIFF's receipt."""
         product = products.product("dicom")
         task = DicomTask(

@@ -33,8 +33,8 @@ from wsi_stain.core.errors import ConfigError, LeaseError
 from wsi_stain.core.journal import remove_partials
 from wsi_stain.core.lease import lease
 from wsi_stain.core.storage import StoragePath
-from wsi_stain.executor import Executor, Flow, open_executor, run_flows
-from wsi_stain.normalize.tasks import find_valid_block
+from wsi_stain.executor import Executor, Flow, open_executor, run_flows, run_tasks
+from wsi_stain.normalize.tasks import BlockReceipt, find_valid_block
 from wsi_stain.report import load_pictures
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import FinishedSlide, load_finished, save_finished
@@ -118,7 +118,7 @@ def run(request: Request, console: Console) -> int:
         return summarize(workspace, rows, console)
 
 
-def _flow(to: To | None, slide: StoredSlide, source: SlideSource, shared: Normalization) -> Flow:
+def _flow(to: To | None, slide: StoredSlide, source: SlideSource, shared: Normalization) -> Flow[SlideRow]:
     if to in (None, "pyramids"):
         return normalize_flow(slide, source, shared, time.monotonic())
     return store_flow(slide, source, shared, time.monotonic(), images=to == "images")
@@ -165,7 +165,7 @@ def _references(store: StoragePath) -> list[StoredSlide]:
 
 def normalize_flow(
     slide: TiledSlide, source: SlideSource, shared: Normalization, started: float, file: Path | None = None
-) -> Flow:
+) -> Flow[SlideRow]:
     """Normalize one slide into its products.
 
     Args:
@@ -184,7 +184,7 @@ def normalize_flow(
 
 def _normalize_flow(
     shared: Normalization, slide: TiledSlide, source: SlideSource, started: float, file: Path | None
-) -> Flow:
+) -> Flow[SlideRow]:
     """`normalize_flow` in one shape."""
     products = shared.products(source.slide_id, shared.key(source.slide_id, slide.record.key))
     row = yield from reuse_flow(source, shared, products)
@@ -196,7 +196,7 @@ def _normalize_flow(
     receipts = yield from _blocks_flow(slide, source, shared, products)
     holes = shared.holes(slide, source, products, receipts)
     shared.check_lease()
-    pyramids = yield shared.stitches(slide, products, receipts)
+    pyramids = yield from run_tasks(shared.stitches(slide, products, receipts))
     if "dicom" in products.missing:
         yield [shared.dicom(source.slide_id, products, pyramids[0])]
     found = quality_fields(slide, shared.normalize.mode, prepared, receipts)
@@ -213,7 +213,9 @@ def _normalize_flow(
     return row.without_pictures()
 
 
-def _blocks_flow(slide: TiledSlide, source: SlideSource, shared: Normalization, products: SlideOutputs) -> Flow:
+def _blocks_flow(
+    slide: TiledSlide, source: SlideSource, shared: Normalization, products: SlideOutputs
+) -> Flow[list[BlockReceipt]]:
     """Normalize a slide's blocks, but for those that an interrupted run finished.
 
     Returns:
@@ -226,13 +228,11 @@ def _blocks_flow(slide: TiledSlide, source: SlideSource, shared: Normalization, 
         shared.report(f"{source.relative}: {stale} blocks made again: the slide, a setting or the checkpoint changed")
     if kept := len(tasks) - len(missing):
         shared.report(f"{source.relative}: {kept} of {len(tasks)} blocks kept")
-    made = yield [tasks[place] for place in missing]
-    for place, receipt in zip(missing, made, strict=True):
-        receipts[place] = receipt
-    return receipts
+    made = iter((yield from run_tasks([tasks[place] for place in missing])))
+    return [receipt or next(made) for receipt in receipts]
 
 
-def reuse_flow(source: SlideSource, shared: Normalization, products: SlideOutputs) -> Flow:
+def reuse_flow(source: SlideSource, shared: Normalization, products: SlideOutputs) -> Flow[SlideRow | None]:
     """Keep what an earlier run finished under the same key; what its making left over is removed.
 
     Missing DICOM is copied from a TIFF that stands. For any other missing format the slide is normalized again: the
@@ -241,7 +241,7 @@ def reuse_flow(source: SlideSource, shared: Normalization, products: SlideOutput
     Returns:
         The slide's row, without pictures, or None when the slide has to be normalized.
     """
-    kept, missing, tiff = load_finished(products.place), products.missing, products.tiff.standing()
+    kept, missing, tiff = load_finished(products.place), products.missing, products.tiff.standing_tiff()
     row = kept.row if kept and kept.key == products.key else None
     if kept is None or row is None or set(missing) - {"dicom"} or (missing and tiff is None):
         if row is not None:
@@ -262,7 +262,7 @@ def reuse_flow(source: SlideSource, shared: Normalization, products: SlideOutput
 
 
 def collect_rows(
-    executor: Executor, flows: Mapping[str, Flow], sources: Sequence[SlideSource], progress: Progress
+    executor: Executor, flows: Mapping[str, Flow[SlideRow]], sources: Sequence[SlideSource], progress: Progress
 ) -> list[SlideRow]:
     """Run the slides' flows; a row for each slide, in the order of `sources`, whatever became of it."""
     known, rows = {source.slide_id: source for source in sources}, {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -29,6 +29,9 @@ from wsi_stain.normalizers.base import Mode, NormalizeConfig
 from wsi_stain.results import SlideRow, write_summary
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.store import TiledSlide
+
+if TYPE_CHECKING:
+    from wsi_stain.normalize.tasks import BlockReceipt, PrepareReceipt  # which imports torch
 
 _VERSIONS = ("torch", "numpy", "openslide-python", "zarr", "distributed", "imagecodecs", "scikit-image")
 _OK = ("done", "done-with-holes", "empty", "skipped")
@@ -71,7 +74,7 @@ def finished_row(
 
 
 def quality_fields(
-    slide: TiledSlide, mode: Mode, prepared: Mapping[str, Any], receipts: Sequence[Mapping[str, Any]]
+    slide: TiledSlide, mode: Mode, prepared: PrepareReceipt, receipts: Sequence[BlockReceipt]
 ) -> dict[str, Any]:
     """The fields of a slide's row that say how good its normalization is.
 
@@ -81,19 +84,20 @@ def quality_fields(
         prepared: The receipt of `prepare_slide`.
         receipts: Those of `normalize_block`.
     """
-    blocks = {BlockIndex(*receipt["block"]): receipt for receipt in receipts if receipt["product"]}
-    fields: dict[str, Any] = {"seam": seam_score({block: found["seams"] for block, found in blocks.items()})}
+    blocks = {BlockIndex(*receipt["block"]): receipt for receipt in receipts}
+    seams = {block: sums for block, receipt in blocks.items() if (sums := receipt["seams"])}
+    fields: dict[str, Any] = {"seam": seam_score(seams)}
     if mode == "lut":
-        fields["table_distance"] = prepared.get("residual")
-    missed = {block: found["hallucination"] for block, found in blocks.items() if "hallucination" in found}
-    if missed:
-        values = join_hallucination_maps(missed, slide.kept.shape)
+        fields["table_distance"] = prepared["residual"]
+    maps = {block: packed for block, receipt in blocks.items() if (packed := receipt["hallucination"]) is not None}
+    if maps:
+        values = join_hallucination_maps(maps, slide.kept.shape)
         fields["hallucination"] = map_png(values)
         fields["hallucination_p95"] = float(np.percentile(values[slide.kept & (slide.tissue > 0)], 95)) / PER_UNIT
     return fields
 
 
-def unfitted_colours_warning(prepared: Mapping[str, Any], config: NormalizeConfig) -> str:
+def unfitted_colours_warning(prepared: PrepareReceipt, config: NormalizeConfig) -> str:
     """What to say where a slide's table was not fitted to the colours of more tissue than the settings allow.
 
     Args:
@@ -103,7 +107,7 @@ def unfitted_colours_warning(prepared: Mapping[str, Any], config: NormalizeConfi
     Returns:
         A sentence; empty where there is nothing to say.
     """
-    share = prepared.get("outside", 0.0)
+    share = prepared["outside"] or 0.0
     if config.mode != "lut" or share <= config.lut_outside:
         return ""
     told = f"{share:.1%} of the tissue has colours that the colour table was not fitted to"

@@ -9,8 +9,13 @@ The rule, of `executor.gpus` and this machine:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipelines.shared.config import RunConfig
-from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, run_flows
+from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, run_flows, single_task
+
+if TYPE_CHECKING:
+    from wsi_stain.pix2pix.precision import GpuReceipt
 
 
 def own_device(executor: ExecutorConfig) -> str:
@@ -44,8 +49,7 @@ def resolve_auto(config: RunConfig, executor: Executor) -> RunConfig:
     return config.model_copy(update={"normalize": normalize.resolve_auto(device)})
 
 
-def _ask_gpu_flow() -> Flow:
+def _ask_gpu_flow() -> Flow[GpuReceipt]:
     from wsi_stain.pix2pix.precision import describe_gpu
 
-    (gpu,) = yield [Task(describe_gpu, "cuda", "prepare")]
-    return gpu
+    return (yield from single_task(Task(describe_gpu, "cuda", "prepare")))

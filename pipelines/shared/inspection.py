@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -14,10 +13,10 @@ from pipelines.shared.progress import Progress, escape_undecodable, print_line
 from pipelines.shared.slide_outputs import BYTES_PER_TILE, Format
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
-from wsi_stain.executor import ExecutorConfig, Receipt, Task, open_executor, run_flows, single_task
+from wsi_stain.executor import ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.inspect import InspectTask, inspect_slide
+from wsi_stain.tiling.inspect import InspectTask, SlideFacts, inspect_slide
 
 _SECONDS_PER_TILE = 0.012
 """About what a tile takes from slide to pyramid with the colour table, on one core of a server with AVX-512."""
@@ -48,7 +47,7 @@ class SlideInspection:
     """One slide as it was found: its facts, or the error that makes it unusable."""
 
     source: SlideSource
-    facts: Receipt | None
+    facts: SlideFacts | None
     error: Exception | None
 
     @property
@@ -175,7 +174,7 @@ def _cells(inspection: SlideInspection) -> list[str]:
     return [name, *measurements, inspection.verdict]
 
 
-def _facts_cells(facts: dict[str, Any]) -> list[str]:
+def _facts_cells(facts: SlideFacts) -> list[str]:
     power = facts["objective_power"]
     mpp = " x ".join(f"{side:.4g}" for side in dict.fromkeys(facts["mpp_l0"]))
     if facts["mpp"] != facts["mpp_l0"]:

@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -79,12 +80,12 @@ class Progress(AbstractContextManager["Progress"]):
         if not self._terminal and time.monotonic() - self._last_line > _PLAIN_EVERY_S:
             self._print_status()
 
-    def on_tasks(self, key: str, tasks: list[Task]) -> None:
+    def on_tasks(self, key: str, tasks: list[Task[Any]]) -> None:
         """For `run_flows`: a flow asked for tasks."""
         for stage, count in Counter(task.stage for task in tasks).items():
             self.expect(stage, count)
 
-    def on_done(self, key: str, task: Task, receipt: Receipt) -> None:
+    def on_done(self, key: str, task: Task[Any], receipt: Receipt) -> None:
         """For `run_flows`: a task ended well; where its receipt counts tiles, their rate is told."""
         self._tiles[task.stage] += receipt.get("tiles", 0)
         rate = self._megapixels_per_second(task.stage)

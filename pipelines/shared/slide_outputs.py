@@ -10,10 +10,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from wsi_stain.core import journal
+from wsi_stain.core.receipts import Receipt, partial_directory, valid_receipt
 from wsi_stain.pyramid.dicom import require_dicom
+from wsi_stain.pyramid.stitch import PyramidReceipt
 
 Format = Literal["ome-tiff", "ome-zarr", "dicom"]
 
@@ -40,9 +42,13 @@ class SlideOutput:
     receipt: Path
     key: str
 
-    def standing(self) -> dict[str, Any] | None:
-        """The receipt, if the product stands."""
-        return journal.valid_receipt(self.receipt, self.key, self.path)
+    def stands(self) -> bool:
+        """Check whether the product stands."""
+        return valid_receipt(self.receipt, self.key, self.path, Receipt) is not None
+
+    def standing_tiff(self) -> PyramidReceipt | None:
+        """Return the receipt of an OME-TIFF, if it stands."""
+        return valid_receipt(self.receipt, self.key, self.path, PyramidReceipt)
 
 
 @dataclass(frozen=True)
@@ -81,19 +87,19 @@ class SlideOutputs:
     @property
     def missing(self) -> list[Format]:
         """The formats that were asked for and do not stand."""
-        return [kind for kind in self.formats if not self.product(kind).standing()]
+        return [kind for kind in self.formats if not self.product(kind).stands()]
 
     @property
     def stale(self) -> bool:
         """Whether there is anything of another key, asked for or not."""
         every = map(self.product, SUFFIXES)
-        return any(product.path.exists() and not product.standing() for product in every)
+        return any(product.path.exists() and not product.stands() for product in every)
 
     @property
     def tiff(self) -> SlideOutput:
         """The TIFF, source of thumbnails and DICOM: an intermediate where none was asked for and none stands."""
         final = self.product("ome-tiff")
-        if "ome-tiff" in self.formats or final.standing():
+        if "ome-tiff" in self.formats or final.stands():
             return final
         return SlideOutput("ome-tiff", self.blocks / "pyramid.ome.tif", self.blocks / "ome-tiff.json", self.key)
 
@@ -105,7 +111,7 @@ class SlideOutputs:
         """Remove what was made under another key, asked for or not: if the slide fails now, none of it must stand."""
         self.row.unlink(missing_ok=True)
         for product in map(self.product, SUFFIXES):
-            if not product.standing():
+            if not product.stands():
                 product.receipt.unlink(missing_ok=True)
                 journal.remove(product.path)
 
@@ -113,7 +119,7 @@ class SlideOutputs:
         """Remove what only the making of the products needed."""
         shutil.rmtree(self.blocks, ignore_errors=True)
         for product in map(self.product, SUFFIXES):
-            shutil.rmtree(journal.partial_directory(product.path), ignore_errors=True)
+            shutil.rmtree(partial_directory(product.path), ignore_errors=True)
 
 
 def check_formats(formats: Sequence[Format]) -> None:

@@ -1,4 +1,4 @@
-"""What makes work survive: kill -9 at a failpoint, lost products."""
+"""What makes work survive: kill -9 at a failpoint, what is left of it, hashes."""
 
 from __future__ import annotations
 
@@ -139,40 +139,6 @@ def test_fingerprints_tell_values_apart() -> None:
 # Receipts
 
 
-@pytest.fixture
-def product(tmp_path: Path) -> Path:
-    path = tmp_path / "product"
-    path.write_bytes(b"pixels")
-    return path
-
-
-def test_a_receipt_holds_as_long_as_its_product(tmp_path: Path, product: Path) -> None:
-    written = journal.write_receipt(tmp_path / "r.json", "key", product, tiles=3)
-    assert written["product"] == {"name": "product", "size": 6, "sha256": journal.file_digest(product)}
-    assert written["tiles"] == 3
-    assert journal.valid_receipt(tmp_path / "r.json", "key", product) == written
-
-
-@pytest.mark.parametrize("spoil", ["key", "size", "gone", "torn", "other kind"])
-def test_a_receipt_that_no_longer_holds_is_none(tmp_path: Path, product: Path, spoil: str) -> None:
-    receipt_path = tmp_path / "r.json"
-    journal.write_receipt(receipt_path, "key", product)
-    if spoil == "size":
-        product.write_bytes(b"pix")
-    elif spoil == "gone":
-        product.unlink()
-    elif spoil == "torn":
-        receipt_path.write_bytes(receipt_path.read_bytes()[:-9])
-    asked = None if spoil == "other kind" else product
-    assert journal.valid_receipt(receipt_path, "other" if spoil == "key" else "key", asked) is None
-
-
-def test_a_receipt_may_stand_for_nothing_made(tmp_path: Path, product: Path) -> None:
-    written = journal.write_receipt(tmp_path / "r.json", "key", None, tiles=0)
-    assert journal.valid_receipt(tmp_path / "r.json", "key", None) == written
-    assert journal.valid_receipt(tmp_path / "r.json", "key", product) is None
-
-
 def test_partials_of_killed_writes_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name in (".a.tif.12-34.partial", "deep/.b.json.5-6.partial", "a.tif", "deep/x.partial", ".lease"):
@@ -189,73 +155,36 @@ def test_a_directory_on_its_way_out_is_a_partial_too(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-# Products that are directories
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A directory that was made under its preliminary name."""
-    path = tmp_path / "product.partial"
-    (path / "b").mkdir(parents=True)
-    (path / "b" / "c").write_bytes(b"pixels")
-    (path / "a").write_bytes(b"more")
-    return path
-
-
-def commit(folder: Path, key: str = "key") -> dict[str, Any]:
-    product, receipt_path = folder.with_name("product"), folder.with_name("r.json")
-    return journal.commit_directory(folder, product, receipt_path, key, journal.describe_files(folder), levels=3)
-
-
-def test_a_directory_gets_its_name_and_a_receipt_of_every_file(tmp_path: Path, folder: Path) -> None:
-    receipt = commit(folder)
-    assert names(tmp_path) == ["product", "r.json"]
-    files = receipt["product"]["files"]
-    assert {name: made["size"] for name, made in files.items()} == {"a": 4, "b/c": 6}
-    assert files["b/c"]["sha256"] == journal.file_digest(tmp_path / "product" / "b" / "c")
-    assert (receipt["product"]["name"], receipt["product"]["size"], receipt["levels"]) == ("product", 10, 3)
-    assert journal.valid_receipt(tmp_path / "r.json", "key", tmp_path / "product") == receipt
-
-
-@pytest.mark.parametrize("spoil", ["key", "cut", "gone", "all gone"])
-def test_a_directory_that_lost_something_is_not_valid(tmp_path: Path, folder: Path, spoil: str) -> None:
-    commit(folder)
-    if spoil == "cut":
-        (tmp_path / "product" / "b" / "c").write_bytes(b"pix")
-    elif spoil == "gone":
-        (tmp_path / "product" / "a").unlink()
-    elif spoil == "all gone":
-        journal.remove(tmp_path / "product")
-    key = "other" if spoil == "key" else "key"
-    assert journal.valid_receipt(tmp_path / "r.json", key, tmp_path / "product") is None
-
-
-@pytest.mark.parametrize("visit", [1, 2], ids=["before the receipt", "before the name"])
-def test_a_commit_that_was_killed_can_be_done_again(tmp_path: Path, folder: Path, visit: int) -> None:
-    code = """
-        import sys
-        from pathlib import Path
-        from wsi_stain.core import journal
-        here = Path(sys.argv[1])
-        files = journal.describe_files(here / "product.partial")
-        journal.commit_directory(here / "product.partial", here / "product", here / "r.json", "key", files)
-    """
-    assert python(code, tmp_path, WSI_STAIN_FAILPOINT=f"before-rename:{visit}").returncode == -signal.SIGKILL
-    assert not (tmp_path / "product").exists()
-    assert journal.valid_receipt(tmp_path / "r.json", "key", tmp_path / "product") is None
-    commit(folder)
-    assert journal.valid_receipt(tmp_path / "r.json", "key", tmp_path / "product")
-
-
-def test_a_directory_takes_the_place_of_what_was_there(tmp_path: Path, folder: Path) -> None:
-    (tmp_path / "product").mkdir()
-    (tmp_path / "product" / "old").touch()
-    commit(folder)
-    assert names(tmp_path / "product") == ["a", "b"]
-
-
-def test_removing_takes_files_directories_and_nothing(tmp_path: Path, folder: Path) -> None:
+def test_removing_takes_files_directories_and_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path in (folder, tmp_path / "file", tmp_path / "nothing"):
+    (tmp_path / "folder" / "b").mkdir(parents=True)
+    (tmp_path / "folder" / "b" / "c").touch()
+    for path in (tmp_path / "folder", tmp_path / "file", tmp_path / "nothing"):
         journal.remove(path)
+    assert names(tmp_path) == []
+
+
+# Hashes
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000_001])
+def test_a_hash_is_what_sha256sum_gives(tmp_path: Path, size: int) -> None:
+    content = bytes(range(251)) * (size // 251) + bytes(size % 251)
+    facts = journal.write_hashed(
+        tmp_path / "deep" / "file", lambda file: [file.write(content[:7]), file.write(memoryview(content)[7:])]
+    )
+    command = ["sha256sum", tmp_path / "deep" / "file"]
+    printed = subprocess.run(command, check=True, text=True, capture_output=True).stdout
+    assert facts == {"size": size, "sha256": printed.split()[0]}
+    assert facts == journal.describe_file(tmp_path / "deep" / "file")
+    assert journal.describe_files(tmp_path) == {"deep/file": facts}
+
+
+def test_a_hashed_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write(file: journal.HashedFile) -> None:
+        file.write(b"half")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        journal.write_hashed(tmp_path / "file", write)
     assert names(tmp_path) == []

@@ -17,6 +17,7 @@ from tests.support.made_pyramid import picture
 from wsi_stain.core import journal
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import BlockIndex, Mpp, Size, grid_shape, level_sizes
+from wsi_stain.core.receipts import partial_directory
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.pyramid.dicom import DicomTask, require_dicom, write_dicom
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
@@ -145,7 +146,7 @@ def test_equal_tasks_give_equal_bytes_and_other_keys_other_uids(task: DicomTask,
 
 def test_a_rerun_keeps_what_stands_and_starts_afresh_after_a_kill(task: DicomTask, tmp_path: Path) -> None:
     again = replace(task, output=tmp_path / "slide.dicom", receipt=tmp_path / "dicom.json")
-    half = journal.partial_directory(again.output)
+    half = partial_directory(again.output)
     half.mkdir()
     (half / "1.2.3.dcm").write_bytes(b"of a run that was killed")
     receipt = write_dicom(again)

@@ -22,6 +22,7 @@ from tests.support.made_pyramid import STITCH, WHITE, block_pixels, kept_tiles, 
 from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import BlockIndex, Mpp, Size, level_sizes
+from wsi_stain.core.receipts import partial_directory
 from wsi_stain.formats.block_file import halve
 from wsi_stain.pyramid.ome_zarr import write_block_shards
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
@@ -49,7 +50,7 @@ def make_task(directory: Path, pixels: Pixels, missing: frozenset[BlockIndex] = 
         receipt=directory / "receipts" / "ome-zarr.json",
         format="ome-zarr",
     )
-    partial, levels = journal.partial_directory(task.output), len(level_sizes(task.size))
+    partial, levels = partial_directory(task.output), len(level_sizes(task.size))
     shards = {}
     for index in task.blocks:
         block = block_pixels(pixels, index)
@@ -137,13 +138,13 @@ def test_glass_costs_next_to_nothing(tmp_path: Path) -> None:
 
 def test_the_receipt_knows_every_file_and_no_stranger_stays(tmp_path: Path) -> None:
     task = make_task(tmp_path, noise(Size(1300, 700)))
-    stray = journal.partial_directory(task.output) / "0" / "c" / "0" / "7" / "7"
+    stray = partial_directory(task.output) / "0" / "c" / "0" / "7" / "7"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"of an attempt with another size")
     receipt = stitch_slide(task)
     assert journal.describe_files(task.output) == receipt["product"]["files"]
     assert "0/c/0/7/7" not in receipt["product"]["files"]
-    assert not journal.partial_directory(task.output).exists()
+    assert not partial_directory(task.output).exists()
 
 
 def cut(path: Path) -> None:
@@ -157,7 +158,7 @@ def zero(path: Path) -> None:
 @pytest.mark.parametrize("damage", [Path.unlink, cut, zero], ids=["missing", "truncated", "zeroed"])
 def test_a_damaged_shard_leaves_no_output_and_is_made_again(tmp_path: Path, damage: Any) -> None:
     task = make_task(tmp_path, noise(Size(1300, 700)))
-    shard = journal.partial_directory(task.output) / "1" / "c" / "0" / "0" / "0"
+    shard = partial_directory(task.output) / "1" / "c" / "0" / "0" / "0"
     damage(shard)
     with pytest.raises(OutputError, match="Run the same command again"):
         stitch_slide(task)

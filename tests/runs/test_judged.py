@@ -74,7 +74,11 @@ def test_colours_that_a_table_was_not_fitted_to_are_told() -> None:
     config, prepared = NormalizeConfig(mode="lut", lut_outside=0.01), {"residual": 1.0, "outside": 0.034}
     assert "3.4% of the tissue" in unfitted_colours_warning(prepared, config)
     assert unfitted_colours_warning(prepared, config.model_copy(update={"mode": "generator"})) == ""
-    assert unfitted_colours_warning(prepared | {"outside": 0.01}, config) == unfitted_colours_warning({}, config) == ""
+    assert (
+        unfitted_colours_warning(prepared | {"outside": 0.01}, config)
+        == unfitted_colours_warning(prepared | {"outside": None}, config)
+        == ""
+    )
 
 
 class Contrast(GeneratorPredictor):

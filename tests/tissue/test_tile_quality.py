@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from wsi_stain.core.geometry import Mpp, Region, Size, TileIndex
+from wsi_stain.core.geometry import BlockIndex, Mpp, Region, Size, TileIndex
 from wsi_stain.slides.resampling import area_average
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue
@@ -102,9 +102,9 @@ def test_a_sliver_has_no_blur_but_may_have_ink(height: int, width: int) -> None:
 def test_maps_hold_every_tile_at_its_place_and_nothing_elsewhere() -> None:
     kept = np.zeros((3, 19), bool)
     kept[0, 2] = kept[2, 1] = kept[1, 16] = kept[2, 18] = True
-    left = {"block": [0, 0], "quality": {"blur": [1.0, 2.0], "pen": [0.1, 0.2]}}
-    right = {"block": [0, 1], "quality": {"blur": [3.0, None], "pen": [0.3, 0.4]}}
-    maps = quality_maps(kept, [right, left])
+    left = {"blur": [1.0, 2.0], "pen": [0.1, 0.2]}
+    right = {"blur": [3.0, None], "pen": [0.3, 0.4]}
+    maps = quality_maps(kept, {BlockIndex(0, 1): right, BlockIndex(0, 0): left})
     assert tuple(maps) == QUALITIES and maps["blur"].dtype == np.float32
     assert (maps["blur"][0, 2], maps["blur"][2, 1], maps["blur"][1, 16]) == (1, 2, 3)
     assert np.isnan(maps["blur"][2, 18]) and maps["pen"][2, 18] == np.float32(0.4)

@@ -24,6 +24,7 @@ from pipelines.shared.slide_outputs import SUFFIXES, Format
 from tests.support.commands import TINY, Run
 from wsi_stain.core import journal
 from wsi_stain.core.geometry import BlockIndex, Mpp
+from wsi_stain.core.receipts import Receipt, describe_product, file_product, write_receipt
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
 from wsi_stain.results.finished import FinishedSlide, load_finished
@@ -320,7 +321,7 @@ def test_wrong_metadata(out: Path, other: dict[str, Any], check: str) -> None:
 
 def renew_receipt(out: Path) -> None:
     receipt = place(out) / "ome-tiff.json"
-    journal.write_receipt(receipt, journal.read_json(receipt)["key"], pyramid(out), levels=4)
+    write_receipt(receipt, Receipt(key=journal.read_json(receipt)["key"], product=file_product(pyramid(out))))
 
 
 def test_the_pyramid_of_another_size(out: Path) -> None:
@@ -445,10 +446,8 @@ def verify_damaged(
     damage(product(out, kind))
     receipt_path = place(out) / f"{kind}.json"
     if renew:
-        receipt, files = journal.read_json(receipt_path), journal.describe_files(product(out, kind))
-        size = sum(made["size"] for made in files.values())
-        receipt["product"] |= {"size": size, "sha256": journal.fingerprint(files), "files": files}
-        journal.write_json(receipt_path, receipt)
+        receipt = journal.read_json(receipt_path)
+        write_receipt(receipt_path, receipt | {"product": describe_product(product(out, kind))})
     return list(verify_slide(VerifyTask(place(out), {receipt_path: product(out, kind)}))["faults"])
 
 

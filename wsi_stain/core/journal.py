@@ -1,4 +1,4 @@
-"""What makes work survive: atomic writes, receipts, fingerprints, failpoints.
+"""What makes work survive: atomic writes, hashes, fingerprints, failpoints. Receipts are in `receipts`.
 
 Nothing half-written ever bears a final name: write to a temporary file beside it, fsync, rename, fsync the directory.
 """
@@ -11,13 +11,12 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias, TypedDict
 
-from wsi_stain.core.digest import pieces_digest
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.storage import StoragePath
 
@@ -62,6 +61,60 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
     finally:
         with suppress(OSError):  # a folder that could not be made has no partial file
             partial.unlink()
+
+
+class FileFacts(TypedDict):
+    """Facts of a file: its size in bytes, and the SHA-256 of its bytes, hex, as `sha256sum` gives it."""
+
+    size: int
+    sha256: str
+
+
+Files: TypeAlias = dict[str, FileFacts]
+"""Files by their path relative to a directory, with "/"."""
+
+
+class HashedFile:
+    """File that is hashed as it is written, front to back.
+
+    Args:
+        file: Open for writing, empty.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._sha256, self._size = file, hashlib.sha256(), 0
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Append bytes."""
+        self._sha256.update(content)
+        self._size += self._file.write(content)
+
+    def facts(self) -> FileFacts:
+        """Return the facts of the file so far."""
+        return {"size": self._size, "sha256": self._sha256.hexdigest()}
+
+
+def write_hashed(path: Path, write: Callable[[HashedFile], None]) -> FileFacts:
+    """Write a whole file or nothing, as `atomic_write` does, and hash it meanwhile.
+
+    Args:
+        path: The final name; missing parent directories are made.
+        write: Writes the content, front to back.
+
+    Returns:
+        The facts of the file, which is not read again.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    hashed: list[HashedFile] = []
+
+    def write_and_hash(file: BinaryIO) -> None:
+        hashed.append(HashedFile(file))
+        write(hashed[0])
+
+    atomic_write(path, write_and_hash)
+    return hashed[0].facts()
 
 
 def remove(path: Path) -> None:
@@ -115,111 +168,25 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_file(path: Path) -> dict[str, Any]:
-    """What a receipt says of a file: its size in bytes, and its sha256, of its pieces' where it is large (`digest`)."""
-    return {"size": path.stat().st_size, "sha256": pieces_digest(path)}
+def describe_file(path: Path) -> FileFacts:
+    """Read a file for its facts."""
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
-def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
-    """What a receipt says of each file below a directory, by relative path with "/", in sorted order."""
+def describe_files(directory: Path) -> Files:
+    """Read all files below a directory for their facts, in sorted order."""
     paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     return {name: describe_file(paths[name]) for name in sorted(paths)}
 
 
-def are_files_whole(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether files as `describe_files` describes them are there, each with its size."""
-    return all(_has_size(directory / name, made["size"]) for name, made in files.items())
+def are_files_whole(directory: Path, files: Files) -> bool:
+    """Check whether files as `describe_files` describes them are there, each with its size."""
+    return all(has_size(directory / name, facts["size"]) for name, facts in files.items())
 
 
-def _has_size(path: Path, size: int) -> bool:
+def has_size(path: Path, size: int) -> bool:
+    """Check whether there is a file of a size, bytes."""
     return path.is_file() and path.stat().st_size == size
-
-
-def write_receipt(
-    receipt_path: Path, key: str, product: Path | None, sha256: str | None = None, /, **details: Any
-) -> dict[str, Any]:
-    """Record that a piece of work is done, after its product (if any) is on disk.
-
-    Args:
-        receipt_path: Where the receipt goes.
-        key: Fingerprint of everything the product depends on.
-        product: The file made, or None when the work left nothing to keep.
-        sha256: Of the product, as `describe_file` gives it, where it was computed while the file was written.
-        details: Small JSON values that later steps need.
-
-    Returns:
-        The receipt as written: key, product (name, size, sha256) and details.
-    """
-    made: dict[str, Any] | None = None
-    if product is not None:
-        made = {"name": product.name, "size": product.stat().st_size, "sha256": sha256 or pieces_digest(product)}
-    receipt = {"key": key, "product": made, **details}
-    write_json(receipt_path, receipt)
-    return receipt
-
-
-def partial_directory(product: Path) -> Path:
-    """Where a product that is a directory is made until it is whole; a rerun finds there what a killed run left."""
-    return product.with_name(f"{product.name}.partial")
-
-
-def commit_directory(
-    partial: Path,
-    product: Path,
-    receipt_path: Path,
-    key: str,
-    files: Mapping[str, Mapping[str, Any]],
-    **details: Any,
-) -> dict[str, Any]:
-    """Give a finished directory its final name, in place of what may be there.
-
-    Its receipt is written first: a run killed between the two finds the directory under its partial name and a receipt
-    without product, and finishes again. The other way round it would have to make the directory again.
-
-    Args:
-        partial: The directory under its preliminary name, beside the final one.
-        product: The final name.
-        receipt_path: Where the receipt goes.
-        key: Fingerprint of everything the product depends on.
-        files: What `describe_files` says of it.
-        details: Small JSON values that later steps need.
-
-    Returns:
-        The receipt as written: key, product (name, size, sha256 and files; the sha256 is the fingerprint of the files)
-        and details.
-
-    Raises:
-        OutputError: The directory cannot be renamed.
-    """
-    total = sum(made["size"] for made in files.values())
-    made = {"name": product.name, "size": total, "sha256": fingerprint(files), "files": files}
-    receipt = {"key": key, "product": made, **details}
-    try:
-        remove(product)
-        for directory in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
-            sync_directory(directory)
-        write_json(receipt_path, receipt)
-        failpoint("before-rename")
-        partial.rename(product)
-        sync_directory(product.parent)
-    except OSError as error:
-        raise OutputError(
-            f"{product} cannot be written: {error.strerror or error}",
-            "Check the free space and the permissions there",
-        ) from error
-    return receipt
-
-
-def valid_receipt(receipt_path: Path, key: str, product: Path | None) -> dict[str, Any] | None:
-    """The receipt if the work it stands for still holds: same key, and the product there with the recorded sizes."""
-    receipt = read_json(receipt_path)
-    if not isinstance(receipt, dict) or receipt.get("key") != key:
-        return None
-    made = receipt.get("product")
-    if made is None or product is None:
-        return receipt if made is None and product is None else None
-    holds = are_files_whole(product, made["files"]) if "files" in made else _has_size(product, made["size"])
-    return receipt if holds else None
 
 
 @cache

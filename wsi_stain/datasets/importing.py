@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,23 +70,56 @@ class ImportTask:
     stain: StainConfig
 
 
-def inspect_patches(task: ImportTask) -> dict[str, Any]:
-    """Find out what an import would give; nothing is written.
+class PatchFacts(TypedDict):
+    """What every receipt of an import says.
 
-    Returns:
-        The receipt: slide_id, size ([width, height], px), patches and refused (their numbers), labels (how many patches
-        bear each), remarks (the first of them).
+    Attributes:
+        slide_id: The slide's name in the store.
+        patches: How many can be used.
+        refused: How many cannot.
+        labels: How many patches bear each label.
+        remarks: What is odd about some of them, a sentence each; the first ones.
+        remarked: How many there are in all.
     """
+
+    slide_id: str
+    patches: int
+    refused: int
+    labels: dict[str, int]
+    remarks: list[str]
+    remarked: int
+
+
+class PatchesReceipt(PatchFacts):
+    """What the receipt of inspected patches says beside: [width, height] of their slide, px."""
+
+    size: list[int]
+
+
+class ImportReceipt(PatchFacts):
+    """What the receipt of an imported slide says beside.
+
+    Attributes:
+        key: Fingerprint of everything that its tiles depend on.
+        tiles: How many it has.
+        stood: Nothing was left to do.
+        replaced: Another slide of that name was there.
+    """
+
+    key: str
+    tiles: int
+    stood: bool
+    replaced: bool
+
+
+def inspect_patches(task: ImportTask) -> PatchesReceipt:
+    """Find out what an import would give; nothing is written."""
     patches = task.source.listing().patches
     return {**_describe_patches(task.source, patches), "size": list(frame_size(patches))}
 
 
-def import_slide(task: ImportTask) -> dict[str, Any]:
+def import_slide(task: ImportTask) -> ImportReceipt:
     """Lay a slide's patches and write it into the store, unless it stands there already.
-
-    Returns:
-        The receipt: key, slide_id, patches and refused (their numbers), labels (how many patches bear each), remarks
-        (the first of them), tiles, stood (nothing was left to do), replaced (another slide of that name was there).
 
     Raises:
         SlideError: No patch can be used; StainError where they are not H&E.
@@ -110,7 +143,7 @@ def import_slide(task: ImportTask) -> dict[str, Any]:
     }
 
 
-def _describe_patches(source: PatchSource, patches: Sequence[Patch]) -> dict[str, Any]:
+def _describe_patches(source: PatchSource, patches: Sequence[Patch]) -> PatchFacts:
     placed = [patch for patch in patches if patch.region]
     labels = sorted({patch.label for patch in placed if patch.label is not None})
     return {

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +78,20 @@ class CohortTask:
     strip: Path
 
 
-def score_slide(task: CohortTask) -> dict[str, Any]:
-    """Do a `CohortTask`.
+class SlideScores(TypedDict):
+    """What the receipt of a `CohortTask` says.
 
-    Returns:
-        The receipt: name, and scores: by method and score a value; a score that cannot be had is left out.
+    Attributes:
+        name: Of the slide.
+        scores: By method and score a value; a score that cannot be had is left out.
+    """
+
+    name: str
+    scores: dict[str, dict[str, float]]
+
+
+def score_slide(task: CohortTask) -> SlideScores:
+    """Do a `CohortTask`.
 
     Raises:
         NoTissueError: The slide has no tissue to judge.
@@ -157,7 +166,7 @@ def find_strata(tiles: Tiles, white: Rgb, mpp: float) -> dict[str, NDArray[np.bo
     return {"tissue": tissue, "nuclei": nuclei & tissue, "stroma": tissue & ~around}
 
 
-def summarize(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def summarize(receipts: Sequence[SlideScores]) -> dict[str, dict[str, float]]:
     """By method the `COLUMNS`: means over slides, and the spread of `nmi`; NaN for what no slide has."""
     rows = {}
     for method in receipts[0]["scores"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,14 @@ class LabelledTask:
     out: Path
 
 
-def extract_labelled(task: LabelledTask) -> dict[str, Any]:
-    """Do a `LabelledTask`; the receipt has patches, their number.
+class LabelledReceipt(TypedDict):
+    """What the receipt of a `LabelledTask` says: how many patches there are."""
+
+    patches: int
+
+
+def extract_labelled(task: LabelledTask) -> LabelledReceipt:
+    """Do a `LabelledTask`.
 
     Raises:
         SlideError: The slide has no labels.

@@ -6,11 +6,11 @@ Memory bound: the judged tiles of source, truth and one method, 10 blocks of 102
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +76,22 @@ class PairTask:
     strip: Path
 
 
-def score_pair(task: PairTask) -> dict[str, Any]:
-    """Do a `PairTask`.
+class PairScores(TypedDict):
+    """What the receipt of a `PairTask` says.
 
-    Returns:
-        The receipt: name, shift_px (how far source and truth lie apart, None where they do not agree), scores: by
-        method and score one value a tile.
+    Attributes:
+        name: Of the pair.
+        shift_px: How far source and truth lie apart, None where they do not agree.
+        scores: By method and score one value a tile.
+    """
+
+    name: str
+    shift_px: float | None
+    scores: dict[str, Scores]
+
+
+def score_pair(task: PairTask) -> PairScores:
+    """Do a `PairTask`.
 
     Raises:
         SlideError: The two have different frames, or nothing to compare.
@@ -154,7 +164,7 @@ def worst_tenth(errors: NDArray[np.float64]) -> float:
     return float(np.sort(errors)[-max(1, len(errors) // 10) :].mean())
 
 
-def summarize(receipts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def summarize(receipts: Sequence[PairScores]) -> dict[str, dict[str, float]]:
     """By method the `COLUMNS` over all tiles of all pairs, and for `GAPS` each one's share, named `gap_...`."""
     rows = {method: _row([receipt["scores"][method] for receipt in receipts]) for method in receipts[0]["scores"]}
     for row in rows.values():

@@ -19,7 +19,7 @@ from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.dask import DaskExecutor, open_executor
 from wsi_stain.executor.flows import run_flows
 from wsi_stain.executor.serial import SerialExecutor
-from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task, single_task
+from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task, run_tasks, single_task
 
 __all__ = [
     "DaskExecutor",
@@ -33,5 +33,6 @@ __all__ = [
     "Task",
     "open_executor",
     "run_flows",
+    "run_tasks",
     "single_task",
 ]

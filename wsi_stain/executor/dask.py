@@ -28,7 +28,7 @@ from wsi_stain.core.journal import read_json
 from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.pools import RESOURCES, WorkerPools, no_workers_error
 from wsi_stain.executor.serial import SerialExecutor
-from wsi_stain.executor.tasks import Pool, Receipt, Task
+from wsi_stain.executor.tasks import Pool, Task
 
 _LOCAL = {
     "distributed.deploy.lost-worker-timeout": "10 minutes",
@@ -53,7 +53,7 @@ class _InFlight:
     """A task at the scheduler."""
 
     ticket: int
-    task: Task
+    task: Task[Any]
     alone: bool = False
 
 
@@ -118,7 +118,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         in_pool = sum(not self._config.gpus or entry.task.pool == pool for entry in self._in_flight.values())
         return in_pool < self._pools.window(pool)
 
-    def submit(self, ticket: int, task: Task) -> None:
+    def submit(self, ticket: int, task: Task[Any]) -> None:
         """Send a task to the scheduler."""
         self._send(_InFlight(ticket, task))
 
@@ -136,7 +136,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         self._in_flight[future.key] = entry
         future.add_done_callback(self._done.put)
 
-    def wait_for_next(self) -> tuple[int, Receipt | Exception]:
+    def wait_for_next(self) -> tuple[int, Any | Exception]:
         """Wait for the next task to finish."""
         while True:
             if self._to_run_alone and not self._in_flight:
@@ -161,7 +161,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
     def _check(self) -> None:
         self._pools.check({entry.task.pool for entry in self._in_flight.values()})
 
-    def _outcome(self, future: Any) -> Receipt | Exception:
+    def _outcome(self, future: Any) -> Any | Exception:
         """A finished task's receipt or error; run again where its worker died before handing over the receipt."""
         while True:
             self._check()
@@ -170,8 +170,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
             if future.status == "cancelled":
                 raise _lost_error()
             try:
-                receipt: Receipt | WsiStainError = future.result(timeout=_POLL_S)
-                return receipt
+                return future.result(timeout=_POLL_S)
             except TimeoutError:
                 continue
             except Exception as error:
@@ -264,7 +263,7 @@ def _await_file(file: Path, timeout_s: float) -> None:
         time.sleep(_POLL_S / 5)
 
 
-def _run(function: Callable[[Any], Receipt], argument: Any) -> Receipt | WsiStainError:
+def _run(function: Callable[[Any], Any], argument: Any) -> Any | WsiStainError:
     """Run a task on a worker; errors raised on purpose are results, so that Dask does not retry them.
 
     Where the worker's GPU is broken its process ends, and Dask runs its tasks elsewhere: the nanny starts another.

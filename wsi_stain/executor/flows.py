@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task
 
@@ -22,10 +23,10 @@ that tiles do not pile up on disk before the GPU."""
 class _FlowState:
     """A flow under way: tasks not yet submitted, receipts that came back, and how many are awaited."""
 
-    flow: Flow
+    flow: Flow[Any]
     start_time: float = 0.0
     is_started: bool = False
-    waiting: deque[tuple[int, Task]] = field(default_factory=deque)
+    waiting: deque[tuple[int, Task[Any]]] = field(default_factory=deque)
     receipts: list[Receipt | None] = field(default_factory=list)
     in_flight: int = 0
     failure: Exception | None = None
@@ -43,9 +44,9 @@ class _FlowState:
 
 def run_flows(
     executor: Executor,
-    flows: Mapping[str, Flow],
-    on_tasks: Callable[[str, list[Task]], None] = lambda key, tasks: None,
-    on_done: Callable[[str, Task, Receipt], None] = lambda key, task, receipt: None,
+    flows: Mapping[str, Flow[Any]],
+    on_tasks: Callable[[str, list[Task[Any]]], None] = lambda key, tasks: None,
+    on_done: Callable[[str, Task[Any], Receipt], None] = lambda key, task, receipt: None,
 ) -> Iterator[FlowResult]:
     """Run flows side by side and yield each one's result as it ends.
 
@@ -63,7 +64,7 @@ def run_flows(
         WsiStainError: The executor cannot go on.
     """
     not_started, running = deque(flows.items()), dict[str, _FlowState]()
-    owners: dict[int, tuple[str, Task, int]] = {}
+    owners: dict[int, tuple[str, Task[Any], int]] = {}
     tickets = itertools.count()
     while not_started or running:
         # Flows already begun come before another is begun: their slides end sooner and hold less on disk.
@@ -103,7 +104,7 @@ def _may_start(running: Mapping[str, _FlowState], executor: Executor) -> bool:
     return waiting < _AHEAD and (executor.has_room("cpu") or executor.has_room("gpu"))
 
 
-def _advance(key: str, state: _FlowState, on_tasks: Callable[[str, list[Task]], None]) -> FlowResult | None:
+def _advance(key: str, state: _FlowState, on_tasks: Callable[[str, list[Task[Any]]], None]) -> FlowResult | None:
     """Hand a flow its receipts (or its failure) until it asks for tasks again or ends."""
     while True:
         try:
@@ -119,7 +120,7 @@ def _advance(key: str, state: _FlowState, on_tasks: Callable[[str, list[Task]], 
             return None
 
 
-def _resume(state: _FlowState) -> list[Task]:
+def _resume(state: _FlowState) -> list[Task[Any]]:
     """Start a flow, raise its failure inside it, or send it the receipts it waits for."""
     if not state.is_started:
         state.is_started, state.start_time = True, time.monotonic()

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections import deque
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any
 
 from wsi_stain.core.errors import BrokenDeviceError
-from wsi_stain.executor.tasks import Pool, Receipt, Task
+from wsi_stain.executor.tasks import Pool, Task
 
 
 class SerialExecutor(AbstractContextManager["SerialExecutor"]):
     """Runs each task in this process."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[int, Task]] = deque()
+        self._queue: deque[tuple[int, Task[Any]]] = deque()
 
     def has_room(self, pool: Pool) -> bool:
         """Whether nothing is queued: both pools are this process."""
         return not self._queue
 
-    def submit(self, ticket: int, task: Task) -> None:
+    def submit(self, ticket: int, task: Task[Any]) -> None:
         """Queue a task."""
         self._queue.append((ticket, task))
 
-    def wait_for_next(self) -> tuple[int, Receipt | Exception]:
+    def wait_for_next(self) -> tuple[int, Any | Exception]:
         """Run the oldest queued task; BrokenDeviceError where this process can run no more."""
         ticket, task = self._queue.popleft()
         try:

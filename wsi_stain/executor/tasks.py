@@ -1,12 +1,16 @@
-"""What runs, and what runs it: tasks, flows of tasks, and the face that all executors share."""
+"""Tasks, flows of tasks, and the protocol of executors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-Receipt: TypeAlias = dict[str, Any]
+Receipt: TypeAlias = Mapping[str, Any]
+"""Any task's result, as an executor sees it; each task's own function says which."""
+
+R = TypeVar("R")
+"""What a task or a flow gives."""
 
 Pool = Literal["cpu", "gpu"]
 """Workers come in two pools: `gpu` holds those that compute on a GPU. Where there is no GPU, all are one."""
@@ -16,32 +20,45 @@ _GPU_STAGES = frozenset({"prepare", "normalize", "score", "show"})
 
 
 @dataclass(frozen=True)
-class Task:
-    """One call on a worker: `function(argument)`, both picklable, idempotent by its receipt."""
+class Task(Generic[R]):
+    """One call on a worker: `function(argument)`, both picklable, idempotent by its receipt.
 
-    function: Callable[[Any], Receipt]
+    Attributes:
+        function: The function; it gives a small receipt.
+        argument: Its argument.
+        stage: What the task does, for the progress display: survey, tile, prepare, normalize, stitch, ...
+    """
+
+    function: Callable[[Any], R]
     argument: Any
     stage: str
-    """What the task does, for the progress display: survey, tile, prepare, normalize, stitch, ..."""
 
     @property
     def pool(self) -> Pool:
-        """Which workers it is for: the stages that run the generator go to those with a GPU."""
+        """Pool that the task is for: stages that run the generator go to workers with a GPU."""
         return "gpu" if self.stage in _GPU_STAGES else "cpu"
 
 
-Flow: TypeAlias = Generator[list[Task], list[Receipt], Any]
+Flow: TypeAlias = Generator[list[Task[Any]], list[Any], R]
+"""Work on one slide: yields lists of tasks, is sent the lists of their receipts, and returns its result."""
 
 
-def single_task(task: Task) -> Flow:
-    """A flow of one task; its result is the task's receipt."""
+def single_task(task: Task[R]) -> Flow[R]:
+    """Run one task; the flow's result is the task's receipt."""
     (receipt,) = yield [task]
-    return receipt
+    result: R = receipt
+    return result
+
+
+def run_tasks(tasks: Sequence[Task[R]]) -> Flow[list[R]]:
+    """Run tasks side by side; the flow's result is their receipts, in the order of the tasks."""
+    receipts: list[R] = yield list(tasks)
+    return receipts
 
 
 @dataclass(frozen=True)
 class FlowResult:
-    """How one flow ended: with a value, or with the error that ended it."""
+    """End of one flow: its value, or the error that ended it."""
 
     key: str
     value: Any
@@ -50,16 +67,16 @@ class FlowResult:
 
 
 class Executor(Protocol):
-    """Runs tasks. `submit` never blocks; `completed` waits for one result."""
+    """Runs tasks. `submit` never blocks; `wait_for_next` waits for one result."""
 
     def has_room(self, pool: Pool) -> bool:
-        """Whether a pool should be given another task now: few wait at the workers, the others at home."""
+        """Check whether a pool should be given another task now: few wait at the workers, the others here."""
 
-    def submit(self, ticket: int, task: Task) -> None:
+    def submit(self, ticket: int, task: Task[Any]) -> None:
         """Start a task; its result comes back under `ticket`."""
 
-    def wait_for_next(self) -> tuple[int, Receipt | Exception]:
-        """The next finished task's ticket, with its receipt or the exception that ended it.
+    def wait_for_next(self) -> tuple[int, Any | Exception]:
+        """Wait for the next finished task: its ticket, with its receipt or the exception that ended it.
 
         Raises:
             WsiStainError: No task can end any more: there are no workers, or the scheduler is lost.

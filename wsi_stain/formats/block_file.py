@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import google_crc32c
 import imagecodecs
@@ -92,7 +92,7 @@ def write_block(
     config: JpegConfig,
     finest: list[bytes] | None = None,
     run: OrderedMap = map,
-) -> None:
+) -> journal.FileFacts:
     """Make the levels of a block and write its file, whole or not at all.
 
     Memory bound: `pixels`, a third of them again for the coarser levels, and the encoded bytes.
@@ -104,6 +104,9 @@ def write_block(
         config: JPEG settings.
         finest: The streams of level 0's kept tiles, row-major, where these are encoded already.
         run: Applies the encoder to tiles in order: `map`, or a thread pool's `map`.
+
+    Returns:
+        The facts of the file.
 
     Raises:
         OutputError: The file cannot be written.
@@ -124,7 +127,7 @@ def write_block(
     mip, _ = next(levels)
     streams.append(bytes(imagecodecs.qoi_encode(mip)))
     index = {"size": list(size), "jpeg": config.model_dump(), "levels": tables, "mip": len(streams[-1])}
-    journal.atomic_write(path, lambda file: _write(file, journal.canonical_json(index), streams))
+    return journal.write_hashed(path, lambda file: _write(file, journal.canonical_json(index), streams))
 
 
 def block_levels(pixels: Pixels, kept: Kept) -> Iterator[tuple[Pixels, Kept]]:
@@ -155,7 +158,7 @@ def _tile_lengths(kept: Kept, encoded: list[bytes]) -> list[int]:
     return [int(length) for length in lengths]
 
 
-def _write(file: BinaryIO, index: bytes, streams: list[bytes]) -> None:
+def _write(file: journal.HashedFile, index: bytes, streams: list[bytes]) -> None:
     checksum = 0
     for piece in (_HEAD.pack(_MAGIC, VERSION, len(index)), index, *streams):
         checksum = google_crc32c.extend(checksum, piece)

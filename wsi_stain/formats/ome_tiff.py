@@ -24,7 +24,6 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.core.digest import HashedFile
 from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape
 
 _SHORT, _LONG, _RATIONAL, _UNDEFINED, _ASCII, _LONG8, _IFD8 = 3, 4, 5, 7, 2, 16, 18
@@ -45,9 +44,7 @@ class PyramidTiff:
         subsampling: Chroma subsampling of all tiles, 444 or 420.
     """
 
-    def __init__(
-        self, file: BinaryIO | HashedFile, sizes: Sequence[Size], glass: bytes, subsampling: int = 444
-    ) -> None:
+    def __init__(self, file: BinaryIO, sizes: Sequence[Size], glass: bytes, subsampling: int = 444) -> None:
         self._file = file
         self._sizes = tuple(sizes)
         self._chroma = [_shorts(530, 2, 2)] if subsampling == 420 else []

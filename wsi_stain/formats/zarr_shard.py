@@ -13,9 +13,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.core.digest import HashedFile
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, TileIndex
+from wsi_stain.core.journal import HashedFile
 from wsi_stain.core.storage import StoragePath, open_file
 from wsi_stain.formats.zarr_chunks import CODECS, TileCodec, with_checksum, without_checksum
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,13 @@ _SIDE = np.dtype([("dense", "?"), ("beside", "<u4", 2), ("line", "u1", (2, _SAMP
 _PIECES_MIN, _LINES_MIN = 8, 2
 
 
+class SeamSums(TypedDict):
+    """What a block leaves of its lines, in base64: those within it, and its own sides of those around it."""
+
+    inner: str
+    sides: str
+
+
 class SeamScore(StrictRecord):
     """How much the lines show where a slide was cut.
 
@@ -62,17 +69,14 @@ class SeamScore(StrictRecord):
     high: float
 
 
-def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], stride_px: int) -> dict[str, str]:
-    """What a block's receipt says of its lines; at most about 6 KB.
+def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], stride_px: int) -> SeamSums:
+    """Measure the steps across a block's lines, for its receipt; at most about 6 KB.
 
     Args:
         source: (h, w, 3) RGB before normalization.
         output: (h, w, 3) RGB after it, before JPEG.
         tissue: (ceil(h / 256), ceil(w / 256)): share of tissue in each tile.
         stride_px: Passes of the generator meet on multiples of this, px; a multiple of 256.
-
-    Returns:
-        `inner` and `sides`, packed, for `seam_score`.
     """
     dense = tissue >= TISSUE_MIN
     sides, inner = np.zeros((2, 2, TILES_PER_BLOCK), _SIDE), []
@@ -87,8 +91,8 @@ def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], s
     return {"inner": _pack_array(segments.astype("<u4")), "sides": _pack_array(sides)}
 
 
-def seam_score(blocks: Mapping[BlockIndex, Mapping[str, str]]) -> SeamScore | None:
-    """The score of a slide.
+def seam_score(blocks: Mapping[BlockIndex, SeamSums]) -> SeamScore | None:
+    """Score a slide.
 
     Args:
         blocks: What `measure_seams` gave for each block that has pixels.
@@ -98,17 +102,17 @@ def seam_score(blocks: Mapping[BlockIndex, Mapping[str, str]]) -> SeamScore | No
         the logarithm); None where fewer than 8 pieces of line, a tile long, or only one line lie in tissue.
     """
     pieces = [
-        _shift_lines(_unpack_array(found["inner"], np.dtype("<u4")).reshape(-1, 5), at) for at, found in blocks.items()
+        _shift_lines(_unpack_array(sums["inner"], np.dtype("<u4")).reshape(-1, 5), at) for at, sums in blocks.items()
     ]
-    sides = {block: _unpack_array(found["sides"], _SIDE).reshape(2, 2, -1) for block, found in blocks.items()}
-    found = np.concatenate([*pieces, *_pair_sides(sides), np.zeros((0, 5), np.int64)])
-    lines = [found[found[:, 0] == line, 1:].sum(axis=0) for line in np.unique(found[:, 0])]
+    sides = {block: _unpack_array(sums["sides"], _SIDE).reshape(2, 2, -1) for block, sums in blocks.items()}
+    rows = np.concatenate([*pieces, *_pair_sides(sides), np.zeros((0, 5), np.int64)])
+    lines = [rows[rows[:, 0] == line, 1:].sum(axis=0) for line in np.unique(rows[:, 0])]
     total = np.sum([np.zeros(4, np.int64), *lines], axis=0)
     without = [total - line for line in lines]
-    if len(found) < _PIECES_MIN or len(lines) < _LINES_MIN or not all(left.all() for left in without):
+    if len(rows) < _PIECES_MIN or len(lines) < _LINES_MIN or not all(rest.all() for rest in without):
         return None
     count, score = len(lines), _ratio(total)
-    spread = np.log([_ratio(left) for left in without])
+    spread = np.log([_ratio(rest) for rest in without])
     error = np.sqrt((count - 1) / count * ((spread - spread.mean()) ** 2).sum())
     away = float(np.exp(student.ppf(0.975, count - 1) * error))
     return SeamScore(score=round(score, 4), low=round(score / away, 4), high=round(score * away, 4))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Region, block_region, ceil_div
 from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg
 from wsi_stain.metrics.hallucination import hallucination, pack_map
-from wsi_stain.metrics.seams import measure_seams
+from wsi_stain.metrics.seams import SeamSums, measure_seams
 from wsi_stain.normalize.feather import Kept, Pixels, fade_to_white, with_ring
 from wsi_stain.normalizers.base import NormalizeConfig, Normalizer
 from wsi_stain.normalizers.lut import TABLE
@@ -55,14 +55,16 @@ class NormalizedBlock:
     Attributes:
         pixels: (h, w, 3) RGB, faded into the reference's white.
         streams: JPEG of the kept tiles of level 0, row-major.
-        details: For the receipt: `seams` (see `seams`), `retried` (passes of the generator that were computed again in
-            float32), and unless the output is a table, which explains itself, `hallucination` (see
-            `metrics/hallucination.py`).
+        seams: See `metrics/seams.py`.
+        retried: Passes of the generator that were computed again in float32.
+        hallucination: See `metrics/hallucination.py`; None where the output is a colour table, which explains itself.
     """
 
     pixels: Pixels
     streams: list[bytes]
-    details: dict[str, Any]
+    seams: SeamSums
+    retried: int
+    hallucination: str | None
 
 
 @contextmanager
@@ -123,10 +125,15 @@ def normalize_block_pixels(
     reads = [workers.reader.submit(work.read, *span) for span in work.spans()]
     bands = [workers.band_workers.submit(work.band, index, reads[: index + 1]) for index in range(len(reads))]
     results = [band.result() for band in bands]
-    details = {"seams": work.seams(), "retried": sum(band.retried for band in results)}
-    if work.table is not None:
-        details["hallucination"] = pack_map(np.concatenate([band.hallucination for band in results]))
-    return NormalizedBlock(work.pixels, [stream for band in results for stream in band.streams], details)
+    return NormalizedBlock(
+        pixels=work.pixels,
+        streams=[stream for band in results for stream in band.streams],
+        seams=work.seams(),
+        retried=sum(band.retried for band in results),
+        hallucination=(
+            None if work.table is None else pack_map(np.concatenate([band.hallucination for band in results]))
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,6 @@ class _BlockJob:
         streams = [encode_jpeg(tile, self._jpeg.quality, self._jpeg.subsampling) for tile in tiles]
         return _BandResult(streams, beyond, tally.retried)
 
-    def seams(self) -> dict[str, str]:
+    def seams(self) -> SeamSums:
         """What the receipt says of the block's lines."""
         return measure_seams(self._source, self.pixels, self._tissue, self._core)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -30,9 +30,10 @@ class DeviceTask(Protocol):
 
 
 T = TypeVar("T", bound=DeviceTask)
+R = TypeVar("R")
 
 
-def translate_device_errors(function: Callable[[T], dict[str, Any]]) -> Callable[[T], dict[str, Any]]:
+def translate_device_errors(function: Callable[[T], R]) -> Callable[[T], R]:
     """A task's function that raises its device's errors as ours: DeviceMemoryError and BrokenDeviceError.
 
     When either is raised, nothing that the call computed is held any more, neither by frames nor by torch's cache:
@@ -40,7 +41,7 @@ def translate_device_errors(function: Callable[[T], dict[str, Any]]) -> Callable
     """
 
     @functools.wraps(function)
-    def guarded(task: T) -> dict[str, Any]:
+    def guarded(task: T) -> R:
         try:
             return function(task)
         except RuntimeError as error:

@@ -12,12 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from PIL import Image
 
-from wsi_stain.core import journal
 from wsi_stain.core.errors import StoreError
+from wsi_stain.core.journal import FileFacts, Files, are_files_whole, describe_files, write_hashed
+from wsi_stain.core.receipts import (
+    Receipt,
+    commit_directory,
+    directory_product,
+    partial_directory,
+    valid_receipt,
+    write_receipt,
+)
 from wsi_stain.datasets.pictures import is_picture
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.patches import PATCH_TABLE, Patch, from_csv
@@ -45,13 +52,19 @@ class PatchFilesTask:
     first: int = 0
 
 
-def write_patches(task: PatchFilesTask) -> dict[str, Any]:
-    """Write a part of a slide's patches, unless they are there; the receipt: key, files as receipts describe them."""
-    partial = journal.partial_directory(task.folder)
-    done = journal.valid_receipt(task.receipt, task.key, None)
-    if done and journal.are_files_whole(partial, done["files"]):
+class PatchFilesReceipt(Receipt):
+    """What the receipt of a part of a slide's patches says: its files, by their path in the folder."""
+
+    files: Files
+
+
+def write_patches(task: PatchFilesTask) -> PatchFilesReceipt:
+    """Write a part of a slide's patches, unless they are there."""
+    partial = partial_directory(task.folder)
+    done = valid_receipt(task.receipt, task.key, None, PatchFilesReceipt)
+    if done and are_files_whole(partial, done["files"]):
         return done
-    files = {}
+    files: Files = {}
     with task.slide() as slide:
         patches = placed_patches(slide)
         names = file_names(patches)
@@ -59,22 +72,26 @@ def write_patches(task: PatchFilesTask) -> dict[str, Any]:
             assert patch.region
             content = io.BytesIO()
             Image.fromarray(slide.read(patch.region)).save(content, "PNG", compress_level=1)
-            path = partial / names[patch.name]
-            journal.atomic_write(path, content.getvalue())
-            files[names[patch.name]] = journal.describe_file(path)
-    return journal.write_receipt(task.receipt, task.key, None, files=files)
+            name = names[patch.name]
+            files[name] = _write_file(partial / name, content.getvalue())
+    return write_receipt(task.receipt, PatchFilesReceipt(key=task.key, product=None, files=files))
 
 
-def commit_patches(task: PatchFilesTask) -> dict[str, Any]:
-    """Give the folder its name, unless it has it; the receipt: key, product."""
-    if done := journal.valid_receipt(task.receipt, task.key, task.folder):
+def _write_file(path: Path, content: bytes) -> FileFacts:
+    return write_hashed(path, lambda file: file.write(content))
+
+
+def commit_patches(task: PatchFilesTask) -> Receipt:
+    """Give the folder its name, unless it has it."""
+    if done := valid_receipt(task.receipt, task.key, task.folder, Receipt):
         return done
-    partial = journal.partial_directory(task.folder)
+    partial = partial_directory(task.folder)
     with task.slide() as slide:
         wanted = set(file_names(placed_patches(slide)).values())
-    for name in set(journal.describe_files(partial)) - wanted:  # left by a run with other patches that was killed
+    for name in set(describe_files(partial)) - wanted:  # left by a run with other patches that was killed
         (partial / name).unlink()
-    return journal.commit_directory(partial, task.folder, task.receipt, task.key, journal.describe_files(partial))
+    product = directory_product(task.folder.name, describe_files(partial))
+    return commit_directory(partial, task.folder, task.receipt, Receipt(key=task.key, product=product))
 
 
 def placed_patches(slide: StoredSlide) -> list[Patch]:

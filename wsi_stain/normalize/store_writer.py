@@ -15,18 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.core import journal
 from wsi_stain.core.errors import StainError, StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex, block_region, tiles_of
+from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
 from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.normalize.region import normalize_any_resolution, normalize_patch, patch_config, tiles_within
 from wsi_stain.normalizers.base import NormalizeConfig, Normalizer, load_normalizer
-from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
+from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.artifact import load_artifact
 from wsi_stain.store.patches import PATCH_TABLE as PATCHES
 from wsi_stain.store.patches import Patch, from_csv
@@ -86,11 +86,11 @@ def is_complete(writer: SlideWriter, key: str) -> bool:
 
 
 @translate_device_errors
-def begin_normalized_slide(task: NormalizeStoreTask) -> dict[str, Any]:
-    """Write everything of a slide but its tiles; returns the receipt: key."""
+def begin_normalized_slide(task: NormalizeStoreTask) -> Receipt:
+    """Write everything of a slide but its tiles."""
     writer, key = task.writer, task.record.key
-    receipt = writer.receipt_path("begun")
-    if done := journal.valid_receipt(receipt, key, None):
+    receipt_path = writer.receipt_path("begun")
+    if done := valid_receipt(receipt_path, key, None, Receipt):
         return done
     with task.slide() as slide:
         thumbnail = normalize_any_resolution(
@@ -102,11 +102,11 @@ def begin_normalized_slide(task: NormalizeStoreTask) -> dict[str, Any]:
                 writer.write_map(name, slide.map(name))
         for name in slide.tables():
             writer.write_table(name, slide.table(name))
-    return journal.write_receipt(receipt, key, None)
+    return write_receipt(receipt_path, Receipt(key=key, product=None))
 
 
 @translate_device_errors
-def normalize_store_block(task: NormalizeStoreTask) -> dict[str, Any]:
+def normalize_store_block(task: NormalizeStoreTask) -> ShardReceipt:
     """Write the shard of one block; returns its receipt.
 
     Raises:
@@ -129,12 +129,22 @@ def normalize_store_block(task: NormalizeStoreTask) -> dict[str, Any]:
     return writer.write_shard(task.block, tiles, key)
 
 
-def complete_normalized_slide(task: NormalizeStoreTask) -> dict[str, Any]:
-    """Measure the new stain, and mark the slide as complete.
+class CompleteReceipt(TypedDict):
+    """What the receipt of a completed slide says.
 
-    Returns:
-        The receipt: key, slide_id, stained (whether what came out passes for H&E).
+    Attributes:
+        key: Fingerprint of everything that its tiles depend on.
+        slide_id: The slide's name in the store.
+        is_stain_measured: What came out passes for H&E.
     """
+
+    key: str
+    slide_id: str
+    is_stain_measured: bool
+
+
+def complete_normalized_slide(task: NormalizeStoreTask) -> CompleteReceipt:
+    """Measure the new stain, and mark the slide as complete."""
     writer, record = task.writer, task.record
     blocks = writer.reading(record).grid.blocks()
     receipts = [receipt for block in blocks if (receipt := writer.valid_shard(block, record.key))]
@@ -143,7 +153,7 @@ def complete_normalized_slide(task: NormalizeStoreTask) -> dict[str, Any]:
     except StainError:
         stain = None
     writer.complete(record.model_copy(update={"stain": stain}), receipts)
-    return {"key": record.key, "slide_id": record.slide_id, "stained": stain is not None}
+    return {"key": record.key, "slide_id": record.slide_id, "is_stain_measured": stain is not None}
 
 
 def _normalize_area(slide: StoredSlide, area: Region, task: NormalizeStoreTask) -> Pixels:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from wsi_stain.core import journal
 from wsi_stain.core.geometry import BlockIndex, block_of, level_sizes
+from wsi_stain.core.journal import Files, are_files_whole
+from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
 from wsi_stain.formats.block_file import JpegConfig, write_block
+from wsi_stain.metrics.seams import SeamSums
 from wsi_stain.normalize.block import block_workers, kept_ring, normalize_block_pixels
 from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.normalizers.base import NormalizeConfig, Normalizer, SampledNormalizer, load_normalizer
@@ -99,31 +100,65 @@ class NormalizeTask:
     zarr: Path | None = None
 
 
+class PrepareReceipt(Receipt):
+    """What the receipt of a prepared slide says; its product is the artifact.
+
+    Attributes:
+        white: The output's background, [R, G, B].
+        residual: Where there is a table, its mean CIEDE2000 to the generator on tiles that were not fitted, else None.
+        outside: Where there is a table, the share of tissue whose colours it was not fitted to, else None.
+    """
+
+    white: list[int]
+    residual: float | None
+    outside: float | None
+
+
+class BlockReceipt(Receipt):
+    """What the receipt of a normalized block says; its product is the block file, None where no tile is kept.
+
+    Attributes:
+        block: [row, col] in the block grid.
+        tiles: How many of its tiles are kept.
+        holes: [[row, col], ...] of the tiles that were found unreadable in the slide's file and show its next coarser
+            level.
+        shards: Those left in the OME-Zarr, by their path in it.
+        seams: See `metrics/seams.py`; None where there are no pixels.
+        retried: Passes of the generator that were computed again in float32.
+        hallucination: See `metrics/hallucination.py`; None where there are no pixels, and where the output is a colour
+            table, which explains itself.
+    """
+
+    block: list[int]
+    tiles: int
+    holes: list[list[int]]
+    shards: Files
+    seams: SeamSums | None
+    retried: int
+    hallucination: str | None
+
+
 @translate_device_errors
-def sample_slide(task: SampleTask) -> dict[str, Any]:
+def sample_slide(task: SampleTask) -> Receipt:
     """Do a `SampleTask`, unless it is done; raises what `prepare_slide` does.
 
     Returns:
-        The receipt: key, product (the artifact of the part).
+        The receipt; its product is the artifact of the part.
     """
-    if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
+    if done := valid_receipt(task.receipt, task.key, task.artifact, Receipt):
         return done
     with task.slide() as slide:
         normalizer = _load_normalizer(task)
         sample: Artifact = {}
         if isinstance(normalizer, SampledNormalizer):
             sample = normalizer.sample(slide, task.stain or slide.require_stain(), task.part)
-    return _save(task, sample)
+    _save(task, sample)
+    return write_receipt(task.receipt, Receipt(key=task.key, product=file_product(task.artifact)))
 
 
 @translate_device_errors
-def prepare_slide(task: PrepareTask) -> dict[str, Any]:
+def prepare_slide(task: PrepareTask) -> PrepareReceipt:
     """Do a `PrepareTask`, unless it is done.
-
-    Returns:
-        The receipt: key, product (the artifact), white [r, g, b] of the output, and where there is a table `residual`,
-        its mean CIEDE2000 to the generator on tiles that were not fitted, and `outside`, the share of tissue whose
-        colours it was not fitted to.
 
     Raises:
         StainError: The slide's stain was not measured.
@@ -133,7 +168,7 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
         StoreError: The slide is not in the store, or is damaged there.
         SlideError: Its file can no longer be read.
     """
-    if done := journal.valid_receipt(task.receipt, task.key, task.artifact):
+    if done := valid_receipt(task.receipt, task.key, task.artifact, PrepareReceipt):
         return done
     with task.slide() as slide:
         normalizer, statistics = _load_normalizer(task), task.stain or slide.require_stain()
@@ -141,8 +176,19 @@ def prepare_slide(task: PrepareTask) -> dict[str, Any]:
             artifact = normalizer.fit(statistics, [load_artifact(path) for path in task.samples])
         else:
             artifact = normalizer.prepare(slide, statistics)
-    details = {name: float(artifact[name]) for name in (RESIDUAL, OUTSIDE) if name in artifact}
-    return _save(task, artifact, white=list(normalizer.white), **details)
+    _save(task, artifact)
+    receipt: PrepareReceipt = {
+        "key": task.key,
+        "product": file_product(task.artifact),
+        "white": list(normalizer.white),
+        "residual": _number(artifact, RESIDUAL),
+        "outside": _number(artifact, OUTSIDE),
+    }
+    return write_receipt(task.receipt, receipt)
+
+
+def _number(artifact: Artifact, name: str) -> float | None:
+    return float(artifact[name]) if name in artifact else None
 
 
 def _load_normalizer(task: PrepareTask) -> Normalizer:
@@ -151,24 +197,17 @@ def _load_normalizer(task: PrepareTask) -> Normalizer:
     return normalizer
 
 
-def _save(task: PrepareTask, artifact: Artifact, **details: Any) -> dict[str, Any]:
-    """Write an artifact and its receipt."""
-    task.receipt.unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
+def _save(task: PrepareTask, artifact: Artifact) -> None:
+    """Write an artifact; its receipt goes first, so that none vouches for these bytes until the new one is written."""
+    task.receipt.unlink(missing_ok=True)
     save_artifact(task.artifact, artifact)
-    return journal.write_receipt(task.receipt, task.key, task.artifact, **details)
 
 
 @translate_device_errors
-def normalize_block(task: NormalizeTask) -> dict[str, Any]:
+def normalize_block(task: NormalizeTask) -> BlockReceipt:
     """Do a `NormalizeTask`, unless it is done.
 
-    Memory bound: that of `block_output` and `write_block` together.
-
-    Returns:
-        The receipt: key, product (the block file; None where no tile of the block is kept), block [row, col], tiles,
-        shards (those left in the OME-Zarr, as receipts describe files), holes ([[row, col], ...] of the tiles that were
-        found unreadable in the slide's file and show its next coarser level), and where there are pixels the details
-        that `block_output.Made` has.
+    Memory bound: that of `normalize_block_pixels` and `write_block` together.
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
@@ -182,26 +221,50 @@ def normalize_block(task: NormalizeTask) -> dict[str, Any]:
         return done
     with task.slide() as slide, block_workers(task.normalize.resolve_threads(task.device)) as workers:
         kept = kept_ring(slide, task.block)[1:-1, 1:-1]
-        details = {"block": list(task.block), "tiles": int(kept.sum())}
         if not kept.any():
-            return journal.write_receipt(task.receipt, task.key, None, shards={}, holes=[], **details)
+            return write_receipt(task.receipt, _empty_receipt(task))
         normalizer = load_normalizer(task.normalize, task.checkpoint, task.device, task.digest)
         artifact = load_artifact(task.artifact)
         result = normalize_block_pixels(slide, task.block, normalizer, artifact, task.normalize, task.jpeg, workers)
-        write_block(task.out, result.pixels, kept, task.jpeg, result.streams, workers.band_workers.map)
-    details["holes"] = [list(tile) for tile in sorted(slide.repaired) if block_of(tile) == task.block]
-    shards = {}
+        facts = write_block(task.out, result.pixels, kept, task.jpeg, result.streams, workers.band_workers.map)
+    shards: Files = {}
     if task.zarr is not None:
         levels = len(level_sizes(slide.size))
         shards = write_block_shards(task.zarr, task.block, result.pixels, kept, normalizer.white, levels)
-    return journal.write_receipt(task.receipt, task.key, task.out, shards=shards, **result.details, **details)
+    receipt: BlockReceipt = {
+        "key": task.key,
+        "product": file_product(task.out, facts),
+        "block": list(task.block),
+        "tiles": int(kept.sum()),
+        "holes": [list(tile) for tile in sorted(slide.repaired) if block_of(tile) == task.block],
+        "shards": shards,
+        "seams": result.seams,
+        "retried": result.retried,
+        "hallucination": result.hallucination,
+    }
+    return write_receipt(task.receipt, receipt)
 
 
-def find_valid_block(task: NormalizeTask) -> dict[str, Any] | None:
-    """The receipt of a block that is done, its shards included where they are wanted; None where it is not."""
-    if glass := journal.valid_receipt(task.receipt, task.key, None):
+def _empty_receipt(task: NormalizeTask) -> BlockReceipt:
+    """Make the receipt of a block without kept tiles."""
+    return {
+        "key": task.key,
+        "product": None,
+        "block": list(task.block),
+        "tiles": 0,
+        "holes": [],
+        "shards": {},
+        "seams": None,
+        "retried": 0,
+        "hallucination": None,
+    }
+
+
+def find_valid_block(task: NormalizeTask) -> BlockReceipt | None:
+    """Return the receipt of a block that is done, with its shards where they are wanted; None where it is not."""
+    if glass := valid_receipt(task.receipt, task.key, None, BlockReceipt):
         return glass
-    done = journal.valid_receipt(task.receipt, task.key, task.out)
+    done = valid_receipt(task.receipt, task.key, task.out, BlockReceipt)
     if done is None or task.zarr is None:
         return done
-    return done if done["shards"] and journal.are_files_whole(task.zarr, done["shards"]) else None
+    return done if done["shards"] and are_files_whole(task.zarr, done["shards"]) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 
@@ -29,14 +29,17 @@ def resolve_auto(precision: Precision, device: torch.device) -> Precision:
     return "bfloat16" if native else "float32"
 
 
-def describe_gpu(device: str) -> dict[str, Any]:
-    """What there is to know of this process's GPU, as a task's receipt; it opens a context on the GPU.
+class GpuReceipt(TypedDict):
+    """What there is to know of a GPU: what `auto` means there."""
+
+    precision: Precision
+
+
+def describe_gpu(device: str) -> GpuReceipt:
+    """Describe this process's GPU, as a task's receipt; it opens a context on the GPU.
 
     Args:
         device: As torch names it.
-
-    Returns:
-        precision: What `auto` means there.
 
     Raises:
         ConfigError: There is none.

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_stain.core import journal
 from wsi_stain.core.errors import ConfigError, OutputError
 from wsi_stain.core.geometry import Mpp
+from wsi_stain.core.journal import describe_files
+from wsi_stain.core.receipts import Receipt, commit_directory, directory_product, partial_directory, valid_receipt
 from wsi_stain.slides.slide_file import srgb_profile
 
 _MOST_BASIC_OFFSET = 2**32 - 1
@@ -70,21 +71,28 @@ def require_dicom() -> None:
         ) from error
 
 
-def write_dicom(task: DicomTask) -> dict[str, Any]:
+class DicomReceipt(Receipt):
+    """What the receipt of a DICOM pyramid says: the slide's name, and how many levels there are."""
+
+    slide_id: str
+    levels: int
+
+
+def write_dicom(task: DicomTask) -> DicomReceipt:
     """Render a pyramid as DICOM, unless the valid receipt says that this is done.
 
     Returns:
-        The receipt; beside journal's keys it has slide_id and levels (their number).
+        The receipt.
 
     Raises:
         ConfigError: wsidicomizer is missing.
         OutputError: The files cannot be written.
     """
-    done = journal.valid_receipt(task.receipt, task.key, task.output)
+    done = valid_receipt(task.receipt, task.key, task.output, DicomReceipt)
     if done is not None:
         return done
     require_dicom()
-    folder = journal.partial_directory(task.output)
+    folder = partial_directory(task.output)
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -95,10 +103,13 @@ def write_dicom(task: DicomTask) -> dict[str, Any]:
         raise OutputError(
             f"{folder} cannot be written: {error.strerror or error}", "Check the free space and the permissions there"
         ) from error
-    details = {"slide_id": task.slide_id, "levels": len(paths)}
-    return journal.commit_directory(
-        folder, task.output, task.receipt, task.key, journal.describe_files(folder), **details
-    )
+    receipt: DicomReceipt = {
+        "key": task.key,
+        "product": directory_product(task.output.name, describe_files(folder)),
+        "slide_id": task.slide_id,
+        "levels": len(paths),
+    }
+    return commit_directory(folder, task.output, task.receipt, receipt)
 
 
 def _save_levels(task: DicomTask, folder: Path) -> list[Path]:

@@ -23,17 +23,15 @@ from numpy.typing import NDArray
 from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size, TileIndex
+from wsi_stain.core.journal import FileFacts, Files
 from wsi_stain.formats import zarr_metadata
 from wsi_stain.formats.block_file import LEVELS, BlockFile, Kept, Pixels, block_levels, block_tiles, pad_tile
 from wsi_stain.formats.zarr_shard import write_shard
 
-Files = Mapping[str, Mapping[str, Any]]
-"""Files by their path within the directory, as `journal.describe_files` describes them."""
-
 
 def write_block_shards(
     folder: Path, block: BlockIndex, pixels: Pixels, kept: Kept, white: Sequence[int], levels: int
-) -> dict[str, dict[str, Any]]:
+) -> Files:
     """Write a block's shards of levels 0 to 3, each whole or not at all.
 
     Memory bound: `pixels`, a third of them again for the coarser levels, and one encoded tile.
@@ -47,15 +45,15 @@ def write_block_shards(
         levels: How many levels the image has.
 
     Returns:
-        The shards, as a receipt describes files.
+        The shards, by their path within the folder.
 
     Raises:
         OutputError: A shard cannot be written.
     """
-    shards = {}
+    shards: Files = {}
     for level, (level_pixels, level_kept) in zip(range(min(levels, LEVELS)), block_levels(pixels, kept), strict=False):
-        path = _write(folder, level, block, block_tiles(level_pixels, level_kept), white)
-        shards[path.relative_to(folder).as_posix()] = journal.describe_file(path)
+        key = zarr_metadata.shard_key(block, level)
+        shards[key] = _write(folder / key, level, block_tiles(level_pixels, level_kept), white)
     return shards
 
 
@@ -83,8 +81,8 @@ class PyramidZarr:
         for col, left in enumerate(range(0, strip.shape[1], TILE)):
             self._put(level, BlockIndex(row, col), {TileIndex(0, 0): pad_tile(strip[:, left : left + TILE])})
 
-    def finish(self, mpp: Mpp, attributes: Mapping[str, Any], block_shards: Files) -> dict[str, dict[str, Any]]:
-        """Write the metadata, the group's last, and look at every file again.
+    def finish(self, mpp: Mpp, attributes: Mapping[str, Any], block_shards: Files) -> Files:
+        """Write the metadata, the group's last, and read every file again.
 
         Args:
             mpp: Resolution of level 0, um per px.
@@ -92,7 +90,7 @@ class PyramidZarr:
             block_shards: What the blocks' receipts say of their shards.
 
         Returns:
-            All files of the image, as a receipt describes files.
+            All files of the image.
 
         Raises:
             OutputError: A block's shard is not what its receipt says; it is removed, so that a rerun makes it again.
@@ -120,8 +118,9 @@ class PyramidZarr:
                 )
 
     def _put(self, level: int, block: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]]) -> None:
-        path = _write(self._folder, level, block, tiles, self._white)
-        self._coarse.add(path.relative_to(self._folder).as_posix())
+        key = zarr_metadata.shard_key(block, level)
+        _write(self._folder / key, level, tiles, self._white)
+        self._coarse.add(key)
 
 
 def _side(level: int) -> int:
@@ -129,10 +128,7 @@ def _side(level: int) -> int:
     return max(TILES_PER_BLOCK >> level, 1)
 
 
-def _write(
-    folder: Path, level: int, block: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], white: Sequence[int]
-) -> Path:
+def _write(path: Path, level: int, tiles: Mapping[TileIndex, NDArray[np.uint8]], white: Sequence[int]) -> FileFacts:
+    """Write one shard; returns its facts."""
     glass = np.full((TILE, TILE, 3), white, np.uint8)
-    path = folder / zarr_metadata.shard_key(block, level)
-    journal.atomic_write(path, partial(write_shard, tiles=tiles, side=_side(level), fill_tile=glass))
-    return path
+    return journal.write_hashed(path, partial(write_shard, tiles=tiles, side=_side(level), fill_tile=glass))

@@ -23,13 +23,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core import journal
-from wsi_stain.core.digest import hashed
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import (
     BLOCK,
@@ -44,10 +43,20 @@ from wsi_stain.core.geometry import (
     grid_shape,
     level_sizes,
 )
+from wsi_stain.core.receipts import (
+    Product,
+    Receipt,
+    commit_directory,
+    directory_product,
+    file_product,
+    partial_directory,
+    valid_receipt,
+    write_receipt,
+)
 from wsi_stain.formats.block_file import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve, pad_tile
 from wsi_stain.formats.ome_tiff import PyramidTiff
 from wsi_stain.formats.ome_xml import ome_xml
-from wsi_stain.pyramid.ome_zarr import Files, PyramidZarr
+from wsi_stain.pyramid.ome_zarr import PyramidZarr
 
 _PX_PER_MIP_PX = 2**LEVELS
 _BLOCKS_AHEAD = 1
@@ -103,53 +112,71 @@ class StitchTask:
     receipt: Path
     key: str
     format: Format = "ome-tiff"
-    shards: Files = field(default_factory=dict)
+    shards: journal.Files = field(default_factory=dict)
 
 
-def stitch_slide(task: StitchTask) -> dict[str, Any]:
+class PyramidReceipt(Receipt):
+    """What the receipt of a stitched pyramid says.
+
+    Attributes:
+        slide_id: The slide's name.
+        levels: How many levels it has.
+        mpp: Resolution of level 0, [x, y], um per px.
+        objective_power: Nominal magnification, or None when it is not known.
+        provenance: How the pixels were made.
+    """
+
+    slide_id: str
+    levels: int
+    mpp: list[float]
+    objective_power: float | None
+    provenance: dict[str, str]
+
+
+def stitch_slide(task: StitchTask) -> PyramidReceipt:
     """Assemble a slide's pyramid, unless its valid receipt says that this is done.
 
     Returns:
-        The receipt; beside journal's keys it has slide_id, levels (their number), mpp [x, y], objective_power and
-        provenance.
+        The receipt.
 
     Raises:
         OutputError: A block file or a shard is missing or damaged, or the pyramid cannot be written.
     """
-    done = journal.valid_receipt(task.receipt, task.key, task.output)
+    done = valid_receipt(task.receipt, task.key, task.output, PyramidReceipt)
     if done is not None:
         return done
-    details = {
+    if task.format == "ome-zarr":
+        folder = partial_directory(task.output)
+        product = directory_product(task.output.name, _write_zarr(task, folder))
+        return commit_directory(folder, task.output, task.receipt, _receipt(task, product))
+    journal.atomic_write(task.output, lambda file: _write_tiff(task, file))
+    return write_receipt(task.receipt, _receipt(task, file_product(task.output)))
+
+
+def _receipt(task: StitchTask, product: Product) -> PyramidReceipt:
+    return {
+        "key": task.key,
+        "product": product,
         "slide_id": task.slide_id,
         "levels": len(level_sizes(task.size)),
         "mpp": list(task.mpp),
         "objective_power": task.objective_power,
         "provenance": dict(task.provenance),
     }
-    if task.format == "ome-zarr":
-        folder = journal.partial_directory(task.output)
-        return journal.commit_directory(
-            folder, task.output, task.receipt, task.key, _write_zarr(task, folder), **details
-        )
-    digests: list[str] = []
-    journal.atomic_write(task.output, lambda file: digests.append(_write_tiff(task, file)))
-    return journal.write_receipt(task.receipt, task.key, task.output, digests[0], **details)
 
 
-def _write_tiff(task: StitchTask, file: BinaryIO) -> str:
-    """Write the file; returns its digest."""
+def _write_tiff(task: StitchTask, file: BinaryIO) -> None:
     sizes = level_sizes(task.size)
-    with hashed(file) as pieces, ThreadPoolExecutor(1, "encode") as pool:
-        tiff = PyramidTiff(pieces, sizes, _encode_tile(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
+    with ThreadPoolExecutor(1, "encode") as pool:
+        tiff = PyramidTiff(file, sizes, _encode_tile(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
         sink = TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg, pool)
         _put_levels(task, sink)
         sink.finish()
         description = ome_xml(task.size, task.mpp, task.objective_power, task.provenance)
         tiff.finish(task.mpp, description, task.icc_profile)
-        return pieces.digest()
 
 
-def _write_zarr(task: StitchTask, folder: Path) -> Files:
+def _write_zarr(task: StitchTask, folder: Path) -> journal.Files:
     pyramid = PyramidZarr(folder, level_sizes(task.size), task.white)
     _put_levels(task, pyramid)
     attributes = {

@@ -53,7 +53,7 @@ def make_pictures(task: PictureTask) -> dict[str, Any]:
     """Do a `PictureTask`.
 
     Returns:
-        An empty receipt.
+        An empty receipt: what it makes is a file.
 
     Raises:
         OutputError: The pyramid cannot be read, or the pictures cannot be written.

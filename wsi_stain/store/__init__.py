@@ -27,6 +27,6 @@ from wsi_stain.store.record import SlideRecord
 from wsi_stain.store.stored_slide import StoredSlide
 from wsi_stain.store.tile_store import TileStore
 from wsi_stain.store.tiled_slide import TiledSlide
-from wsi_stain.store.writer import SlideWriter
+from wsi_stain.store.writer import ShardReceipt, SlideWriter
 
-__all__ = ["SlideRecord", "SlideWriter", "StoredSlide", "TileStore", "TiledSlide", "check_shards"]
+__all__ = ["ShardReceipt", "SlideRecord", "SlideWriter", "StoredSlide", "TileStore", "TiledSlide", "check_shards"]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from pydantic import ValidationError, field_validator
 
 from wsi_stain.core import journal
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, Mpp, Size
+from wsi_stain.core.journal import FileFacts
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.formats import zarr_metadata, zarr_shard
@@ -91,10 +92,22 @@ def is_complete(folder: StoragePath) -> bool:
     return MARK in zarr_metadata.read_attributes(folder)
 
 
-def fold_shards(shards: Iterable[tuple[BlockIndex, Mapping[str, Any]]]) -> dict[str, Any]:
-    """What the completion mark says of the shards: their number, and a digest of their places, sizes and digests."""
-    listed = [[list(block), product["size"], product["sha256"]] for block, product in sorted(shards, key=itemgetter(0))]
-    return {"count": len(listed), "sha256": journal.fingerprint(listed)}
+class ShardsMark(TypedDict):
+    """What the completion mark says of a slide's shards.
+
+    Attributes:
+        count: How many there are.
+        fingerprint: SHA-256 of the JSON list of [[row, col], size, SHA-256] of each, by their place in the block grid.
+    """
+
+    count: int
+    fingerprint: str
+
+
+def fold_shards(shards: Iterable[tuple[BlockIndex, FileFacts]]) -> ShardsMark:
+    """Sum up shards, in any order, for the completion mark."""
+    listed = [[list(block), facts["size"], facts["sha256"]] for block, facts in sorted(shards, key=itemgetter(0))]
+    return {"count": len(listed), "fingerprint": journal.fingerprint(listed)}
 
 
 def complete_record(folder: StoragePath) -> SlideRecord:

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core import journal
-from wsi_stain.core.digest import hashed
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, Size, TileIndex
+from wsi_stain.core.journal import FileFacts
+from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
 from wsi_stain.formats import zarr_metadata, zarr_shard
-from wsi_stain.formats.zarr_chunks import CODECS, CodecName, TileCodec
-from wsi_stain.store.record import MARK, SlideRecord, fold_shards, read_record
+from wsi_stain.formats.zarr_chunks import CODECS, CodecName
+from wsi_stain.store.record import MARK, ShardsMark, SlideRecord, fold_shards, read_record
 from wsi_stain.store.stored_slide import StoredSlide
 from wsi_stain.tissue.grid import TileGrid
 
 _RECEIPTS = ".receipts"
+
+
+class ShardReceipt(Receipt):
+    """What the receipt of a shard says.
+
+    Attributes:
+        block: [row, col] in the block grid.
+        tiles: How many it has.
+        quality: For each quality, its value for each tile, in the order of their places; empty where it was not looked
+            at.
+        holes: [[row, col], ...] of the tiles that cannot be read and are shown as a coarser level has them.
+    """
+
+    block: list[int]
+    tiles: int
+    quality: Mapping[str, Sequence[float | None]]
+    holes: Sequence[Sequence[int]]
 
 
 class SlideWriter:
@@ -102,8 +120,13 @@ class SlideWriter:
         return self.path / _RECEIPTS / f"{name}.json"
 
     def write_shard(
-        self, block: BlockIndex, tiles: Mapping[TileIndex, NDArray[np.uint8]], key: str = "", **details: Any
-    ) -> dict[str, Any]:
+        self,
+        block: BlockIndex,
+        tiles: Mapping[TileIndex, NDArray[np.uint8]],
+        key: str = "",
+        quality: Mapping[str, Sequence[float | None]] | None = None,
+        holes: Sequence[Sequence[int]] = (),
+    ) -> ShardReceipt:
         """Write one block's tiles, whole, and then its receipt.
 
         Args:
@@ -111,27 +134,34 @@ class SlideWriter:
             tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid; each is asked
                 for once, in the order of the places.
             key: Fingerprint of everything that the pixels depend on.
-            details: What else the receipt shall say of the block, as JSON; looked at when the tiles are written.
+            quality: See `ShardReceipt`; read once the tiles are written.
+            holes: Likewise.
 
         Returns:
-            The receipt: key, product (name, size, sha256), block, tiles, and the details.
+            The receipt.
         """
         path, codec = self.path / zarr_metadata.shard_key(block), zarr_metadata.read_image_codec(self.path / "0")
-        digests: list[str] = []
-        journal.atomic_write(path, lambda file: digests.append(_write_shard(file, tiles, codec)))
-        facts = {"block": list(block), "tiles": len(tiles), **details}
-        return journal.write_receipt(self.receipt_path(_shard_name(block)), key, path, digests[0], **facts)
+        facts = journal.write_hashed(path, lambda file: zarr_shard.write_shard(file, tiles, codec=codec))
+        receipt: ShardReceipt = {
+            "key": key,
+            "product": file_product(path, facts),
+            "block": list(block),
+            "tiles": len(tiles),
+            "quality": quality or {},
+            "holes": holes,
+        }
+        return write_receipt(self.receipt_path(_shard_name(block)), receipt)
 
-    def valid_shard(self, block: BlockIndex, key: str) -> dict[str, Any] | None:
-        """The receipt of a block's shard, if it is there and was made with this key."""
+    def valid_shard(self, block: BlockIndex, key: str) -> ShardReceipt | None:
+        """Return the receipt of a block's shard, if it is there and was made with this key."""
         receipt_path = self.receipt_path(_shard_name(block))
-        return journal.valid_receipt(receipt_path, key, self.path / zarr_metadata.shard_key(block))
+        return valid_receipt(receipt_path, key, self.path / zarr_metadata.shard_key(block), ShardReceipt)
 
     def forget_shard(self, block: BlockIndex) -> None:
         """Remove a block's receipt, so that its shard is made again."""
         self.receipt_path(_shard_name(block)).unlink(missing_ok=True)
 
-    def complete(self, record: SlideRecord, receipts: Iterable[Mapping[str, Any]]) -> None:
+    def complete(self, record: SlideRecord, receipts: Iterable[ShardReceipt]) -> None:
         """Write the completion mark: from now on the slide exists for readers.
 
         Args:
@@ -141,7 +171,11 @@ class SlideWriter:
         Raises:
             StoreError: A block with kept tiles has no receipt.
         """
-        shards = [(BlockIndex(*receipt["block"]), receipt["product"]) for receipt in receipts]
+        shards = [
+            (BlockIndex(*receipt["block"]), FileFacts(size=product["size"], sha256=product["sha256"]))
+            for receipt in receipts
+            if (product := receipt["product"])
+        ]
         missing = set(self.reading(record).grid.blocks()) - {block for block, _ in shards}
         if missing:
             raise StoreError(
@@ -154,7 +188,7 @@ class SlideWriter:
         """Replace the record of a complete slide by one that differs in nothing that pixels depend on."""
         self._mark(record, zarr_metadata.read_attributes(self.path)[MARK]["shards"])
 
-    def _mark(self, record: SlideRecord, shards: dict[str, Any]) -> None:
+    def _mark(self, record: SlideRecord, shards: ShardsMark) -> None:
         mark = {"record": record.model_dump(mode="json"), "shards": shards}
         ome = zarr_metadata.image_attributes(record.slide_id, record.mpp)
         zarr_metadata.write_group(self.path, {"ome": ome, MARK: mark})
@@ -167,10 +201,3 @@ class SlideWriter:
 
 def _shard_name(block: BlockIndex) -> str:
     return f"shard-{block.row}-{block.col}"
-
-
-def _write_shard(file: BinaryIO, tiles: Mapping[TileIndex, NDArray[np.uint8]], codec: TileCodec) -> str:
-    """Write a shard; returns its digest."""
-    with hashed(file) as pieces:
-        zarr_shard.write_shard(pieces, tiles, codec=codec)
-        return pieces.digest()

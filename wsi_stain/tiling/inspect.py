@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
 from wsi_stain.slides.find import SlideSource
@@ -34,11 +34,56 @@ class InspectTask:
     overlay: Path | None = None
 
 
-def probe_slide(task: InspectTask) -> dict[str, Any]:
-    """Open a slide and decide its resolution: what can be known of it without looking at its pixels.
+class ProbeReceipt(TypedDict):
+    """What the receipt of a probed slide says: doubts about its resolution, a sentence each."""
 
-    Returns:
-        The receipt: remarks (doubts about its resolution, a sentence each).
+    remarks: list[str]
+
+
+class IdentityReceipt(TypedDict):
+    """What the receipt of an identified slide says: the key that `survey_slide` would give it."""
+
+    key: str
+
+
+class SlideFacts(TypedDict):
+    """What the receipt of an inspected slide says.
+
+    Attributes:
+        size_l0: [width, height] of level 0, px.
+        size: [width, height] of the working frame, px.
+        mpp_l0: [x, y] of level 0, um per px.
+        mpp: [x, y] of the working frame, um per px.
+        levels: How many the file has.
+        mpp_origin: Who says what the resolution is.
+        objective_power: As the file states it, or None.
+        vendor: OpenSlide's name for the format.
+        tissue: Share of the frame, 0 to 1.
+        tiles: How many it would have.
+        suspect: Tiles without tissue that look as if they had some.
+        bytes: About what the tiles will take.
+        blocks: How many hold a tile.
+        remarks: Doubts about its resolution or its pixels, a sentence each.
+    """
+
+    size_l0: list[int]
+    size: list[int]
+    mpp_l0: list[float]
+    mpp: list[float]
+    levels: int
+    mpp_origin: str
+    objective_power: float | None
+    vendor: str
+    tissue: float
+    tiles: int
+    suspect: int
+    bytes: int
+    blocks: int
+    remarks: list[str]
+
+
+def probe_slide(task: InspectTask) -> ProbeReceipt:
+    """Open a slide and decide its resolution: what can be known of it without looking at its pixels.
 
     Raises:
         SlideError: The slide cannot be used, or its mask is missing.
@@ -49,11 +94,8 @@ def probe_slide(task: InspectTask) -> dict[str, Any]:
         return {"remarks": list(slide.remarks)}
 
 
-def identify_slide(task: InspectTask) -> dict[str, Any]:
+def identify_slide(task: InspectTask) -> IdentityReceipt:
     """Tell which tiles a slide would have, without looking at its pixels.
-
-    Returns:
-        The receipt: key, as `survey_slide` would give it.
 
     Raises:
         SlideError: The slide cannot be used.
@@ -62,14 +104,8 @@ def identify_slide(task: InspectTask) -> dict[str, Any]:
         return {"key": make_record(slide, task.source, task.config).key}
 
 
-def inspect_slide(task: InspectTask) -> dict[str, Any]:
+def inspect_slide(task: InspectTask) -> SlideFacts:
     """Find out what tiling a slide would give.
-
-    Returns:
-        The receipt: size_l0, size ([width, height], px), mpp_l0, mpp ([x, y], um per px), levels, mpp_origin,
-        objective_power, vendor, tissue (share of the frame, 0 to 1), tiles, suspect (their number), bytes (about what
-        the tiles will take), blocks (their number), remarks (doubts about its resolution or its pixels, a sentence
-        each).
 
     Raises:
         SlideError: The slide cannot be used.

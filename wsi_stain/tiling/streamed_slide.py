@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from wsi_stain.core import journal
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, TileIndex, tile_region
+from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.store import SlideRecord, TiledSlide
@@ -33,6 +34,24 @@ from wsi_stain.tiling.survey import Survey, require_tissue
 from wsi_stain.tissue.grid import TileGrid
 
 _SURVEY, _RECEIPT = "survey.npz", "survey.json"
+
+
+class SavedSurvey(Receipt):
+    """What the receipt of a survey that was kept says: the slide's record as JSON."""
+
+    record: dict[str, Any]
+
+
+class StreamReceipt(TypedDict):
+    """What the receipt of `stream_slide` says.
+
+    Attributes:
+        key: Fingerprint of everything that the slide's tiles depend on.
+        redone_because: What changed since it was last surveyed, or None.
+    """
+
+    key: str
+    redone_because: str | None
 
 
 class StreamedSlide(TiledSlide):
@@ -110,8 +129,12 @@ class StreamedSlide(TiledSlide):
         }
         (folder / _RECEIPT).unlink(missing_ok=True)  # until the new one is written, none may vouch for these bytes
         save_artifact(folder / _SURVEY, arrays)
-        record = self.record.model_dump(mode="json")
-        journal.write_receipt(folder / _RECEIPT, self.record.key, folder / _SURVEY, record=record)
+        receipt: SavedSurvey = {
+            "key": self.record.key,
+            "product": file_product(folder / _SURVEY),
+            "record": self.record.model_dump(mode="json"),
+        }
+        write_receipt(folder / _RECEIPT, receipt)
         self.folder = folder
 
     def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
@@ -197,11 +220,8 @@ class StreamTask:
     folder: Path
 
 
-def stream_slide(task: StreamTask) -> dict[str, Any]:
+def stream_slide(task: StreamTask) -> StreamReceipt:
     """Do a `StreamTask`, unless it is done.
-
-    Returns:
-        The receipt: key, tiles, redone_because (what changed since it was last surveyed, or None).
 
     Raises:
         SlideError: The slide cannot be used; NoTissueError where it has no tissue.
@@ -210,7 +230,7 @@ def stream_slide(task: StreamTask) -> dict[str, Any]:
     with open_slide(task.source, task.config) as slide:
         key = make_record(slide, task.source, task.config).key
     last = journal.read_json(task.folder / _RECEIPT)
-    if not journal.valid_receipt(task.folder / _RECEIPT, key, task.folder / _SURVEY):
+    if not valid_receipt(task.folder / _RECEIPT, key, task.folder / _SURVEY, SavedSurvey):
         survey_streamed(task.source, task.config).save(task.folder)
     redone = isinstance(last, dict) and last.get("key") != key
     return {"key": key, "redone_because": "the slide or the settings changed" if redone else None}

@@ -15,16 +15,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from wsi_stain.core import journal
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import BlockIndex, TileIndex
+from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.slide import Slide
-from wsi_stain.store import SlideRecord, SlideWriter, StoredSlide, TileStore
+from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.tiling.block_tiles import BlockTiles
 from wsi_stain.tiling.config import TilingConfig, labels, make_record, open_slide
@@ -32,6 +33,50 @@ from wsi_stain.tiling.survey import require_tissue
 from wsi_stain.tissue.mask import ink_mask
 from wsi_stain.tissue.overlay import draw_overlay
 from wsi_stain.tissue.tile_quality import quality_maps
+
+
+class SurveyReceipt(Receipt):
+    """What the receipt of a survey says.
+
+    Attributes:
+        slide_id: The slide's name in the store.
+        blocks: [[row, col], ...] of the blocks that have tiles.
+        kept_tiles: How many tiles it has.
+        size: [width, height] of the working frame, px.
+        mpp: [x, y] of it, um per px.
+        mpp_origin: Who says so.
+        fingerprint: Fingerprint of the source file.
+        settings_key: Fingerprint of the settings that affect pixels.
+        complete: Nothing is left to do.
+        redone_because: What changed since the slide was last tiled, or None.
+    """
+
+    slide_id: str
+    blocks: list[list[int]]
+    kept_tiles: int
+    size: list[int]
+    mpp: list[float]
+    mpp_origin: str
+    fingerprint: dict[str, str | int]
+    settings_key: str
+    complete: bool
+    redone_because: str | None
+
+
+class FinishReceipt(TypedDict):
+    """What the receipt of a finished slide says.
+
+    Attributes:
+        key: The survey's `key`.
+        slide_id: The slide's name in the store.
+        tiles: How many it has.
+        holes: How many of them cannot be read.
+    """
+
+    key: str
+    slide_id: str
+    tiles: int
+    holes: int
 
 
 @dataclass(frozen=True)
@@ -87,13 +132,8 @@ class FinishTask:
     overlay: Path | None = None
 
 
-def survey_slide(task: SurveyTask) -> dict[str, Any]:
+def survey_slide(task: SurveyTask) -> SurveyReceipt:
     """Decide which tiles a slide has, and write everything but the tiles.
-
-    Returns:
-        The receipt: key, slide_id, blocks ([[row, col], ...] that have tiles), kept_tiles, size ([width, height] of
-        the working frame), mpp ([x, y], um per px), mpp_origin, complete (nothing is left to do), redone_because (what
-        changed since the slide was last tiled, or None).
 
     Raises:
         SlideError: The slide cannot be used; NoTissueError where it has no tissue, StainError where it is no
@@ -110,15 +150,11 @@ def survey_slide(task: SurveyTask) -> dict[str, Any]:
         writer.remove()
         _survey(writer, slide, task)
     receipt = _survey_receipt(writer.reading(record), complete=False, redone_because=reason)
-    return journal.write_receipt(writer.receipt_path("survey"), record.key, None, **receipt)
+    return write_receipt(writer.receipt_path("survey"), receipt)
 
 
-def tile_block(task: BlockTask) -> dict[str, Any]:
-    """Write the shard of one block.
-
-    Returns:
-        The shard's receipt: key, product (name, size, sha256), block, tiles, quality (of each tile, in their order),
-        holes ([[row, col], ...] of the tiles that cannot be read and are shown as a coarser level has them).
+def tile_block(task: BlockTask) -> ShardReceipt:
+    """Write the shard of one block, unless it stands or the slide is complete.
 
     Raises:
         SlideError: The slide can no longer be read at all.
@@ -126,7 +162,7 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
     """
     writer = TileStore(task.store).writer(task.source.slide_id)
     if _is_complete(writer, task.key):
-        return {"key": task.key, "block": list(task.block), "complete": True}
+        return {"key": task.key, "product": None, "block": list(task.block), "tiles": 0, "quality": {}, "holes": []}
     valid = writer.valid_shard(task.block, task.key)
     if valid is not None:
         return valid
@@ -135,11 +171,8 @@ def tile_block(task: BlockTask) -> dict[str, Any]:
         return writer.write_shard(task.block, tiles, task.key, quality=tiles.quality, holes=tiles.holes)
 
 
-def finish_slide(task: FinishTask) -> dict[str, Any]:
+def finish_slide(task: FinishTask) -> FinishReceipt:
     """Measure the slide's stain on a sample of its tiles, and mark the slide as complete.
-
-    Returns:
-        The receipt: key, slide_id, tiles, holes (number of tiles that cannot be read), stain (StainStatistics as JSON).
 
     Raises:
         UnreadableError: There are too many holes.
@@ -158,9 +191,8 @@ def finish_slide(task: FinishTask) -> dict[str, Any]:
         ink = ink_mask(stored.thumbnail, stored.thumbnail_mpp, task.config.tissue)
         suspect = stored.map("suspect")
         draw_overlay(task.overlay, stored.thumbnail, stored.mask, ink, stored.kept, suspect, stored.size)
-    stain = record.stain.model_dump(mode="json") if record.stain else None
     tiles = int(writer.kept().sum())
-    return {"key": task.key, "slide_id": record.slide_id, "tiles": tiles, "holes": record.holes, "stain": stain}
+    return {"key": task.key, "slide_id": record.slide_id, "tiles": tiles, "holes": record.holes}
 
 
 # The survey
@@ -172,9 +204,11 @@ def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
     writer.write_map("suspect", survey.suspect)
 
 
-def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | None) -> dict[str, Any]:
+def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | None) -> SurveyReceipt:
     record = slide.record
     return {
+        "key": record.key,
+        "product": None,
         "slide_id": record.slide_id,
         "blocks": [list(block) for block in slide.grid.blocks()],
         "kept_tiles": int(slide.kept.sum()),
@@ -188,12 +222,11 @@ def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | No
     }
 
 
-def _valid_receipt(writer: SlideWriter, record: SlideRecord) -> dict[str, Any] | None:
-    """The receipt of a survey that still holds: of a complete slide, or of one that is being made."""
+def _valid_receipt(writer: SlideWriter, record: SlideRecord) -> SurveyReceipt | None:
+    """Return the receipt of a survey that still holds: of a complete slide, or of one that is being made."""
     if _is_complete(writer, record.key):
-        receipt = _survey_receipt(writer.reading(record), complete=True, redone_because=None)
-        return {"key": record.key, "product": None, **receipt}
-    return journal.valid_receipt(writer.receipt_path("survey"), record.key, None)
+        return _survey_receipt(writer.reading(record), complete=True, redone_because=None)
+    return valid_receipt(writer.receipt_path("survey"), record.key, None, SurveyReceipt)
 
 
 def _redo_reason(writer: SlideWriter, record: SlideRecord) -> str | None:
@@ -236,7 +269,8 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
             f"{task.source.relative}: {len(blocks) - len(receipts)} of {len(blocks)} shards are missing",
             "Run the same command again",
         )
-    for name, values in quality_maps(stored.kept, receipts).items():
+    quality = {BlockIndex(*receipt["block"]): receipt["quality"] for receipt in receipts}
+    for name, values in quality_maps(stored.kept, quality).items():
         writer.write_map(name, values)
     measured = {
         "holes": _write_holes(writer, task, receipts),
@@ -248,7 +282,7 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
     return record
 
 
-def _write_holes(writer: SlideWriter, task: FinishTask, receipts: Sequence[dict[str, Any]]) -> int:
+def _write_holes(writer: SlideWriter, task: FinishTask, receipts: Sequence[ShardReceipt]) -> int:
     """Write the map of holes if there are any, and return their number; too many fail the slide."""
     kept = writer.kept()
     holes = np.zeros(kept.shape, bool)

@@ -11,7 +11,7 @@ About 0.1 ms a tile of 0.25 um/px on one core.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,21 +42,23 @@ def quality_on_slide(pixels: NDArray[np.uint8], tile: TileIndex, size: Size, mpp
     return tile_quality(pixels[: size.height - tile.row * TILE, : size.width - tile.col * TILE], mpp.mean)
 
 
-def quality_maps(kept: NDArray[np.bool_], receipts: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
+def quality_maps(
+    kept: NDArray[np.bool_], blocks: Mapping[BlockIndex, Mapping[str, Sequence[float | None]]]
+) -> dict[str, NDArray[np.float32]]:
     """Put the quality of all blocks together.
 
     Args:
         kept: (rows, cols): which tiles exist.
-        receipts: Of all blocks with kept tiles, in any order: `block` is (row, column) in the block grid, `quality`
-            a list of its tiles' values, in the order of their places, for each of `QUALITIES`.
+        blocks: Of each block with kept tiles, for each of `QUALITIES` the values of its tiles, in the order of their
+            places.
 
     Returns:
         (rows, cols) for each of `QUALITIES`, NaN where no tile is kept, and where there is no value.
     """
     maps = {name: np.full(kept.shape, np.nan, np.float32) for name in QUALITIES}
-    for receipt in receipts:
-        tiles = [tile for tile in tiles_of(BlockIndex(*receipt["block"]), kept.shape) if kept[tile]]
-        for name, values in receipt["quality"].items():
+    for block, quality in blocks.items():
+        tiles = [tile for tile in tiles_of(block, kept.shape) if kept[tile]]
+        for name, values in quality.items():
             for tile, value in zip(tiles, values, strict=True):
                 maps[name][tile] = np.nan if value is None else value
     return maps

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError, StoreError
+from wsi_stain.core.journal import Files
+from wsi_stain.core.receipts import Product, describe_product
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.slides.slide_file import srgb_profile
 from wsi_stain.store import StoredSlide, check_shards
@@ -68,12 +70,20 @@ class ProductTask:
     product: Path
 
 
-def verify_slide(task: VerifyTask) -> dict[str, Any]:
-    """Look through a finished slide.
+class VerifyReceipt(TypedDict):
+    """What was found of one thing.
 
-    Returns:
-        The receipt: faults, and likeness: a `Similarity`, None where the slide was not compared with its source.
+    Attributes:
+        faults: What is wrong with it.
+        similarity: How a slide compares with its source; None where that was not looked at.
     """
+
+    faults: list[Fault]
+    similarity: Similarity | None
+
+
+def verify_slide(task: VerifyTask) -> VerifyReceipt:
+    """Look through a finished slide."""
     finished = load_finished(task.folder)
     if finished is None:
         expected = f"row.json and grid.npz in {task.folder}"
@@ -91,60 +101,72 @@ def verify_slide(task: VerifyTask) -> dict[str, Any]:
     return {"faults": faults, "similarity": similarity}
 
 
-def verify_tiles(task: TilesTask) -> dict[str, Any]:
-    """Read every shard of a stored slide; the receipt has faults."""
+def verify_tiles(task: TilesTask) -> VerifyReceipt:
+    """Read every shard of a stored slide."""
+    faults = []
     try:
         check_shards(StoredSlide(task.folder))
     except StoreError as error:
-        return {"faults": [Fault("shards", "the tiles that were written", error.problem, error.remedy)]}
-    return {"faults": []}
+        faults.append(Fault("shards", "the tiles that were written", error.problem, error.remedy))
+    return {"faults": faults, "similarity": None}
 
 
-def verify_product(task: ProductTask) -> dict[str, Any]:
-    """Compare a product with its receipt; the receipt of this task has faults."""
-    return {"faults": product_faults(task.receipt, task.product)}
+def verify_product(task: ProductTask) -> VerifyReceipt:
+    """Compare a product with its receipt."""
+    return {"faults": product_faults(task.receipt, task.product), "similarity": None}
 
 
 def product_faults(receipt_path: Path, product: Path) -> list[Fault]:
-    """What is wrong with the bytes of a product, a file or a directory; at most one fault."""
-    receipt = journal.read_json(receipt_path)
-    made = receipt.get("product") if isinstance(receipt, dict) else None
-    if not isinstance(made, dict):
+    """Compare the bytes of a product, a file or a directory, with its receipt; at most one fault."""
+    expected = _recorded_product(receipt_path)
+    if expected is None:
         return [Fault("record", f"the receipt {receipt_path}", "none that can be read", _RERUN)]
     if not product.exists():
-        return [Fault("file", f"{product}, {made['size']} bytes", "no such file", _RERUN)]
-    found = _describe_directory(product) if product.is_dir() else journal.describe_file(product)
-    for fact, unit in (("size", " bytes"), ("sha256", "")):
-        if found[fact] != made[fact]:
-            owner = _owner(receipt_path, found["sha256"])
-            got = f"{found[fact]}{unit}" + (f", which is the output of {owner}" if owner else "")
-            got += _other_files(made.get("files", {}), found.get("files", {}))
-            return [Fault(fact, f"{product.name} of {made[fact]}{unit}", got, REDO)]
-    return []
+        return [Fault("file", f"{product}, {expected['size']} bytes", "no such file", _RERUN)]
+    actual = describe_product(product)
+    if actual["size"] != expected["size"]:
+        check, wanted, got = "size", f"{expected['size']} bytes", f"{actual['size']} bytes"
+    elif _contents(actual) != _contents(expected):
+        check, wanted, got = "sha256", _hash_text(expected), _hash_text(actual)
+    else:
+        return []
+    owner = _owner(receipt_path, actual)
+    got += f", which is the output of {owner}" if owner else ""
+    got += _other_files(expected.get("files", {}), actual.get("files", {}))
+    return [Fault(check, f"{product.name} of {wanted}", got, REDO)]
 
 
-def _other_files(made: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Which files of a directory are missing or are others: the first, and how many more."""
-    other = [f"{name} is missing" for name in made if name not in found]
-    other += [f"{name} has other bytes" for name in made if name in found and made[name] != found[name]]
-    other += [f"{name} does not belong there" for name in found if name not in made]
+def _recorded_product(receipt_path: Path) -> Product | None:
+    receipt = journal.read_json(receipt_path)
+    product: Product | None = receipt.get("product") if isinstance(receipt, dict) else None
+    return product
+
+
+def _contents(product: Product) -> str | Files | None:
+    """Return the hash of a file, or those of a directory's files."""
+    return product.get("files") or product.get("sha256")
+
+
+def _hash_text(product: Product) -> str:
+    return f"{len(product['files'])} files" if "files" in product else product.get("sha256", "no hash")
+
+
+def _other_files(expected: Files, actual: Files) -> str:
+    """Say which files of a directory are missing or are others: the first, and how many more."""
+    other = [f"{name} is missing" for name in expected if name not in actual]
+    other += [f"{name} has other bytes" for name in expected if name in actual and expected[name] != actual[name]]
+    other += [f"{name} does not belong there" for name in actual if name not in expected]
     more = f", and {len(other) - 1} more" if len(other) > 1 else ""
     return f": {other[0]}{more}" if other else ""
 
 
-def _owner(receipt_path: Path, sha256: str) -> str | None:
-    """The slide whose output of the same kind has these bytes, by its id."""
+def _owner(receipt_path: Path, actual: Product) -> str | None:
+    """Find the slide whose output of the same kind has these bytes; returns its id."""
     for other in sorted(receipt_path.parent.parent.glob(f"*/{receipt_path.name}")):
-        receipt = journal.read_json(other)
-        if isinstance(receipt, dict) and (receipt.get("product") or {}).get("sha256") == sha256:
+        recorded = _recorded_product(other)
+        if recorded is not None and _contents(recorded) == _contents(actual):
             return other.parent.name
     return None
-
-
-def _describe_directory(product: Path) -> dict[str, Any]:
-    files = journal.describe_files(product)
-    size = sum(made["size"] for made in files.values())
-    return {"size": size, "sha256": journal.fingerprint(files), "files": files}
 
 
 def _pyramid_faults(path: Path, finished: FinishedSlide, source: Path | None) -> tuple[list[Fault], Similarity | None]:
