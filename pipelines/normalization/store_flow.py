@@ -6,7 +6,6 @@ OUT/patches/<slide>/<label>/<patch>.png   by --to images, of slides that were ma
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.normalization.tasks import Normalization
+from wsi_stain.core.icc import encode_profile
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.executor import Flow, Task
 from wsi_stain.normalize.patch_files import PART, PatchFilesTask, commit_patches, placed_patches, write_patches
@@ -101,11 +101,10 @@ def _images_flow(slide: StoredSlide, folder: Path, place: Path) -> Flow[None]:
 
 def _record(slide: StoredSlide, shared: Normalization, key: str) -> SlideRecord:
     """What is known of the slide in the reference's stain: what it was, but for its colours."""
-    profile = shared.target.icc_profile
     update = {
         "settings_key": fingerprint([VERSION, key]),
         "background": shared.target.white,
-        "icc_profile": base64.b64encode(profile).decode() if profile else None,
+        "icc_profile": encode_profile(shared.target.icc_profile),
         "stain": None,
     }
     return slide.record.model_copy(update=update)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_stain.core.errors import CheckpointError
+from wsi_stain.core.icc import decode_profile
 from wsi_stain.core.journal import file_digest, write_json
 from wsi_stain.normalizers.classical_reference import (
     ClassicalMethod,
@@ -51,7 +51,7 @@ class NormalizationTarget:
         """
         checkpoint = Checkpoint.load(path)
         contract = checkpoint.contract
-        white, profile = _round_white(contract.white), _decode_profile(contract.icc_profile)
+        white, profile = _round_white(contract.white), decode_profile(contract.icc_profile)
         template = contract.template
         return cls(path, checkpoint.digest, white, profile, template.reference, template.kind, contract.icc_policy)
 
@@ -59,7 +59,7 @@ class NormalizationTarget:
     def of_classical(cls, classical_reference: ClassicalReference, path: Path) -> NormalizationTarget:
         """Write a style to its file, from which the workers read it."""
         write_json(path, classical_reference.model_dump(mode="json"))
-        white, profile = _round_white(classical_reference.stain.white), _decode_profile(classical_reference.icc_profile)
+        white, profile = _round_white(classical_reference.stain.white), decode_profile(classical_reference.icc_profile)
         return cls(
             path, file_digest(path), white, profile, classical_reference.stain, "none", classical_reference.icc_policy
         )
@@ -90,7 +90,3 @@ def choose_classical_reference(
 def _round_white(white: Rgb) -> tuple[int, int, int]:
     red, green, blue = (round(value) for value in white)
     return red, green, blue
-
-
-def _decode_profile(profile: str | None) -> bytes | None:
-    return base64.b64decode(profile) if profile else None

@@ -17,11 +17,11 @@ from tests.support.made_pyramid import picture
 from wsi_stain.core import journal
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import BlockIndex, Mpp, Size, grid_shape, level_sizes
+from wsi_stain.core.icc import srgb_profile
 from wsi_stain.core.receipts import partial_directory
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.pyramid.dicom import DicomTask, require_dicom, write_dicom
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
-from wsi_stain.slides.slide_file import srgb_profile
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
 

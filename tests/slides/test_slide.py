@@ -18,8 +18,9 @@ from PIL import ImageCms
 from tests.support.slide_files import noise, shrink, write_slide
 from wsi_stain.core.errors import MppError, SlideError
 from wsi_stain.core.geometry import Mpp, Region, Size
+from wsi_stain.core.icc import srgb_profile
 from wsi_stain.slides.slide import Slide, SlideConfig
-from wsi_stain.slides.slide_file import SlideFile, srgb_profile
+from wsi_stain.slides.slide_file import SlideFile
 
 WIDTH, HEIGHT = 333, 217
 
@@ -222,7 +223,7 @@ def test_icc_srgb_leaves_slides_without_a_profile_and_refuses_a_broken_one(
 
 
 def test_the_srgb_profile_is_the_same_bytes_every_time() -> None:
-    code = "import sys; from wsi_stain.slides.slide_file import srgb_profile; sys.stdout.buffer.write(srgb_profile())"
+    code = "import sys; from wsi_stain.core.icc import srgb_profile; sys.stdout.buffer.write(srgb_profile())"
     other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
     assert other == srgb_profile()
 

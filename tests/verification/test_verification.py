@@ -24,11 +24,11 @@ from pipelines.shared.slide_outputs import SUFFIXES, Format
 from tests.support.commands import TINY, Run
 from wsi_stain.core import journal
 from wsi_stain.core.geometry import BlockIndex, Mpp
+from wsi_stain.core.icc import srgb_profile
 from wsi_stain.core.receipts import Receipt, describe_product, file_product, write_receipt
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
 from wsi_stain.results.finished import FinishedSlide, load_finished
-from wsi_stain.slides.slide_file import srgb_profile
 from wsi_stain.synthetic import Cohort, write_cohort
 from wsi_stain.verification.faults import Fault
 from wsi_stain.verification.source_check import NUCLEI, SSIM_MEAN

@@ -9,7 +9,6 @@ Memory bound: that of `region_normalizer`, and the region asked for.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from PIL import Image
 
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import TILE, Region, level_sizes
+from wsi_stain.core.icc import decode_profile
 from wsi_stain.normalize.feather import fade_weights
 from wsi_stain.normalize.region import RegionNormalizer
 from wsi_stain.normalizers.base import Mode, NormalizeConfig
@@ -81,7 +81,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
             self._slide.close()
             raise
         self._sizes = level_sizes(self._slide.size)
-        self._profile = base64.b64decode(contract.icc_profile) if contract.icc_profile else None
+        self._profile = decode_profile(contract.icc_profile)
 
     def __repr__(self) -> str:
         return f"NormalizedSlide({str(self._slide.source.path)!r})"

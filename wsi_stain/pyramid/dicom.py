@@ -19,9 +19,9 @@ from typing import Any
 
 from wsi_stain.core.errors import ConfigError, OutputError
 from wsi_stain.core.geometry import Mpp
+from wsi_stain.core.icc import srgb_profile
 from wsi_stain.core.journal import describe_files
 from wsi_stain.core.receipts import Receipt, commit_directory, directory_product, partial_directory, valid_receipt
-from wsi_stain.slides.slide_file import srgb_profile
 
 _MOST_BASIC_OFFSET = 2**32 - 1
 """The basic table has 32 bits for an offset within a file; larger files need the extended one."""

@@ -16,7 +16,6 @@ Knows neither stores nor generators, and of the formats only that blocks and str
 
 from __future__ import annotations
 
-import base64
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,6 +42,7 @@ from wsi_stain.core.geometry import (
     grid_shape,
     level_sizes,
 )
+from wsi_stain.core.icc import encode_profile
 from wsi_stain.core.receipts import (
     Product,
     Receipt,
@@ -182,7 +182,7 @@ def _write_zarr(task: StitchTask, folder: Path) -> journal.Files:
     attributes = {
         "provenance": dict(task.provenance),
         "objective_power": task.objective_power,
-        "icc_profile": base64.b64encode(task.icc_profile).decode() if task.icc_profile else None,
+        "icc_profile": encode_profile(task.icc_profile),
     }
     return pyramid.finish(task.mpp, attributes, task.shards)
 

@@ -28,6 +28,7 @@ from PIL import Image, ImageCms
 
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Region, Size, split_on_grid
+from wsi_stain.core.icc import srgb_profile
 from wsi_stain.slides.dicom_series import files_of_slide
 from wsi_stain.slides.jpeg_tiles import JpegTiles
 from wsi_stain.slides.openslide_handle import DAMAGED, OpenSlideHandle
@@ -179,13 +180,6 @@ class SlideFile:
         except UnreadableError:
             return self.background
         return bicubic(pixels, part.x * step_x - left, part.y * step_y - top, step_x, step_y, part.width, part.height)
-
-
-def srgb_profile() -> bytes:
-    """The sRGB ICC profile, the same bytes every time."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = np.array([2000, 1, 1, 0, 0, 0], ">u2").tobytes()  # creation time, ICC.1:2010 section 7.2.1
-    return bytes(profile)
 
 
 def _levels(handle: OpenSlideHandle) -> tuple[Level, ...]:

@@ -22,11 +22,10 @@ without it does not exist for readers, since a missing shard would read as glass
 
 from __future__ import annotations
 
-from wsi_stain.store.integrity import check_shards
 from wsi_stain.store.record import SlideRecord
 from wsi_stain.store.stored_slide import StoredSlide
 from wsi_stain.store.tile_store import TileStore
 from wsi_stain.store.tiled_slide import TiledSlide
 from wsi_stain.store.writer import ShardReceipt, SlideWriter
 
-__all__ = ["ShardReceipt", "SlideRecord", "SlideWriter", "StoredSlide", "TileStore", "TiledSlide", "check_shards"]
+__all__ = ["ShardReceipt", "SlideRecord", "SlideWriter", "StoredSlide", "TileStore", "TiledSlide"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache, partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, TileIndex, block_of, grid_shape
+from wsi_stain.core.journal import describe_file
 from wsi_stain.core.storage import StoragePath, list_folders
 from wsi_stain.formats import zarr_metadata
 from wsi_stain.formats.zarr_chunks import TileCodec
 from wsi_stain.formats.zarr_shard import REMEDY, ShardFile
 from wsi_stain.store.cards import slide_card
-from wsi_stain.store.record import SlideRecord, complete_record
+from wsi_stain.store.record import MARK, SlideRecord, complete_record, fold_shards
 from wsi_stain.store.tiled_slide import TiledSlide
 
 _INDICES_HELD = 1024
@@ -124,6 +126,25 @@ class StoredSlide(TiledSlide):
         shapes = {self.kept.shape, self.tissue.shape}
         if shapes != {grid_shape(self.size)}:
             raise StoreError(f"{self.path} has maps of {shapes}, expected {grid_shape(self.size)} tiles", REMEDY)
+
+    def check_shards(self) -> None:
+        """Read every byte of a complete slide's tiles, in a local store.
+
+        Raises:
+            StoreError: A shard or a map is missing, or is not what was written.
+        """
+        self.check()
+        folder = Path(str(self.path))
+        shards = []
+        for block in self.grid.blocks():
+            path = folder / zarr_metadata.shard_key(block)
+            if not path.is_file():
+                raise StoreError(f"{path} is missing", REMEDY)
+            shards.append((block, describe_file(path)))
+        if fold_shards(shards) != zarr_metadata.read_attributes(folder)[MARK]["shards"]:
+            for tile in self.tile_indices():  # a tile whose checksum is wrong says which shard it is
+                self.read_tile(tile)
+            raise StoreError(f"{folder} holds other shards than its completion mark says", REMEDY)
 
     def _decode_tiles(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
         """RGB of each tile in turn, all of them kept; neighbours in one shard are read together."""

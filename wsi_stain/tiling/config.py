@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from pydantic import Field
 
 from wsi_stain.core import journal
+from wsi_stain.core.icc import encode_profile
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.formats.zarr_chunks import CodecName
 from wsi_stain.slides.find import SlideSource
@@ -54,7 +54,6 @@ def open_slide(source: SlideSource, config: TilingConfig) -> Slide:
 
 def make_record(slide: Slide, source: SlideSource, config: TilingConfig) -> SlideRecord:
     """What is known of a slide before its tissue and its stain are."""
-    profile = slide.icc_profile
     return SlideRecord(
         slide_id=source.slide_id,
         fingerprint=slide.fingerprint(),
@@ -67,7 +66,7 @@ def make_record(slide: Slide, source: SlideSource, config: TilingConfig) -> Slid
         background=slide.background,
         icc_policy=config.slide.icc,
         stain_config=config.stain,
-        icc_profile=None if profile is None else base64.b64encode(profile).decode(),
+        icc_profile=encode_profile(slide.icc_profile),
         **labels(source),
     )
 

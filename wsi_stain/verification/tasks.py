@@ -19,11 +19,11 @@ from typing import TypedDict
 
 from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError, StoreError
+from wsi_stain.core.icc import srgb_profile
 from wsi_stain.core.journal import Files
 from wsi_stain.core.receipts import Product, describe_product
 from wsi_stain.results.finished import FinishedSlide, load_finished
-from wsi_stain.slides.slide_file import srgb_profile
-from wsi_stain.store import StoredSlide, check_shards
+from wsi_stain.store import StoredSlide
 from wsi_stain.verification.faults import REDO, Fault
 from wsi_stain.verification.pyramid_check import Expected, check_pyramid, open_readers
 from wsi_stain.verification.source_check import Similarity, check_against_source
@@ -105,7 +105,7 @@ def verify_tiles(task: TilesTask) -> VerifyReceipt:
     """Read every shard of a stored slide."""
     faults = []
     try:
-        check_shards(StoredSlide(task.folder))
+        StoredSlide(task.folder).check_shards()
     except StoreError as error:
         faults.append(Fault("shards", "the tiles that were written", error.problem, error.remedy))
     return {"faults": faults, "similarity": None}

@@ -5,7 +5,6 @@ Memory bound: one tile.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ import zarr
 
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape
+from wsi_stain.core.icc import decode_profile
 from wsi_stain.verification.faults import REDO
 from wsi_stain.verification.readers.base import Pixels, StoredTile
 
@@ -48,7 +48,7 @@ class ZarrPyramid:
         self._sizes = [Size(level.shape[2], level.shape[1]) for level in self._levels]
         self.layouts = {"zarr-python": self._sizes}
         self.resolutions: dict[str, Mpp | None] = {"OME-NGFF": Mpp(float(x), float(y))}
-        self.icc_profile = base64.b64decode(profile) if profile else None
+        self.icc_profile = decode_profile(profile)
 
     def __enter__(self) -> ZarrPyramid:
         return self

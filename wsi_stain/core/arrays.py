@@ -1,0 +1,32 @@
+"""Types of arrays and colours that many modules share, each defined once. Knows no files.
+
+Shapes and ranges are said where the arrays are used; axes are (row, column).
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+RgbImage: TypeAlias = NDArray[np.uint8]
+"""RGB, 0 to 255: (h, w, 3), or single pixels, (n, 3)."""
+
+RgbTiles: TypeAlias = NDArray[np.uint8]
+"""RGB images of one size, (n, h, w, 3)."""
+
+Mask: TypeAlias = NDArray[np.bool_]
+"""True where something is: (h, w) of pixels, (rows, cols) of tiles."""
+
+Rgb: TypeAlias = tuple[float, float, float]
+"""A value for each of R, G and B: a colour from 0 to 255, or a vector of optical density."""
+
+Rgb8: TypeAlias = tuple[int, int, int]
+"""The colour of 8-bit pixels: R, G, B, 0 to 255."""
+
+
+def round_rgb(colour: Rgb) -> Rgb8:
+    """Round a colour to that of 8-bit pixels."""
+    red, green, blue = (round(value) for value in colour)
+    return red, green, blue
