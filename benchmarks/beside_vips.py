@@ -23,10 +23,11 @@ import numpy as np
 from assembly import MPP, WHITE, Pixels, block_indices, stitch_task, tissue
 from contest import machine, medians, report
 
+from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, tiles_of
 from wsi_stain.formats.block_file import JpegConfig
 from wsi_stain.normalize.tasks import NormalizeTask, normalize_block
-from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, RgbImage, load_normalizer
+from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, load_normalizer
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.pyramid.stitch import stitch_slide
@@ -108,7 +109,7 @@ def _take_identity(task: NormalizeTask) -> None:
     load_normalizer(task.normalize, task.checkpoint, task.device, task.digest)
 
 
-def _identity(checkpoint: Checkpoint, white: RgbImage, config: NormalizeConfig, device: str) -> IdentityNormalizer:
+def _identity(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> IdentityNormalizer:
     return IdentityNormalizer(white)
 
 

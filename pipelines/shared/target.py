@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_stain.core.arrays import Rgb8, round_rgb
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.icc import decode_profile
 from wsi_stain.core.journal import file_digest, write_json
@@ -16,7 +17,7 @@ from wsi_stain.normalizers.classical_reference import (
     reference_of_checkpoint,
 )
 from wsi_stain.pix2pix.checkpoint import Checkpoint
-from wsi_stain.stain.statistics import Rgb, StainStatistics
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import SlideRecord, StoredSlide
 
 
@@ -36,7 +37,7 @@ class NormalizationTarget:
 
     path: Path
     digest: str
-    white: tuple[int, int, int]
+    white: Rgb8
     icc_profile: bytes | None
     reference: StainStatistics
     template: str
@@ -51,7 +52,7 @@ class NormalizationTarget:
         """
         checkpoint = Checkpoint.load(path)
         contract = checkpoint.contract
-        white, profile = _round_white(contract.white), decode_profile(contract.icc_profile)
+        white, profile = round_rgb(contract.white), decode_profile(contract.icc_profile)
         template = contract.template
         return cls(path, checkpoint.digest, white, profile, template.reference, template.kind, contract.icc_policy)
 
@@ -59,7 +60,7 @@ class NormalizationTarget:
     def of_classical(cls, classical_reference: ClassicalReference, path: Path) -> NormalizationTarget:
         """Write a style to its file, from which the workers read it."""
         write_json(path, classical_reference.model_dump(mode="json"))
-        white, profile = _round_white(classical_reference.stain.white), decode_profile(classical_reference.icc_profile)
+        white, profile = round_rgb(classical_reference.stain.white), decode_profile(classical_reference.icc_profile)
         return cls(
             path, file_digest(path), white, profile, classical_reference.stain, "none", classical_reference.icc_policy
         )
@@ -85,8 +86,3 @@ def choose_classical_reference(
     if checkpoint is not None:
         return reference_of_checkpoint(Checkpoint.load(checkpoint).contract, method)
     return measure_classical_reference(method, references)
-
-
-def _round_white(white: Rgb) -> tuple[int, int, int]:
-    red, green, blue = (round(value) for value in white)
-    return red, green, blue

@@ -11,10 +11,11 @@ import torch
 
 from tests.support.made_checkpoint import STATISTICS, WHITE, write_untrained
 from tests.support.made_store import paint_tissue
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Size
 from wsi_stain.normalizers.generator import GeneratorNormalizer
-from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, Pixels, Postprocess
+from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, Postprocess
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import Precision
 from wsi_stain.stain.statistics import StainStatistics
@@ -32,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def source() -> Pixels:
+def source() -> RgbImage:
     """A block with its halo of 96 px."""
     return paint_tissue(Size(SIDE + 192, SIDE + 192), seed=6)
 
@@ -45,13 +46,13 @@ class Watched(GeneratorPredictor):
         self.shapes: list[tuple[int, ...]] = []
 
     def start(
-        self, windows: Sequence[Pixels], statistics: StainStatistics, crop: int, finish: Postprocess | None = None
+        self, windows: Sequence[RgbImage], statistics: StainStatistics, crop: int, finish: Postprocess | None = None
     ) -> PendingBatch:
         self.shapes.append(np.stack(windows).shape)
         return super().start(windows, statistics, crop, finish)
 
 
-def test_what_holds_no_tissue_never_reaches_the_generator(checkpoint: Checkpoint, source: Pixels) -> None:
+def test_what_holds_no_tissue_never_reaches_the_generator(checkpoint: Checkpoint, source: RgbImage) -> None:
     predictor, needed = Watched(checkpoint), np.zeros((5, 5), bool)
     normalizer = GeneratorNormalizer(predictor, WHITE, stride_px=512)
     assert (normalizer.apply(source, needed, ARTIFACT) == WHITE).all()
@@ -62,7 +63,7 @@ def test_what_holds_no_tissue_never_reaches_the_generator(checkpoint: Checkpoint
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_batches_have_one_shape_and_give_one_picture(checkpoint: Checkpoint, source: Pixels, device: str) -> None:
+def test_batches_have_one_shape_and_give_one_picture(checkpoint: Checkpoint, source: RgbImage, device: str) -> None:
     predictor, needed = Watched(checkpoint, device), np.ones((5, 5), bool)
     one = GeneratorNormalizer(predictor, WHITE, stride_px=512).apply(source, needed, ARTIFACT)
     assert predictor.shapes == [(1, 704, 704, 3)] * 9
@@ -91,7 +92,7 @@ def overflowing(checkpoint: Checkpoint, precision: Precision) -> Checkpoint:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_pass_that_overflows_in_16_bits_is_computed_again(
-    overflowing: Checkpoint, source: Pixels, precision: Precision, device: str
+    overflowing: Checkpoint, source: RgbImage, precision: Precision, device: str
 ) -> None:
     needed, tally = np.zeros((5, 5), bool), NormalizationCounts()
     needed[:2] = True
@@ -111,7 +112,7 @@ def test_a_pass_that_overflows_in_16_bits_is_computed_again(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_what_is_no_number_in_float32_either_is_an_error(
-    checkpoint: Checkpoint, source: Pixels, precision: Precision
+    checkpoint: Checkpoint, source: RgbImage, precision: Precision
 ) -> None:
     broken = Checkpoint(checkpoint.contract, copy.deepcopy(checkpoint.generator), checkpoint.digest)
     with torch.no_grad():
@@ -131,7 +132,7 @@ def untranslated() -> Iterator[None]:
 @pytest.mark.usefixtures("untranslated")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), DEVICES[1]])
-def test_a_compiled_generator_gives_the_same_picture(checkpoint: Checkpoint, source: Pixels, device: str) -> None:
+def test_a_compiled_generator_gives_the_same_picture(checkpoint: Checkpoint, source: RgbImage, device: str) -> None:
     pictures = []
     for compiled in (False, True):
         predictor = GeneratorPredictor(checkpoint, device, "float32", compiled)

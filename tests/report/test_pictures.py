@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support.made_run import ODD, Pixels, Unchanged, odd_slide, run_unchanged
+from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import BLOCK, TILE
 from wsi_stain.core.html import thumbnail_jpeg
@@ -18,7 +19,6 @@ from wsi_stain.report import PictureTask, load_pictures, make_pictures
 from wsi_stain.report.fields import change_of
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
-from wsi_stain.stain.statistics import Rgb
 from wsi_stain.tissue.mask import TissueConfig
 
 

@@ -17,11 +17,12 @@ from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import WHITE, paint_tissue, store_slide
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.geometry import TILE, Size
 from wsi_stain.normalizers import base
 from wsi_stain.normalizers.base import IdentityNormalizer, NormalizeConfig
 from wsi_stain.normalizers.lut import LutNormalizer
-from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
+from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.results import SlideRow, read_summary
 from wsi_stain.results.finished import load_finished
 from wsi_stain.stain.statistics import StainStatistics
@@ -92,11 +93,11 @@ class Contrast(GeneratorPredictor):
     def check_fits(self, slide: TiledSlide) -> None:
         pass
 
-    def predict_uint8(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+    def predict_uint8(self, window: RgbImage, statistics: StainStatistics) -> RgbImage:
         return add_contrast(window[self.halo : -self.halo, self.halo : -self.halo])
 
 
-def add_contrast(pixels: Pixels) -> Pixels:
+def add_contrast(pixels: RgbImage) -> RgbImage:
     return np.rint(255 * (pixels / 255.0) ** 1.5).astype(np.uint8)
 
 
@@ -107,8 +108,8 @@ class Planting(IdentityNormalizer):
         return LutNormalizer(Contrast(), self.white, 9, 20).prepare(slide, statistics)
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         made = add_contrast(pixels)  # all five rows of tiles
         tile = made[2 * TILE : 3 * TILE, 4 * TILE : 5 * TILE]
         for row, col in ((30, 40), (90, 180), (150, 70), (200, 200)):

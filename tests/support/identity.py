@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, Normalizer, Rgb8
+from wsi_stain.core.arrays import Rgb8
+from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, Normalizer
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 
 

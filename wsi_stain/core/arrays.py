@@ -5,6 +5,7 @@ Shapes and ranges are said where the arrays are used; axes are (row, column).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,12 @@ Rgb: TypeAlias = tuple[float, float, float]
 
 Rgb8: TypeAlias = tuple[int, int, int]
 """The colour of 8-bit pixels: R, G, B, 0 to 255."""
+
+
+def to_rgb(values: Iterable[float]) -> Rgb:
+    """Make three numbers, of an array, say, a colour or a vector."""
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def round_rgb(colour: Rgb) -> Rgb8:

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wsi_stain.core import journal
+from wsi_stain.core.arrays import Mask, Rgb8, round_rgb
 from wsi_stain.core.errors import SlideError, StoreError
 from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, Mpp, Size, ceil_div
 from wsi_stain.datasets.mosaic import Mosaic, label_maps
@@ -204,7 +202,7 @@ def _import(
     return record, laid
 
 
-def _glass(task: ImportTask, patches: Sequence[Patch]) -> tuple[int, int, int]:
+def _glass(task: ImportTask, patches: Sequence[Patch]) -> Rgb8:
     """The colour of glass on a sample of patches laid side by side, R, G, B; as that of the whole slide is found."""
     places = [patch for patch in patches if patch.region]
     sample = places[:: max(1, ceil_div(sum(_area(patch) for patch in places), _GLASS_PIXELS))]
@@ -216,8 +214,7 @@ def _glass(task: ImportTask, patches: Sequence[Patch]) -> tuple[int, int, int]:
     if not mosaic.covered.any():
         return 255, 255, 255
     white, _ = white_point(mosaic.thumbnail, _tissue(task, mosaic))
-    red, green, blue = (round(value) for value in white)
-    return red, green, blue
+    return round_rgb(white)
 
 
 def _area(patch: Patch) -> int:
@@ -255,7 +252,7 @@ def _write_maps(writer: SlideWriter, task: ImportTask, mosaic: Mosaic, laid: Seq
         writer.write_map(f"label-{slide_id(label)}", share)
 
 
-def _tissue(task: ImportTask, mosaic: Mosaic) -> NDArray[np.bool_]:
+def _tissue(task: ImportTask, mosaic: Mosaic) -> Mask:
     """Where there is tissue.
 
     Neighbours may be strangers: a lone patch of tissue is no dust, one of glass no hole; no colour is blurred across.
@@ -264,5 +261,5 @@ def _tissue(task: ImportTask, mosaic: Mosaic) -> NDArray[np.bool_]:
     limits = {"min_tissue_um2": area_um2 / 4, "max_hole_um2": area_um2 / 4, "smoothing_um": area_um2**0.5 / 8}
     own = task.tissue
     config = own.model_copy(update={name: min(getattr(own, name), limit) for name, limit in limits.items()})
-    mask: NDArray[np.bool_] = tissue_mask(mosaic.thumbnail, task.mpp * mosaic.factor, config) & mosaic.covered
+    mask: Mask = tissue_mask(mosaic.thumbnail, task.mpp * mosaic.factor, config) & mosaic.covered
     return mask

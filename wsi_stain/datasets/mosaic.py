@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask, Rgb8
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, Size, TileIndex, block_region, grid_shape
 from wsi_stain.store.patches import Patch, PatchSource
 
@@ -28,7 +29,7 @@ class Mosaic:
         laid: By name, each patch whose pixels were asked for: as it lies, or refused.
     """
 
-    def __init__(self, size: Size, factor: int, glass: tuple[int, int, int] = (255, 255, 255)) -> None:
+    def __init__(self, size: Size, factor: int, glass: Rgb8 = (255, 255, 255)) -> None:
         self.size, self.factor, self.glass = size, factor, glass
         self.thumbnail = np.full((size.height // factor, size.width // factor, 3), 255, np.uint8)
         self.covered = np.zeros(self.thumbnail.shape[:2], bool)
@@ -54,7 +55,7 @@ class Mosaic:
         tiles = _squares(pixels, TILE).swapaxes(1, 2)
         return {TileIndex(row + int(r), col + int(c)): tiles[r, c] for r, c in np.argwhere(kept)}
 
-    def _shrink(self, pixels: NDArray[np.uint8], covered: NDArray[np.bool_], area: Region) -> None:
+    def _shrink(self, pixels: NDArray[np.uint8], covered: Mask, area: Region) -> None:
         """Put a block into the thumbnail; only what patches cover counts, since means with glass look like glass."""
         count = _sums(covered.view(np.uint8), self.factor)[..., None]
         total = _sums(pixels, self.factor) - np.asarray(self.glass) * (self.factor**2 - count)

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from wsi_stain.core.arrays import RgbTiles
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
-
-Patches = NDArray[np.uint8]
 
 _EVALUATION_BATCH = 256
 
@@ -53,7 +52,7 @@ def make_network(backbone: str) -> nn.Module:
 
 
 def train_classifier(
-    patches: Patches,
+    patches: RgbTiles,
     labels: NDArray[np.bool_],
     config: ClassifierConfig,
     seed: int,
@@ -95,7 +94,7 @@ def train_classifier(
     return network.eval()
 
 
-def classify(network: nn.Module, patches: Patches, device: str = "cpu") -> NDArray[np.float64]:
+def classify(network: nn.Module, patches: RgbTiles, device: str = "cpu") -> NDArray[np.float64]:
     """How much each patch, (n, side, side, 3), looks like the positive label: (n,), unbounded."""
     logits = []
     with torch.inference_mode():
@@ -105,7 +104,7 @@ def classify(network: nn.Module, patches: Patches, device: str = "cpu") -> NDArr
     return np.concatenate(logits)
 
 
-def _recalibrate_batchnorm(network: nn.Module, patches: Patches, batch: int, device: str) -> None:
+def _recalibrate_batchnorm(network: nn.Module, patches: RgbTiles, batch: int, device: str) -> None:
     """Measure the statistics of batch normalization again: running means lag behind a short training."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -116,6 +115,6 @@ def _recalibrate_batchnorm(network: nn.Module, patches: Patches, batch: int, dev
             network(_as_input(patches[start : start + batch], device))
 
 
-def _as_input(patches: Patches, device: str) -> Tensor:
+def _as_input(patches: RgbTiles, device: str) -> Tensor:
     x_BHWC = torch.from_numpy(np.ascontiguousarray(patches)).to(device)
     return x_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
+from wsi_stain.core.arrays import Mask, Rgb, RgbTiles
 from wsi_stain.core.errors import NoTissueError, OutputError, StoreError
 from wsi_stain.core.geometry import TileIndex, tile_region
 from wsi_stain.core.storage import StoragePath, storage_path
@@ -29,14 +30,12 @@ from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.slide import Slide
-from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table
+from wsi_stain.stain.statistics import StainStatistics, od_table
 from wsi_stain.stain.vectors import angle_deg, could_be_he, macenko
 from wsi_stain.store import StoredSlide, TiledSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.streamed_slide import survey_streamed
-
-Tiles = NDArray[np.uint8]
 
 STRATA = ("tissue", "nuclei", "stroma")
 COLUMNS = (
@@ -106,10 +105,10 @@ def score_slide(task: CohortTask) -> SlideScores:
             raise NoTissueError(f"{task.name} has no tissue to judge", "Leave it out")
         before, mpp = _read(slide, tiles), slide.mpp.mean
         strata = find_strata(before, stain.white, mpp)
-        pictures: dict[str, Tiles] = {}
+        pictures: dict[str, RgbTiles] = {}
         scores, place = {}, darkest(before)
 
-        def judge(name: str, pixels_made: Tiles, white: Rgb) -> None:
+        def judge(name: str, pixels_made: RgbTiles, white: Rgb) -> None:
             pictures[name] = pixels_made[place]
             scores[name] = _scores(pixels_made, strata, white, reference)
             if name != UNTOUCHED and (kept := nuclei_kept(pixels_made, before, mpp)) is not None:
@@ -141,7 +140,7 @@ def save_reference(path: Path, slides: Sequence[StoredSlide], stain: StainStatis
     Raises:
         NoTissueError: They have no tissue.
     """
-    pixels: dict[str, list[Tiles]] = {name: [] for name in STRATA}
+    pixels: dict[str, list[RgbTiles]] = {name: [] for name in STRATA}
     for slide in slides:
         tiles = choose_scored_tiles(slide, _BLOCKS)
         if not tiles or slide.stain is None:
@@ -155,7 +154,7 @@ def save_reference(path: Path, slides: Sequence[StoredSlide], stain: StainStatis
     save_artifact(path, {**arrays, "vectors": np.asarray(stain.vectors), "white": np.asarray(stain.white)})
 
 
-def find_strata(tiles: Tiles, white: Rgb, mpp: float) -> dict[str, NDArray[np.bool_]]:
+def find_strata(tiles: RgbTiles, white: Rgb, mpp: float) -> dict[str, Mask]:
     """Masks, (n, h, w): `tissue`, all that is stained; `nuclei` in it; `stroma`, the rest but for borders of nuclei."""
     table = od_table(white)
     tissue = sum(table[tiles[..., c], c] for c in range(3)) / 3 > _STAINED_OD
@@ -179,7 +178,7 @@ def summarize(receipts: Sequence[SlideScores]) -> dict[str, dict[str, float]]:
 
 
 def _scores(
-    pixels_made: Tiles, strata: Mapping[str, NDArray[np.bool_]], white: Rgb, reference: Mapping[str, NDArray[Any]]
+    pixels_made: RgbTiles, strata: Mapping[str, Mask], white: Rgb, reference: Mapping[str, NDArray[Any]]
 ) -> dict[str, float]:
     scores = {"nmi": normalized_median_intensity(pixels_made[strata["tissue"]])}
     if not reference:
@@ -195,19 +194,19 @@ def _scores(
     return scores
 
 
-def _vectors(pixels: Tiles, white: Rgb) -> tuple[Rgb, Rgb]:
+def _vectors(pixels: RgbTiles, white: Rgb) -> tuple[Rgb, Rgb]:
     table = od_table(white)
     od = np.stack([table[pixels[:, c], c] for c in range(3)], axis=-1)
     return macenko(od[could_be_he(od)], _TAIL)
 
 
-def _thin_out(pixels: Tiles, count: int) -> Tiles:
+def _thin_out(pixels: RgbTiles, count: int) -> RgbTiles:
     """At most `count` of the pixels, (N, 3), evenly spaced."""
-    spaced: Tiles = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(np.intp)]
+    spaced: RgbTiles = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(np.intp)]
     return spaced
 
 
-def _read(slide: Any, tiles: Sequence[TileIndex]) -> Tiles:
+def _read(slide: Any, tiles: Sequence[TileIndex]) -> RgbTiles:
     return np.stack([slide.read(tile_region(tile)) for tile in tiles])
 
 

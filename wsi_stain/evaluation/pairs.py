@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, tile_region
 from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, UNTOUCHED, Method
@@ -29,7 +30,6 @@ from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.patches import PATCH_TABLE, from_csv
 
-Pixels = NDArray[np.uint8]
 Scores = dict[str, list[float]]
 
 GAPS = ("psnr", "ssim", "ciede2000", "lab_wasserstein_64")
@@ -49,7 +49,7 @@ _SHIFT_TILES = 32
 class RegionReader(Protocol):
     """Anything with pixels."""
 
-    def read(self, region: Region) -> Pixels:
+    def read(self, region: Region) -> RgbImage:
         """RGB pixels, (height, width, 3)."""
 
 
@@ -104,9 +104,9 @@ def score_pair(task: PairTask) -> PairScores:
     before, target = ([slide.read(region) for region in regions] for slide in (source, truth))
     scores: dict[str, Scores] = {}
     index = darkest(before)
-    pictures: dict[str, Pixels] = {"truth": target[index]}
+    pictures: dict[str, RgbImage] = {"truth": target[index]}
 
-    def judge(name: str, made: Sequence[Pixels]) -> None:
+    def judge(name: str, made: Sequence[RgbImage]) -> None:
         scores[name] = _scores(made, target, before)
         pictures[name] = made[index]
 
@@ -130,8 +130,8 @@ def open_readable(path: Path) -> Iterator[RegionReader]:
 
 
 def oracle(
-    before: Sequence[Pixels], target: Sequence[Pixels], own: StainStatistics, wanted: StainStatistics
-) -> list[Pixels]:
+    before: Sequence[RgbImage], target: Sequence[RgbImage], own: StainStatistics, wanted: StainStatistics
+) -> list[RgbImage]:
     """The best table from what a laboratory shows to the truth, fitted on the very pixels it is judged on."""
     pairs = ColourPairs()
     for pictures, truth in zip(before, target, strict=True):
@@ -140,7 +140,7 @@ def oracle(
     return [apply_table(table, pictures) for pictures in before]
 
 
-def tile_scores(made: Pixels, truth: Pixels, source: Pixels) -> dict[str, float]:
+def tile_scores(made: RgbImage, truth: RgbImage, source: RgbImage) -> dict[str, float]:
     """The scores of one tile or patch."""
     half = slice(None, None, 2)
     return {
@@ -153,7 +153,7 @@ def tile_scores(made: Pixels, truth: Pixels, source: Pixels) -> dict[str, float]
     }
 
 
-def sparse_ciede2000(made: Pixels, truth: Pixels) -> float:
+def sparse_ciede2000(made: RgbImage, truth: RgbImage) -> float:
     """Mean CIEDE2000 on every fourth row and column: the same verdict in a sixteenth of the time."""
     every = slice(None, None, _EVERY)
     return ciede2000(made[every, every], truth[every, every])
@@ -207,11 +207,11 @@ def patch_regions(slide: StoredSlide) -> list[Region] | None:
     return [patch.region for patch in from_csv(slide.table(PATCH_TABLE)) if patch.region]
 
 
-def _scores(made: Sequence[Pixels], target: Sequence[Pixels], before: Sequence[Pixels]) -> Scores:
+def _scores(made: Sequence[RgbImage], target: Sequence[RgbImage], before: Sequence[RgbImage]) -> Scores:
     each = [tile_scores(a, b, source) for a, b, source in zip(made, target, before, strict=True)]
     return {name: [scores[name] for scores in each] for name in each[0]}
 
 
-def _shift(before: Sequence[Pixels], target: Sequence[Pixels]) -> float | None:
+def _shift(before: Sequence[RgbImage], target: Sequence[RgbImage]) -> float | None:
     alike = [index for index, pixels in enumerate(before) if pixels.shape == before[0].shape][:_SHIFT_TILES]
     return shift_px(*(np.stack([images[index] for index in alike]) for images in (before, target)))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_stain.core import journal
+from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, halve_size
 from wsi_stain.core.records import StrictRecord
@@ -37,9 +38,7 @@ _MAGIC = b"WSIBLOCK"
 _HEAD = struct.Struct("<8sII")
 _CRC = struct.Struct("<I")
 
-Pixels = NDArray[np.uint8]
-Kept = NDArray[np.bool_]
-OrderedMap = Callable[[Callable[[Pixels], bytes], Iterable[Pixels]], Iterable[bytes]]
+OrderedMap = Callable[[Callable[[RgbImage], bytes], Iterable[RgbImage]], Iterable[bytes]]
 """Something like `map`: it keeps the order."""
 
 
@@ -55,7 +54,7 @@ class JpegConfig(StrictRecord):
     subsampling: Literal[444, 420] = 444
 
 
-def encode_jpeg(tile: Pixels, quality: int, subsampling: int = 444) -> bytes:
+def encode_jpeg(tile: RgbImage, quality: int, subsampling: int = 444) -> bytes:
     """A tile, (256, 256, 3) RGB, as a complete JPEG stream, YCbCr, with chroma subsampling 444 (none) or 420."""
     return bytes(
         imagecodecs.jpeg8_encode(
@@ -64,7 +63,7 @@ def encode_jpeg(tile: Pixels, quality: int, subsampling: int = 444) -> bytes:
     )
 
 
-def halve(pixels: Pixels) -> Pixels:
+def halve(pixels: RgbImage) -> RgbImage:
     """The next coarser level, (ceil(h / 2), ceil(w / 2), 3): (a + b + c + d + 2) >> 2, an odd edge replicated."""
     height, width, _ = pixels.shape
     if height % 2 or width % 2:
@@ -78,7 +77,7 @@ def halve(pixels: Pixels) -> Pixels:
     return out
 
 
-def halve_kept(kept: Kept) -> Kept:
+def halve_kept(kept: Mask) -> Mask:
     """Which tiles of the next coarser level lie over at least one kept tile: (ceil(rows / 2), ceil(cols / 2))."""
     rows, cols = kept.shape
     even = np.pad(kept, ((0, rows % 2), (0, cols % 2)))
@@ -87,8 +86,8 @@ def halve_kept(kept: Kept) -> Kept:
 
 def write_block(
     path: Path,
-    pixels: Pixels,
-    kept: Kept,
+    pixels: RgbImage,
+    kept: Mask,
     config: JpegConfig,
     finest: list[bytes] | None = None,
     run: OrderedMap = map,
@@ -130,7 +129,7 @@ def write_block(
     return journal.write_hashed(path, lambda file: _write(file, journal.canonical_json(index), streams))
 
 
-def block_levels(pixels: Pixels, kept: Kept) -> Iterator[tuple[Pixels, Kept]]:
+def block_levels(pixels: RgbImage, kept: Mask) -> Iterator[tuple[RgbImage, Mask]]:
     """Levels 0 to 4 of a block: each one's pixels, and which of its tiles are more than glass."""
     yield pixels, kept
     for _coarser in range(LEVELS):
@@ -138,13 +137,13 @@ def block_levels(pixels: Pixels, kept: Kept) -> Iterator[tuple[Pixels, Kept]]:
         yield pixels, kept
 
 
-def block_tiles(pixels: Pixels, kept: Kept) -> dict[TileIndex, Pixels]:
+def block_tiles(pixels: RgbImage, kept: Mask) -> dict[TileIndex, RgbImage]:
     """The kept tiles of one level of a block, row-major, each (256, 256, 3): views, or padded by replication."""
     indices = (TileIndex(int(row), int(col)) for row, col in np.argwhere(kept))
     return {index: pad_tile(pixels[index.row * TILE :, index.col * TILE :][:TILE, :TILE]) for index in indices}
 
 
-def pad_tile(pixels: Pixels) -> Pixels:
+def pad_tile(pixels: RgbImage) -> RgbImage:
     """At most (256, 256, 3), as a whole tile: the last row and column replicated."""
     height, width, _ = pixels.shape
     if (height, width) == (TILE, TILE):
@@ -152,7 +151,7 @@ def pad_tile(pixels: Pixels) -> Pixels:
     return np.pad(pixels, ((0, TILE - height), (0, TILE - width), (0, 0)), mode="edge")
 
 
-def _tile_lengths(kept: Kept, encoded: list[bytes]) -> list[int]:
+def _tile_lengths(kept: Mask, encoded: list[bytes]) -> list[int]:
     lengths = np.zeros(kept.size, np.int64)
     lengths[kept.ravel()] = [len(stream) for stream in encoded]
     return [int(length) for length in lengths]
@@ -245,7 +244,7 @@ class BlockFile:
         self._starts = list(accumulate(totals, initial=_HEAD.size + length))
         if self._starts[-1] + index["mip"] != len(self._content):
             raise ValueError("the lengths do not add up")
-        self.mip: Pixels = imagecodecs.qoi_decode(self._content[self._starts[-1] :])
+        self.mip: RgbImage = imagecodecs.qoi_decode(self._content[self._starts[-1] :])
 
     def _damage_error(self, what: str) -> OutputError:
         return OutputError(f"{self.path} is not a whole block file: {what}", "Run the same command again")

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex
-from wsi_stain.formats.block_file import Kept, Pixels, block_tiles
+from wsi_stain.formats.block_file import block_tiles
 from wsi_stain.metrics.image import ciede2000_map
 from wsi_stain.stain.colour_table import Table, apply_table
 
@@ -34,7 +35,7 @@ _WORST = (TILE // _CELL) ** 2 // 16
 """Cells of a tile that decide its value."""
 
 
-def hallucination(source: Pixels, output: Pixels, kept: Kept, table: Table) -> NDArray[np.uint8]:
+def hallucination(source: RgbImage, output: RgbImage, kept: Mask, table: Table) -> NDArray[np.uint8]:
     """The map of a block, or of a part of it: (rows, cols).
 
     Args:
@@ -77,13 +78,13 @@ def map_png(values: NDArray[np.uint8]) -> bytes:
     return png.getvalue()
 
 
-def _thin_tiles(image: Pixels, kept: Kept) -> Pixels:
+def _thin_tiles(image: RgbImage, kept: Mask) -> RgbImage:
     """(n, 64, 64, 3): some pixels of each kept tile."""
     start = _THIN // 2
     return np.stack([tile[start::_THIN, start::_THIN] for tile in block_tiles(image, kept).values()])
 
 
-def _whole_cells(image: Pixels, kept: Kept) -> Kept:
+def _whole_cells(image: RgbImage, kept: Mask) -> Mask:
     """(n, 16, 16): which cells of each kept tile the image covers; at the slide's far edges not all of them."""
     height, width, _ = image.shape
     rows = np.arange(kept.shape[0] * (TILE // _CELL)) < height // _CELL
@@ -92,7 +93,7 @@ def _whole_cells(image: Pixels, kept: Kept) -> Kept:
     return np.asarray(cells.swapaxes(1, 2)[kept])
 
 
-def _cells(tiles: Pixels) -> Pixels:
+def _cells(tiles: RgbImage) -> RgbImage:
     """(n, 16, 16, 3): the mean of each cell, of (n, 64, 64, 3)."""
     side, count = _CELL // _THIN, TILE // _CELL
     columns = tiles.reshape(-1, count, side, count * side * 3).sum(axis=2, dtype=np.uint16)  # faster than both at once

@@ -14,9 +14,8 @@ from scipy.stats import wasserstein_distance
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.stain.vectors import LUMINANCE
-
-RgbImage = NDArray[np.uint8]
 
 _ROWS = 256
 

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_objects
 
+from wsi_stain.core.arrays import Mask, RgbTiles
 from wsi_stain.formats.block_file import encode_jpeg
 from wsi_stain.stain.vectors import could_be_he, macenko, unmixing
 from wsi_stain.tissue.mask import pen_mask
@@ -30,11 +31,8 @@ _VECTOR_PIXELS = 100_000
 _TAIL = 0.015
 _MIN_SHARE = 0.001
 
-Tiles = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
-
-def nuclei_kept(after: Tiles, before: Tiles, mpp: float) -> float | None:
+def nuclei_kept(after: RgbTiles, before: RgbTiles, mpp: float) -> float | None:
     """How much of the nuclei is kept, relative to what the segmentation itself keeps.
 
     The Dice coefficient, 2 |A n B| / (|A| + |B|), of nuclei in `after` and in `before`, divided by that of nuclei in
@@ -61,7 +59,7 @@ def nuclei_kept(after: Tiles, before: Tiles, mpp: float) -> float | None:
     return min(1.0, other / own) if own else None
 
 
-def nuclei_mask(tiles: Tiles, mpp: float) -> Mask | None:
+def nuclei_mask(tiles: RgbTiles, mpp: float) -> Mask | None:
     """Where nuclei are, (n, h, w); None where there is too little tissue to tell.
 
     Args:
@@ -72,13 +70,13 @@ def nuclei_mask(tiles: Tiles, mpp: float) -> Mask | None:
     return None if contrast is None else _segment(contrast, _otsu_share(contrast, tiles, seen), seen, mpp)
 
 
-def _nuclei(tiles: Tiles, share: float, seen: Mask, mpp: float) -> Mask:
+def _nuclei(tiles: RgbTiles, share: float, seen: Mask, mpp: float) -> Mask:
     """The given share of pixels with the most contrast; none where there is no stain at all."""
     contrast = _contrast(tiles, mpp)
     return np.zeros(seen.shape, bool) if contrast is None else _segment(contrast, share, seen, mpp)
 
 
-def _contrast(tiles: Tiles, mpp: float) -> NDArray[np.float32] | None:
+def _contrast(tiles: RgbTiles, mpp: float) -> NDArray[np.float32] | None:
     """Hematoxylin against its surroundings, (n, h, w); None where there is too little stain to find its vector."""
     od = _od(tiles)
     stained = od[od.mean(axis=-1) > _MIN_OD]
@@ -91,14 +89,14 @@ def _contrast(tiles: Tiles, mpp: float) -> NDArray[np.float32] | None:
     return np.asarray(smooth - around, np.float32)
 
 
-def _od(tiles: Tiles) -> NDArray[np.float32]:
+def _od(tiles: RgbTiles) -> NDArray[np.float32]:
     """Optical density relative to the tiles' own brightest pixels."""
     white = np.percentile(tiles, _WHITE_PERCENTILE, axis=(0, 1, 2)).astype(np.float32)
     od: NDArray[np.float32] = np.maximum(-np.log((tiles.astype(np.float32) + 1) / (white + 1)), 0)
     return od
 
 
-def _otsu_share(contrast: NDArray[np.float32], tiles: Tiles, seen: Mask) -> float:
+def _otsu_share(contrast: NDArray[np.float32], tiles: RgbTiles, seen: Mask) -> float:
     """The share of pixels above Otsu's threshold among the stained ones."""
     stained = contrast[seen & (_od(tiles).mean(axis=-1) > _MIN_OD)]
     return float((contrast[seen] > threshold_otsu(stained)).mean()) if stained.size and np.ptp(stained) > 0 else 0.0
@@ -115,5 +113,5 @@ def _dice(a: Mask, b: Mask) -> float:
     return 2 * int((a & b).sum()) / area if area else 0.0
 
 
-def _as_jpeg(tiles: Tiles) -> Tiles:
+def _as_jpeg(tiles: RgbTiles) -> RgbTiles:
     return np.stack([imagecodecs.jpeg8_decode(encode_jpeg(np.ascontiguousarray(tile), _QUALITY)) for tile in tiles])

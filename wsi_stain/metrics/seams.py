@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.geometry import BLOCK, TILE, TILES_PER_BLOCK, BlockIndex
 from wsi_stain.core.records import StrictRecord
 
-Pixels = NDArray[np.uint8]
 Values = NDArray[np.int32]
 Sums = NDArray[np.int64]
 """(n, 5): a row for each piece of line: which line, then across and beside, of the output, of the source."""
@@ -69,7 +69,7 @@ class SeamScore(StrictRecord):
     high: float
 
 
-def measure_seams(source: Pixels, output: Pixels, tissue: NDArray[np.float32], stride_px: int) -> SeamSums:
+def measure_seams(source: RgbImage, output: RgbImage, tissue: NDArray[np.float32], stride_px: int) -> SeamSums:
     """Measure the steps across a block's lines, for its receipt; at most about 6 KB.
 
     Args:
@@ -135,7 +135,7 @@ def _shift_lines(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
     return placed_patches
 
 
-def _inner_lines(images: list[Pixels], tiles: NDArray[np.bool_], line: int) -> NDArray[np.int64]:
+def _inner_lines(images: list[RgbImage], tiles: Mask, line: int) -> NDArray[np.int64]:
     """(n, 4): a row for each piece of the line above row `line`: across and beside, of the output, of the source."""
     if line + max(_BESIDE) >= len(images[0]):
         return np.zeros((0, 4), np.int64)
@@ -147,7 +147,7 @@ def _inner_lines(images: list[Pixels], tiles: NDArray[np.bool_], line: int) -> N
     return np.asarray(np.stack(columns, axis=1)[both[: len(columns[0])]])
 
 
-def _fill_side(side: NDArray[Any], images: list[Pixels], tiles: NDArray[np.bool_], end: int) -> None:
+def _fill_side(side: NDArray[Any], images: list[RgbImage], tiles: Mask, end: int) -> None:
     """Describe the first (end 0) or the last row (end 1) of a block; nothing where the slide ends before."""
     height = len(images[0])
     if height <= max(_BESIDE) or (end and height < BLOCK):
@@ -174,13 +174,13 @@ def _pair_sides(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[Sums]:
             yield np.stack(columns, axis=1)[last["dense"] & first["dense"]]
 
 
-def _steps(image: Pixels, row: int) -> NDArray[np.int64]:
+def _steps(image: RgbImage, row: int) -> NDArray[np.int64]:
     """Sum of |step of luminance| from row - 1 to row, for each whole tile along it."""
     change = _luminance(image, row) - _luminance(image, row - 1)
     return np.asarray(np.abs(change).sum(axis=1, dtype=np.int64))
 
 
-def _luminance(image: Pixels, row: int) -> Values:
+def _luminance(image: RgbImage, row: int) -> Values:
     """Thinned and rounded luminance (ITU-R BT.601) of a row, (whole tiles along it, samples)."""
     red, green, blue = image[row, _THIN // 2 :: _THIN].astype(np.int32).T
     values = (77 * red + 150 * green + 29 * blue + 128) >> 8

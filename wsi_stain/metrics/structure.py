@@ -13,9 +13,8 @@ from skimage.exposure import match_histograms
 from skimage.metrics import structural_similarity
 from skimage.registration import phase_cross_correlation
 
+from wsi_stain.core.arrays import RgbTiles
 from wsi_stain.stain.vectors import LUMINANCE
-
-Tiles = NDArray[np.uint8]
 
 _STEPS_PER_PX = 20
 _SCATTER_PX = 1.0
@@ -30,7 +29,7 @@ def luminance_correlation(after: NDArray[np.uint8], before: NDArray[np.uint8]) -
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def tile_ssim(after: Tiles, before: Tiles) -> NDArray[np.float64]:
+def tile_ssim(after: RgbTiles, before: RgbTiles) -> NDArray[np.float64]:
     """SSIM of each tile's luminance, (n,), after a monotone map that gives all of `after` the luminances of `before`.
 
     Gaussian window of 11 px, sigma 1.5, after Wang et al. (2004), IEEE Trans. Image Process. 13, 600-612.
@@ -48,7 +47,7 @@ def tile_ssim(after: Tiles, before: Tiles) -> NDArray[np.float64]:
     return np.asarray(scores, np.float64)
 
 
-def shift_px(after: Tiles, before: Tiles) -> float | None:
+def shift_px(after: RgbTiles, before: RgbTiles) -> float | None:
     """How far `after` lies beside `before`, px: the median over tiles of where they correlate best.
 
     After Guizar-Sicairos, Thurman and Fienup (2008), Opt. Lett. 33, 156-158, to a twentieth of a pixel, on structures
@@ -72,7 +71,7 @@ def shift_px(after: Tiles, before: Tiles) -> float | None:
     return float(np.hypot(*common)) if scatter <= _SCATTER_PX else None
 
 
-def _band_pass(tiles: Tiles) -> NDArray[np.float32]:
+def _band_pass(tiles: RgbTiles) -> NDArray[np.float32]:
     fine, coarse = (gaussian_filter(_luminance(tiles).astype(np.float32), (0, px, px)) for px in _STRUCTURES_PX)
     return np.asarray(fine - coarse, np.float32)
 

@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Region, block_region, ceil_div
 from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg
 from wsi_stain.metrics.hallucination import hallucination, pack_map
 from wsi_stain.metrics.seams import SeamSums, measure_seams
-from wsi_stain.normalize.feather import Kept, Pixels, fade_to_white, with_ring
+from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalizers.base import NormalizeConfig, Normalizer
 from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.store import TiledSlide
@@ -60,7 +61,7 @@ class NormalizedBlock:
         hallucination: See `metrics/hallucination.py`; None where the output is a colour table, which explains itself.
     """
 
-    pixels: Pixels
+    pixels: RgbImage
     streams: list[bytes]
     seams: SeamSums
     retried: int
@@ -87,7 +88,7 @@ class _InlineExecutor(Executor):
         return results
 
 
-def kept_ring(slide: TiledSlide, block: BlockIndex) -> Kept:
+def kept_ring(slide: TiledSlide, block: BlockIndex) -> Mask:
     """Which tiles of a block are kept, and of one more row and column on each side: (rows + 2, cols + 2)."""
     return with_ring(slide.kept, *_tile_slices(slide, block))
 
@@ -163,7 +164,7 @@ class _BlockJob:
         height, width = self._region.height, self._region.width
         self._window = np.empty((height + 2 * halo, width + 2 * halo, 3), np.uint8)
         self._source = self._window[halo : halo + height, halo : halo + width]
-        self.pixels: Pixels = np.empty((height, width, 3), np.uint8)
+        self.pixels: RgbImage = np.empty((height, width, 3), np.uint8)
 
     def spans(self) -> list[tuple[int, int]]:
         """First row and the one after the last, from the window's top, of what to read for each band beyond the last's.

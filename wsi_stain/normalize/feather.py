@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from wsi_stain.core.arrays import Mask, Rgb8, RgbImage
 from wsi_stain.core.geometry import TILE
 
-Pixels = NDArray[np.uint8]
-Kept = NDArray[np.bool_]
 
-
-def with_ring(kept: Kept, rows: slice, cols: slice) -> Kept:
+def with_ring(kept: Mask, rows: slice, cols: slice) -> Mask:
     """A part of a slide's grid and one more tile on each side.
 
     Args:
@@ -29,7 +27,7 @@ def with_ring(kept: Kept, rows: slice, cols: slice) -> Kept:
     return padded[rows.start : rows.stop + 2, cols.start : cols.stop + 2]
 
 
-def fade_to_white(pixels: Pixels, ring: Kept, white: tuple[int, int, int]) -> None:
+def fade_to_white(pixels: RgbImage, ring: Mask, white: Rgb8) -> None:
     """Blend a block into the background, in place.
 
     Args:
@@ -48,7 +46,7 @@ def fade_to_white(pixels: Pixels, ring: Kept, white: tuple[int, int, int]) -> No
             _blend(tile, around, white)
 
 
-def _blend(tile: Pixels, around: Kept, white: tuple[int, int, int]) -> None:
+def _blend(tile: RgbImage, around: Mask, white: Rgb8) -> None:
     """Weigh a tile by its four corners' weights, ((top left, top right), (bottom left, bottom right))."""
     share = (np.arange(TILE, dtype=np.float32) + 0.5) / TILE
     ramp = np.stack([1 - share, share])  # (2, 256): of the near and of the far corner
@@ -57,7 +55,7 @@ def _blend(tile: Pixels, around: Kept, white: tuple[int, int, int]) -> None:
     tile[:] = np.round(background + weight * (tile - background)).astype(np.uint8)
 
 
-def fade_weights(kept: Kept, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:
+def fade_weights(kept: Mask, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:
     """How much of tissue shows at places of a slide at any resolution, as `fade_to_white` weighs level 0.
 
     Args:

@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.geometry import (
     BLOCK,
     TILE,
@@ -36,8 +36,6 @@ from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import Artifact
-
-Pixels = NDArray[np.uint8]
 
 _CELLS = (1024, 2048, BLOCK)
 """Sides of a cell: the least that is a whole number of the generator's cores, which then lie as in a block."""
@@ -87,7 +85,7 @@ class RegionNormalizer:
         self._lock = Lock()
         self._cell = lru_cache(cached_cells)(self._normalize_cell)
 
-    def read(self, region: Region) -> Pixels:
+    def read(self, region: Region) -> RgbImage:
         """RGB pixels, (height, width, 3), white outside the slide."""
         pixels = np.empty((region.height, region.width, 3), np.uint8)
         pixels[:] = self.white
@@ -103,11 +101,11 @@ class RegionNormalizer:
                 pixels[part.y - region.y :, part.x - region.x :][: part.height, : part.width] = inner
         return pixels
 
-    def normalize_coarse(self, pixels: Pixels) -> Pixels:
+    def normalize_coarse(self, pixels: RgbImage) -> RgbImage:
         """Pixels of the slide at any resolution, (h, w, 3), by its colour table: for looking."""
         return normalize_any_resolution(pixels, self._normalizer, self.artifact)
 
-    def tiles(self, min_tissue: float = 0.0) -> Iterator[tuple[TileIndex, Pixels]]:
+    def tiles(self, min_tissue: float = 0.0) -> Iterator[tuple[TileIndex, RgbImage]]:
         """The kept tiles with enough tissue, cell by cell, each (256, 256, 3) and not faded.
 
         Args:
@@ -122,7 +120,7 @@ class RegionNormalizer:
                 if (tile.row // side, tile.col // side) == (row, col):
                     yield tile, self._crop_tile(pixels, area, tile)
 
-    def _crop_tile(self, pixels: Pixels, area: Region, tile: TileIndex) -> Pixels:
+    def _crop_tile(self, pixels: RgbImage, area: Region, tile: TileIndex) -> RgbImage:
         """A tile of an area's pixels; white beyond the slide's far edge."""
         found = np.empty((TILE, TILE, 3), np.uint8)
         found[:] = self.white
@@ -136,14 +134,14 @@ class RegionNormalizer:
         size = self.slide.size
         return Region(x, y, min(self._side, size.width - x), min(self._side, size.height - y))
 
-    def _normalize_cell(self, x: int, y: int) -> Pixels:
+    def _normalize_cell(self, x: int, y: int) -> RgbImage:
         area = self._area(x, y)
         pixels = self._normalize_area(area)
         if self._fade:
             fade_to_white(pixels, with_ring(self.slide.kept, *tiles_within(area)), self.white)
         return pixels
 
-    def _normalize_area(self, area: Region) -> Pixels:
+    def _normalize_area(self, area: Region) -> RgbImage:
         kept = self.slide.kept[tiles_within(area)]
         window = self.slide.read(area.expand(self._normalizer.halo))
         return self._normalizer.apply(window, kept, self.artifact)
@@ -155,7 +153,7 @@ def normalized_tiles(
     mode: Mode | NormalizeConfig = "auto",
     statistics: StainStatistics | None = None,
     min_tissue: float = 0.0,
-) -> Iterator[tuple[TileIndex, Pixels]]:
+) -> Iterator[tuple[TileIndex, RgbImage]]:
     """The tiles of a slide in the reference's stain, for those who feed models; glass is not faded away.
 
     Args:
@@ -175,14 +173,14 @@ def normalized_tiles(
     yield from RegionNormalizer(slide, checkpoint, mode, statistics).tiles(min_tissue)
 
 
-def normalize_any_resolution(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
+def normalize_any_resolution(pixels: RgbImage, normalizer: Normalizer, artifact: Artifact) -> RgbImage:
     """Pixels of a slide, (h, w, 3), by its colour table, which all modes of Pix2Pix have: for looking."""
     if TABLE in artifact:
         return apply_table(artifact[TABLE], pixels)
     return normalize_patch(pixels, normalizer, artifact)
 
 
-def normalize_patch(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) -> Pixels:
+def normalize_patch(pixels: RgbImage, normalizer: Normalizer, artifact: Artifact) -> RgbImage:
     """A patch, (h, w, 3), on its own: mirrored at its sides, since what lies beyond is not known."""
     halo = normalizer.halo
     window = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="symmetric")
@@ -190,7 +188,7 @@ def normalize_patch(pixels: Pixels, normalizer: Normalizer, artifact: Artifact) 
     return normalizer.apply(window, every, artifact)
 
 
-def patch_config(config: NormalizeConfig, patch: Pixels) -> NormalizeConfig:
+def patch_config(config: NormalizeConfig, patch: RgbImage) -> NormalizeConfig:
     """Settings whose passes of the generator are no larger than a patch, (h, w, 3), needs."""
     side = ceil_div(max(patch.shape[:2]), TILE) * TILE
     return config.model_copy(update={"stride_px": min(side, config.stride_px)})

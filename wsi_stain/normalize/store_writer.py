@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import StainError, StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex, block_region, tiles_of
 from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
@@ -31,8 +31,6 @@ from wsi_stain.store.artifact import load_artifact
 from wsi_stain.store.patches import PATCH_TABLE as PATCHES
 from wsi_stain.store.patches import Patch, from_csv
 from wsi_stain.store.stain_sample import measure_stain
-
-Pixels = NDArray[np.uint8]
 
 VERSION = 1
 """Raised with every change of the code that changes what is written."""
@@ -156,7 +154,7 @@ def complete_normalized_slide(task: NormalizeStoreTask) -> CompleteReceipt:
     return {"key": record.key, "slide_id": record.slide_id, "is_stain_measured": stain is not None}
 
 
-def _normalize_area(slide: StoredSlide, area: Region, task: NormalizeStoreTask) -> Pixels:
+def _normalize_area(slide: StoredSlide, area: Region, task: NormalizeStoreTask) -> RgbImage:
     """An area, (h, w, 3), that is a whole block but for the slide's far edge."""
     normalizer, artifact = task.normalizer(task.normalize), load_artifact(task.artifact)
     if normalizer.halo == 0 or PATCHES not in slide.tables():
@@ -186,7 +184,7 @@ def _patches_touching(patches: Sequence[Patch], area: Region) -> list[Region]:
     ]
 
 
-def _crop_tile(pixels: Pixels, tile: TileIndex, area: Region) -> Pixels:
+def _crop_tile(pixels: RgbImage, tile: TileIndex, area: Region) -> RgbImage:
     """A tile, (256, 256, 3), of an area's pixels; 255 beyond the slide's far edge."""
     cropped = np.full((TILE, TILE, 3), 255, np.uint8)
     part = pixels[tile.row * TILE - area.y :, tile.col * TILE - area.x :][:TILE, :TILE]

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import ConfigError, StainError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import file_digest
@@ -36,8 +36,6 @@ from wsi_stain.store import TiledSlide, TileStore
 from wsi_stain.store.artifact import Artifact
 from wsi_stain.store.patches import Listing, Patch, place_in_rows
 from wsi_stain.tissue.mask import TissueConfig
-
-Pixels = NDArray[np.uint8]
 
 POOL = 2**20
 """Fewest pixels of a pool, px: that is 16 tiles."""
@@ -85,7 +83,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
     def from_pool(
         cls,
         checkpoint: str | Path,
-        images: Sequence[Pixels],
+        images: Sequence[RgbImage],
         mpp: float,
         mode: Mode | NormalizeConfig = "lut",
         device: str = "cpu",
@@ -125,7 +123,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         one._bound = [self._artifact_of(name) for name in ([slide] if isinstance(slide, str) else slide)]
         return one
 
-    def normalize(self, pixels: Pixels, slide: str | None = None) -> Pixels:
+    def normalize(self, pixels: RgbImage, slide: str | None = None) -> RgbImage:
         """A patch as an array, (h, w, 3) uint8 RGB.
 
         Args:
@@ -164,7 +162,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         shaped = results_BCHW.reshape(inpt.shape)
         return tv_tensors.wrap(shaped, like=inpt) if isinstance(inpt, tv_tensors.Image) else shaped
 
-    def _normalize(self, pixels: Pixels, artifact: Artifact) -> Pixels:
+    def _normalize(self, pixels: RgbImage, artifact: Artifact) -> RgbImage:
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ConfigError(
                 f"Expected RGB pixels (h, w, 3) of uint8, got {pixels.shape} of {pixels.dtype}",
@@ -202,7 +200,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
 class _Pool:
     """Images in memory as an import takes them, laid side by side."""
 
-    images: Sequence[Pixels]
+    images: Sequence[RgbImage]
     relative: str = "pool"
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -214,7 +212,7 @@ class _Pool:
         patches = [Patch(str(number), place) for number, place in zip(order, places, strict=True)]
         return Listing(patches, {"size": 0, "sha256": "pool"})
 
-    def read(self, patches: Sequence[Patch]) -> Iterator[tuple[Patch, Pixels | str]]:
+    def read(self, patches: Sequence[Patch]) -> Iterator[tuple[Patch, RgbImage | str]]:
         """Yield each image."""
         for patch in patches:
             yield patch, self.images[int(patch.name)]

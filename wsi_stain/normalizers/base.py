@@ -11,11 +11,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
+from wsi_stain.core.arrays import Mask, Rgb8, RgbImage, round_rgb
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import TILE
 from wsi_stain.core.journal import file_digest
@@ -23,7 +22,7 @@ from wsi_stain.core.records import StrictRecord
 from wsi_stain.normalizers.classical_reference import ClassicalMethod, load_classical_reference
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.normalizers.lut import LutNormalizer
-from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
+from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import Precision, resolve_auto
 from wsi_stain.stain.statistics import StainStatistics
@@ -32,7 +31,6 @@ from wsi_stain.store.artifact import Artifact, NormalizationCounts
 
 Method = Literal["pix2pix"] | ClassicalMethod
 Mode = Literal["auto", "generator", "guard", "lut"]
-Rgb8: TypeAlias = tuple[int, int, int]
 
 _GPU_THREADS = 4
 """As many as a block has bands of 1024 px. What is fastest was not measured."""
@@ -116,8 +114,8 @@ class Normalizer(Protocol):
         """What `apply` has to know about the slide. The same slide gives the same arrays."""
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         """Normalize a block, or a band of one. A pixel's result does not depend on how the slide is cut into them.
 
         Args:
@@ -162,8 +160,8 @@ class IdentityNormalizer:
         return {}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         """The very pixels."""
         return pixels
 
@@ -239,8 +237,7 @@ def _load_pix2pix(
     factory: NormalizerFactory, config: NormalizeConfig, path: Path, device: str, digest: str
 ) -> Normalizer:
     checkpoint = load_checkpoint(path, digest)
-    red, green, blue = (round(value) for value in checkpoint.contract.white)
-    return factory(checkpoint, (red, green, blue), config, device)
+    return factory(checkpoint, round_rgb(checkpoint.contract.white), config, device)
 
 
 def load_checkpoint(path: Path, digest: str) -> Checkpoint:

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import lab2rgb, rgb2lab
 
+from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage, round_rgb
 from wsi_stain.core.errors import ConfigError, NoTissueError
 from wsi_stain.core.geometry import TILE, Region
 from wsi_stain.normalizers.lut import choose_tiles
-from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table
+from wsi_stain.stain.statistics import StainStatistics, od_table
 from wsi_stain.stain.vectors import RUIFROK, unmixing
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed, unpack_statistics
-
-Pixels = NDArray[np.uint8]
 
 MEAN, SPREAD = "lab_mean", "lab_std"
 """Entries of Reinhard's artifact: (3,) float64 each, CIELAB of the slide's stained pixels."""
@@ -51,9 +50,7 @@ class ReinhardNormalizer:
 
     halo, band = 0, 4 * TILE
 
-    def __init__(
-        self, reference_lab_mean: Rgb, reference_lab_std: Rgb, white: tuple[int, int, int] = (255, 255, 255)
-    ) -> None:
+    def __init__(self, reference_lab_mean: Rgb, reference_lab_std: Rgb, white: Rgb8 = (255, 255, 255)) -> None:
         self._mean = np.asarray(reference_lab_mean)
         self._std = np.asarray(reference_lab_std)
         self.white = white
@@ -70,8 +67,8 @@ class ReinhardNormalizer:
         return {MEAN: np.asarray(mean), SPREAD: np.asarray(std)}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
         scale = self._std / np.maximum(artifact[SPREAD], 1e-3)
         result = _fill_white(pixels, self.white)
@@ -98,16 +95,15 @@ class MacenkoNormalizer:
 
     def __init__(self, reference: StainStatistics) -> None:
         self._reference = reference
-        red, green, blue = (round(value) for value in reference.white)
-        self.white = red, green, blue
+        self.white = round_rgb(reference.white)
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """The slide's stain is all there is to know."""
         return {STATISTICS: packed(statistics)}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
         own, ref = unpack_statistics(artifact), self._reference
         table = od_table(own.white)
@@ -140,8 +136,7 @@ class VahadaneNormalizer:
     ) -> None:
         self._vectors, self._amounts = np.asarray(reference_vectors), np.asarray(reference_amounts)
         self._reference_white = np.asarray(reference_white, np.float32) + 1
-        red, green, blue = (round(value) for value in reference_white)
-        self.white = red, green, blue
+        self.white = round_rgb(reference_white)
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """Find the slide's own vectors and amounts on a spread of its tissue tiles."""
@@ -151,8 +146,8 @@ class VahadaneNormalizer:
         return {STATISTICS: packed(statistics), VECTORS: np.asarray(vectors), AMOUNTS: np.asarray(amounts)}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
         table = od_table(unpack_statistics(artifact).white)
         unmix = np.linalg.pinv(artifact[VECTORS]) * (self._amounts / artifact[AMOUNTS])
@@ -164,7 +159,7 @@ class VahadaneNormalizer:
         return result
 
 
-def sparse_stains(pixels: Pixels, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[float, float]]:
+def sparse_stains(pixels: RgbImage, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[float, float]]:
     """Stain vectors after Vahadane et al. (2016), equation 7: a sparse non-negative dictionary of two.
 
     Args:
@@ -202,7 +197,7 @@ def sparse_stains(pixels: Pixels, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[fl
     return (_to_rgb(vectors[0]), _to_rgb(vectors[1])), (float(hematoxylin), float(eosin))
 
 
-def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:
+def lab_moments(pixels: RgbImage, white: Rgb) -> tuple[Rgb, Rgb]:
     """Mean and standard deviation of L*, a*, b* over stained pixels.
 
     Args:
@@ -221,20 +216,20 @@ def lab_moments(pixels: Pixels, white: Rgb) -> tuple[Rgb, Rgb]:
     return _to_rgb(lab.mean(axis=0)), _to_rgb(lab.std(axis=0))
 
 
-def _needed_windows(needed: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
+def _needed_windows(needed: Mask) -> Iterator[tuple[slice, slice]]:
     """The tiles that matter, as places in the block; arrays cut the last ones at the block's edge."""
     for row, col in np.argwhere(needed).tolist():
         yield slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
 
 
-def _fill_white(pixels: Pixels, white: tuple[int, int, int]) -> Pixels:
+def _fill_white(pixels: RgbImage, white: Rgb8) -> RgbImage:
     result = np.empty_like(pixels)
     result[:] = white
     return result
 
 
-def _to_8bit(values: NDArray[np.floating]) -> Pixels:
-    rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _to_8bit(values: NDArray[np.floating]) -> RgbImage:
+    rounded: RgbImage = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded
 
 

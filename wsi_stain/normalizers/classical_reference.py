@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from wsi_stain.core.arrays import Rgb, round_rgb
 from wsi_stain.core.errors import CheckpointError, ConfigError
 from wsi_stain.core.geometry import TILE, Region
 from wsi_stain.core.journal import file_digest, read_json
@@ -28,7 +29,7 @@ from wsi_stain.normalizers.classical import (
 from wsi_stain.normalizers.lut import choose_tiles
 from wsi_stain.pix2pix.checkpoint import Contract
 from wsi_stain.stain.pool import pool_stains
-from wsi_stain.stain.statistics import Rgb, StainStatistics
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
 
 ClassicalMethod = Literal["reinhard", "macenko", "vahadane"]
@@ -68,11 +69,10 @@ class ClassicalReference(StrictRecord):
 
     def normalizer(self) -> ReinhardNormalizer | MacenkoNormalizer | VahadaneNormalizer:
         """The method, ready for any slide."""
-        red, green, blue = (round(value) for value in self.stain.white)
         match self.method:
             case "reinhard":
                 assert self.lab_mean and self.lab_std
-                return ReinhardNormalizer(self.lab_mean, self.lab_std, (red, green, blue))
+                return ReinhardNormalizer(self.lab_mean, self.lab_std, round_rgb(self.stain.white))
             case "macenko":
                 return MacenkoNormalizer(self.stain)
             case "vahadane":

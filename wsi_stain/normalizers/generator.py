@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_stain.core.arrays import Rgb8, RgbImage
 from wsi_stain.core.geometry import BLOCK, TILE
 from wsi_stain.normalizers import guided_filter
-from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, Pixels, round_up
+from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, round_up
 from wsi_stain.normalizers.windows import Corner, Windows
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
@@ -64,7 +65,7 @@ class GeneratorNormalizer:
     def __init__(
         self,
         predictor: GeneratorPredictor,
-        white: tuple[int, int, int],
+        white: Rgb8,
         stride_px: int = 1024,
         table: TableFitter | None = None,
         batch: int = 1,
@@ -89,8 +90,8 @@ class GeneratorNormalizer:
         return {STATISTICS: packed(statistics), **(self._table.fit(statistics, samples) if self._table else {})}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         """Generate the cores in which a needed tile lies; the rest is white.
 
         Memory bound: the result (where it is blended, four times that), and the activations of a pass; on a GPU of two.
@@ -102,8 +103,8 @@ class GeneratorNormalizer:
         return self._windows.join(results, (height, width), self.white)
 
     def _passes(
-        self, pixels: Pixels, corners: list[Corner], statistics: StainStatistics, tally: NormalizationCounts
-    ) -> Iterator[tuple[Corner, Pixels]]:
+        self, pixels: RgbImage, corners: list[Corner], statistics: StainStatistics, tally: NormalizationCounts
+    ) -> Iterator[tuple[Corner, RgbImage]]:
         """Each core's place and result, in the order of `corners`; a few passes are begun ahead."""
         pending: deque[tuple[list[Corner], PendingBatch]] = deque()
         for first in range(0, len(corners), self._batch):
@@ -136,7 +137,7 @@ class GuardNormalizer(GeneratorNormalizer):
     def __init__(
         self,
         predictor: GeneratorPredictor,
-        white: tuple[int, int, int],
+        white: Rgb8,
         stride_px: int,
         radius: int,
         table: TableFitter | None = None,
@@ -172,6 +173,6 @@ def _plan_windows(stride_px: int, predictor: GeneratorPredictor) -> tuple[int, i
 
 def _fetch_batch(
     pending: deque[tuple[list[Corner], PendingBatch]], tally: NormalizationCounts
-) -> Iterator[tuple[Corner, Pixels]]:
+) -> Iterator[tuple[Corner, RgbImage]]:
     corners, fetch = pending.popleft()
     yield from zip(corners, fetch(tally), strict=False)  # without what filled the batch up

@@ -13,12 +13,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, TileIndex, tile_region
 from wsi_stain.metrics.image import ciede2000
-from wsi_stain.normalizers.predictor import GeneratorPredictor, Pixels
+from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
-from wsi_stain.stain.colour_table import Table, White, apply_table, fit_table, look_up
+from wsi_stain.stain.colour_table import Table, apply_table, fit_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed
@@ -63,9 +64,7 @@ class LutNormalizer:
 
     halo, band = 0, 4 * TILE
 
-    def __init__(
-        self, predictor: GeneratorPredictor, white: tuple[int, int, int], size: int = 17, tiles: int = 100
-    ) -> None:
+    def __init__(self, predictor: GeneratorPredictor, white: Rgb8, size: int = 17, tiles: int = 100) -> None:
         self._recolourer = predictor
         self._size = size
         self._tiles = tiles
@@ -137,8 +136,8 @@ class LutNormalizer:
         }
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         """Send the rows of tiles with a needed one through the table; the rest is white."""
         result = np.empty_like(pixels)
         white = np.tile(np.array(self.white, np.uint8), (pixels.shape[1], 1))  # a row is copied, three values are slow
@@ -152,7 +151,7 @@ class LutNormalizer:
                 result[place] = apply_table(artifact[TABLE], pixels[place])
         return result
 
-    def _pair(self, slide: TiledSlide, tile: TileIndex, statistics: StainStatistics) -> tuple[Pixels, Pixels]:
+    def _pair(self, slide: TiledSlide, tile: TileIndex, statistics: StainStatistics) -> tuple[RgbImage, RgbImage]:
         """Source and generated colours, (N, 3) each, of a tile's pixels within the slide that bear no ink."""
         halo = self._recolourer.halo
         window = slide.read(tile_region(tile).expand(halo))
@@ -175,7 +174,7 @@ def _residual(table: Table, pairs: ColourPairs, samples: Sequence[Artifact]) -> 
     return float(ciede2000(found[None], wanted[None]))
 
 
-def _tissue_colours(pixels: Pixels, white: White) -> NDArray[np.int64]:
+def _tissue_colours(pixels: RgbImage, white: Rgb) -> NDArray[np.int64]:
     """`colour_counts` of a tile's pixels that are not glass; ink counts, since the table is applied to it too."""
     return colour_counts(pixels[(pixels < np.asarray(white) * _STAINED).any(axis=-1)])
 
@@ -204,13 +203,13 @@ def list_candidates(slide: TiledSlide, count: int) -> list[TileIndex]:
     return _spread(_tissue_tiles(slide))[: count * _CANDIDATES_PER_TILE]
 
 
-def read_candidates(slide: TiledSlide, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, Pixels]]:
+def read_candidates(slide: TiledSlide, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, RgbImage]]:
     """Each tile with some of its pixels, (64, 64, 3)."""
     every = slice(_THIN // 2, None, _THIN)
     return [(tile, slide.read(tile_region(tile))[every, every]) for tile in tiles]
 
 
-def pick_shades(found: Sequence[tuple[TileIndex, Pixels]], count: int) -> list[TileIndex]:
+def pick_shades(found: Sequence[tuple[TileIndex, RgbImage]], count: int) -> list[TileIndex]:
     """So many of some tiles, as many of each shade; their own order spreads over the slide."""
     shade = np.array([pixels.mean() for _, pixels in found])
     strata = np.array_split(np.argsort(shade, kind="stable"), min(_STRATA, len(found)) or 1)

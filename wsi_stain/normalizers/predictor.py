@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import ceil_div
 from wsi_stain.pix2pix.checkpoint import Checkpoint
@@ -29,7 +29,6 @@ from wsi_stain.stain.statistics import StainStatistics, apply_template
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import NormalizationCounts
 
-Pixels = NDArray[np.uint8]
 Postprocess = Callable[[Tensor, Tensor], Tensor]
 """What becomes of a pass's pixels: of its windows, (B, H, W, 3) uint8, and what was generated, (B, h, w, 3) float."""
 
@@ -37,7 +36,7 @@ _CUDNN_SETTINGS = threading.Lock()
 """The settings of cuDNN are global: threads set them one at a time."""
 
 
-PendingBatch = Callable[[NormalizationCounts], Pixels]
+PendingBatch = Callable[[NormalizationCounts], RgbImage]
 """A pass under way. A call waits for its end and gives (B, h, w, 3) RGB, or raises CheckpointError."""
 
 
@@ -78,7 +77,7 @@ class GeneratorPredictor:
         """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
         self._check_fits(slide.mpp)
 
-    def predict(self, window: Pixels, statistics: StainStatistics) -> Tensor:
+    def predict(self, window: RgbImage, statistics: StainStatistics) -> Tensor:
         """Generate the inner part of a window.
 
         Args:
@@ -97,12 +96,16 @@ class GeneratorPredictor:
             generated_BHWC = self._retry_in_float32(windows_BHWC, statistics, self.halo)
         return generated_BHWC[0]
 
-    def predict_uint8(self, window: Pixels, statistics: StainStatistics) -> Pixels:
+    def predict_uint8(self, window: RgbImage, statistics: StainStatistics) -> RgbImage:
         """Like `predict`, as (h, w, 3) uint8 in the memory of the host."""
         return _to_uint8(self.predict(window, statistics)).cpu().numpy()
 
     def start(
-        self, windows: Sequence[Pixels], statistics: StainStatistics, crop: int, postprocess: Postprocess | None = None
+        self,
+        windows: Sequence[RgbImage],
+        statistics: StainStatistics,
+        crop: int,
+        postprocess: Postprocess | None = None,
     ) -> PendingBatch:
         """Begin a pass. On a CPU it ends at once.
 
@@ -128,7 +131,7 @@ class GeneratorPredictor:
                 result_BHWC, is_finite = map(_copy_to_host, self._predict(device_BHWC, statistics, crop, postprocess))
                 wait = stream.record_event().synchronize
 
-        def fetch(tally: NormalizationCounts) -> Pixels:
+        def fetch(tally: NormalizationCounts) -> RgbImage:
             wait()
             if bool(is_finite):
                 return result_BHWC.numpy()

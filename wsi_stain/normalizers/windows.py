@@ -22,12 +22,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.geometry import BLOCK, TILE, ceil_div
 
-Pixels = NDArray[np.uint8]
-Kept = NDArray[np.bool_]
 Corner = tuple[int, int]
 """Top and left of a core, px, from the block's origin."""
 
@@ -64,7 +62,7 @@ class Windows:
         """Rows of a block that are well done at once, px: a multiple of `stride_px`; all where results are blended."""
         return BLOCK if self.overlap else self.stride_px * ceil_div(_LEAST_BAND, self.stride_px)
 
-    def corners(self, needed: Kept) -> list[Corner]:
+    def corners(self, needed: Mask) -> list[Corner]:
         """The cores whose results touch a needed tile, in the lattice's order."""
         beyond = 1 if self.overlap else 0
         rows, cols = (range(-beyond, ceil_div(count * TILE, self.stride_px) + beyond) for count in needed.shape)
@@ -75,7 +73,7 @@ class Windows:
         first, end = start - self.overlap, start + self.stride_px + self.overlap
         return slice(max(first // TILE, 0), max(ceil_div(end, TILE), 0))
 
-    def crop_window(self, pixels: Pixels, corner: Corner) -> Pixels:
+    def crop_window(self, pixels: RgbImage, corner: Corner) -> RgbImage:
         """The window of a core, always of one shape; glass where the pixels end.
 
         Args:
@@ -90,7 +88,9 @@ class Windows:
         window[: part.shape[0], : part.shape[1]] = part
         return window
 
-    def join(self, results: Iterable[tuple[Corner, Pixels]], shape: tuple[int, int], white: Sequence[int]) -> Pixels:
+    def join(
+        self, results: Iterable[tuple[Corner, RgbImage]], shape: tuple[int, int], white: Sequence[int]
+    ) -> RgbImage:
         """Put results together, white where there is none.
 
         Memory bound: the block; where results are blended, four times as much.
@@ -112,7 +112,7 @@ class Windows:
             inner[:] = pixels[: inner.shape[0], : inner.shape[1]]
         return result
 
-    def _blend(self, results: Iterable[tuple[Corner, Pixels]], shape: tuple[int, int]) -> Pixels:
+    def _blend(self, results: Iterable[tuple[Corner, RgbImage]], shape: tuple[int, int]) -> RgbImage:
         total = np.zeros((*shape, 3), np.float32)
         ramp = (np.arange(2 * self.overlap, dtype=np.float32) + 0.5) / (2 * self.overlap)
         flat = np.ones(self.stride_px - 2 * self.overlap, np.float32)

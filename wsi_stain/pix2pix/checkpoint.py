@@ -18,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as encode
 from torch import Tensor
 
+from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import atomic_write, canonical_json, file_digest
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.stain.statistics import Rgb, Template
+from wsi_stain.stain.statistics import Template
 
 FORMAT = 1
 """Number of the contract's format; files of another are refused."""

@@ -21,16 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core import journal
+from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size, TileIndex
 from wsi_stain.core.journal import FileFacts, Files
 from wsi_stain.formats import zarr_metadata
-from wsi_stain.formats.block_file import LEVELS, BlockFile, Kept, Pixels, block_levels, block_tiles, pad_tile
+from wsi_stain.formats.block_file import LEVELS, BlockFile, block_levels, block_tiles, pad_tile
 from wsi_stain.formats.zarr_shard import write_shard
 
 
 def write_block_shards(
-    folder: Path, block: BlockIndex, pixels: Pixels, kept: Kept, white: Sequence[int], levels: int
+    folder: Path, block: BlockIndex, pixels: RgbImage, kept: Mask, white: Sequence[int], levels: int
 ) -> Files:
     """Write a block's shards of levels 0 to 3, each whole or not at all.
 
@@ -76,7 +77,7 @@ class PyramidZarr:
             for level in range(min(LEVELS, len(self._sizes))):
                 self._put(level, block, {})
 
-    def put_strip(self, level: int, row: int, strip: Pixels) -> None:
+    def put_strip(self, level: int, row: int, strip: RgbImage) -> None:
         """Write one row of tiles of level 4 or a coarser one, at most 256 px high."""
         for col, left in enumerate(range(0, strip.shape[1], TILE)):
             self._put(level, BlockIndex(row, col), {TileIndex(0, 0): pad_tile(strip[:, left : left + TILE])})

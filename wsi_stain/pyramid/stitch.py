@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wsi_stain.core import journal
+from wsi_stain.core.arrays import Rgb8, RgbImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import (
     BLOCK,
@@ -62,8 +62,6 @@ _PX_PER_MIP_PX = 2**LEVELS
 _BLOCKS_AHEAD = 1
 _STRIPS_AHEAD = 2
 
-Pixels = NDArray[np.uint8]
-
 
 Format = Literal["ome-tiff", "ome-zarr"]
 
@@ -74,7 +72,7 @@ class PyramidSink(Protocol):
     def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
         """Levels 0 to 3 of a block, which come row by row; None where the block is all glass."""
 
-    def put_strip(self, level: int, row: int, strip: Pixels) -> None:
+    def put_strip(self, level: int, row: int, strip: RgbImage) -> None:
         """One row of tiles, (<= 256, width, 3), of level 4 or a coarser one."""
 
 
@@ -103,7 +101,7 @@ class StitchTask:
     size: Size
     mpp: Mpp
     objective_power: float | None
-    white: tuple[int, int, int]
+    white: Rgb8
     icc_profile: bytes | None
     blocks: Mapping[BlockIndex, Path]
     jpeg: JpegConfig
@@ -198,9 +196,7 @@ class TiffSink:
         pool: The threads.
     """
 
-    def __init__(
-        self, tiff: PyramidTiff, levels: int, white: tuple[int, int, int], jpeg: JpegConfig, pool: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, tiff: PyramidTiff, levels: int, white: Rgb8, jpeg: JpegConfig, pool: ThreadPoolExecutor) -> None:
         self._tiff, self._levels, self._jpeg, self._pool = tiff, levels, jpeg, pool
         self._white = np.full((TILE, TILE, 3), white, np.uint8)
         self._strips: deque[tuple[int, dict[TileIndex, Future[bytes]]]] = deque()
@@ -214,7 +210,7 @@ class TiffSink:
             first = TileIndex(block.row * side, block.col * side)
             self._tiff.put_grid(level, first, content.lengths(level), content.streams(level))
 
-    def put_strip(self, level: int, row: int, strip: Pixels) -> None:
+    def put_strip(self, level: int, row: int, strip: RgbImage) -> None:
         """Have a row of tiles encoded; put one that was given earlier."""
         tiles = {}
         for col in range(ceil_div(strip.shape[1], TILE)):
@@ -243,7 +239,7 @@ def _put_levels(task: StitchTask, sink: PyramidSink) -> None:
     deque(strips, maxlen=0)
 
 
-def _block_rows(task: StitchTask, sink: PyramidSink) -> Iterator[Pixels]:
+def _block_rows(task: StitchTask, sink: PyramidSink) -> Iterator[RgbImage]:
     """Put each block; yields each block row's mips side by side, (<= 256, w, 3)."""
     rows, cols = grid_shape(task.size, BLOCK)
     blocks = _read_ahead(task, [BlockIndex(row, col) for row in range(rows) for col in range(cols)])
@@ -264,7 +260,7 @@ def _read_ahead(task: StitchTask, blocks: Iterable[BlockIndex]) -> Iterator[tupl
             yield found, content.result()
 
 
-def _put_block(task: StitchTask, sink: PyramidSink, block: BlockIndex, content: BlockFile | None) -> Pixels:
+def _put_block(task: StitchTask, sink: PyramidSink, block: BlockIndex, content: BlockFile | None) -> RgbImage:
     """Put one block; returns its mip, the glass's colour where there is no such block."""
     sink.put_block(block, content)
     if content is not None:
@@ -274,14 +270,14 @@ def _put_block(task: StitchTask, sink: PyramidSink, block: BlockIndex, content: 
     return _glass(task, ceil_div(region.height, _PX_PER_MIP_PX), ceil_div(region.width, _PX_PER_MIP_PX))
 
 
-def _put_strips(sink: PyramidSink, level: int, strips: Iterable[Pixels]) -> Iterator[Pixels]:
+def _put_strips(sink: PyramidSink, level: int, strips: Iterable[RgbImage]) -> Iterator[RgbImage]:
     """Put the strips of a level; hands each strip on."""
     for row, strip in enumerate(strips):
         sink.put_strip(level, row, strip)
         yield strip
 
 
-def halve_strips(strips: Iterable[Pixels]) -> Iterator[Pixels]:
+def halve_strips(strips: Iterable[RgbImage]) -> Iterator[RgbImage]:
     """A level as strips of 256 rows (the last may have fewer), as such strips of the next coarser level."""
     upper = None
     for strip in strips:
@@ -314,9 +310,9 @@ def _read_block(task: StitchTask, block: BlockIndex) -> BlockFile | None:
     return block_file
 
 
-def _encode_tile(tile: Pixels, jpeg: JpegConfig) -> bytes:
+def _encode_tile(tile: RgbImage, jpeg: JpegConfig) -> bytes:
     return encode_jpeg(tile, jpeg.quality, jpeg.subsampling)
 
 
-def _glass(task: StitchTask, height: int, width: int) -> Pixels:
+def _glass(task: StitchTask, height: int, width: int) -> RgbImage:
     return np.full((height, width, 3), task.white, np.uint8)

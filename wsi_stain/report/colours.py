@@ -10,10 +10,11 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TILE
 from wsi_stain.results.slide_row import Colours
-from wsi_stain.stain.statistics import Rgb, StainStatistics, od_table, slide_statistics
+from wsi_stain.stain.statistics import StainStatistics, od_table, slide_statistics
 from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide, TiledSlide
 from wsi_stain.store.stain_sample import sample_pixels, sample_tiles, tissue_pixels

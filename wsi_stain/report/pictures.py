@@ -16,11 +16,11 @@ import openslide
 from PIL import Image
 
 from wsi_stain.core import html, journal
+from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import OutputError
 from wsi_stain.report.colours import compare_colours
 from wsi_stain.report.fields import change_of, fields_of_view
 from wsi_stain.results.slide_row import SlidePictures
-from wsi_stain.stain.statistics import Rgb
 from wsi_stain.store import TiledSlide
 from wsi_stain.tissue.mask import TissueConfig, ink_mask
 from wsi_stain.tissue.overlay import overlay

@@ -12,6 +12,7 @@ import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Size
 
@@ -101,7 +102,7 @@ def _open(path: Path) -> openslide.OpenSlide:
         raise SlideError(f"{path} cannot be opened as a slide: {error}", _UNSUPPORTED) from error
 
 
-def _background(properties: dict[str, str]) -> tuple[int, int, int]:
+def _background(properties: dict[str, str]) -> Rgb8:
     text = properties.get("openslide.background-color", "FFFFFF")
     try:
         red, green, blue = bytes.fromhex(text)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Region, Size, split_on_grid
 from wsi_stain.core.icc import srgb_profile
@@ -166,7 +167,7 @@ class SlideFile:
         pixels = self._handle.read(location_l0, level, Size(part.width, part.height), complete)
         return _window(pixels, part, piece)
 
-    def _stand_in(self, level: int, part: Region) -> NDArray[np.uint8] | tuple[int, int, int]:
+    def _stand_in(self, level: int, part: Region) -> NDArray[np.uint8] | Rgb8:
         """What the next coarser level shows at the place of a part, (height, width, 3); the background without one."""
         if level + 1 == len(self.levels):
             return self.background

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import file_digest
@@ -50,9 +51,7 @@ def mask_digest(path: Path) -> str:
     return file_digest(path)
 
 
-def read_mask(
-    path: Path, size_l0: Size, shape: tuple[int, int], origin_l0: tuple[float, float] = (0, 0)
-) -> NDArray[np.bool_]:
+def read_mask(path: Path, size_l0: Size, shape: tuple[int, int], origin_l0: tuple[float, float] = (0, 0)) -> Mask:
     """Where tissue is, at a thumbnail's resolution.
 
     Of a picture, which covers all of the slide, pixels that are not zero are tissue: not black, or with a label. Of
@@ -77,7 +76,7 @@ def read_mask(
     return _read_polygons(path, size_l0, shape, origin_l0)
 
 
-def _read_picture(path: Path, size_l0: Size, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _read_picture(path: Path, size_l0: Size, shape: tuple[int, int]) -> Mask:
     try:
         with Image.open(path) as picture:
             own, marked = picture.size, _labelled_pixels(picture)
@@ -106,9 +105,7 @@ def _labelled_pixels(picture: Image.Image) -> NDArray[np.uint8]:
     return np.where(seen, np.uint8(255), np.uint8(0))
 
 
-def _read_polygons(
-    path: Path, size_l0: Size, shape: tuple[int, int], origin_l0: tuple[float, float]
-) -> NDArray[np.bool_]:
+def _read_polygons(path: Path, size_l0: Size, shape: tuple[int, int], origin_l0: tuple[float, float]) -> Mask:
     scale = shape[1] / size_l0.width, shape[0] / size_l0.height
     wanted, ignored = (Image.new("1", (shape[1], shape[0])) for _ in range(2))
     drawn = 0

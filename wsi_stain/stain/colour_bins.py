@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
+from wsi_stain.core.arrays import RgbImage
+
 Colours = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 
 BINS = 64
@@ -30,7 +31,7 @@ class ColourPairs:
     def __init__(self) -> None:
         self._sums = np.zeros((7, BINS**3), np.int64)  # pixels, then R, G, B of the source and of the wanted colour
 
-    def add(self, source: Pixels, target: Pixels) -> None:
+    def add(self, source: RgbImage, target: RgbImage) -> None:
         """Add pairs of pixels.
 
         Args:
@@ -71,11 +72,11 @@ class ColourPairs:
         return float(counts[~near.ravel()].sum() / max(counts.sum(), 1))
 
 
-def colour_counts(pixels: Pixels) -> Counts:
+def colour_counts(pixels: RgbImage) -> Counts:
     """How many of some pixels, (N, 3) RGB, lie in each bin: (64^3,)."""
     return np.bincount(_bins(pixels), minlength=BINS**3)
 
 
-def _bins(pixels: Pixels) -> Counts:
+def _bins(pixels: RgbImage) -> Counts:
     red, green, blue = (pixels >> _SHIFT).astype(np.int64).T
     return np.asarray((red * BINS + green) * BINS + blue)

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Pixels = NDArray[np.uint8]
+from wsi_stain.core.arrays import RgbImage
+
 Words = NDArray[np.uint32]
 
 _STRIP = 16_384
@@ -42,7 +43,7 @@ class ColourMemo:
         self._engine = ImageFilter.Color3DLUT(len(table), flat)
         self._entries = np.zeros(_COLOURS, _WORD)
 
-    def apply(self, pixels: Pixels) -> Pixels:
+    def apply(self, pixels: RgbImage) -> RgbImage:
         """Send every pixel through the table.
 
         Args:

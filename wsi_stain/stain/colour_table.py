@@ -19,16 +19,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import cg
 
-from wsi_stain.stain.colour_bins import ColourPairs
+from wsi_stain.core.arrays import Rgb, RgbImage
+from wsi_stain.stain.colour_bins import ColourPairs, Colours
 from wsi_stain.stain.colour_memo import ColourMemo
+from wsi_stain.stain.vectors import LUMINANCE
 
-Colours = NDArray[np.float64]
 Table = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
-White = tuple[float, float, float]
 
-LUMINANCE = np.array([0.299, 0.587, 0.114])
-"""Shares of R, G and B in the luminance (ITU-R BT.601) that must not fall along the gray axis."""
+_LUMINANCE = np.asarray(LUMINANCE)
+"""What must not fall along the gray axis."""
 
 _BASE_RIDGE = 0.01
 _PIN_WEIGHT = 1e3
@@ -39,7 +38,7 @@ _ROUNDING = 0.5
 _SHARES = 101
 
 
-def fit_table(pairs: ColourPairs, white: White, target_white: White, size: int = 17, smoothness: float = 0.1) -> Table:
+def fit_table(pairs: ColourPairs, white: Rgb, target_white: Rgb, size: int = 17, smoothness: float = 0.1) -> Table:
     """The table that takes the source's colours to the wanted ones.
 
     A bin counts for its pixels up to the mean over occupied bins, so that the slide's commonest colours do not decide
@@ -69,14 +68,14 @@ def fit_table(pairs: ColourPairs, white: White, target_white: White, size: int =
     return _mix_until_rising(table, white, target_white).reshape(size, size, size, 3).astype(np.float32)
 
 
-def look_up(table: Table, colours: NDArray[np.floating] | Pixels) -> Colours:
+def look_up(table: Table, colours: NDArray[np.floating] | RgbImage) -> Colours:
     """The table at single colours, (M, 3) in 0..255, unrounded: for measuring. Pixels go through `apply_table`."""
     return np.asarray(
         _trilinear_weights(np.asarray(colours, np.float64), len(table)) @ table.reshape(-1, 3), np.float64
     )
 
 
-def apply_table(table: Table, pixels: Pixels) -> Pixels:
+def apply_table(table: Table, pixels: RgbImage) -> RgbImage:
     """Send every pixel through a table; the last two tables remember what they said, see `colour_memo`.
 
     Args:
@@ -95,7 +94,7 @@ def _cached_memo(table: bytes, size: int) -> ColourMemo:
 
 
 def _base_map(
-    source: Colours, target: Colours, weight: Colours, white: White, target_white: White, nodes: Colours
+    source: Colours, target: Colours, weight: Colours, white: Rgb, target_white: Rgb, nodes: Colours
 ) -> Colours:
     """Colours of the nodes under OD -> OD @ matrix.T, the matrix ridge-fitted towards 1 and grays kept in order."""
     density, wanted_density = _optical_density(source, white), _optical_density(target, target_white)
@@ -119,7 +118,7 @@ def _ridge_matrix(gram: Colours, cross: Colours, ridge: float) -> Colours:
     return np.asarray(np.linalg.solve(gram + one, (cross + one).T).T, np.float64)
 
 
-def _optical_density(colours: Colours, white: White) -> Colours:
+def _optical_density(colours: Colours, white: Rgb) -> Colours:
     """Optical density relative to white (natural logarithm); 0 counts as 1; brighter than white is negative."""
     return np.asarray(-np.log(np.maximum(colours, 1.0) / np.maximum(np.asarray(white), 1.0)), np.float64)
 
@@ -155,7 +154,7 @@ def _solve_rising(fit: _LeastSquares, base: Colours) -> Colours:
     solution = fit.solve()
     for _mending in range(_MENDINGS):
         rise = steps @ np.clip(base + solution, 0, 255)
-        falling = np.flatnonzero(rise @ LUMINANCE < 0)
+        falling = np.flatnonzero(rise @ _LUMINANCE < 0)
         if not len(falling):
             break
         target = np.maximum(rise[falling], _LEAST_RISE)
@@ -164,7 +163,7 @@ def _solve_rising(fit: _LeastSquares, base: Colours) -> Colours:
     return solution
 
 
-def _mix_until_rising(table: Colours, white: White, target_white: White) -> Colours:
+def _mix_until_rising(table: Colours, white: Rgb, target_white: Rgb) -> Colours:
     """The table mixed with the plain change of white, if at all, as little as it takes for the gray axis to rise."""
     size = round(len(table) ** (1 / 3))
     steps = _gray_steps(size)
@@ -172,7 +171,7 @@ def _mix_until_rising(table: Colours, white: White, target_white: White) -> Colo
     plain = _pin_white(plain, white, target_white)
     for share in np.linspace(0, 1, _SHARES):
         mixed = (1 - share) * table + share * plain
-        luminance = np.cumsum(steps @ mixed @ LUMINANCE)
+        luminance = np.cumsum(steps @ mixed @ _LUMINANCE)
         if (luminance >= np.maximum.accumulate(luminance) - _ROUNDING).all():
             break
     return np.asarray(mixed)
@@ -212,7 +211,7 @@ def _second_differences(size: int) -> sparse.csr_array:
     return sparse.csr_array(sparse.vstack([sparse.kron(sparse.kron(a, b), c) for a, b, c in axes]))
 
 
-def _pin_white(table: Colours, white: White, target_white: White) -> Colours:
+def _pin_white(table: Colours, white: Rgb, target_white: Rgb) -> Colours:
     """The table, clipped, its 8 nodes around white moved, least in squares, so that white falls on wanted white."""
     size = round(len(table) ** (1 / 3))
     weights = _trilinear_weights(np.asarray(white, np.float64)[None], size).toarray().T  # (size^3, 1)

@@ -21,6 +21,7 @@ from array_api_compat import device as device_of
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from wsi_stain.core.arrays import Mask, Rgb, to_rgb
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.stain.vectors import (
@@ -31,9 +32,6 @@ from wsi_stain.stain.vectors import (
     macenko,
     stratum_levels,
     unmixing,
-)
-from wsi_stain.stain.vectors import (
-    Rgb as Rgb,
 )
 
 Array: TypeAlias = Any
@@ -124,7 +122,7 @@ class Template(StrictRecord):
         return 1 if self.kind == "gray" else 2
 
 
-def white_point(thumbnail: NDArray[np.uint8], tissue_mask: NDArray[np.bool_]) -> tuple[Rgb, str]:
+def white_point(thumbnail: NDArray[np.uint8], tissue_mask: Mask) -> tuple[Rgb, str]:
     """The colour of a slide's glass.
 
     Exact fill values (0 and 255 in all channels) are no glass: scanners paint them where they did not look. Neither is
@@ -142,11 +140,11 @@ def white_point(thumbnail: NDArray[np.uint8], tissue_mask: NDArray[np.bool_]) ->
     filled = (low == 255) | (high == 0)
     glass = ~tissue & ~filled & (low >= _GLASS_MIN) & (high - low <= _GLASS_CHROMA)
     if np.count_nonzero(glass) >= max(50, flat.shape[0] // 1000):
-        return _rgb(np.median(flat[glass], axis=0)), "glass"
+        return to_rgb(np.median(flat[glass], axis=0)), "glass"
     seen = flat[~filled] if not filled.all() else flat
     darkest_channel = seen.min(axis=1)
     brightest = seen[darkest_channel >= np.percentile(darkest_channel, 99)]
-    return _rgb(np.median(brightest, axis=0)), "brightest tissue"
+    return to_rgb(np.median(brightest, axis=0)), "brightest tissue"
 
 
 def od_table(white: Rgb) -> NDArray[np.float32]:
@@ -274,8 +272,3 @@ def _od(pixels: Array, white: Array, xp: Any) -> Array:
 
 def _as_array_like(values: Any, array: Array, xp: Any) -> Array:
     return xp.asarray(np.asarray(values, np.float32), device=device_of(array))
-
-
-def _rgb(values: Any) -> Rgb:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
+from wsi_stain.core.arrays import Mask, Rgb, to_rgb
 from wsi_stain.core.errors import StainError
 
-Rgb: TypeAlias = tuple[float, float, float]
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
 LUMINANCE: Rgb = (0.299, 0.587, 0.114)
@@ -35,11 +35,11 @@ _BLUE = 0.45
 _BROWN = 1.15
 
 
-def could_be_he(od: Floats) -> NDArray[np.bool_]:
+def could_be_he(od: Floats) -> Mask:
     """(N,): false for ink (it absorbs red more than green) and for what is black (pigment, marker, folds)."""
     ink = od[:, 0] > 1.1 * od[:, 1] + 0.05
     black = od.min(axis=1) > 0.7 * od.max(axis=1)
-    possible: NDArray[np.bool_] = ~(ink | black)
+    possible: Mask = ~(ink | black)
     return possible
 
 
@@ -60,7 +60,7 @@ def macenko(od: Floats, tail: float) -> tuple[Rgb, Rgb]:
     weights = _evening_weights(angle)
     ends = [_quantile(angle, weights, q) for q in (tail, 1 - tail)]
     found = np.maximum(np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T, 0)
-    one, other = (_rgb(vector / np.linalg.norm(vector)) for vector in found)
+    one, other = (to_rgb(vector / np.linalg.norm(vector)) for vector in found)
     return (one, other) if _misfit(one, other) <= _misfit(other, one) else (other, one)
 
 
@@ -138,11 +138,6 @@ def _quantile(values: Floats, weights: NDArray[np.float64], q: float) -> float:
     order = np.argsort(values)
     cumulated = np.cumsum(weights[order])
     return float(np.interp(q * cumulated[-1], cumulated, values[order]))
-
-
-def _rgb(values: Any) -> Rgb:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def _format_vector(values: Rgb) -> str:

@@ -10,6 +10,7 @@ from typing import Literal, TypedDict
 from pydantic import ValidationError, field_validator
 
 from wsi_stain.core import journal
+from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, Mpp, Size
 from wsi_stain.core.journal import FileFacts
@@ -61,7 +62,7 @@ class SlideRecord(StrictRecord):
     mpp_origin: str
     objective_power: float | None = None
     vendor: str = ""
-    background: tuple[int, int, int] = (255, 255, 255)
+    background: Rgb8 = (255, 255, 255)
     icc_profile: str | None = None
     icc_policy: Literal["keep", "srgb"] = "keep"
     stain_config: StainConfig = StainConfig()

@@ -8,8 +8,9 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask, Rgb
 from wsi_stain.core.geometry import TILE, TileIndex, ceil_div
-from wsi_stain.stain.statistics import Rgb, StainConfig, StainStatistics, slide_statistics, white_point
+from wsi_stain.stain.statistics import StainConfig, StainStatistics, slide_statistics, white_point
 from wsi_stain.store import TiledSlide
 from wsi_stain.tissue.mask import pen_mask, tissue_mask
 
@@ -45,7 +46,7 @@ def sample_pixels(slide: TiledSlide, white: Rgb) -> NDArray[np.uint8]:
     )
 
 
-def tissue_pixels(slide: TiledSlide, tile: TileIndex) -> NDArray[np.bool_]:
+def tissue_pixels(slide: TiledSlide, tile: TileIndex) -> Mask:
     """(256, 256): which pixels of a tile the slide's mask calls tissue; ink over tissue is not among them."""
     rows, cols = (
         np.minimum(((first * TILE + np.arange(TILE) + 0.5) * count / side).astype(np.intp), count - 1)
@@ -54,7 +55,7 @@ def tissue_pixels(slide: TiledSlide, tile: TileIndex) -> NDArray[np.bool_]:
     return slide.mask[np.ix_(rows, cols)]
 
 
-def sample_tiles(kept: NDArray[np.bool_], tissue: NDArray[np.float32]) -> list[TileIndex]:
+def sample_tiles(kept: Mask, tissue: NDArray[np.float32]) -> list[TileIndex]:
     """At most 256 tiles rich in tissue, in an order that depends on their places alone; the best where few are rich."""
     tiles = sorted((TileIndex(int(row), int(col)) for row, col in np.argwhere(kept)), key=_index_hash)
     rich = [tile for tile in tiles if tissue[tile] >= _RICH]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, TileIndex, block_of, grid_shape
 from wsi_stain.core.journal import describe_file
@@ -78,7 +79,7 @@ class StoredSlide(TiledSlide):
         return zarr_metadata.read_image_codec(self.path / "0")
 
     @cached_property
-    def kept(self) -> NDArray[np.bool_]:
+    def kept(self) -> Mask:
         """(rows, cols): which tiles exist."""
         return zarr_metadata.read_array(self.path / "maps" / "kept", "bool")
 
@@ -88,7 +89,7 @@ class StoredSlide(TiledSlide):
         return zarr_metadata.read_array(self.path / "maps" / "tissue", "float32")
 
     @property
-    def suspect(self) -> NDArray[np.bool_]:
+    def suspect(self) -> Mask:
         """(rows, cols): tiles without tissue that look as if they had some; none where nobody looked."""
         return self.map("suspect") if "suspect" in self.maps() else np.zeros_like(self.kept)
 
@@ -116,7 +117,7 @@ class StoredSlide(TiledSlide):
         return zarr_metadata.read_array(self.path / "thumbnail", "uint8")
 
     @cached_property
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self) -> Mask:
         """(h, w): where tissue was found on the thumbnail."""
         return zarr_metadata.read_array(self.path / "mask", "bool")
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, block_of, ceil_div, tile_region
 from wsi_stain.stain.statistics import StainStatistics
@@ -54,7 +55,7 @@ class TiledSlide(ABC):
 
     @property
     @abstractmethod
-    def kept(self) -> NDArray[np.bool_]:
+    def kept(self) -> Mask:
         """(rows, cols): which tiles exist."""
 
     @property
@@ -69,12 +70,12 @@ class TiledSlide(ABC):
 
     @property
     @abstractmethod
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self) -> Mask:
         """(h, w): where tissue was found on the thumbnail."""
 
     @property
     @abstractmethod
-    def suspect(self) -> NDArray[np.bool_]:
+    def suspect(self) -> Mask:
         """(rows, cols): tiles without tissue that look as if they had some."""
 
     @abstractmethod

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core import journal
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, Size, TileIndex
 from wsi_stain.core.journal import FileFacts
@@ -51,7 +52,7 @@ class SlideWriter:
         self,
         size: Size,
         thumbnail: NDArray[np.uint8],
-        mask: NDArray[np.bool_],
+        mask: Mask,
         grid: TileGrid,
         codec: CodecName = "lossless",
     ) -> None:
@@ -79,7 +80,7 @@ class SlideWriter:
         zarr_metadata.write_group(self.path / "maps", {})
         zarr_metadata.write_image_metadata(self.path / "0", size, codec=CODECS[codec])
 
-    def write_tissue(self, thumbnail: NDArray[np.uint8], mask: NDArray[np.bool_], grid: TileGrid) -> None:
+    def write_tissue(self, thumbnail: NDArray[np.uint8], mask: Mask, grid: TileGrid) -> None:
         """Write what the tissue decision was made on, and what follows from it; arguments as for `begin`."""
         zarr_metadata.write_array(self.path / "maps" / "kept", grid.kept, ["row", "col"])
         zarr_metadata.write_array(self.path / "maps" / "tissue", grid.tissue, ["row", "col"])
@@ -107,7 +108,7 @@ class SlideWriter:
         """The record of the slide if it is complete."""
         return read_record(self.path)
 
-    def kept(self) -> NDArray[np.bool_]:
+    def kept(self) -> Mask:
         """(rows, cols): which tiles the slide has or will have."""
         return zarr_metadata.read_array(self.path / "maps" / "kept", "bool")
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.geometry import Size
 
 Field = NDArray[np.float32]
@@ -64,7 +65,7 @@ class Canvas:
     hematoxylin: Field = field(init=False)
     eosin: Field = field(init=False)
     grain: Field = field(init=False)
-    busy: NDArray[np.bool_] = field(init=False)
+    busy: Mask = field(init=False)
 
     def __post_init__(self) -> None:
         shape = (self.size.height, self.size.width)

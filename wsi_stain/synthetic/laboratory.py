@@ -10,13 +10,12 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 from scipy.ndimage import gaussian_filter
 
+from wsi_stain.core.arrays import Rgb, RgbImage
 from wsi_stain.core.records import StrictRecord
 
-RgbImage: TypeAlias = NDArray[np.uint8]
-Triple: TypeAlias = tuple[float, float, float]
 Pen: TypeAlias = Literal["blue", "green", "black"]
 
-_PENS: dict[Pen, Triple] = {"blue": (1.5, 0.75, 0.12), "green": (1.5, 0.3, 0.9), "black": (1.9, 1.8, 1.7)}
+_PENS: dict[Pen, Rgb] = {"blue": (1.5, 0.75, 0.12), "green": (1.5, 0.3, 0.9), "black": (1.9, 1.8, 1.7)}
 
 
 class Laboratory(StrictRecord):
@@ -35,11 +34,11 @@ class Laboratory(StrictRecord):
     """
 
     name: str
-    hematoxylin: Triple
-    eosin: Triple
+    hematoxylin: Rgb
+    eosin: Rgb
     hematoxylin_gain: float = Field(gt=0)
     eosin_gain: float = Field(gt=0)
-    white: Triple
+    white: Rgb
     gamma: float = Field(default=1.0, gt=0)
     blur_px: float = Field(default=0.5, ge=0)
     noise: float = Field(default=1.2, ge=0)

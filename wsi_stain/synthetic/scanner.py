@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from wsi_stain.core.arrays import Rgb, RgbImage
 from wsi_stain.core.records import StrictRecord
 
 __all__ = ["SCANNERS", "Scanner", "rescan"]
 
-RgbImage: TypeAlias = NDArray[np.uint8]
-Triple: TypeAlias = tuple[float, float, float]
 Bend: TypeAlias = Annotated[float, Field(ge=0, lt=0.5)]
 
 _ROWS = 512
@@ -42,10 +41,10 @@ class Scanner(StrictRecord):
     name: str
     hematoxylin_gain: float = Field(gt=0)
     eosin_gain: float = Field(gt=0)
-    hematoxylin_turn: Triple
-    eosin_turn: Triple
-    matrix: tuple[Triple, Triple, Triple]
-    balance: Triple
+    hematoxylin_turn: Rgb
+    eosin_turn: Rgb
+    matrix: tuple[Rgb, Rgb, Rgb]
+    balance: Rgb
     gamma: float = Field(gt=0)
     contrast: tuple[Bend, Bend, Bend]
 

@@ -10,15 +10,14 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.geometry import TILE, Size, ceil_div, level_sizes
 from wsi_stain.core.journal import atomic_write
 
 __all__ = ["SlideFormat", "write_slide"]
 
-RgbImage: TypeAlias = NDArray[np.uint8]
 SlideFormat: TypeAlias = Literal["tiff", "svs"]
 
 _QUALITY = 90

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex, tiles_of
 from wsi_stain.slides.slide import Slide
 from wsi_stain.tissue.tile_quality import QUALITIES, quality_on_slide
@@ -31,7 +32,7 @@ class BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
         holes: [row, column] of those tiles that cannot be read from the file and show its next coarser level.
     """
 
-    def __init__(self, slide: Slide, kept: NDArray[np.bool_], block: BlockIndex) -> None:
+    def __init__(self, slide: Slide, kept: Mask, block: BlockIndex) -> None:
         self._slide = slide
         self._tiles = [tile for tile in tiles_of(block, kept.shape) if kept[tile]]
         self.quality: dict[str, list[float | None]] = {name: [] for name in QUALITIES}

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core import journal
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, TileIndex, tile_region
 from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
@@ -92,7 +93,7 @@ class StreamedSlide(TiledSlide):
         return partial(load_streamed, self.folder, self.source, self.config)
 
     @property
-    def kept(self) -> NDArray[np.bool_]:
+    def kept(self) -> Mask:
         """(rows, cols): which tiles exist."""
         return self._found.grid.kept
 
@@ -102,7 +103,7 @@ class StreamedSlide(TiledSlide):
         return self._found.grid.tissue
 
     @property
-    def suspect(self) -> NDArray[np.bool_]:
+    def suspect(self) -> Mask:
         """(rows, cols): tiles without tissue that look as if they had some."""
         return self._found.suspect
 
@@ -112,7 +113,7 @@ class StreamedSlide(TiledSlide):
         return self._found.thumbnail
 
     @property
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self) -> Mask:
         """(h, w): where tissue was found on the thumbnail."""
         return self._found.mask
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import NoTissueError, StainError, UnreadableError
 from wsi_stain.core.geometry import TILE, Region, Size
 from wsi_stain.slides.find import SlideSource
@@ -43,10 +44,10 @@ class Survey:
     """
 
     thumbnail: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    ink: NDArray[np.bool_]
+    mask: Mask
+    ink: Mask
     grid: TileGrid
-    suspect: NDArray[np.bool_]
+    suspect: Mask
 
 
 def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = None) -> Survey:
@@ -124,9 +125,9 @@ def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], f
     return thumbnail, slide.mpp.mean * float(scale)
 
 
-def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> Mask:
     """(h, w) of a thumbnail of the whole frame: which pixels' centres lie within the bounds, in the working frame."""
     y = (np.arange(shape[0]) + 0.5) * size.height / shape[0] - bounds.y
     x = (np.arange(shape[1]) + 0.5) * size.width / shape[1] - bounds.x
-    inside: NDArray[np.bool_] = np.logical_and.outer((y >= 0) & (y < bounds.height), (x >= 0) & (x < bounds.width))
+    inside: Mask = np.logical_and.outer((y >= 0) & (y < bounds.height), (x >= 0) & (x < bounds.width))
     return inside

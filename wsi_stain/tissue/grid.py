@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Size, ceil_div, grid_shape
 
 _ANY = 1e-6
@@ -25,7 +26,7 @@ class TileGrid:
 
     size: Size
     tissue: NDArray[np.float32]
-    kept: NDArray[np.bool_]
+    kept: Mask
 
     def blocks(self) -> list[BlockIndex]:
         """The blocks that hold a kept tile, the fullest first: so no worker has a long one left at the end."""
@@ -37,7 +38,7 @@ class TileGrid:
         return sorted(blocks, key=lambda block: -int(tiles[block]))
 
 
-def tile_grid(size: Size, mask: NDArray[np.bool_]) -> TileGrid:
+def tile_grid(size: Size, mask: Mask) -> TileGrid:
     """Lay the tile grid over a tissue mask.
 
     Args:

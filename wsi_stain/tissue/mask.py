@@ -18,9 +18,8 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.filters.rank import entropy
 from skimage.morphology import disk, remove_small_holes, remove_small_objects
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.records import StrictRecord
-
-Mask = NDArray[np.bool_]
 
 _BLACK = 60
 _CHROMA_RANGE = (0.03, 0.04)

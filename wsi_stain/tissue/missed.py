@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_opening, gaussian_filter
 
-from wsi_stain.tissue.mask import Mask, TissueConfig, grow_mask, ignored_areas, remove_small_pieces
+from wsi_stain.core.arrays import Mask
+from wsi_stain.tissue.mask import TissueConfig, grow_mask, ignored_areas, remove_small_pieces
 
 _SCALE_UM = 24.0
 _BLUR_UM = 4.0

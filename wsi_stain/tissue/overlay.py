@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
+from wsi_stain.core.arrays import Mask, Rgb8
 from wsi_stain.core.geometry import TILE, Size
 from wsi_stain.core.journal import atomic_write
 
@@ -26,10 +27,10 @@ _LEAST_CELL = 5.0
 def draw_overlay(
     path: Path,
     thumbnail: NDArray[np.uint8],
-    mask: NDArray[np.bool_],
-    ink: NDArray[np.bool_],
-    kept: NDArray[np.bool_],
-    suspect: NDArray[np.bool_],
+    mask: Mask,
+    ink: Mask,
+    kept: Mask,
+    suspect: Mask,
     size: Size,
 ) -> None:
     """Write the picture as PNG, with a legend; the arguments are those of `overlay`."""
@@ -40,10 +41,10 @@ def draw_overlay(
 
 def overlay(
     thumbnail: NDArray[np.uint8],
-    mask: NDArray[np.bool_],
-    ink: NDArray[np.bool_],
-    kept: NDArray[np.bool_],
-    suspect: NDArray[np.bool_],
+    mask: Mask,
+    ink: Mask,
+    kept: Mask,
+    suspect: Mask,
     size: Size,
     smallest: int,
     largest: int,
@@ -85,7 +86,7 @@ def overlay(
     return picture
 
 
-def _fade_outside(picture: Image.Image, visible: NDArray[np.bool_], size: Size) -> Image.Image:
+def _fade_outside(picture: Image.Image, visible: Mask, size: Size) -> Image.Image:
     """What is neither kept nor suspect, half way to white."""
     rows, cols = (
         np.minimum(((np.arange(count) + 0.5) * length / count / TILE).astype(int), tiles - 1)
@@ -99,13 +100,11 @@ def _fade_outside(picture: Image.Image, visible: NDArray[np.bool_], size: Size) 
     return Image.fromarray(pixels)
 
 
-def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _outline(mask: Mask) -> Mask:
     return np.asarray(mask & ~binary_erosion(mask, iterations=2, border_value=1))
 
 
-def _draw_tiles(
-    picture: Image.Image, tiles: NDArray[np.bool_], scale: tuple[float, float], colour: tuple[int, int, int], width: int
-) -> None:
+def _draw_tiles(picture: Image.Image, tiles: Mask, scale: tuple[float, float], colour: Rgb8, width: int) -> None:
     draw = ImageDraw.Draw(picture)
     for row, col in np.argwhere(tiles).tolist():
         left, top = round(col * TILE * scale[0]), round(row * TILE * scale[1])

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, tiles_of
 from wsi_stain.tissue.mask import pen_mask
 
@@ -43,7 +44,7 @@ def quality_on_slide(pixels: NDArray[np.uint8], tile: TileIndex, size: Size, mpp
 
 
 def quality_maps(
-    kept: NDArray[np.bool_], blocks: Mapping[BlockIndex, Mapping[str, Sequence[float | None]]]
+    kept: Mask, blocks: Mapping[BlockIndex, Mapping[str, Sequence[float | None]]]
 ) -> dict[str, NDArray[np.float32]]:
     """Put the quality of all blocks together.
 

@@ -15,8 +15,9 @@ from array_api_compat import device as device_of
 from numpy.typing import NDArray
 from pydantic import Field
 
+from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.stain.statistics import Array, Rgb, StainStatistics
+from wsi_stain.stain.statistics import Array, StainStatistics
 
 Tilt: TypeAlias = tuple[float, float]
 """Rotation of a stain vector, degrees, towards two directions perpendicular to it and to each other."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.metrics.image import ciede2000, psnr, ssim
 from wsi_stain.normalizers.classical import MEAN, SPREAD, MacenkoNormalizer, ReinhardNormalizer, lab_moments
 from wsi_stain.stain.colour_bins import ColourPairs
@@ -21,13 +21,11 @@ from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store.artifact import STATISTICS, packed
 from wsi_stain.training.simulated_labs import HeldOut, SimulatedLab
 
-Pixels = NDArray[np.uint8]
-
-_SCORES: dict[str, Callable[[Pixels, Pixels], float]] = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
+_SCORES: dict[str, Callable[[RgbImage, RgbImage], float]] = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
 _WHOLE_TILE = np.ones((1, 1), bool)
 
 
-def mean_scores(row: str, images: Sequence[Pixels], targets: Sequence[Pixels]) -> dict[str, float]:
+def mean_scores(row: str, images: Sequence[RgbImage], targets: Sequence[RgbImage]) -> dict[str, float]:
     """PSNR in dB, SSIM of luminance and CIEDE2000, each named `row_score`, as means over images."""
     return {
         f"{row}_{name}": float(np.mean([measure(a, b) for a, b in zip(images, targets, strict=True)]))
@@ -55,21 +53,21 @@ def score_baselines(tiles: Sequence[HeldOut], reference: StainStatistics) -> dic
     return {name: value for row, images in rows.items() for name, value in mean_scores(row, images, targets).items()}
 
 
-def _reinhard(tiles: Sequence[HeldOut], shown: Sequence[Pixels]) -> Iterator[Pixels]:
+def _reinhard(tiles: Sequence[HeldOut], shown: Sequence[RgbImage]) -> Iterator[RgbImage]:
     for tile, pixels in zip(tiles, shown, strict=True):
         normalizer = ReinhardNormalizer(*lab_moments(tile.pool, tile.own.statistics.white))
         mean, spread = lab_moments(_simulate_pool(tile), tile.foreign.statistics.white)
         yield normalizer.apply(pixels, _WHOLE_TILE, {MEAN: np.asarray(mean), SPREAD: np.asarray(spread)})
 
 
-def _macenko(tiles: Sequence[HeldOut], shown: Sequence[Pixels], reference: StainStatistics) -> Iterator[Pixels]:
+def _macenko(tiles: Sequence[HeldOut], shown: Sequence[RgbImage], reference: StainStatistics) -> Iterator[RgbImage]:
     normalizer = MacenkoNormalizer(reference)
     for tile, pixels in zip(tiles, shown, strict=True):
         yield normalizer.apply(pixels, _WHOLE_TILE, {STATISTICS: packed(tile.foreign.statistics)})
 
 
-def _oracle(tiles: Sequence[HeldOut], shown: Sequence[Pixels], targets: Sequence[Pixels]) -> list[Pixels]:
-    made: dict[int, Pixels] = {}
+def _oracle(tiles: Sequence[HeldOut], shown: Sequence[RgbImage], targets: Sequence[RgbImage]) -> list[RgbImage]:
+    made: dict[int, RgbImage] = {}
     for look in _distinct_labs([tile.foreign for tile in tiles]):
         places = [place for place, tile in enumerate(tiles) if tile.foreign is look]
         pairs = ColourPairs()
@@ -84,5 +82,5 @@ def _distinct_labs(looks: Sequence[SimulatedLab]) -> list[SimulatedLab]:
     return list({id(look): look for look in looks}.values())
 
 
-def _simulate_pool(tile: HeldOut) -> Pixels:
+def _simulate_pool(tile: HeldOut) -> RgbImage:
     return tile.foreign.simulate(torch.from_numpy(tile.pool)).numpy()

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape, level_sizes
 from wsi_stain.verification.faults import Fault
 from wsi_stain.verification.readers.base import PyramidReader, level_size, tile_size
@@ -59,7 +60,7 @@ class CheckedPyramid:
     """
 
     faults: list[Fault]
-    blank: NDArray[np.bool_] | None = None
+    blank: Mask | None = None
 
 
 def open_readers(path: Path, stack: ExitStack) -> list[PyramidReader]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError, StoreError
 from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
 from wsi_stain.core.storage import storage_path
@@ -50,8 +51,6 @@ _TILES = 32
 _REPORT = "This is a fault of wsi-stain: please report it"
 _LOOK = "Look at the slide; normalize it with --mode lut, or train longer, and run again"
 
-Map = NDArray[np.bool_]
-
 
 class Similarity(NamedTuple):
     """How a pyramid compares with its source; None where that was not measured.
@@ -70,7 +69,7 @@ class Similarity(NamedTuple):
 
 
 def check_against_source(
-    pyramid: PyramidReader, blank: Map, finished: FinishedSlide, source_path: Path | None
+    pyramid: PyramidReader, blank: Mask, finished: FinishedSlide, source_path: Path | None
 ) -> tuple[list[Fault], Similarity | None]:
     """Compare a pyramid with its source.
 
@@ -95,7 +94,7 @@ def check_against_source(
     return faults + found, likeness
 
 
-def _tissue(finished: FinishedSlide) -> Map:
+def _tissue(finished: FinishedSlide) -> Mask:
     """(rows, cols): kept tiles that the source's thumbnail shows to be more than glass."""
     before, stain, kept = finished.row.before, finished.row.stain, finished.grid.kept
     if before is None or stain is None:
@@ -118,7 +117,7 @@ def _tile_means(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
     return np.asarray(whole.resize((cols, rows), Image.Resampling.BOX))
 
 
-def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Map) -> list[Fault]:
+def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Mask) -> list[Fault]:
     """Whether it is this slide: its thumbnail against the source's, where no tissue was lost."""
     if finished.row.before is None:
         return []
@@ -133,7 +132,7 @@ def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Map) 
     return [Fault("picture", expected, f"{correlation:.2f}: of another slide, or not all in its place", REDO)]
 
 
-def _tissue_faults(tissue: Map, lost: Map) -> list[Fault]:
+def _tissue_faults(tissue: Mask, lost: Mask) -> list[Fault]:
     if not lost.any():
         return []
     row, col = np.argwhere(lost)[0]
@@ -157,7 +156,7 @@ def _open_source(origin: Origin, source_path: Path | None) -> Iterator[Slide | S
 
 
 def _compare_tiles(
-    pyramid: PyramidReader, source: Slide | StoredSlide | None, finished: FinishedSlide, lost: Map
+    pyramid: PyramidReader, source: Slide | StoredSlide | None, finished: FinishedSlide, lost: Mask
 ) -> tuple[list[Fault], Similarity]:
     """Compare sampled tiles that still have their tissue."""
     if source is None:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape
-
-Pixels = NDArray[np.uint8]
 
 
 class StoredTile(NamedTuple):
@@ -24,7 +23,7 @@ class StoredTile(NamedTuple):
     """
 
     places: NDArray[np.intp]
-    pixels: Pixels | None
+    pixels: RgbImage | None
     problem: str = ""
 
 
@@ -46,7 +45,7 @@ class PyramidReader(Protocol):
     def tiles(self, level: int) -> Iterator[StoredTile]:
         """Every stored tile of a level once."""
 
-    def tile(self, level: int, place: TileIndex) -> Pixels | None:
+    def tile(self, level: int, place: TileIndex) -> RgbImage | None:
         """One tile, (256, 256, 3); any values beyond the level's edge. None where it cannot be decoded."""
 
 
@@ -60,7 +59,7 @@ def tile_size(size: Size, place: TileIndex) -> Size:
     return Size(min(TILE, size.width - place.col * TILE), min(TILE, size.height - place.row * TILE))
 
 
-def overview(reader: PyramidReader, size: Size) -> Pixels:
+def overview(reader: PyramidReader, size: Size) -> RgbImage:
     """The whole pyramid, (height, width, 3), averaged from the coarsest level that is as fine; 255 where none decodes.
 
     Memory bound: that level, at most four times the size asked for.

@@ -12,10 +12,11 @@ from types import TracebackType
 import numpy as np
 import openslide
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape
 from wsi_stain.verification.faults import REDO
-from wsi_stain.verification.readers.base import Pixels, StoredTile, tile_size
+from wsi_stain.verification.readers.base import StoredTile, tile_size
 
 
 class OpenSlidePyramid:
@@ -66,7 +67,7 @@ class OpenSlidePyramid:
                 self._slide = self._open()
                 yield StoredTile(np.asarray([place]), None, str(error))
 
-    def tile(self, level: int, place: TileIndex) -> Pixels | None:
+    def tile(self, level: int, place: TileIndex) -> RgbImage | None:
         """One tile, (256, 256, 3); None where it cannot be decoded."""
         try:
             return self._read(level, place)
@@ -75,7 +76,7 @@ class OpenSlidePyramid:
             self._slide = self._open()
             return None
 
-    def _read(self, level: int, place: TileIndex) -> Pixels:
+    def _read(self, level: int, place: TileIndex) -> RgbImage:
         size = tile_size(self._sizes[level], place)
         corner_l0 = place.col * TILE << level, place.row * TILE << level
         pixels = np.asarray(self._slide.read_region(corner_l0, level, size))[..., :3]

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import zarr
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape
 from wsi_stain.core.icc import decode_profile
 from wsi_stain.verification.faults import REDO
-from wsi_stain.verification.readers.base import Pixels, StoredTile
+from wsi_stain.verification.readers.base import StoredTile
 
 
 class ZarrPyramid:
@@ -66,14 +67,14 @@ class ZarrPyramid:
             except (OSError, RuntimeError, ValueError) as error:
                 yield StoredTile(np.asarray([place]), None, str(error))
 
-    def tile(self, level: int, place: TileIndex) -> Pixels | None:
+    def tile(self, level: int, place: TileIndex) -> RgbImage | None:
         """One tile, (256, 256, 3); None where it cannot be decoded."""
         try:
             return self._read(level, place)
         except (OSError, RuntimeError, ValueError):
             return None
 
-    def _read(self, level: int, place: TileIndex) -> Pixels:
+    def _read(self, level: int, place: TileIndex) -> RgbImage:
         x, y = place.col * TILE, place.row * TILE
         planes = np.asarray(self._levels[level][:, y : y + TILE, x : x + TILE], np.uint8)
         missing = [(0, 0), (0, TILE - planes.shape[1]), (0, TILE - planes.shape[2])]
