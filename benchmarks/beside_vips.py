@@ -31,7 +31,8 @@ from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeC
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.pyramid.stitch import stitch_slide
-from wsi_stain.stain.statistics import Template, slide_statistics
+from wsi_stain.stain.statistics import slide_statistics
+from wsi_stain.stain.template import Template
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 from wsi_stain.store.artifact import save_artifact
 from wsi_stain.tissue.grid import TileGrid

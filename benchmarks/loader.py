@@ -23,7 +23,7 @@ from torch import Tensor
 from pipelines.shared.config import load_config
 from wsi_stain.pix2pix.precision import default_device
 from wsi_stain.pix2pix.step import Pix2Pix
-from wsi_stain.stain.statistics import Template
+from wsi_stain.stain.template import Template
 from wsi_stain.store import TileStore
 from wsi_stain.training.data import TrainingData, stain_of
 from wsi_stain.training.loop import recipe

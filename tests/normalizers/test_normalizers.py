@@ -26,7 +26,7 @@ from wsi_stain.normalizers.lut import RESIDUAL, TABLE, TILES, LutNormalizer, cho
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.stain.colour_table import apply_table
-from wsi_stain.stain.statistics import apply_template
+from wsi_stain.stain.template import apply_template
 from wsi_stain.store.artifact import load_artifact, save_artifact, unpack_statistics
 
 Pixels = NDArray[np.uint8]

@@ -16,7 +16,8 @@ from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.stain.statistics import StainStatistics, Template
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.template import Template
 
 STATISTICS = StainStatistics(
     white=(244.0, 243.0, 246.0),

@@ -18,7 +18,7 @@ from wsi_stain.core.errors import ConfigError, OutputError
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.pix2pix.onnx_export import export
-from wsi_stain.stain.statistics import Template
+from wsi_stain.stain.template import Template
 
 
 def lively(path: Path, config: GeneratorConfig) -> Checkpoint:

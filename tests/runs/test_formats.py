@@ -23,7 +23,7 @@ from wsi_stain.core.geometry import Size
 from wsi_stain.executor import ExecutorConfig
 from wsi_stain.pix2pix.checkpoint import Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.stain.statistics import Template
+from wsi_stain.stain.template import Template
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
 

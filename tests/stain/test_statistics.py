@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wsi_stain.core.errors import StainError
-from wsi_stain.stain.statistics import (
-    StainConfig,
-    StainStatistics,
-    Template,
-    apply_template,
-    od_table,
-    slide_statistics,
-    white_point,
-)
+from wsi_stain.stain.statistics import StainConfig, StainStatistics, od_table, slide_statistics, white_point
+from wsi_stain.stain.template import Template, apply_template
 from wsi_stain.stain.vectors import RUIFROK, angle_deg
 
 WHITE = (241.0, 236.0, 239.0)

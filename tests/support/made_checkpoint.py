@@ -8,7 +8,8 @@ import torch
 
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.stain.statistics import StainStatistics, Template
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.template import Template
 
 WHITE = (245, 243, 246)
 """Its reference's white, so the glass of what it makes."""

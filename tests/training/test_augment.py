@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.stain.test_statistics import HE_SLIDES, REFERENCE, WHITE, he_pixels, real_sample
-from wsi_stain.stain.statistics import StainStatistics, Template, apply_template, slide_statistics
+from wsi_stain.stain.statistics import StainStatistics, slide_statistics
+from wsi_stain.stain.template import Template, apply_template
 from wsi_stain.training.augment import Perturbation, draw_perturbation, perturb, perturbed_white
 
 STRONG = Perturbation(

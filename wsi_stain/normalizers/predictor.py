@@ -25,7 +25,8 @@ from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.generator import receptive_halo
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 from wsi_stain.pix2pix.precision import Precision, compute_dtype
-from wsi_stain.stain.statistics import StainStatistics, apply_template
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.template import apply_template
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import NormalizationCounts
 

@@ -24,7 +24,7 @@ from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import atomic_write, canonical_json, file_digest
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
-from wsi_stain.stain.statistics import Template
+from wsi_stain.stain.template import Template
 
 FORMAT = 1
 """Number of the contract's format; files of another are refused."""

@@ -9,7 +9,8 @@ from wsi_stain.core.arrays import Rgb
 from wsi_stain.report.charts import Chart, Point, Series, chart
 from wsi_stain.report.colours import BIN
 from wsi_stain.results.slide_row import SlideRow
-from wsi_stain.stain.statistics import StainStatistics, gain
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.template import gain
 from wsi_stain.stain.vectors import angle_deg
 
 _STAINS = ("hematoxylin", "eosin")

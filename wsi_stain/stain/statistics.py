@@ -1,23 +1,17 @@
-"""Stain of one slide, measured once, and the generator's input made from it. Knows no slides, tiles or files.
+"""Stain of one slide, measured once: its white point, stain vectors and levels. Knows no slides, tiles or files.
 
 Everything is optical density (OD) relative to the slide's white point: od = -ln((I + 1) / (white + 1)), clipped at 0,
-so that glass reads 0 whatever its colour. The generator's input, the template, is a projection of OD (luminance, or
-hematoxylin and eosin) followed by a monotone curve that brings the slide's own levels to the reference's.
+so that glass reads 0 whatever its colour.
 
-Arrays may be numpy or torch; the namespace is taken from the argument.
-
-Shape legend: N pixels, C channels of a template (1 or 2).
+Shape legend: N pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace
-from array_api_compat import device as device_of
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -31,7 +25,6 @@ from wsi_stain.stain.vectors import (
     could_be_he,
     macenko,
     stratum_levels,
-    unmixing,
 )
 
 Array: TypeAlias = Any
@@ -39,12 +32,6 @@ Array: TypeAlias = Any
 
 _GLASS_MIN = 140
 _GLASS_CHROMA = 40
-_GAIN_MAX = 4.0
-_LEVELS_APART = 0.1
-_BEND_MAX = 2.0
-# The darkest level a template shows, as a multiple of the reference's nuclei (gray, H) or stroma (E).
-_HEADROOM_GRAY = 1.6
-_HEADROOM_HE = 2.0
 
 
 class StainConfig(StrictRecord):
@@ -105,23 +92,6 @@ class StainStatistics(StrictRecord):
         return self
 
 
-class Template(StrictRecord):
-    """The generator's input, by kind and reference.
-
-    Attributes:
-        kind: "gray": luminance OD. "he": hematoxylin and eosin concentrations.
-        reference: Stain of the reference that every slide is brought to.
-    """
-
-    kind: Literal["gray", "he"] = "gray"
-    reference: StainStatistics
-
-    @property
-    def channels(self) -> int:
-        """Channels of the template: 1 for gray, 2 for he."""
-        return 1 if self.kind == "gray" else 2
-
-
 def white_point(thumbnail: NDArray[np.uint8], tissue_mask: Mask) -> tuple[Rgb, str]:
     """The colour of a slide's glass.
 
@@ -149,7 +119,7 @@ def white_point(thumbnail: NDArray[np.uint8], tissue_mask: Mask) -> tuple[Rgb, s
 
 def od_table(white: Rgb) -> NDArray[np.float32]:
     """OD of every 8-bit value: (256, 3), one column a channel, relative to `white`, never negative."""
-    return _od(np.arange(256, dtype=np.float32)[:, None], np.asarray(white, np.float32), np)  # type: ignore[no-any-return]
+    return optical_density(np.arange(256, dtype=np.float32)[:, None], np.asarray(white, np.float32), np)  # type: ignore[no-any-return]
 
 
 def slide_statistics(
@@ -175,7 +145,7 @@ def slide_statistics(
             f"No brightfield slide: the background is dark, luminance {brightness:.0f} of 255",
             NOT_HE_REMEDY,
         )
-    od = _od(np.asarray(pixels, np.float32), np.asarray(white, np.float32), np)
+    od = optical_density(np.asarray(pixels, np.float32), np.asarray(white, np.float32), np)
     od = od[(od.mean(axis=1) > config.min_od) & could_be_he(od)]
     if len(od) < config.min_pixels:
         raise StainError(
@@ -199,76 +169,6 @@ def _check_levels(levels: Mapping[str, float], config: StainConfig) -> None:
         )
 
 
-def apply_template(pixels: Array, statistics: StainStatistics, template: Template) -> Array:
-    """Make the generator's input from pixels of a slide.
-
-    Args:
-        pixels: RGB, (..., 3), numpy or torch, uint8, or float from 0 to 255.
-        statistics: Stain of the slide the pixels are from.
-        template: What to make.
-
-    Returns:
-        (..., C), float32 from -1 (glass) to 1, the same kind of array on the same device.
-    """
-    xp = array_namespace(pixels)
-    projection, bend, knee = _curve(statistics, template)
-    value = xp.clip(_project(pixels, statistics.white, projection, xp), min=0.0)
-    if bend:
-        value += bend * xp.clip(value - knee, min=0.0)
-    value -= 1.0
-    return xp.clip(value, max=1.0)
-
-
-def _project(pixels: Array, white: Rgb, projection: NDArray[np.float32], xp: Any) -> Array:
-    """(..., 3) pixels to (..., C) sums of OD; 8-bit values by table, which is faster than the logarithm."""
-    if not xp.isdtype(pixels.dtype, "integral"):
-        od = _od(xp.astype(pixels, xp.float32), _as_array_like(white, pixels, xp), xp)
-        return xp.matmul(od, _as_array_like(projection, pixels, xp))
-    table = _as_array_like(od_table(white).T[:, :, None] * projection[:, None, :], pixels, xp)  # (3, 256, C)
-    total = _look_up(table[0, ...], pixels[..., 0], xp)
-    total += _look_up(table[1, ...], pixels[..., 1], xp)
-    total += _look_up(table[2, ...], pixels[..., 2], xp)
-    return xp.reshape(total, (*pixels.shape[:-1], projection.shape[1]))
-
-
-def _look_up(table: Array, plane: Array, xp: Any) -> Array:
-    """(256, C) table and (...) values to (N, C)."""
-    return xp.take(table, xp.reshape(xp.astype(plane, xp.int64), (-1,)), axis=0)
-
-
-@lru_cache(1024)
-def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.float32], float, float]:
-    """What OD is multiplied with, (3, C), and for gray the change of slope and the template value where it happens.
-
-    Projected OD counts from glass, 0; 2 is the darkest level a template shows.
-    """
-    own, ref = statistics, template.reference
-    if template.kind == "he":
-        gains = [
-            2 / _HEADROOM_HE / ref.h_nuclei * gain(ref.h_nuclei, own.h_nuclei),
-            2 / _HEADROOM_HE / ref.e_stroma * gain(ref.e_stroma, own.e_stroma),
-        ]
-        return (unmixing(own.vectors) * gains).astype(np.float32), 0.0, 0.0
-    scale = 2 / _HEADROOM_GRAY / ref.lum_nuclei
-    overall = gain(ref.lum_nuclei, own.lum_nuclei)
-    # The stroma's level depends on what the slide shows as well as on its stain: go half of the way (geometrically).
-    low = (overall * gain(ref.lum_stroma, own.lum_stroma)) ** 0.5
-    target, measured = ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma
-    # Where luminance hardly tells nuclei from stroma, it cannot say how steep the curve is between them.
-    is_distinct = min(target, measured) > _LEVELS_APART * own.lum_stroma
-    high = float(np.clip(gain(target, measured), low / _BEND_MAX, low * _BEND_MAX)) if is_distinct else low
-    weights = np.asarray(LUMINANCE, np.float32)[:, None] * np.float32(low * scale)
-    return weights, high / low - 1, low * scale * own.lum_stroma
-
-
-def gain(target: float, measured: float) -> float:
-    """The factor from a found level to the wanted one, clipped: beyond it is a fault of measurement, not a stain."""
-    return float(np.clip(target / max(measured, 1e-3), 1 / _GAIN_MAX, _GAIN_MAX))
-
-
-def _od(pixels: Array, white: Array, xp: Any) -> Array:
+def optical_density(pixels: Array, white: Array, xp: Any) -> Array:
+    """Return OD of pixels, (..., 3), relative to white, never negative; `xp` is the namespace of both arrays."""
     return xp.clip(xp.log((white + 1) / (pixels + 1)), min=0.0)
-
-
-def _as_array_like(values: Any, array: Array, xp: Any) -> Array:
-    return xp.asarray(np.asarray(values, np.float32), device=device_of(array))

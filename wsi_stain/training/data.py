@@ -19,7 +19,8 @@ from torch import Tensor
 from wsi_stain.core.errors import TrainingError
 from wsi_stain.core.geometry import ceil_div
 from wsi_stain.pix2pix import distributed
-from wsi_stain.stain.statistics import StainStatistics, Template
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.template import Template
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.samples import (

@@ -18,7 +18,7 @@ from torchvision.utils import make_grid
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.journal import atomic_write
 from wsi_stain.pix2pix.generator import Generator
-from wsi_stain.stain.statistics import Template
+from wsi_stain.stain.template import Template
 from wsi_stain.training.simulated_labs import HeldOut
 from wsi_stain.training.validation_baselines import mean_scores
 

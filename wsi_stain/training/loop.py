@@ -22,7 +22,7 @@ from wsi_stain.pix2pix.checkpoint import Contract
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.precision import compute_dtype
 from wsi_stain.pix2pix.step import NotFiniteError, Pix2Pix, Recipe
-from wsi_stain.stain.statistics import Template
+from wsi_stain.stain.template import Template
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.data import TrainingData, stain_of

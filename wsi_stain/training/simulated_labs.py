@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_stain.core.errors import StainError
-from wsi_stain.stain.statistics import StainConfig, StainStatistics, Template, apply_template, slide_statistics
+from wsi_stain.stain.statistics import StainConfig, StainStatistics, slide_statistics
+from wsi_stain.stain.template import Template, apply_template
 from wsi_stain.training.augment import Perturbation, draw_perturbation, perturb, perturbed_white
 
 POOL_PIXELS = 50_000
