@@ -72,11 +72,11 @@ def show_plan(request: Request, console: Console) -> int:
 
 def run(request: Request, console: Console) -> int:
     """Train, unless the same training was done there before; under torchrun the first process shows and writes."""
-    found, device = plan(request), distributed.own_device(own_device(request.config.executor))
+    found, device = plan(request), distributed.rank_device(own_device(request.config.executor))
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     with distributed.process_group(device):
-        is_main = distributed.rank() == 0
+        is_main = distributed.is_main()
         console.quiet = not is_main
         _print_damaged(found, console)
         with lease(request.out) if is_main else nullcontext(), Progress(console) as progress:
@@ -118,7 +118,7 @@ def ensure_checkpoint(
     if standing:
         progress.report(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
         return checkpoint
-    is_main = distributed.rank() == 0
+    is_main = distributed.is_main()
     if is_main:
         receipt.unlink(missing_ok=True)  # from here on it would vouch for a checkpoint that it did not see
         if not (out / STATE_NAME).exists():

@@ -20,9 +20,9 @@ from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import Precision
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store.artifact import STATISTICS as STATISTICS_ENTRY
-from wsi_stain.store.artifact import NormalizationCounts, packed
+from wsi_stain.store.artifact import NormalizationCounts, pack_statistics
 
-ARTIFACT = {STATISTICS_ENTRY: packed(STATISTICS)}
+ARTIFACT = {STATISTICS_ENTRY: pack_statistics(STATISTICS)}
 SIDE = 1280
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -14,11 +14,11 @@ from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.windows import Windows
 from wsi_stain.store.artifact import STATISTICS as STATISTICS_ENTRY
-from wsi_stain.store.artifact import packed
+from wsi_stain.store.artifact import pack_statistics
 
 Pixels = NDArray[np.uint8]
 SIZE = Size(1200, 900)
-ARTIFACT = {STATISTICS_ENTRY: packed(STATISTICS)}
+ARTIFACT = {STATISTICS_ENTRY: pack_statistics(STATISTICS)}
 
 
 @pytest.fixture(scope="module")

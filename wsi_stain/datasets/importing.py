@@ -128,7 +128,7 @@ def import_slide(task: ImportTask) -> ImportReceipt:
     record, before = _make_record(task, listing), _read_record(writer)
     if before is not None and before.key == record.key:
         writer.clean_up()
-        patches = from_csv(writer.reading(record).table(PATCH_TABLE))
+        patches = from_csv(writer.open_slide(record).table(PATCH_TABLE))
     else:
         record, patches = _import(writer, task, record, listing.patches)
     unchanged = before is not None and before.key == record.key
@@ -197,7 +197,7 @@ def _import(
         )
     _write_maps(writer, task, mosaic, laid)
     writer.write_table(PATCH_TABLE, to_csv(laid))
-    record = record.model_copy(update={"stain": measure_stain(writer.reading(record), task.stain)})
+    record = record.model_copy(update={"stain": measure_stain(writer.open_slide(record), task.stain)})
     writer.complete(record, receipts)
     return record, laid
 

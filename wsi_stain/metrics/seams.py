@@ -126,13 +126,11 @@ def _ratio(sums: NDArray[np.int64]) -> float:
 
 def _shift_lines(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
     """Pieces with their lines counted from the slide's origin: columns as negative numbers."""
-    placed_patches = pieces.astype(np.int64)
-    across_rows = placed_patches[:, 0] < BLOCK
-    line = np.where(
-        across_rows, placed_patches[:, 0] + block.row * BLOCK, -(placed_patches[:, 0] + (block.col - 1) * BLOCK)
-    )
-    placed_patches[:, 0] = line
-    return placed_patches
+    shifted = pieces.astype(np.int64)
+    across_rows = shifted[:, 0] < BLOCK
+    line = np.where(across_rows, shifted[:, 0] + block.row * BLOCK, -(shifted[:, 0] + (block.col - 1) * BLOCK))
+    shifted[:, 0] = line
+    return shifted
 
 
 def _inner_lines(images: list[RgbImage], tiles: Mask, line: int) -> NDArray[np.int64]:

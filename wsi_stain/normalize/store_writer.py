@@ -144,10 +144,10 @@ class CompleteReceipt(TypedDict):
 def complete_normalized_slide(task: NormalizeStoreTask) -> CompleteReceipt:
     """Measure the new stain, and mark the slide as complete."""
     writer, record = task.writer, task.record
-    blocks = writer.reading(record).grid.blocks()
+    blocks = writer.open_slide(record).grid.blocks()
     receipts = [receipt for block in blocks if (receipt := writer.valid_shard(block, record.key))]
     try:
-        stain = measure_stain(writer.reading(record), record.stain_config)
+        stain = measure_stain(writer.open_slide(record), record.stain_config)
     except StainError:
         stain = None
     writer.complete(record.model_copy(update={"stain": stain}), receipts)

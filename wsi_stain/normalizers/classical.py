@@ -18,7 +18,7 @@ from wsi_stain.normalizers.lut import choose_tiles
 from wsi_stain.stain.statistics import StainStatistics, od_table
 from wsi_stain.stain.vectors import RUIFROK, unmixing
 from wsi_stain.store import TiledSlide
-from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed, unpack_statistics
+from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics, unpack_statistics
 
 MEAN, SPREAD = "lab_mean", "lab_std"
 """Entries of Reinhard's artifact: (3,) float64 each, CIELAB of the slide's stained pixels."""
@@ -99,7 +99,7 @@ class MacenkoNormalizer:
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """The slide's stain is all there is to know."""
-        return {STATISTICS: packed(statistics)}
+        return {STATISTICS: pack_statistics(statistics)}
 
     def apply(
         self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
@@ -143,7 +143,7 @@ class VahadaneNormalizer:
         tiles = choose_tiles(slide, _TILES)
         pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]
         vectors, amounts = sparse_stains(np.concatenate(pixels).reshape(-1, 3), statistics.white)
-        return {STATISTICS: packed(statistics), VECTORS: np.asarray(vectors), AMOUNTS: np.asarray(amounts)}
+        return {STATISTICS: pack_statistics(statistics), VECTORS: np.asarray(vectors), AMOUNTS: np.asarray(amounts)}
 
     def apply(
         self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None

@@ -24,7 +24,7 @@ from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, ro
 from wsi_stain.normalizers.windows import Corner, Windows
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
-from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed, unpack_statistics
+from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics, unpack_statistics
 
 _BLENDED_MARGINS = 512
 """What a window of blended results shows beyond its core on both sides together, px, at least."""
@@ -78,7 +78,10 @@ class GeneratorNormalizer:
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """The slide's stain statistics, and its table; CheckpointError where the generator does not fit the slide."""
         self._recolourer.check_fits(slide)
-        return {STATISTICS: packed(statistics), **(self._table.prepare(slide, statistics) if self._table else {})}
+        return {
+            STATISTICS: pack_statistics(statistics),
+            **(self._table.prepare(slide, statistics) if self._table else {}),
+        }
 
     def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact:
         """A part of what the table is fitted to; CheckpointError where the generator does not fit the slide."""
@@ -87,7 +90,10 @@ class GeneratorNormalizer:
 
     def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact:
         """What `prepare` gives, from what `sample` gave."""
-        return {STATISTICS: packed(statistics), **(self._table.fit(statistics, samples) if self._table else {})}
+        return {
+            STATISTICS: pack_statistics(statistics),
+            **(self._table.fit(statistics, samples) if self._table else {}),
+        }
 
     def apply(
         self, pixels: RgbImage, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None

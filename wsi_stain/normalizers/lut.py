@@ -22,7 +22,7 @@ from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, apply_table, fit_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
-from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, packed
+from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics
 from wsi_stain.tissue.mask import pen_mask
 
 TABLE, RESIDUAL, TILES, OUTSIDE = "table", "residual", "tiles", "outside"
@@ -33,7 +33,7 @@ PARTS = 4
 """A slide is sampled in so many parts, which may be looked at in any order, by any process."""
 
 PAIRS, HELD_SOURCE, HELD_WANTED, SEEN = "pairs", "held_source", "held_wanted", "seen"
-"""Entries of a part: `ColourPairs.packed` of the tiles fitted; (n, 3) RGB of tiles not fitted, and what the generator
+"""Entries of a part: `ColourPairs.pack` of the tiles fitted; (n, 3) RGB of tiles not fitted, and what the generator
 made of them; (2, n): bins and counts of the tissue in all tiles that were looked at."""
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class LutNormalizer:
         counts = sum((_tissue_colours(pixels, statistics.white) for _, pixels in found), np.zeros(BINS**3, np.int64))
         held_source, held_wanted = (np.concatenate(side) for side in zip(*held, strict=True))
         return {
-            PAIRS: pairs.packed(),
+            PAIRS: pairs.pack(),
             HELD_SOURCE: held_source,
             HELD_WANTED: held_wanted,
             SEEN: np.stack([np.flatnonzero(counts), counts[counts > 0]]),
@@ -128,7 +128,7 @@ class LutNormalizer:
         red, green, blue = self.white
         table = fit_table(pairs, statistics.white, (red, green, blue), self._size)
         return {
-            STATISTICS: packed(statistics),
+            STATISTICS: pack_statistics(statistics),
             TABLE: table,
             RESIDUAL: np.array(_residual(table, pairs, samples)),
             OUTSIDE: np.array(pairs.share_outside(counts)),

@@ -23,7 +23,12 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def count() -> int:
+def is_main() -> bool:
+    """Check whether this is the first replica, which writes the files."""
+    return rank() == 0
+
+
+def world_size() -> int:
     """How many replicas train together; 1 alone."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
@@ -33,7 +38,7 @@ def is_distributed() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def own_device(device: str) -> str:
+def rank_device(device: str) -> str:
     """The device of this replica: with several GPUs in a machine, its own."""
     if device == "cuda" and is_distributed():
         return f"cuda:{os.environ['LOCAL_RANK']}"
@@ -53,12 +58,12 @@ def process_group(device: str) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def average(tensors: Iterable[Tensor]) -> None:
+def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
     """Replace tensors of one type, in place, by their means over all replicas."""
-    if count() == 1:
+    if world_size() == 1:
         return
     parts = list(tensors)
-    flat = torch.cat([part.reshape(-1) for part in parts]) / count()
+    flat = torch.cat([part.reshape(-1) for part in parts]) / world_size()
     distributed.all_reduce(flat)
     for part, mean in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
         part.copy_(mean.view(part.shape))
@@ -66,7 +71,7 @@ def average(tensors: Iterable[Tensor]) -> None:
 
 def any_rank(wish: bool) -> bool:
     """Whether any replica wishes so."""
-    if count() == 1:
+    if world_size() == 1:
         return wish
     wishes = torch.tensor([float(wish)], device=_collective_device())
     distributed.all_reduce(wishes)
@@ -75,7 +80,7 @@ def any_rank(wish: bool) -> bool:
 
 def barrier() -> None:
     """Go on when all replicas have come here."""
-    if count() > 1:
+    if world_size() > 1:
         distributed.barrier()
 
 

@@ -206,7 +206,7 @@ class Pix2Pix:
         optimizer, parameters = self._optimizers[which], list(self._networks[which].parameters())
         optimizer.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        distributed.average(parameter.grad for parameter in parameters if parameter.grad is not None)
+        distributed.all_reduce_mean(parameter.grad for parameter in parameters if parameter.grad is not None)
         if self.recipe.clip:
             self._scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
@@ -238,7 +238,7 @@ def _entries_below(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _finite_mean(name: str, loss: Tensor) -> float:
     """The loss's mean over all replicas, so that they agree on whether it is a number."""
     mean = loss.detach().clone().reshape(1)
-    distributed.average([mean])
+    distributed.all_reduce_mean([mean])
     value = float(mean)
     if not math.isfinite(value):
         raise NotFiniteError(f"the {name} loss is {value}")

@@ -50,13 +50,13 @@ class ColourPairs:
         means = self._sums[1:, seen].T / count[:, None]
         return means[:, :3], means[:, 3:], count
 
-    def packed(self) -> Counts:
+    def pack(self) -> Counts:
         """What `add_packed` takes: (8, M), the M occupied bins and their sums."""
         (seen,) = np.nonzero(self._sums[0])
         return np.vstack([seen, self._sums[:, seen]])
 
     def add_packed(self, packed: NDArray[Any]) -> None:
-        """Add what another's `packed` gave."""
+        """Add what another's `pack` gave."""
         self._sums[:, packed[0]] += packed[1:]
 
     def share_outside(self, counts: Counts) -> float:

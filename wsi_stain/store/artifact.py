@@ -35,7 +35,7 @@ class NormalizationCounts:
     retried: int = 0
 
 
-def packed(statistics: StainStatistics) -> NDArray[np.uint8]:
+def pack_statistics(statistics: StainStatistics) -> NDArray[np.uint8]:
     """Stain statistics as an array, for the entry `STATISTICS`."""
     return np.frombuffer(canonical_json(statistics.model_dump(mode="json")), np.uint8)
 

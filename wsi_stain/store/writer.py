@@ -112,8 +112,8 @@ class SlideWriter:
         """(rows, cols): which tiles the slide has or will have."""
         return zarr_metadata.read_array(self.path / "maps" / "kept", "bool")
 
-    def reading(self, record: SlideRecord) -> StoredSlide:
-        """The slide while it is still being made, for who makes it."""
+    def open_slide(self, record: SlideRecord) -> StoredSlide:
+        """Open the slide while it is still being made, for who makes it."""
         return StoredSlide(self.path, record)
 
     def receipt_path(self, name: str) -> Path:
@@ -177,7 +177,7 @@ class SlideWriter:
             for receipt in receipts
             if (product := receipt["product"])
         ]
-        missing = set(self.reading(record).grid.blocks()) - {block for block, _ in shards}
+        missing = set(self.open_slide(record).grid.blocks()) - {block for block, _ in shards}
         if missing:
             raise StoreError(
                 f"{self.path} lacks {len(missing)} shards, for example at {min(missing)}", zarr_shard.REMEDY

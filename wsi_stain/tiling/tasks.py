@@ -149,7 +149,7 @@ def survey_slide(task: SurveyTask) -> SurveyReceipt:
         reason = _redo_reason(writer, record)
         writer.remove()
         _survey(writer, slide, task)
-    receipt = _survey_receipt(writer.reading(record), complete=False, redone_because=reason)
+    receipt = _survey_receipt(writer.open_slide(record), complete=False, redone_because=reason)
     return write_receipt(writer.receipt_path("survey"), receipt)
 
 
@@ -187,7 +187,7 @@ def finish_slide(task: FinishTask) -> FinishReceipt:
     else:
         record = _complete(writer, task)
     if task.overlay:
-        stored = writer.reading(record)
+        stored = writer.open_slide(record)
         ink = ink_mask(stored.thumbnail, stored.thumbnail_mpp, task.config.tissue)
         suspect = stored.map("suspect")
         draw_overlay(task.overlay, stored.thumbnail, stored.mask, ink, stored.kept, suspect, stored.size)
@@ -225,7 +225,7 @@ def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | No
 def _valid_receipt(writer: SlideWriter, record: SlideRecord) -> SurveyReceipt | None:
     """Return the receipt of a survey that still holds: of a complete slide, or of one that is being made."""
     if _is_complete(writer, record.key):
-        return _survey_receipt(writer.reading(record), complete=True, redone_because=None)
+        return _survey_receipt(writer.open_slide(record), complete=True, redone_because=None)
     return valid_receipt(writer.receipt_path("survey"), record.key, None, SurveyReceipt)
 
 
@@ -261,7 +261,7 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
         raise SlideError(
             f"{task.source.relative} is no longer what its survey saw", "Run again once nothing changes it"
         )
-    stored = writer.reading(record)
+    stored = writer.open_slide(record)
     blocks = stored.grid.blocks()
     receipts = [receipt for block in blocks if (receipt := writer.valid_shard(block, task.key))]
     if len(receipts) < len(blocks):

@@ -65,9 +65,9 @@ class TrainingData:
         self, config: TrainingConfig, slides: Sequence[StoredSlide], device: torch.device, template: Template
     ) -> None:
         self.config, self.slides, self.device, self.template = config, slides, device, template
-        if config.batch % distributed.count():
+        if config.batch % distributed.world_size():
             raise TrainingError(
-                f"A batch of {config.batch} images cannot be shared evenly by {distributed.count()} processes",
+                f"A batch of {config.batch} images cannot be shared evenly by {distributed.world_size()} processes",
                 "Set training.batch to a multiple of their number",
             )
         tiles = tissue_tiles(slides, config.min_tissue, config.max_pen, config.min_blur)
@@ -84,7 +84,7 @@ class TrainingData:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This replica's shares of an epoch's batches, from the batch with number `first`."""
-        config, among = self.config, distributed.count()
+        config, among = self.config, distributed.world_size()
         samples = draw_samples(self._rng(_EPOCH, epoch), self._by_slide(), config.images, config.crop)
         size = config.batch // among
         own = samples[: len(samples) // among * among][distributed.rank() :: among]

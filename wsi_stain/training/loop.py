@@ -146,11 +146,11 @@ class _Training:
         out: Path,
     ) -> None:
         self.config, self.contract, self.out = config, contract, out
-        self.key = fingerprint([contract.training_fingerprint, __version__, distributed.count()])
+        self.key = fingerprint([contract.training_fingerprint, __version__, distributed.world_size()])
         self.data = TrainingData(config, slides, device, contract.template)
         self.pix2pix = Pix2Pix(config.generator, recipe(config, device))
         self.state = self._resume()
-        is_main = distributed.rank() == 0
+        is_main = distributed.is_main()
         self.baselines = score_baselines(self.data.held_out, contract.template.reference) if is_main else {}
         self.tensorboard = TensorBoardLog(
             out / "tensorboard" if config.tensorboard and is_main else None, self.pix2pix.steps_done
@@ -165,10 +165,10 @@ class _Training:
                 if distributed.any_rank(should_stop()):
                     self._stop()
             self._check_weights()
-            if distributed.rank() == 0:
+            if distributed.is_main():
                 self._end_epoch()
             self._next_epoch()
-        if distributed.rank() == 0:
+        if distributed.is_main():
             write_epochs_gif(self.out / "panels")
             (self.out / STATE_NAME).unlink(missing_ok=True)
         return self.out / CHECKPOINT_NAME
@@ -218,7 +218,7 @@ class _Training:
 
     def _stop(self) -> None:
         self._check_weights()
-        if distributed.rank() == 0:
+        if distributed.is_main():
             save_state(self.out / STATE_NAME, self.key, self.state, self.pix2pix.state())
             checkpoint.save(self.out / LAST_NAME, self._calibrated_generator(), self.contract)
             write_epochs_gif(self.out / "panels")
@@ -253,7 +253,7 @@ class _Training:
 
     def _next_epoch(self) -> None:
         self.state = self.state.model_copy(update={"epoch": self.state.epoch + 1, "step": 0, "sums": {}})
-        if distributed.rank() == 0:
+        if distributed.is_main():
             save_state(self.out / STATE_NAME, self.key, self.state, self.pix2pix.state())
         distributed.barrier()
 

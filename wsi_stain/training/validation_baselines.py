@@ -18,7 +18,7 @@ from wsi_stain.normalizers.classical import MEAN, SPREAD, MacenkoNormalizer, Rei
 from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import apply_table, fit_table
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.store.artifact import STATISTICS, packed
+from wsi_stain.store.artifact import STATISTICS, pack_statistics
 from wsi_stain.training.simulated_labs import HeldOut, SimulatedLab
 
 _SCORES: dict[str, Callable[[RgbImage, RgbImage], float]] = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
@@ -63,7 +63,7 @@ def _reinhard(tiles: Sequence[HeldOut], shown: Sequence[RgbImage]) -> Iterator[R
 def _macenko(tiles: Sequence[HeldOut], shown: Sequence[RgbImage], reference: StainStatistics) -> Iterator[RgbImage]:
     normalizer = MacenkoNormalizer(reference)
     for tile, pixels in zip(tiles, shown, strict=True):
-        yield normalizer.apply(pixels, _WHOLE_TILE, {STATISTICS: packed(tile.foreign.statistics)})
+        yield normalizer.apply(pixels, _WHOLE_TILE, {STATISTICS: pack_statistics(tile.foreign.statistics)})
 
 
 def _oracle(tiles: Sequence[HeldOut], shown: Sequence[RgbImage], targets: Sequence[RgbImage]) -> list[RgbImage]:
