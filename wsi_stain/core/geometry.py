@@ -47,7 +47,7 @@ class Region(NamedTuple):
     height: int
 
     def expand(self, halo: int) -> Region:
-        """The region with `halo` pixels more on each side."""
+        """Return the region with `halo` pixels more on each side."""
         return Region(self.x - halo, self.y - halo, self.width + 2 * halo, self.height + 2 * halo)
 
 
@@ -66,17 +66,17 @@ class BlockIndex(NamedTuple):
 
 
 def ceil_div(numerator: int, denominator: int) -> int:
-    """The quotient rounded up."""
+    """Return the quotient rounded up."""
     return -(-numerator // denominator)
 
 
 def halve_size(size: Size) -> Size:
-    """The next coarser level's size: each side halved, rounded up."""
+    """Return the next coarser level's size: each side halved, rounded up."""
     return Size(ceil_div(size.width, 2), ceil_div(size.height, 2))
 
 
 def level_sizes(size: Size, smallest: int = TILE) -> list[Size]:
-    """Sizes of all levels, finest first, down to the first whose longer side is at most `smallest` px."""
+    """Return sizes of all levels, finest first, down to the first whose longer side is at most `smallest` px."""
     sizes = [size]
     while max(sizes[-1]) > smallest:
         sizes.append(halve_size(sizes[-1]))
@@ -84,12 +84,12 @@ def level_sizes(size: Size, smallest: int = TILE) -> list[Size]:
 
 
 def grid_shape(size: Size, side: int = TILE) -> tuple[int, int]:
-    """(rows, cols) of the grid of squares of `side` px that covers `size`."""
+    """Return (rows, cols) of the grid of squares of `side` px that covers `size`."""
     return ceil_div(size.height, side), ceil_div(size.width, side)
 
 
 def split_on_grid(region: Region, piece: Size) -> Iterator[Region]:
-    """The parts of a region (x, y >= 0) between the lines of a grid of `piece` px from (0, 0), row by row."""
+    """Yield the parts of a region (x, y >= 0) between the lines of a grid of `piece` px from (0, 0), row by row."""
     right, bottom = region.x + region.width, region.y + region.height
     y = region.y
     while y < bottom:
@@ -103,23 +103,23 @@ def split_on_grid(region: Region, piece: Size) -> Iterator[Region]:
 
 
 def block_region(block: BlockIndex, size: Size) -> Region:
-    """The part of the slide that a block covers, cut at the slide's far edge."""
+    """Return the part of the slide that a block covers, cut at the slide's far edge."""
     x, y = block.col * BLOCK, block.row * BLOCK
     return Region(x, y, min(BLOCK, size.width - x), min(BLOCK, size.height - y))
 
 
 def tile_region(tile: TileIndex) -> Region:
-    """The square that a tile covers; at the slide's far edge part of it lies outside."""
+    """Return the square that a tile covers; at the slide's far edge part of it lies outside."""
     return Region(tile.col * TILE, tile.row * TILE, TILE, TILE)
 
 
 def block_of(tile: TileIndex) -> BlockIndex:
-    """The block that a tile is in."""
+    """Return the block that a tile is in."""
     return BlockIndex(tile.row // TILES_PER_BLOCK, tile.col // TILES_PER_BLOCK)
 
 
 def tiles_of(block: BlockIndex, shape: tuple[int, int]) -> Iterator[TileIndex]:
-    """The tiles of a block that exist in a tile grid of `shape` (rows, cols), in row-major order."""
+    """Yield the tiles of a block that exist in a tile grid of `shape` (rows, cols), in row-major order."""
     rows, cols = shape
     first_row, first_col = block.row * TILES_PER_BLOCK, block.col * TILES_PER_BLOCK
     for row in range(first_row, min(first_row + TILES_PER_BLOCK, rows)):

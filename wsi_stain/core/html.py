@@ -1,4 +1,4 @@
-"""What pages and notebook cards are made of: autoescaped templates, and pictures within them. Knows no slides."""
+"""Parts of pages and notebook cards: autoescaped templates, and pictures within them. Knows no slides."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def environment(templates: Path) -> jinja2.Environment:
 
 
 def data_uri(picture: bytes) -> str:
-    """A JPEG, PNG or WebP as an URL that holds it."""
+    """Return a URL that holds a JPEG, PNG or WebP."""
     kind = "png" if picture.startswith(b"\x89PNG") else "webp" if picture.startswith(b"RIFF") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def thumbnail_jpeg(picture: Image.Image | NDArray[np.uint8], longest: int = 1024) -> bytes:
-    """A picture, or RGB pixels (h, w, 3), as a JPEG whose longer side is at most `longest` px."""
+    """Return a picture, or RGB pixels (h, w, 3), as a JPEG whose longer side is at most `longest` px."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     file = io.BytesIO()
@@ -43,7 +43,7 @@ def thumbnail_jpeg(picture: Image.Image | NDArray[np.uint8], longest: int = 1024
 
 
 def shrink_to_webp(picture: bytes, longest: int, quality: int) -> bytes:
-    """A picture as a WebP whose longer side is at most `longest` px: a third smaller than a JPEG that looks as good."""
+    """Convert a picture to a WebP of at most `longest` px: a third smaller than a JPEG that looks as good."""
     with Image.open(io.BytesIO(picture)) as image:
         small = image.convert("RGB")
     small.thumbnail((longest, longest), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""What makes work survive: atomic writes, hashes, fingerprints, failpoints. Receipts are in `receipts`.
+"""Means by which work survives: atomic writes, hashes, fingerprints, failpoints. Receipts are in `receipts`.
 
 Nothing half-written ever bears a final name: write to a temporary file beside it, fsync, rename, fsync the directory.
 """
@@ -137,7 +137,7 @@ def remove_partials(directory: Path) -> None:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN."""
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode(
         errors="surrogateescape"
     )
@@ -150,7 +150,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: StoragePath) -> Any:
-    """The value in a JSON file, or None where there is no such file or it is not JSON."""
+    """Read the value in a JSON file; None where there is no such file or it is not JSON."""
     try:
         return json.loads(path.read_bytes().decode(errors="surrogateescape"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -158,12 +158,12 @@ def read_json(path: StoragePath) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256, in hex, of a JSON-like value's canonical text."""
+    """Return the SHA-256, in hex, of a JSON-like value's canonical text."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256, in hex, of a file's bytes."""
+    """Return the SHA-256, in hex, of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -25,7 +25,7 @@ from wsi_stain.core.journal import (
 
 
 class Product(TypedDict):
-    """What was made, a file or a directory.
+    """Product of some work: a file or a directory.
 
     Attributes:
         name: Its name, without folders.
@@ -41,7 +41,7 @@ class Product(TypedDict):
 
 
 class Receipt(TypedDict):
-    """What every receipt says.
+    """Keys that every receipt has.
 
     Attributes:
         key: Fingerprint of everything that the work depends on.

@@ -1,4 +1,4 @@
-"""Where things can be read: a local file or directory, or an object or prefix in an S3 bucket. Knows no formats.
+"""Storage to read from: a local file or directory, or an object or prefix in an S3 bucket. Knows no formats.
 
 A local place is a plain `Path`. An `S3Path` has the few members of a `Path` that reading needs, so that one way through
 the code reads both; writing is local. Credentials, region and endpoint come from the usual environment variables:
@@ -51,16 +51,16 @@ class S3Path:
 
     @property
     def name(self) -> str:
-        """What stands after the last slash."""
+        """Return the part after the last slash."""
         return self.key.rpartition("/")[2]
 
     @property
     def parent(self) -> S3Path:
-        """What stands before the last slash."""
+        """Return the part before the last slash."""
         return S3Path(self.bucket, self.key.rpartition("/")[0])
 
     def read_bytes(self) -> bytes:
-        """The whole object.
+        """Read the whole object.
 
         Raises:
             FileNotFoundError: There is none.
@@ -74,7 +74,7 @@ StoragePath: TypeAlias = Path | S3Path
 
 
 def storage_path(path_or_url: str | StoragePath) -> StoragePath:
-    """The place that a path or an URL `s3://bucket/prefix` means.
+    """Return the storage path that a path or a URL `s3://bucket/prefix` means.
 
     Raises:
         StoreError: The URL names no bucket.
@@ -90,7 +90,7 @@ def storage_path(path_or_url: str | StoragePath) -> StoragePath:
 
 
 def list_folders(path: StoragePath) -> list[str]:
-    """Names of the folders in a folder, sorted; none where there is no such folder. Hidden ones are passed over."""
+    """List the folders in a folder, sorted, but for hidden ones; none where there is no such folder."""
     if isinstance(path, S3Path):
         names = _s3_folders(path)
     else:
@@ -102,13 +102,13 @@ class OpenFile(Protocol):
     """A file to read from at positions; threads may share it."""
 
     def read_end(self, length: int) -> tuple[bytes, int]:
-        """The last `length` bytes, or all of a shorter file; and the file's size."""
+        """Read the last `length` bytes, or all of a shorter file; and the file's size."""
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """The bytes of each (offset, length)."""
+        """Read the bytes of each (offset, length)."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
 
 
 def open_file(path: StoragePath) -> OpenFile:
@@ -159,7 +159,7 @@ def _s3_folders(path: S3Path) -> list[str]:
 
 @contextmanager
 def _explain_errors(path: S3Path) -> Iterator[tuple[Any, S3Store]]:
-    """The module obstore and the bucket; what goes wrong with them becomes FileNotFoundError or StoreError."""
+    """Give the module obstore and the bucket; their errors become FileNotFoundError or StoreError."""
     try:
         import obstore
     except ImportError as error:
@@ -177,7 +177,7 @@ def _explain_errors(path: S3Path) -> Iterator[tuple[Any, S3Store]]:
 
 @cache
 def _bucket(name: str, settings: frozenset[tuple[str, str]]) -> S3Store:
-    """A bucket as the environment's settings say, which obstore reads itself; its connections last as long as they."""
+    """Open a bucket once for the environment's settings, which obstore reads itself."""
     from obstore.store import S3Store
 
     return S3Store(name, retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=_RETRY_S)})

@@ -28,15 +28,15 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def escape_formula(cell: Any) -> Any:
-    """A cell as it is written: text that a spreadsheet would take for a formula is led by an apostrophe."""
+    """Put an apostrophe before text that a spreadsheet would take for a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
 
 def unescape_formula(cell: str) -> str:
-    """A cell as it was before `escape_formula`."""
+    """Return a cell as it was before `escape_formula`."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
 
 
 def escape_undecodable(cell: Any) -> Any:
-    """File names need not be Unicode; what is not is shown escaped, so that every row can be written."""
+    """Escape what is not Unicode in a file name, so that every row can be written."""
     return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell

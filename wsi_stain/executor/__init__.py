@@ -1,4 +1,4 @@
-"""Where tasks run: in this process, or on Dask.
+"""Executors of tasks: this process, or Dask.
 
 A task is a module-level function of `wsi_stain` and one small record; its result is a small receipt. Pixels never
 pass through here. A *flow* is the work on one slide: a generator that yields a list of tasks, is sent the list of

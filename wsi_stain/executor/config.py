@@ -10,7 +10,7 @@ from wsi_stain.core.records import StrictRecord
 
 
 class ExecutorConfig(StrictRecord):
-    """Where the work runs.
+    """Settings of the workers.
 
     Attributes:
         workers: Worker processes on this machine for all that needs no GPU; 0 runs everything in this process, None
@@ -41,7 +41,7 @@ class ExecutorConfig(StrictRecord):
 
     @property
     def is_remote(self) -> bool:
-        """Whether the workers are those of a scheduler that runs already."""
+        """True if the workers are those of a scheduler that runs already."""
         return bool(self.scheduler or self.scheduler_file)
 
     @model_validator(mode="after")

@@ -94,7 +94,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
 
     @property
     def scheduler_address(self) -> str:
-        """Where others reach the scheduler."""
+        """Address at which others reach the scheduler."""
         return str(self._client.scheduler.address)
 
     def _await_worker(self) -> None:
@@ -111,7 +111,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         return workers
 
     def has_room(self, pool: Pool) -> bool:
-        """Whether a pool's window is not full; never while a suspect has to be alone."""
+        """Check whether a pool's window is not full; never while a task has to run alone."""
         if self._to_run_alone or any(entry.alone for entry in self._in_flight.values()):
             return False
         # Without GPUs the pools are one, and so is their window.
@@ -162,7 +162,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         self._pools.check({entry.task.pool for entry in self._in_flight.values()})
 
     def _outcome(self, future: Any) -> Any | Exception:
-        """A finished task's receipt or error; run again where its worker died before handing over the receipt."""
+        """Fetch a finished task's receipt or error; Dask runs it again where its worker died before that."""
         while True:
             self._check()
             if future.status == "error":
@@ -185,7 +185,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
 def open_executor(
     config: ExecutorConfig, report: Callable[[str], None] = lambda text: None
 ) -> SerialExecutor | DaskExecutor:
-    """The executor that a configuration asks for, to be used as a context manager.
+    """Open the executor that a configuration asks for, to be used as a context manager.
 
     Args:
         config: Where the work runs.
@@ -197,7 +197,7 @@ def open_executor(
 
 
 def _start_local_cluster(config: ExecutorConfig) -> Any:
-    """A scheduler, CPU workers, and a worker for each GPU that sees no other; all on the loopback interface."""
+    """Start a scheduler, CPU workers, and a worker for each GPU that sees no other; all on the loopback interface."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     quiet = {"silence_logs": logging.CRITICAL}  # what matters reaches us as an error; the rest is of closing down
@@ -213,20 +213,20 @@ def _start_local_cluster(config: ExecutorConfig) -> Any:
 
 
 def _cpu_workers(config: ExecutorConfig) -> int:
-    """As many as asked for; by default one a core, less those that serve the GPUs."""
+    """Return the number asked for; by default one a core, less those that serve the GPUs."""
     if config.workers is not None:
         return config.workers
     return max(1, len(os.sched_getaffinity(0)) - (config.gpus or 0))
 
 
 def _visible_gpus(count: int) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES has to be for each GPU; where it is set already, its entries."""
+    """Return what CUDA_VISIBLE_DEVICES has to be for each GPU; where it is set already, its entries."""
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return given[:count] if given else [str(number) for number in range(count)]
 
 
 def _connect(config: ExecutorConfig) -> Any:
-    """A client of the running scheduler that the configuration names."""
+    """Connect a client to the running scheduler that the configuration names."""
     from distributed import Client
     from distributed.security import Security
 

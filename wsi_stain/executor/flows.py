@@ -33,7 +33,7 @@ class _FlowState:
 
     @property
     def pool(self) -> Pool:
-        """Of the task that waits first."""
+        """Pool of the first task that waits."""
         return self.waiting[0][1].pool
 
     def fail(self, error: Exception) -> None:
@@ -94,12 +94,12 @@ def run_flows(
 
 
 def _next_ready(running: Mapping[str, _FlowState], executor: Executor) -> str | None:
-    """The first flow with a task whose pool has room for it."""
+    """Find the first flow with a task whose pool has room for it."""
     return next((key for key, state in running.items() if state.waiting and executor.has_room(state.pool)), None)
 
 
 def _may_start(running: Mapping[str, _FlowState], executor: Executor) -> bool:
-    """Whether another flow should be begun: some pool has room, and few flows wait for the other."""
+    """Check whether another flow should be begun: some pool has room, and few flows wait for the other."""
     waiting = sum(bool(state.waiting) for state in running.values())
     return waiting < _AHEAD and (executor.has_room("cpu") or executor.has_room("gpu"))
 

@@ -1,4 +1,4 @@
-"""Which workers a scheduler has, in their two pools, and how many tasks each pool should have. Knows no Dask.
+"""Workers of a scheduler, in their two pools, and the number of tasks that each pool should have. Knows no Dask.
 
 Where GPUs are wanted, a worker belongs to the pool `gpu` when it offers the resource GPU, and to the pool `cpu` when it
 offers the resource CPU, each in the number of tasks that it runs at a time. Where none ever offered CPU, all tasks of
@@ -50,16 +50,16 @@ class WorkerPools:
         self._missing: dict[Pool, float] = {}
 
     def window(self, pool: Pool) -> int:
-        """Most tasks of a pool to have in flight."""
+        """Return the most tasks of a pool to have in flight."""
         return max(1, _PER_SLOT * self._slots(pool))
 
     def resources(self, pool: Pool) -> dict[str, int] | None:
-        """What a worker has to offer for a task of a pool; None where any will do."""
+        """Return what a worker has to offer for a task of a pool; None where any will do."""
         self._refresh()
         return {RESOURCES[pool]: 1} if pool in self._pools else None
 
     def check(self, pools: Collection[Pool]) -> None:
-        """See that somebody can run the tasks that are in flight.
+        """Check that somebody can run the tasks that are in flight.
 
         Args:
             pools: Those that have tasks in flight.
@@ -75,7 +75,7 @@ class WorkerPools:
                 raise no_workers_error(self._timeout_s, RESOURCES[pool] if pool in self._pools else None)
 
     def _slots(self, pool: Pool) -> int:
-        """How many tasks of a pool run at a time."""
+        """Count the tasks of a pool that run at a time."""
         self._refresh()
         if pool in self._pools:
             return sum(worker.offers[pool] for worker in self._workers)
@@ -90,7 +90,7 @@ class WorkerPools:
 
 
 def no_workers_error(timeout_s: float, resource: str | None = None) -> WsiStainError:
-    """The error of a scheduler whose workers do not come, or are gone."""
+    """Make the error of a scheduler whose workers do not come, or are gone."""
     offering, option = (f" that offers the resource {resource}", f" --resources {resource}=N") if resource else ("", "")
     return WsiStainError(
         f"The scheduler has had no worker{offering} for {timeout_s:.0f} s",

@@ -18,7 +18,7 @@ class SerialExecutor(AbstractContextManager["SerialExecutor"]):
         self._queue: deque[tuple[int, Task[Any]]] = deque()
 
     def has_room(self, pool: Pool) -> bool:
-        """Whether nothing is queued: both pools are this process."""
+        """Check whether nothing is queued: both pools are this process."""
         return not self._queue
 
     def submit(self, ticket: int, task: Task[Any]) -> None:

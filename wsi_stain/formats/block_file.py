@@ -43,7 +43,7 @@ OrderedMap = Callable[[Callable[[RgbImage], bytes], Iterable[RgbImage]], Iterabl
 
 
 class JpegConfig(StrictRecord):
-    """How pixels become JPEG.
+    """Settings of JPEG.
 
     Attributes:
         quality: JPEG quality; 90 keeps about 41 dB on tissue.
@@ -55,7 +55,7 @@ class JpegConfig(StrictRecord):
 
 
 def encode_jpeg(tile: RgbImage, quality: int, subsampling: int = 444) -> bytes:
-    """A tile, (256, 256, 3) RGB, as a complete JPEG stream, YCbCr, with chroma subsampling 444 (none) or 420."""
+    """Encode a tile, (256, 256, 3) RGB, as a complete JPEG stream, YCbCr, with subsampling 444 (none) or 420."""
     return bytes(
         imagecodecs.jpeg8_encode(
             tile, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=str(subsampling)
@@ -64,7 +64,7 @@ def encode_jpeg(tile: RgbImage, quality: int, subsampling: int = 444) -> bytes:
 
 
 def halve(pixels: RgbImage) -> RgbImage:
-    """The next coarser level, (ceil(h / 2), ceil(w / 2), 3): (a + b + c + d + 2) >> 2, an odd edge replicated."""
+    """Halve a level to (ceil(h / 2), ceil(w / 2), 3): (a + b + c + d + 2) >> 2, an odd edge replicated."""
     height, width, _ = pixels.shape
     if height % 2 or width % 2:
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -78,7 +78,7 @@ def halve(pixels: RgbImage) -> RgbImage:
 
 
 def halve_kept(kept: Mask) -> Mask:
-    """Which tiles of the next coarser level lie over at least one kept tile: (ceil(rows / 2), ceil(cols / 2))."""
+    """Mark the tiles of the next coarser level that lie over a kept tile: (ceil(rows / 2), ceil(cols / 2))."""
     rows, cols = kept.shape
     even = np.pad(kept, ((0, rows % 2), (0, cols % 2)))
     return even[0::2, 0::2] | even[1::2, 0::2] | even[0::2, 1::2] | even[1::2, 1::2]
@@ -130,7 +130,7 @@ def write_block(
 
 
 def block_levels(pixels: RgbImage, kept: Mask) -> Iterator[tuple[RgbImage, Mask]]:
-    """Levels 0 to 4 of a block: each one's pixels, and which of its tiles are more than glass."""
+    """Yield levels 0 to 4 of a block: each one's pixels, and which of its tiles are more than glass."""
     yield pixels, kept
     for _coarser in range(LEVELS):
         pixels, kept = halve(pixels), halve_kept(kept)
@@ -138,13 +138,13 @@ def block_levels(pixels: RgbImage, kept: Mask) -> Iterator[tuple[RgbImage, Mask]
 
 
 def block_tiles(pixels: RgbImage, kept: Mask) -> dict[TileIndex, RgbImage]:
-    """The kept tiles of one level of a block, row-major, each (256, 256, 3): views, or padded by replication."""
+    """Cut one level of a block into its kept tiles, row-major, each (256, 256, 3): views, or padded by replication."""
     indices = (TileIndex(int(row), int(col)) for row, col in np.argwhere(kept))
     return {index: pad_tile(pixels[index.row * TILE :, index.col * TILE :][:TILE, :TILE]) for index in indices}
 
 
 def pad_tile(pixels: RgbImage) -> RgbImage:
-    """At most (256, 256, 3), as a whole tile: the last row and column replicated."""
+    """Pad at most (256, 256, 3) to a whole tile, the last row and column replicated."""
     height, width, _ = pixels.shape
     if (height, width) == (TILE, TILE):
         return pixels
@@ -199,23 +199,23 @@ class BlockFile:
 
     @property
     def jpeg(self) -> JpegConfig:
-        """How its JPEG tiles were encoded."""
+        """Settings that its JPEG tiles were encoded with."""
         return self._jpeg
 
     def shape(self, level: int) -> tuple[int, int]:
-        """(rows, cols) of the tile grid of a level, 0 to 3."""
+        """Return (rows, cols) of the tile grid of a level, 0 to 3."""
         return self._shapes[level]
 
     def lengths(self, level: int) -> NDArray[np.int64]:
-        """Bytes of each tile's stream of a level, (rows, cols); 0 stands for the output's shared glass tile."""
+        """Count the bytes of each tile's stream of a level, (rows, cols); 0 stands for the shared glass tile."""
         return self._tile_lengths[level]
 
     def streams(self, level: int) -> memoryview:
-        """The JPEG streams of a level, row-major, without gaps."""
+        """Return the JPEG streams of a level, row-major, without gaps."""
         return memoryview(self._content)[self._starts[level] : self._starts[level + 1]]
 
     def tile(self, level: int, row: int, col: int) -> bytes:
-        """The JPEG stream of a tile, by its place within the block; b"" stands for the output's shared glass tile."""
+        """Return the JPEG stream of a tile, by its index within the block; b"" stands for the shared glass tile."""
         rows, cols = self._shapes[level]
         if not (0 <= row < rows and 0 <= col < cols):
             raise IndexError(f"tile ({row}, {col}) of level {level} in a grid of {rows} x {cols}")
@@ -251,7 +251,7 @@ class BlockFile:
 
 
 def _shapes(size: Size) -> list[tuple[int, int]]:
-    """The tile grids of levels 0 to 3 of a block of `size`."""
+    """Return the tile grids of levels 0 to 3 of a block of `size`."""
     shapes = []
     for _level in range(LEVELS):
         shapes.append(grid_shape(size))

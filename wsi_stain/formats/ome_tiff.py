@@ -161,6 +161,6 @@ def _longs(tag: int, *values: int) -> _Field:
 
 
 def _per_centimetre(tag: int, um_per_px: float) -> _Field:
-    """Pixels per centimetre as a rational; exact to 1e-8 for any resolution a slide can have."""
+    """Write pixels per centimetre as a rational; exact to 1e-8 for any resolution a slide can have."""
     resolution = (_UM_PER_CM / Fraction(um_per_px)).limit_denominator(10_000)
     return _Field(tag, _RATIONAL, struct.pack("<2L", resolution.numerator, resolution.denominator))

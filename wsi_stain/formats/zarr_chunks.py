@@ -65,7 +65,7 @@ def decode(chunk: bytes, size: int) -> NDArray[np.uint8]:
 
 
 class TileCodec(ABC):
-    """How a tile becomes a chunk of a (3, height, width) image, and back.
+    """Codec between a tile and its chunk of a (3, height, width) image.
 
     Attributes:
         name: What a configuration calls it.
@@ -79,11 +79,11 @@ class TileCodec(ABC):
 
     @abstractmethod
     def encode(self, tile: NDArray[np.uint8]) -> bytes:
-        """The chunk of an RGB tile, (256, 256, 3)."""
+        """Encode an RGB tile, (256, 256, 3), as a chunk."""
 
     @abstractmethod
     def decode(self, chunk: bytes) -> NDArray[np.uint8]:
-        """The RGB tile, (256, 256, 3), perhaps a transposed view; ValueError where the chunk is damaged."""
+        """Decode an RGB tile, (256, 256, 3), perhaps a transposed view; ValueError where the chunk is damaged."""
 
 
 class Lossless(TileCodec):
@@ -129,12 +129,12 @@ CODECS: dict[CodecName, TileCodec] = {codec.name: codec for codec in (Lossless()
 
 
 def with_checksum(content: bytes) -> bytes:
-    """The content and its CRC-32C, little-endian."""
+    """Append the content's CRC-32C, little-endian."""
     return content + struct.pack("<I", google_crc32c.value(content))
 
 
 def without_checksum(content: bytes) -> memoryview:
-    """What stands before the checksum; ValueError where that is wrong."""
+    """Return the content before the checksum; ValueError where that is wrong."""
     if google_crc32c.value(content) != _RESIDUE:
         raise ValueError("the checksum is wrong")
     return memoryview(content)[:-4]

@@ -1,4 +1,4 @@
-"""What lets zarr-python read tiles stored as JPEG: the codec `imagecodecs_jpeg`, as a plugin that zarr finds by itself.
+"""Plugin by which zarr-python reads tiles stored as JPEG: the codec `imagecodecs_jpeg`, which zarr finds by itself.
 
 It is the codec of that name in imagecodecs 2026.5 and later, which need a newer Python than wsi-stain does, for reading
 only. wsi-stain itself does not use it.
@@ -32,11 +32,11 @@ class ZarrJpeg(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ZarrJpeg:
-        """The codec that an array's metadata describes."""
+        """Return the codec that an array's metadata describes."""
         return cls(**data.get("configuration", {}))
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec as an array's metadata describes it."""
+        """Return the codec as an array's metadata describes it."""
         configuration = {"level": self.level, "subsampling": self.subsampling}
         return {
             "name": "imagecodecs_jpeg",
@@ -48,5 +48,5 @@ class ZarrJpeg(ArrayBytesCodec):
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels.reshape(chunk_spec.shape))
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not known beforehand."""
+        """Raise NotImplementedError: the size is not known beforehand."""
         raise NotImplementedError

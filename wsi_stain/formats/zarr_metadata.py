@@ -28,14 +28,14 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
 
 
 def read_attributes(folder: StoragePath) -> dict[str, Any]:
-    """Attributes of a zarr group; empty where there is none."""
+    """Read the attributes of a zarr group; empty where there is none."""
     metadata = journal.read_json(folder / "zarr.json")
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
     return attributes if isinstance(attributes, dict) else {}
 
 
 def image_attributes(name: str, mpp: Mpp, levels: int = 1) -> dict[str, Any]:
-    """OME-NGFF 0.5 metadata of an RGB image, axes c, y, x, whose levels are halvings at the paths `0`, `1`, ...
+    """Make OME-NGFF 0.5 metadata of an RGB image, axes c, y, x, whose levels are halvings at the paths `0`, `1`, ...
 
     Args:
         name: The image's name.
@@ -62,7 +62,7 @@ def image_attributes(name: str, mpp: Mpp, levels: int = 1) -> dict[str, Any]:
 
 
 def _coordinate_transformations(mpp: Mpp, level: int) -> list[dict[str, Any]]:
-    """Where the pixels of a level lie, um. NGFF places a pixel's centre: a halving moves the first by half a pixel."""
+    """Place the pixels of a level, um. NGFF places a pixel's centre: a halving moves the first by half a pixel."""
     factor = 2**level
     scale = {"type": "scale", "scale": [1.0, mpp.y * factor, mpp.x * factor]}
     shift = (factor - 1) / 2
@@ -93,7 +93,7 @@ def write_image_metadata(
 
 
 def read_image_codec(folder: StoragePath) -> TileCodec:
-    """How the tiles of an image are compressed that `write_image_metadata` described.
+    """Read how the tiles of an image are compressed that `write_image_metadata` described.
 
     Raises:
         StoreError: The metadata is missing or damaged, or speaks of another compression.
@@ -107,7 +107,7 @@ def read_image_codec(folder: StoragePath) -> TileCodec:
 
 
 def shard_key(block: BlockIndex, level: int = 0) -> str:
-    """Where one shard of a level lies below an image's folder, by its place in the grid of shards."""
+    """Return the path of one shard of a level below an image's folder, by its index in the grid of shards."""
     return f"{level}/c/0/{block.row}/{block.col}"
 
 

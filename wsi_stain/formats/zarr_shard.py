@@ -87,7 +87,7 @@ class ShardFile:
         self._file.close()
 
     def read_index(self) -> NDArray[np.uint64]:
-        """The shard's index.
+        """Read the shard's index.
 
         Returns:
             (16, 16, 2): offset and size of each chunk, bytes.
@@ -109,7 +109,7 @@ class ShardFile:
         return slots
 
     def read_tiles(self, tiles: Sequence[TileIndex], index: NDArray[np.uint64]) -> Iterator[NDArray[np.uint8]]:
-        """RGB of each tile in turn, (256, 256, 3), perhaps a transposed view.
+        """Yield RGB of each tile in turn, (256, 256, 3), perhaps a transposed view.
 
         Args:
             tiles: By their place in the shard or in the slide's tile grid.

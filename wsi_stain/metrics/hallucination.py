@@ -1,4 +1,4 @@
-"""What the generator did that no colour table for the slide explains: the hallucination map.
+"""Hallucination map: change by the generator that no colour table for the slide explains.
 
 A table moves colours, for the whole slide alike: stain, tone, contrast. What the output has beyond that is structure
 that it lost or invented. Both images are compared cell by cell, a cell being 16 x 16 px, smaller than a nucleus is
@@ -36,7 +36,7 @@ _WORST = (TILE // _CELL) ** 2 // 16
 
 
 def hallucination(source: RgbImage, output: RgbImage, kept: Mask, table: Table) -> NDArray[np.uint8]:
-    """The map of a block, or of a part of it: (rows, cols).
+    """Compute the map of a block, or of a part of it: (rows, cols).
 
     Args:
         source: (h, w, 3) RGB before normalization.
@@ -57,12 +57,12 @@ def hallucination(source: RgbImage, output: RgbImage, kept: Mask, table: Table) 
 
 
 def pack_map(grid: NDArray[np.uint8]) -> str:
-    """A block's map as its receipt has it: a byte for each tile, row-major, in base64."""
+    """Pack a block's map for its receipt: a byte for each tile, row-major, in base64."""
     return base64.b64encode(grid.tobytes()).decode("ascii")
 
 
 def join_hallucination_maps(blocks: Mapping[BlockIndex, str], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The map of a slide whose tile grid has `shape` (rows, cols), from the packed ones of its blocks."""
+    """Join the map of a slide whose tile grid has `shape` (rows, cols), from the packed ones of its blocks."""
     values = np.zeros(shape, np.uint8)
     for block, text in blocks.items():
         rows, cols = (slice(at * TILES_PER_BLOCK, (at + 1) * TILES_PER_BLOCK) for at in block)
@@ -72,20 +72,20 @@ def join_hallucination_maps(blocks: Mapping[BlockIndex, str], shape: tuple[int, 
 
 
 def map_png(values: NDArray[np.uint8]) -> bytes:
-    """A map as a PNG of mode L, one pixel a tile."""
+    """Encode a map as a PNG of mode L, one pixel a tile."""
     png = io.BytesIO()
     Image.fromarray(values).save(png, "PNG")
     return png.getvalue()
 
 
 def _thin_tiles(image: RgbImage, kept: Mask) -> RgbImage:
-    """(n, 64, 64, 3): some pixels of each kept tile."""
+    """Thin each kept tile to (n, 64, 64, 3): one pixel in 16."""
     start = _THIN // 2
     return np.stack([tile[start::_THIN, start::_THIN] for tile in block_tiles(image, kept).values()])
 
 
 def _whole_cells(image: RgbImage, kept: Mask) -> Mask:
-    """(n, 16, 16): which cells of each kept tile the image covers; at the slide's far edges not all of them."""
+    """Return (n, 16, 16): which cells of each kept tile the image covers; at the slide's far edges not all of them."""
     height, width, _ = image.shape
     rows = np.arange(kept.shape[0] * (TILE // _CELL)) < height // _CELL
     cols = np.arange(kept.shape[1] * (TILE // _CELL)) < width // _CELL
@@ -94,7 +94,7 @@ def _whole_cells(image: RgbImage, kept: Mask) -> Mask:
 
 
 def _cells(tiles: RgbImage) -> RgbImage:
-    """(n, 16, 16, 3): the mean of each cell, of (n, 64, 64, 3)."""
+    """Average each cell: (n, 64, 64, 3) to (n, 16, 16, 3)."""
     side, count = _CELL // _THIN, TILE // _CELL
     columns = tiles.reshape(-1, count, side, count * side * 3).sum(axis=2, dtype=np.uint16)  # faster than both at once
     total = columns.reshape(-1, count, count, side, 3).sum(axis=3, dtype=np.uint16)

@@ -1,4 +1,4 @@
-"""How far two images lie apart, and how alike slides look: pure functions.
+"""Distances between two images, and measures of how alike slides look: pure functions.
 
 Images are RGB uint8 of one shape, (h, w, 3), pixels (..., 3).
 `a` is the image judged, `b` the truth or the reference. Structure is in `likeness`, nuclei kept in `nuclei`.
@@ -21,14 +21,14 @@ _ROWS = 256
 
 
 def psnr(a: RgbImage, b: RgbImage) -> float:
-    """Peak signal-to-noise ratio over all channels, dB; infinite for equal images."""
+    """Compute the peak signal-to-noise ratio over all channels, dB; infinite for equal images."""
     if np.array_equal(a, b):
         return float("inf")
     return float(peak_signal_noise_ratio(b, a, data_range=255))
 
 
 def ssim(a: RgbImage, b: RgbImage) -> float:
-    """Structural similarity of the luminance, -1 to 1, of images at least 11 px wide and high.
+    """Compute the structural similarity of the luminance, -1 to 1, of images at least 11 px wide and high.
 
     Gaussian window of 11 px, sigma 1.5, after Wang et al. (2004), IEEE Trans. Image Process. 13, 600-612.
     """
@@ -45,7 +45,7 @@ def ssim(a: RgbImage, b: RgbImage) -> float:
 
 
 def ciede2000(a: RgbImage, b: RgbImage) -> float:
-    """Mean colour difference, 0 for equal images; about 1 is just visible. See `ciede2000_map`."""
+    """Compute the mean colour difference, 0 for equal images; about 1 is just visible. See `ciede2000_map`."""
     return float(ciede2000_map(a, b).mean())
 
 
@@ -63,14 +63,14 @@ def ciede2000_map(a: RgbImage, b: RgbImage) -> NDArray[np.float32]:
 
 
 def lab_wasserstein(a: RgbImage, b: RgbImage) -> tuple[float, float, float]:
-    """Wasserstein-1 distance between the distributions of L*, a* and b*; the images need not show the same thing."""
+    """Compute the Wasserstein-1 distances of L*, a* and b*; the images need not show the same thing."""
     lab_a, lab_b = (rgb2lab(image).reshape(-1, 3) for image in (a, b))
     light, green_red, blue_yellow = (float(wasserstein_distance(lab_a[:, c], lab_b[:, c])) for c in range(3))
     return light, green_red, blue_yellow
 
 
 def lab_wasserstein_windows(a: RgbImage, b: RgbImage, side: int = 64) -> float:
-    """Mean over windows of the sum of `lab_wasserstein`: histogram matching games the distance of whole images.
+    """Average the sum of `lab_wasserstein` over windows: histogram matching games the distance of whole images.
 
     Args:
         a: (h, w, 3).
@@ -83,7 +83,7 @@ def lab_wasserstein_windows(a: RgbImage, b: RgbImage, side: int = 64) -> float:
 
 
 def normalized_median_intensity(pixels: RgbImage) -> float:
-    """Median over 95th percentile of the mean of R, G and B, 0 to 1: how bright tissue is beside its brightest.
+    """Compute median over 95th percentile of the mean of R, G and B: brightness of tissue beside its brightest, 0 to 1.
 
     Basavanhally and Madabhushi (2013), EM-based segmentation-driven color standardization of digitized histopathology,
     Proc. SPIE 8676, 86760G. Its spread over the slides of a cohort tells how unlike they are.
@@ -96,7 +96,7 @@ def normalized_median_intensity(pixels: RgbImage) -> float:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Standard deviation (n - 1) and coefficient of variation, that over the mean; NaN for fewer than two values."""
+    """Return standard deviation (n - 1), and it over the mean (coefficient of variation); NaN below two values."""
     if len(values) < 2:
         return float("nan"), float("nan")
     deviation = float(np.std(values, ddof=1))
@@ -104,7 +104,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def share_of_gap(score: float, untouched: float, oracle: float) -> float:
-    """How much of the way from the score of doing nothing to the best possible one is gone: 0, 1, below 0 if worse.
+    """Return the share of the way from the score of doing nothing to the best possible one: 0, 1, below 0 if worse.
 
     NaN where there is no way to go.
     """
@@ -113,7 +113,7 @@ def share_of_gap(score: float, untouched: float, oracle: float) -> float:
 
 
 def texture(a: RgbImage, b: RgbImage) -> tuple[float, ...]:
-    """Power of the luminance of `a` relative to that of `b` in octaves of spatial frequency; all 1 for equal images.
+    """Compare the power of the luminance of `a` with that of `b`, by octaves of spatial frequency; 1 where equal.
 
     Radial power spectra (van der Schaaf and van Hateren 1996, Vision Res. 36, 2759-2770) under a Hann window. Below 1
     in the last octave is a blur, as L1 alone leaves; above 1 is grain.

@@ -33,7 +33,7 @@ _MIN_SHARE = 0.001
 
 
 def nuclei_kept(after: RgbTiles, before: RgbTiles, mpp: float) -> float | None:
-    """How much of the nuclei is kept, relative to what the segmentation itself keeps.
+    """Measure the share of nuclei that is kept, relative to what the segmentation itself keeps.
 
     The Dice coefficient, 2 |A n B| / (|A| + |B|), of nuclei in `after` and in `before`, divided by that of nuclei in
     `before` as JPEG (quality 90, as outputs are) and in `before`: noise that any output has costs nothing. Ink is left
@@ -60,7 +60,7 @@ def nuclei_kept(after: RgbTiles, before: RgbTiles, mpp: float) -> float | None:
 
 
 def nuclei_mask(tiles: RgbTiles, mpp: float) -> Mask | None:
-    """Where nuclei are, (n, h, w); None where there is too little tissue to tell.
+    """Segment nuclei, (n, h, w); None where there is too little tissue to tell.
 
     Args:
         tiles: RGB, (n, h, w, 3), of one slide.
@@ -71,13 +71,13 @@ def nuclei_mask(tiles: RgbTiles, mpp: float) -> Mask | None:
 
 
 def _nuclei(tiles: RgbTiles, share: float, seen: Mask, mpp: float) -> Mask:
-    """The given share of pixels with the most contrast; none where there is no stain at all."""
+    """Mark the given share of pixels with the most contrast; none where there is no stain at all."""
     contrast = _contrast(tiles, mpp)
     return np.zeros(seen.shape, bool) if contrast is None else _segment(contrast, share, seen, mpp)
 
 
 def _contrast(tiles: RgbTiles, mpp: float) -> NDArray[np.float32] | None:
-    """Hematoxylin against its surroundings, (n, h, w); None where there is too little stain to find its vector."""
+    """Compute hematoxylin against its surroundings, (n, h, w); None where there is too little stain."""
     od = _od(tiles)
     stained = od[od.mean(axis=-1) > _MIN_OD]
     stained = stained[could_be_he(stained)]
@@ -90,14 +90,14 @@ def _contrast(tiles: RgbTiles, mpp: float) -> NDArray[np.float32] | None:
 
 
 def _od(tiles: RgbTiles) -> NDArray[np.float32]:
-    """Optical density relative to the tiles' own brightest pixels."""
+    """Compute optical density relative to the tiles' own brightest pixels."""
     white = np.percentile(tiles, _WHITE_PERCENTILE, axis=(0, 1, 2)).astype(np.float32)
     od: NDArray[np.float32] = np.maximum(-np.log((tiles.astype(np.float32) + 1) / (white + 1)), 0)
     return od
 
 
 def _otsu_share(contrast: NDArray[np.float32], tiles: RgbTiles, seen: Mask) -> float:
-    """The share of pixels above Otsu's threshold among the stained ones."""
+    """Return the share of pixels above Otsu's threshold among the stained ones."""
     stained = contrast[seen & (_od(tiles).mean(axis=-1) > _MIN_OD)]
     return float((contrast[seen] > threshold_otsu(stained)).mean()) if stained.size and np.ptp(stained) > 0 else 0.0
 

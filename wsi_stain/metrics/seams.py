@@ -1,4 +1,4 @@
-"""Whether lines show where a slide was cut into pieces: a score for a slide, from numbers that each block leaves.
+"""Seam score: how much lines show where a slide was cut into pieces, from numbers that each block leaves.
 
 A seam is a line along which neighbours differ more than elsewhere. So the score is the mean step of luminance across
 the lines where pieces meet, divided by the mean step across lines beside them, and that divided by the same of the
@@ -49,14 +49,14 @@ _PIECES_MIN, _LINES_MIN = 8, 2
 
 
 class SeamSums(TypedDict):
-    """What a block leaves of its lines, in base64: those within it, and its own sides of those around it."""
+    """Sums that a block leaves of its lines, in base64: those within it, and its own sides of those around it."""
 
     inner: str
     sides: str
 
 
 class SeamScore(StrictRecord):
-    """How much the lines show where a slide was cut.
+    """Score of the lines along which a slide was cut.
 
     Attributes:
         score: Steps across these lines over steps elsewhere, relative to the source's own; 1 means that none shows.
@@ -119,13 +119,13 @@ def seam_score(blocks: Mapping[BlockIndex, SeamSums]) -> SeamScore | None:
 
 
 def _ratio(sums: NDArray[np.int64]) -> float:
-    """Of (across, beside) of the output and (across, beside) of the source, the score."""
+    """Compute the score from (across, beside) of the output and (across, beside) of the source."""
     across, beside, source_across, source_beside = map(int, sums)
     return across * source_beside / (beside * source_across)
 
 
 def _shift_lines(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
-    """Pieces with their lines counted from the slide's origin: columns as negative numbers."""
+    """Count the lines of pieces from the slide's origin: columns as negative numbers."""
     shifted = pieces.astype(np.int64)
     across_rows = shifted[:, 0] < BLOCK
     line = np.where(across_rows, shifted[:, 0] + block.row * BLOCK, -(shifted[:, 0] + (block.col - 1) * BLOCK))
@@ -134,7 +134,7 @@ def _shift_lines(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
 
 
 def _inner_lines(images: list[RgbImage], tiles: Mask, line: int) -> NDArray[np.int64]:
-    """(n, 4): a row for each piece of the line above row `line`: across and beside, of the output, of the source."""
+    """Measure each piece of the line above row `line`, (n, 4): across and beside, of the output, of the source."""
     if line + max(_BESIDE) >= len(images[0]):
         return np.zeros((0, 4), np.int64)
     columns = []
@@ -159,7 +159,7 @@ def _fill_side(side: NDArray[Any], images: list[RgbImage], tiles: Mask, end: int
 
 
 def _pair_sides(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[Sums]:
-    """The pieces between each pair of neighbouring blocks."""
+    """Yield the pieces between each pair of neighbouring blocks."""
     for block, ours in sides.items():
         for axis, neighbour in enumerate((BlockIndex(block.row + 1, block.col), BlockIndex(block.row, block.col + 1))):
             if neighbour not in sides:
@@ -179,7 +179,7 @@ def _steps(image: RgbImage, row: int) -> NDArray[np.int64]:
 
 
 def _luminance(image: RgbImage, row: int) -> Values:
-    """Thinned and rounded luminance (ITU-R BT.601) of a row, (whole tiles along it, samples)."""
+    """Compute thinned and rounded luminance (ITU-R BT.601) of a row, (whole tiles along it, samples)."""
     red, green, blue = image[row, _THIN // 2 :: _THIN].astype(np.int32).T
     values = (77 * red + 150 * green + 29 * blue + 128) >> 8
     whole = image.shape[1] // TILE * _SAMPLES

@@ -1,4 +1,4 @@
-"""Does one picture show what another shows, in whatever stain? Pure functions of the same places of both.
+"""Structure of two pictures of the same place, whatever their stain: do they show the same? Pure functions.
 
 Stain changes contrast and brightness, so luminance is compared by its order: correlated, or brought to the other's
 distribution before structure is compared.
@@ -22,7 +22,7 @@ _STRUCTURES_PX = (1.0, 8.0)
 
 
 def luminance_correlation(after: NDArray[np.uint8], before: NDArray[np.uint8]) -> float:
-    """Pearson correlation of the luminance of two pictures, (h, w, 3) RGB; 0 where one shows nothing."""
+    """Compute the Pearson correlation of the luminance of two pictures, (h, w, 3) RGB; 0 where one shows nothing."""
     a, b = (_luminance(picture).ravel().astype(np.float64) for picture in (after, before))
     if not np.ptp(a) or not np.ptp(b):
         return 0.0
@@ -30,7 +30,7 @@ def luminance_correlation(after: NDArray[np.uint8], before: NDArray[np.uint8]) -
 
 
 def tile_ssim(after: RgbTiles, before: RgbTiles) -> NDArray[np.float64]:
-    """SSIM of each tile's luminance, (n,), after a monotone map that gives all of `after` the luminances of `before`.
+    """Compute the SSIM of each tile's luminance, (n,), after `after` is brought to the luminances of `before`.
 
     Gaussian window of 11 px, sigma 1.5, after Wang et al. (2004), IEEE Trans. Image Process. 13, 600-612.
 
@@ -48,7 +48,7 @@ def tile_ssim(after: RgbTiles, before: RgbTiles) -> NDArray[np.float64]:
 
 
 def shift_px(after: RgbTiles, before: RgbTiles) -> float | None:
-    """How far `after` lies beside `before`, px: the median over tiles of where they correlate best.
+    """Measure how far `after` lies beside `before`, px: the median over tiles of where they correlate best.
 
     After Guizar-Sicairos, Thurman and Fienup (2008), Opt. Lett. 33, 156-158, to a twentieth of a pixel, on structures
     of one to eight px. Phase correlation would follow JPEG's own grid: on smooth tissue it finds 0.3 px for 1 px.

@@ -34,7 +34,7 @@ _RETRAIN = "Train a new checkpoint with `wsi-stain train`"
 
 
 class Contract(StrictRecord):
-    """What a generator was made for.
+    """Contract under which a generator may be used.
 
     Attributes:
         format: Number of this format.

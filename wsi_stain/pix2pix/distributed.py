@@ -1,7 +1,7 @@
 """The processes that train one generator together, as torchrun starts them; alone, everything here does nothing.
 
 Each replica computes on its share of every batch; gradients are averaged, so that all keep the same weights. The first
-one, the chief, writes the files.
+one writes the files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PATIENCE = timedelta(hours=1)
 
 
 def rank() -> int:
-    """Number of this replica, from 0."""
+    """Return the number of this replica, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -29,17 +29,17 @@ def is_main() -> bool:
 
 
 def world_size() -> int:
-    """How many replicas train together; 1 alone."""
+    """Count the replicas that train together; 1 alone."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def is_distributed() -> bool:
-    """Whether torchrun started this process among several."""
+    """Check whether torchrun started this process among several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def rank_device(device: str) -> str:
-    """The device of this replica: with several GPUs in a machine, its own."""
+    """Return the device of this replica: with several GPUs in a machine, its own."""
     if device == "cuda" and is_distributed():
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device
@@ -70,7 +70,7 @@ def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
 
 
 def any_rank(wish: bool) -> bool:
-    """Whether any replica wishes so."""
+    """Check whether any replica wishes so."""
     if world_size() == 1:
         return wish
     wishes = torch.tensor([float(wish)], device=_collective_device())
@@ -79,7 +79,7 @@ def any_rank(wish: bool) -> bool:
 
 
 def barrier() -> None:
-    """Go on when all replicas have come here."""
+    """Wait until all replicas have come here."""
     if world_size() > 1:
         distributed.barrier()
 

@@ -50,7 +50,7 @@ class GeneratorConfig(StrictRecord):
 
 
 def receptive_halo(downs: int) -> int:
-    """How far, in px, an output pixel of a U-Net with `downs` halvings can see: 3 (2**downs - 1).
+    """Return the distance, px, that an output pixel of a U-Net with `downs` halvings can see: 3 (2**downs - 1).
 
     A tile whose origin lies on a multiple of 2**downs and that is read with at least this halo (rounded up to such a
     multiple) comes out exactly as within the whole image, in eval mode.
@@ -74,7 +74,7 @@ class Generator(nn.Module):
         initialize(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Colour a template.
+        """Generate RGB from a template.
 
         Args:
             x_BCHW: The template, values in [-1, 1]; H and W are multiples of 2**downs.
@@ -98,7 +98,7 @@ class Generator(nn.Module):
 
 
 def _down_block(config: GeneratorConfig, widths: list[int], level: int) -> nn.Sequential:
-    """Halves the image; neither the first nor the innermost block is normalized."""
+    """Make the block that halves the image; neither the first nor the innermost block is normalized."""
     channels = widths[level - 1] if level else config.in_channels
     layers: list[nn.Module] = [nn.LeakyReLU(LEAK)] if level else []
     layers.append(nn.Conv2d(channels, widths[level], 4, stride=2, padding=1, bias=False))
@@ -108,7 +108,7 @@ def _down_block(config: GeneratorConfig, widths: list[int], level: int) -> nn.Se
 
 
 def _up_block(config: GeneratorConfig, widths: list[int], level: int) -> nn.Sequential:
-    """Doubles the image, from the grid of down[level] to the one above it."""
+    """Make the block that doubles the image, from the grid of down[level] to the one above it."""
     depth = config.downs - 1 - level  # 0 is the innermost
     channels = widths[level] * (2 if depth else 1)
     if not level:
@@ -142,7 +142,7 @@ class ResizeConvolution(nn.Conv2d):
         super().__init__(channels, out, 3, padding=1, bias=bias)
 
     def kernel(self) -> Tensor:
-        """That of the transposed convolution of stride 2, (channels, out, 4, 4).
+        """Compute the kernel of the transposed convolution of stride 2, (channels, out, 4, 4).
 
         The doubling is such a convolution too, with 2x2 ones. So each weight of the two together is the sum of the (up
         to four) 3x3 weights that fall on it.
@@ -152,5 +152,5 @@ class ResizeConvolution(nn.Conv2d):
         return torch.stack([pad(kernel_IOHW, (left, 1 - left, top, 1 - top)) for top, left in corners]).sum(0)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, channels, H, W) to (B, out, 2 H, 2 W)."""
+        """Double an image: (B, channels, H, W) to (B, out, 2 H, 2 W)."""
         return conv_transpose2d(x_BCHW, self.kernel(), self.bias, stride=2, padding=1)

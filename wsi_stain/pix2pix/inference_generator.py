@@ -34,7 +34,7 @@ class InferenceGenerator(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x_BCHW: Tensor, crop: int = 0) -> Tensor:
-        """Colour a template, within torch.inference_mode.
+        """Generate RGB from a template, within torch.inference_mode.
 
         The way up computes of each grid what the wanted part needs: itself and one pixel around it.
 
@@ -62,7 +62,7 @@ class InferenceGenerator(nn.Module):
 
 
 def _interleave_pixels(pixels_BCHW: Tensor) -> Tensor:
-    """Channels that are 2 x 2 pixels of three colours, (B, 12, H, W), as an image, (B, 3, 2 H, 2 W)."""
+    """Lay channels that are 2 x 2 pixels of three colours, (B, 12, H, W), out as an image, (B, 3, 2 H, 2 W)."""
     pixels_BHWC = pixels_BCHW.permute(0, 2, 3, 1)
     batch, height, width, _ = pixels_BHWC.shape
     rows = pixels_BHWC.reshape(batch, height, width, 2, 6).transpose(2, 3)
@@ -75,7 +75,7 @@ def _crop(image_BCHW: Tensor, cut: int) -> Tensor:
 
 
 def _fuse_block(block: nn.Module) -> nn.Module:
-    """The one convolution that a block of the U-Net comes to in eval mode; a copy."""
+    """Fuse to a copy: the one convolution that a block of the U-Net comes to in eval mode."""
     layers = list(copy.deepcopy(block).eval().children())
     (fused,) = (layer for layer in layers if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
     for layer in layers:
@@ -85,7 +85,7 @@ def _fuse_block(block: nn.Module) -> nn.Module:
 
 
 def _as_pixel_convolution(doubling: nn.Module) -> nn.Conv2d:
-    """A transposed convolution of stride 2 as a convolution whose channels are 2 x 2 pixels, row-major, RGB.
+    """Turn a transposed convolution of stride 2 into one whose channels are 2 x 2 pixels, row-major, RGB.
 
     Both see 2 x 2 pixels of the grid below. The image of this one has a pixel more on each side.
     """
@@ -99,7 +99,7 @@ def _as_pixel_convolution(doubling: nn.Module) -> nn.Conv2d:
 
 
 def _as_transposed(convolution: ResizeConvolution) -> nn.ConvTranspose2d:
-    """What a doubling and its convolution are together, its kernel worked out once and for all."""
+    """Turn a doubling and its convolution into one transposed convolution, its kernel computed once and for all."""
     fused = nn.ConvTranspose2d(convolution.in_channels, convolution.out_channels, 4, stride=2, padding=1)
     fused.weight, fused.bias = nn.Parameter(convolution.kernel()), convolution.bias
     return fused

@@ -1,4 +1,4 @@
-"""How the weights of both networks start."""
+"""Initial weights of both networks."""
 
 from __future__ import annotations
 

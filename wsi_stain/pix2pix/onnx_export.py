@@ -62,7 +62,7 @@ def export(checkpoint: Checkpoint, path: Path) -> float:
 
 
 def _build_model(generator: Generator) -> Any:
-    """The network as onnx.ModelProto, without the exporter's notes, which hold paths of this machine."""
+    """Build the network as onnx.ModelProto, without the exporter's notes, which hold paths of this machine."""
     network = nn.Sequential(InferenceGenerator(generator), nn.Tanh()).eval()
     step = 2**generator.config.downs
     free = {0: Dim("batch"), 2: step * Dim("h"), 3: step * Dim("w")}

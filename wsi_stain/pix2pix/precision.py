@@ -1,4 +1,4 @@
-"""What networks compute in, on which device."""
+"""Precision that networks compute in, by device."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """What convolutions compute in: as asked for, or by `auto` bfloat16 where the device computes in it natively."""
+    """Return the type of convolutions: as asked for; `auto` is bfloat16 where the device has it natively."""
     return _DTYPES[resolve_auto(precision, device)]
 
 
 def resolve_auto(precision: Precision, device: torch.device) -> Precision:
-    """A precision with `auto` replaced by what the device gets."""
+    """Return a precision with `auto` replaced by what the device gets."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -30,7 +30,7 @@ def resolve_auto(precision: Precision, device: torch.device) -> Precision:
 
 
 class GpuReceipt(TypedDict):
-    """What there is to know of a GPU: what `auto` means there."""
+    """Facts of a GPU: the precision that `auto` means there."""
 
     precision: Precision
 
@@ -53,5 +53,5 @@ def describe_gpu(device: str) -> GpuReceipt:
 
 
 def default_device() -> str:
-    """Where the generator runs unless one is told, as torch names it: cuda where there is a GPU, else cpu."""
+    """Return the device that the generator runs on by default: cuda where there is a GPU, else cpu."""
     return "cuda" if torch.cuda.is_available() else "cpu"

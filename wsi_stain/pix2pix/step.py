@@ -25,7 +25,7 @@ from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the two networks are trained.
+    """Recipe of the training of both networks.
 
     Attributes:
         steps: Steps in all.
@@ -102,19 +102,19 @@ class Pix2Pix:
 
     @property
     def result(self) -> Generator:
-        """The generator to keep: of averaged weights, if asked for. Its BatchNorm statistics are not settled."""
+        """The generator to keep: of averaged weights, if asked for. Its BatchNorm statistics are not recalibrated."""
         chosen = self._average.module if self._average else self.generator
         assert isinstance(chosen, Generator)
         return chosen
 
     @property
     def is_finite(self) -> bool:
-        """Whether all weights are numbers, averaged ones included."""
+        """True if all weights are numbers, averaged ones included."""
         networks = [network for _, network in self._stateful()]
         return all(bool(torch.isfinite(each).all()) for network in networks for each in network.parameters())
 
     def autocast(self) -> torch.autocast:
-        """The precision that the recipe asks for."""
+        """Return the context of the precision that the recipe asks for."""
         reduced = self.recipe.dtype != torch.float32
         return torch.autocast(self.recipe.device.type, self.recipe.dtype if reduced else None, enabled=reduced)
 
@@ -147,7 +147,7 @@ class Pix2Pix:
         return {"discriminator": judged, "gan": gan, "l1": l1}
 
     def state(self) -> dict[str, Tensor]:
-        """Everything the next step depends on but its batch and chance, by name."""
+        """Return everything the next step depends on but its batch and chance, by name."""
         tensors: dict[str, Tensor] = {}
         for name, network in self._stateful():
             tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
@@ -213,7 +213,7 @@ class Pix2Pix:
         self._scaler.step(optimizer)
 
     def _move_average(self, average: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        """One step of the moving average; its decay grows, lest the first weights outlive the training."""
+        """Move the average by one step; its decay grows, so that the first weights do not outlive the training."""
         decay = min(self.recipe.ema, (1 + self.steps_done) / (10 + self.steps_done))
         get_ema_multi_avg_fn(decay)(average, current, count)  # type: ignore[no-untyped-call]
 
@@ -231,12 +231,12 @@ class Pix2Pix:
 
 
 def _entries_below(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries whose names begin with `name` and a dot, without both."""
+    """Return the entries whose names begin with `name` and a dot, without both."""
     return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
 def _finite_mean(name: str, loss: Tensor) -> float:
-    """The loss's mean over all replicas, so that they agree on whether it is a number."""
+    """Average a loss over all replicas, so that they agree on whether it is a number."""
     mean = loss.detach().clone().reshape(1)
     distributed.all_reduce_mean([mean])
     value = float(mean)

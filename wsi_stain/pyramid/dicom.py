@@ -72,7 +72,7 @@ def require_dicom() -> None:
 
 
 class DicomReceipt(Receipt):
-    """What the receipt of a DICOM pyramid says: the slide's name, and how many levels there are."""
+    """Receipt of a DICOM pyramid: the slide's name, and the number of levels."""
 
     slide_id: str
     levels: int

@@ -69,12 +69,12 @@ class Level(BaseDicomizerImageData):  # type: ignore[misc]  # wsidicom ships no 
 
     @property
     def lossy_compression(self) -> list[Any]:
-        """How, and how much, the pixels were compressed."""
+        """Method and ratio by which the pixels were compressed."""
         ratio = self.image_size.area * 3 / sum(self._page.databytecounts)
         return [LossyCompression(_STANDARD, round(ratio, 2))]
 
     def get_encoded_tile(self, tile: Point, z: float, path: str) -> bytes:
-        """The JPEG stream of a tile."""
+        """Return the JPEG stream of a tile."""
         index = tile.y * self.tiled_size.width + tile.x
         file = self._page.parent.filehandle
         with file.lock:
@@ -82,12 +82,12 @@ class Level(BaseDicomizerImageData):  # type: ignore[misc]  # wsidicom ships no 
             return bytes(file.read(self._page.databytecounts[index]))
 
     def get_decoded_tile(self, tile_point: Point, z: float, path: str) -> Image.Image:
-        """The pixels of a tile."""
+        """Return the pixels of a tile."""
         return Image.open(io.BytesIO(self.get_encoded_tile(tile_point, z, path)))
 
 
 def make_source(mpp: Mpp, icc_profile: bytes, objective_power: float | None) -> type[DicomizerSource]:
-    """A source as `WsiDicomizer.open` takes it, for one pyramid.
+    """Make a source as `WsiDicomizer.open` takes it, for one pyramid.
 
     Args:
         mpp: Resolution of level 0, um per px.

@@ -125,7 +125,7 @@ class PyramidZarr:
 
 
 def _side(level: int) -> int:
-    """Rows and columns of tiles in a shard of a level."""
+    """Count the rows and columns of tiles in a shard of a level."""
     return max(TILES_PER_BLOCK >> level, 1)
 
 

@@ -67,13 +67,13 @@ Format = Literal["ome-tiff", "ome-zarr"]
 
 
 class PyramidSink(Protocol):
-    """Where a pyramid goes."""
+    """Sink of a pyramid: takes its blocks, then its coarser levels."""
 
     def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
-        """Levels 0 to 3 of a block, which come row by row; None where the block is all glass."""
+        """Take levels 0 to 3 of a block; blocks come row by row; None where the block is all glass."""
 
     def put_strip(self, level: int, row: int, strip: RgbImage) -> None:
-        """One row of tiles, (<= 256, width, 3), of level 4 or a coarser one."""
+        """Take one row of tiles, (<= 256, width, 3), of level 4 or a coarser one."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class StitchTask:
 
 
 class PyramidReceipt(Receipt):
-    """What the receipt of a stitched pyramid says.
+    """Receipt of a stitched pyramid.
 
     Attributes:
         slide_id: The slide's name.
@@ -211,7 +211,7 @@ class TiffSink:
             self._tiff.put_grid(level, first, content.lengths(level), content.streams(level))
 
     def put_strip(self, level: int, row: int, strip: RgbImage) -> None:
-        """Have a row of tiles encoded; put one that was given earlier."""
+        """Start to encode a row of tiles; put one that was given earlier."""
         tiles = {}
         for col in range(ceil_div(strip.shape[1], TILE)):
             pixels = strip[:, col * TILE : (col + 1) * TILE]
@@ -248,7 +248,7 @@ def _block_rows(task: StitchTask, sink: PyramidSink) -> Iterator[RgbImage]:
 
 
 def _read_ahead(task: StitchTask, blocks: Iterable[BlockIndex]) -> Iterator[tuple[BlockIndex, BlockFile | None]]:
-    """Each block with its file; the next is read and checked while the last is being put."""
+    """Yield each block with its file; the next is read and checked while the last is being put."""
     with ThreadPoolExecutor(1, "read") as pool:
         coming: deque[tuple[BlockIndex, Future[BlockFile | None]]] = deque()
         for block in blocks:
@@ -278,7 +278,7 @@ def _put_strips(sink: PyramidSink, level: int, strips: Iterable[RgbImage]) -> It
 
 
 def halve_strips(strips: Iterable[RgbImage]) -> Iterator[RgbImage]:
-    """A level as strips of 256 rows (the last may have fewer), as such strips of the next coarser level."""
+    """Halve a level given as strips of 256 rows (the last may have fewer); yields such strips of the coarser level."""
     upper = None
     for strip in strips:
         lower = halve(strip)
@@ -292,7 +292,7 @@ def halve_strips(strips: Iterable[RgbImage]) -> Iterator[RgbImage]:
 
 
 def _read_block(task: StitchTask, block: BlockIndex) -> BlockFile | None:
-    """A block's file, checked; one that is damaged or of another slide is removed, so that a rerun makes it anew."""
+    """Read and check a block's file; one that is damaged or of another slide is removed, so that a rerun makes it."""
     path, region = task.blocks.get(block), block_region(block, task.size)
     if path is None:
         return None

@@ -21,19 +21,19 @@ _PREAMBLE, _MAGIC = 128, b"DICM"
 
 
 class Header(NamedTuple):
-    """What tells one DICOM file's slide from another's: its SeriesInstanceUID, and whether it is of a slide at all."""
+    """Header of a DICOM file: its SeriesInstanceUID, and whether it is of a whole slide."""
 
     series: str
     is_whole_slide: bool
 
 
 def is_dicom_name(name: str) -> bool:
-    """Whether a file's name claims that it is DICOM."""
+    """Check whether a file's name claims that it is DICOM."""
     return name.lower().endswith(".dcm")
 
 
 def may_be_dicom(name: str) -> bool:
-    """Whether a file of this name is worth a look.
+    """Check whether a file of this name is worth a look.
 
     Archives leave `.dcm` out: they write `IM000001`, or a UID, which ends in a dot and digits.
     """
@@ -41,7 +41,7 @@ def may_be_dicom(name: str) -> bool:
 
 
 def read_header(path: Path) -> Header | None:
-    """The header of a file; None for a file that is not DICOM, or cannot be read as such."""
+    """Read the header of a file; None for a file that is not DICOM, or cannot be read as such."""
     if not may_be_dicom(path.name):
         return None
     try:
@@ -52,7 +52,7 @@ def read_header(path: Path) -> Header | None:
 
 
 def find_series(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """The whole-slide files among some, by SeriesInstanceUID, both sorted; all else is left out."""
+    """Sort out the whole-slide files among some, by SeriesInstanceUID, both sorted; all else is left out."""
     files_by_series: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(files):
         header = read_header(path)
@@ -62,7 +62,7 @@ def find_series(files: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def files_of_slide(path: Path) -> list[Path]:
-    """All files of the slide that a file belongs to, sorted; the file alone where it is no whole-slide DICOM."""
+    """Find all files of the slide that a file belongs to, sorted; the file alone where it is no whole-slide DICOM."""
     header = read_header(path)
     return find_series(path.parent.iterdir()).get(header.series, [path]) if header else [path]
 

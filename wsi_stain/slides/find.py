@@ -1,4 +1,4 @@
-"""Which slides a run works on: files, directories, globs and slide lists become `SlideSource` records. Opens no slide.
+"""Slides that a run works on: files, directories, globs and slide lists become `SlideSource` records. Opens no slide.
 
 A slide is named by its path relative to the directory or list it came from. From that name its id is made, so
 `a/x.svs` and `b/x.svs` never meet, and the same directory gives the same ids on every machine.
@@ -56,7 +56,7 @@ class SlideSource(StrictRecord):
 
 
 def find_slides(sources: Sequence[Path], masks: Path | None = None) -> list[SlideSource]:
-    """All slides of files, directories (nested), globs and slide lists (CSV), each once, sorted by relative path.
+    """Find all slides of files, directories (nested), globs and slide lists (CSV), once each, by relative path.
 
     A file given by name counts as a slide whatever its suffix. Whether a slide opens is not looked at. Where two
     sources give the same slide, it keeps its first name and all that either says of it.
@@ -96,7 +96,7 @@ def _refuse_shared_masks(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def merge_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) -> list[SlideSource]:
-    """Slides under their own names, with what others, which may be the same files, say of them as well.
+    """Add to slides, under their own names, what others, which may be the same files, say of them as well.
 
     Raises:
         ConfigError: They contradict each other.
@@ -109,7 +109,7 @@ def merge_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) 
 
 
 def slide_id(relative: str) -> str:
-    """The id of a slide: its relative path made safe, with a short hash wherever that loses something.
+    """Make the id of a slide: its relative path made safe, with a short hash wherever that loses something.
 
     Args:
         relative: Posix path relative to the slide directory.
@@ -139,7 +139,7 @@ def _no_slides_reason(source: Path, is_list: bool) -> str:
 
 
 def _slides_of_list(source: Path, search: SlideSearch) -> Iterator[dict[str, Any]]:
-    """The slides of a list, named as it names them, relative to it; a directory stands for the one slide in it."""
+    """Yield the slides of a list, named as it names them, relative to it; a directory stands for its one slide."""
     seen: set[str] = set()
     for place, row in read_list(source):
         path = source.parent / row.pop("slide")
@@ -155,7 +155,7 @@ def _slides_of_list(source: Path, search: SlideSearch) -> Iterator[dict[str, Any
 
 
 def _merge_details(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What two rows say of the same slide, together."""
+    """Merge what two rows say of the same slide."""
     for name in DETAILS:
         stated = [row[name] for row in (one, other) if row.get(name) is not None]
         if len(stated) == 2 and stated[0] != stated[1]:
@@ -165,7 +165,7 @@ def _merge_details(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
 
 
 def _relative_path(path: Path, directory: Path) -> str:
-    """Posix path relative to a directory; the bare name for a path that does not lie below it."""
+    """Return the Posix path relative to a directory; the bare name for a path that does not lie below it."""
     place, root = PurePosixPath(os.path.normpath(path)), PurePosixPath(os.path.normpath(directory))
     return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
 
@@ -188,7 +188,7 @@ def _name_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def to_utf8(name: str) -> str:
-    """A file name as text that can be written anywhere; bytes that are not UTF-8 become question marks."""
+    """Make a file name text that can be written anywhere; bytes that are not UTF-8 become question marks."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

@@ -51,7 +51,7 @@ _APPLICATION = {*range(0xE0, 0xF0), 0xFE}
 
 
 class _Directory(NamedTuple):
-    """Where the tiles of one level lie in the file, and how they are coded."""
+    """Offsets of the tiles of one level in the file, and their coding."""
 
     columns: int
     tile: Size
@@ -107,7 +107,7 @@ class JpegTiles:
         return remaining
 
     def _decode(self, number: int, index: int) -> NDArray[np.uint8] | None:
-        """The pixels of a tile, (height, width, 3); None where it is missing or not quite sound."""
+        """Decode a tile, (height, width, 3); None where it is missing or not quite sound."""
         level = self._levels[number]
         assert level is not None
         pixels = np.empty((level.tile.height, level.tile.width, 3), np.uint8)
@@ -120,12 +120,12 @@ class JpegTiles:
 
 
 def _cached_tiles(tile: Size) -> int:
-    """How many tiles to hold: no more than are of use, since what was decoded just before is at hand in the cache."""
+    """Count the tiles to hold: no more than are of use, since what was decoded just before is at hand in the cache."""
     return max(1, min(ceil_div(BLOCK, tile.width) + 2, _HELD_BYTES // (tile.width * tile.height * 3)))
 
 
 def _complete_jpeg(tile: bytes, header: bytes, size: Size) -> bytes:
-    """A tile as a JPEG file of its own (ITU-T T.81 annex B), which says no more of its colours than `header` does.
+    """Make a tile a JPEG file of its own (ITU-T T.81 annex B), with `header` in place of its own on colours.
 
     Raises:
         ValueError: It is no JPEG of three components of this size: nothing is allocated for any other.
@@ -148,13 +148,13 @@ def _complete_jpeg(tile: bytes, header: bytes, size: Size) -> bytes:
 
 
 def _jpeg_header(page: Any) -> bytes:
-    """The colour transform as Adobe's marker says it (Technical Note 5116), then the directory's shared tables."""
+    """Write the colour transform as Adobe's marker (Technical Note 5116), then the directory's shared tables."""
     marker = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([_TRANSFORMS[int(page.photometric)]])
     return marker + (page.jpegtables or _SOI)[2:].removesuffix(b"\xff\xd9")
 
 
 def _find_directories(path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> list[_Directory | None]:
-    """Each level's directory; None where OpenSlide must read the level."""
+    """Find each level's directory; None where OpenSlide must read the level."""
     nothing: list[_Directory | None] = [None] * len(levels)
     if simplejpeg is None or vendor not in _VENDORS:
         return nothing
@@ -167,7 +167,7 @@ def _find_directories(path: Path, vendor: str, levels: Sequence[tuple[Size, Size
 
 
 def _find_directory(pages: Sequence[Any], size: Size, tile: Size) -> _Directory | None:
-    """The one directory of a level's size, if it holds nothing but plain RGB tiles as JPEG."""
+    """Find the one directory of a level's size, if it holds nothing but plain RGB tiles as JPEG."""
     matching = [page for page in pages if (page.imagewidth, page.imagelength) == size]
     if len(matching) != 1 or not _is_plain(matching[0], tile):
         return None
@@ -182,7 +182,7 @@ def _find_directory(pages: Sequence[Any], size: Size, tile: Size) -> _Directory 
 
 
 def _is_plain(page: Any, tile: Size) -> bool:
-    """Whether a directory holds interleaved RGB or YCbCr of 8 bits as JPEG, in tiles of this size and not too large."""
+    """Check whether a directory holds interleaved 8-bit RGB or YCbCr as JPEG, in tiles of this size, not too large."""
     coding = (page.compression, page.planarconfig, page.samplesperpixel, page.bitspersample, page.imagedepth)
     known = coding == (_JPEG, 1, 3, 8, 1) and page.photometric in _TRANSFORMS
     fits = Size(page.tilewidth, page.tilelength) == tile and tile.width * tile.height <= _MAX_TILE_PIXELS

@@ -49,7 +49,7 @@ class OpenSlideHandle:
         self._handle.close()
 
     def read(self, location_l0: tuple[int, int], level: int, size: Size, complete: bool = False) -> NDArray[np.uint8]:
-        """RGB pixels of a region, (height, width, 3), alpha composited on the background.
+        """Read RGB pixels of a region, (height, width, 3), alpha composited on the background.
 
         Args:
             location_l0: Its upper left corner (x, y) in pixels of level 0.

@@ -76,7 +76,7 @@ def bicubic(
 
 
 def _positions(first: Fraction, step: Fraction, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Whole part and fraction of first + i step for i in 0..count-1, exact before the last rounding."""
+    """Return whole part and fraction of first + i step for i in 0..count-1, exact before the last rounding."""
     denominator = first.denominator * step.denominator
     start, stride = first.numerator * step.denominator, step.numerator * first.denominator
     parts = [divmod(start + i * stride, denominator) for i in range(count)]
@@ -136,7 +136,7 @@ def _apply_strip(pixels: NDArray[np.uint8], rows: _Taps, across: sparse.csr_matr
 
 
 def source_span(first: Fraction, step: Fraction, count: int, margin: int, length: int) -> tuple[int, int]:
-    """First and past-the-last input pixel that `count` outputs from position `first` need, within 0..length.
+    """Return first and past-the-last input pixel that `count` outputs from position `first` need, within 0..length.
 
     Args:
         first: Left edge of the first output pixel, in input pixels.

@@ -1,4 +1,4 @@
-"""How many micrometres a pixel of level 0 measures, and who says so. Decides from properties alone, before any pixel.
+"""Resolution of level 0, um per px, and who says so. Decides from properties alone, before any pixel.
 
 In this order: the value the user gives, OpenSlide's own, the TIFF resolution tags. A value is refused, never mended:
 a wrong resolution gives wrong magnification everywhere downstream without a sign. What speaks against the value that is
@@ -76,7 +76,7 @@ def resolve_mpp(path: Path, properties: Mapping[str, str], slide_mpp: float | No
 
 
 def objective_power(properties: Mapping[str, str]) -> float | None:
-    """The objective's magnification as the file states it, or None."""
+    """Read the objective's magnification as the file states it, or None."""
     return _positive(properties.get("openslide.objective-power"))
 
 
@@ -94,7 +94,7 @@ def _from_tags(properties: Mapping[str, str]) -> Resolution | None:
 
 
 def _positive(text: str | None) -> float | None:
-    """The number in a property, or None where it is absent, not a number, or not above zero."""
+    """Read the number in a property; None where it is absent, not a number, or not above zero."""
     try:
         value = float(text) if text else 0.0
     except ValueError:
@@ -129,12 +129,12 @@ def _check_power(path: Path, resolution: Resolution, power: float | None) -> Non
 
 
 def _fits(resolution: Resolution, power: float | None, factor: float) -> bool:
-    """Whether an objective of this power gives such pixels, give or take a factor; yes where it is not known."""
+    """Check whether an objective of this power gives such pixels, give or take a factor; yes where it is not known."""
     return power is None or all(1 / factor <= mpp * power / _UM_OBJECTIVE <= factor for mpp in resolution.mpp)
 
 
 def _tag_remarks(path: Path, own: Resolution, tags: Resolution | None, power: float | None) -> tuple[str, ...]:
-    """What the TIFF tags say where it differs; tags that no scanner could mean (72 dpi) say nothing."""
+    """Remark on what the TIFF tags say where it differs; tags that no scanner could mean (72 dpi) say nothing."""
     if tags is None or not _is_possible(tags) or _agree(own, tags):
         return ()
     if power and _fits(own, power, _FITS_OBJECTIVE_FACTOR) and not _fits(tags, power, _FITS_OBJECTIVE_FACTOR):
@@ -150,7 +150,7 @@ def _shape_remarks(path: Path, resolution: Resolution) -> tuple[str, ...]:
 
 
 def _user_remarks(given: Resolution, resolution: Resolution | None) -> tuple[str, ...]:
-    """What the file itself says where it differs from what the user says, who is believed."""
+    """Remark on what the file itself says where it differs from what the user says, who is believed."""
     if resolution is None or not _is_possible(resolution) or _agree(given, resolution):
         return ()
     return (f"{_format_mpp(given.mpp)} um/px was given for it, the file itself says {resolution}",)

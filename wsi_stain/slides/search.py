@@ -1,4 +1,4 @@
-"""Where slides lie: files, directories and globs become paths with names. Opens no slide; of DICOM it reads headers.
+"""Search for slides: files, directories and globs become paths with names. Opens no slide; of DICOM it reads headers.
 
 Directories are searched in depth. Not entered are hidden ones, the data folder of an MRXS slide, Zarr groups, and what
 runs have put out: their pyramids are no slides to work on. A directory that is named is searched in any case.
@@ -49,7 +49,7 @@ class SlideSearch:
         self._series: dict[Path, dict[Path, _Series]] = {}
 
     def slides(self, source: Path) -> list[FoundSlide]:
-        """The slides of a directory, of a glob such as `slides/**/*.svs`, or the one that a file belongs to.
+        """Find the slides of a directory, of a glob such as `slides/**/*.svs`, or the one that a file belongs to.
 
         A file given by name counts as a slide whatever its suffix; in a directory and by a glob only what bears the
         name of one. Nothing is found where nothing is. A slide of many files may be found many times.
@@ -73,7 +73,7 @@ class SlideSearch:
                 yield slide
 
     def _walk(self, top: Path, root: Path) -> Iterator[FoundSlide]:
-        """Slides below a directory, named relative to `root`; links are followed, each real directory visited once."""
+        """Yield slides below a directory, named relative to `root`; follows links, visits each directory once."""
         visited: set[str] = set()
         for place, directories, files in os.walk(top, followlinks=True):
             directory, real = Path(place), os.path.realpath(place)
@@ -90,7 +90,7 @@ class SlideSearch:
                     yield slide
 
     def _slide_of(self, path: Path, root: Path) -> FoundSlide | None:
-        """The slide that a file is (part of), if its name and, for DICOM, its header say so."""
+        """Find the slide that a file is (part of), if its name and, for DICOM, its header say so."""
         inside = path.relative_to(root)
         if path.name.startswith("."):
             return None
@@ -102,7 +102,7 @@ class SlideSearch:
         return FoundSlide(path, inside.as_posix()) if damaged else None
 
     def _series_of(self, directory: Path) -> dict[Path, _Series]:
-        """The series of each whole-slide DICOM file of a directory."""
+        """Find the series of each whole-slide DICOM file of a directory."""
         if directory not in self._series:
             files_by_uid = find_series(directory.iterdir())
             self._series[directory] = {
@@ -114,14 +114,14 @@ class SlideSearch:
 
 
 def _dicom_name(directory: Path, root: Path, uid: str | None) -> str:
-    """A DICOM slide is named after its directory, or by its series in a directory that holds several."""
+    """Name a DICOM slide after its directory, or by its series in a directory that holds several."""
     if uid is not None:
         return (directory.relative_to(root) / f"{uid}.dcm").as_posix()
     return f"{directory.resolve().name if directory == root else directory.relative_to(root).as_posix()}.dcm"
 
 
 def _finest(files: Sequence[Path]) -> Path:
-    """The file that stands for a DICOM slide: the largest, which holds the finest level."""
+    """Return the file that stands for a DICOM slide: the largest, which holds the finest level."""
     return max(files, key=lambda path: path.stat().st_size)
 
 

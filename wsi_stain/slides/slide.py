@@ -34,7 +34,7 @@ _MAX_REPAIRED = 0.5
 
 
 class SlideConfig(StrictRecord):
-    """How slides become pixels.
+    """Settings by which slides become pixels.
 
     Attributes:
         mpp: Resample the working frame to this, um per px; None keeps level 0 as it is.
@@ -127,7 +127,7 @@ class Slide:
 
     @property
     def bounds(self) -> Region:
-        """Where the scanner looked for tissue (`openslide.bounds-*`), else everything; working frame, rounded out."""
+        """Region that the scanner searched for tissue (`openslide.bounds-*`), else all; working frame, rounded out."""
         try:
             x, y, width, height = (
                 int(self._file.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
@@ -140,7 +140,7 @@ class Slide:
         return Region(left, top, max(right - left, 0), max(bottom - top, 0))
 
     def read(self, region: Region) -> NDArray[np.uint8]:
-        """RGB pixels of a region of the working frame.
+        """Read RGB pixels of a region of the working frame.
 
         Args:
             region: Working frame; may reach beyond the slide.
@@ -154,7 +154,7 @@ class Slide:
         return self._read(self._frame, region, None)
 
     def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
-        """RGB pixels of the working frame shrunk by a whole factor, by area from the best level of the file.
+        """Read RGB pixels of the working frame shrunk by a whole factor, by area from the best level of the file.
 
         Args:
             factor: Pixels of the working frame along each side of one of these.
@@ -170,7 +170,7 @@ class Slide:
         return self._read(_Grid(size, self._frame.step_x * factor, self._frame.step_y * factor), region, None)
 
     def read_repaired(self, region: Region) -> tuple[NDArray[np.uint8], bool]:
-        """As `read`, of a slide that may be damaged here and there.
+        """Read as `read` does, of a slide that may be damaged here and there.
 
         Returns:
             The pixels, and whether some of them could not be decoded: these are shown as the next coarser level has
@@ -197,7 +197,7 @@ class Slide:
         return out
 
     def thumbnail(self, mpp: float) -> NDArray[np.uint8]:
-        """The whole working frame, (h, w, 3), at about a resolution and never finer than the frame.
+        """Read the whole working frame, (h, w, 3), at about a resolution and never finer than the frame.
 
         Args:
             mpp: Wanted resolution, um per px. The true one along an axis is mpp * size / thumbnail size.
@@ -223,7 +223,7 @@ class Slide:
         return out
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identity of the slide's content: size in bytes and a SHA-256 over evenly spaced pieces of its file(s)."""
+        """Identify the slide's content: size in bytes and a SHA-256 over evenly spaced pieces of its file(s)."""
         return self._file.fingerprint()
 
     def _is_native(self) -> bool:
@@ -231,7 +231,7 @@ class Slide:
         return all(abs(step - 1) <= _NATIVE_TOLERANCE for step in steps)
 
     def _target_steps(self) -> tuple[Fraction, Fraction]:
-        """Level-0 pixels per pixel of the wanted frame; decimal, so that 0.6 um over 0.2 um is exactly 3."""
+        """Count level-0 pixels per pixel of the wanted frame; decimal, so that 0.6 um over 0.2 um is exactly 3."""
         x, y = (Fraction(str(self.config.mpp or own)) / Fraction(str(own)) for own in self.mpp_l0)
         return x, y
 
@@ -270,7 +270,7 @@ class Slide:
     def _sample(
         self, number: int, step_x: Fraction, step_y: Fraction, piece: Region, repaired: list[Region] | None
     ) -> NDArray[np.uint8]:
-        """Pixels (height, width, 3) of a piece of a grid whose steps are in pixels of level `number`."""
+        """Sample pixels (height, width, 3) of a piece of a grid whose steps are in pixels of level `number`."""
         size_level = self._file.levels[number].size
         finer = _is_finer(step_x, step_y)
         margin, sample = (2, bicubic) if finer else (0, area_average)
@@ -281,7 +281,7 @@ class Slide:
         return sample(pixels, first_x - left, first_y - top, step_x, step_y, piece.width, piece.height)
 
     def _level_for(self, grid: _Grid) -> int:
-        """The coarsest level that is at least as fine as the grid; level 0 when none is."""
+        """Find the coarsest level that is at least as fine as the grid; level 0 when none is."""
 
         def fine_enough(level: Level) -> bool:
             slack = 1 + _LEVEL_TOLERANCE
@@ -292,5 +292,5 @@ class Slide:
 
 
 def _is_finer(step_x: Fraction, step_y: Fraction) -> bool:
-    """Whether pixels of these steps are smaller along an axis than those they are made from, beyond the tolerance."""
+    """Check whether pixels of these steps are smaller than those they are made from, beyond the tolerance."""
     return min(step_x, step_y) < 1 - _NATIVE_TOLERANCE

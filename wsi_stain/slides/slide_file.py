@@ -111,7 +111,7 @@ class SlideFile:
         repaired: list[Region] | None = None,
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """RGB pixels of a level, (height, width, 3), alpha composited on the background.
+        """Read RGB pixels of a level, (height, width, 3), alpha composited on the background.
 
         Args:
             level: Its number, 0 the finest.
@@ -138,7 +138,7 @@ class SlideFile:
     def _read(
         self, level: int, region_level: Region, out: NDArray[np.uint8], repaired: list[Region] | None = None
     ) -> None:
-        """As `read`, in the file's own colour space."""
+        """Read as `read` does, in the file's own colour space."""
         exact = self.levels[level].downsample.is_integer()
         for part in self._tiles.paste(level, region_level, out):
             for piece in split_on_grid(part, _PIECE if exact else _CELL):
@@ -160,7 +160,7 @@ class SlideFile:
                 self._fill(level, tile, _window(out, piece, tile), repaired)
 
     def _decode(self, level: int, piece: Region, complete: bool) -> NDArray[np.uint8]:
-        """A piece that lies within one cell of the grid, where the level has a fractional downsample."""
+        """Decode a piece that lies within one cell of the grid, where the level has a fractional downsample."""
         own = self.levels[level]
         part = piece if own.downsample.is_integer() else _whole_cell(piece, own.size)
         location_l0 = round(part.x * own.downsample), round(part.y * own.downsample)
@@ -168,7 +168,7 @@ class SlideFile:
         return _window(pixels, part, piece)
 
     def _stand_in(self, level: int, part: Region) -> NDArray[np.uint8] | Rgb8:
-        """What the next coarser level shows at the place of a part, (height, width, 3); the background without one."""
+        """Enlarge the next coarser level at the place of a part, (height, width, 3); the background without one."""
         if level + 1 == len(self.levels):
             return self.background
         own, coarser = self.levels[level], self.levels[level + 1]
@@ -199,14 +199,14 @@ def _levels(handle: OpenSlideHandle) -> tuple[Level, ...]:
 
 
 def _tile(handle: OpenSlideHandle, number: int) -> Size:
-    """The size of a level's tiles as OpenSlide states it."""
+    """Return the size of a level's tiles as OpenSlide states it."""
     name = f"openslide.level[{number}].tile"
     width, height = (int(handle.properties.get(f"{name}-{side}", 0)) for side in ("width", "height"))
     return Size(width, height) if width > 0 and height > 0 else _UNKNOWN_TILE
 
 
 def _scale(length_l0: int, length: int) -> Fraction:
-    """Level-0 pixels per pixel of a level along an axis.
+    """Count level-0 pixels per pixel of a level along an axis.
 
     Scanners shrink by a whole factor and then drop or pad the last pixel, so the ratio of lengths is slightly off (on a
     TCGA slide half a pixel at the far edge, where the whole factor fits to 0.02 px). It holds where no factor fits.
@@ -236,7 +236,7 @@ def _convert(pixels: NDArray[np.uint8], transform: ImageCms.ImageCmsTransform) -
 
 
 def _window(pixels: NDArray[np.uint8], frame: Region, part: Region) -> NDArray[np.uint8]:
-    """A part of a region's pixels (height, width, 3), as a view."""
+    """Return a part of a region's pixels (height, width, 3), as a view."""
     return pixels[part.y - frame.y :, part.x - frame.x :][: part.height, : part.width]
 
 
@@ -246,7 +246,7 @@ def _whole_cell(part: Region, size_level: Size) -> Region:
 
 
 def _companions(path: Path) -> list[Path]:
-    """All files that a slide consists of, the given one first."""
+    """List all files that a slide consists of, the given one first."""
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         others = list(path.with_suffix("").glob("*"))
@@ -258,7 +258,7 @@ def _companions(path: Path) -> list[Path]:
 
 
 def _sampled_digest(paths: Sequence[Path]) -> dict[str, Any]:
-    """Sizes and evenly spaced pieces, the head and the tail among them: seconds for gigabytes, no names, no times."""
+    """Hash sizes and evenly spaced pieces, head and tail among them: seconds for gigabytes, no names, no times."""
     digest, total = hashlib.sha256(), 0
     for path in paths:
         with open(path, "rb") as file:

@@ -24,7 +24,7 @@ _DELIMITERS = ",;\t"
 
 
 def read_list(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a slide list.
+    """Yield the rows of a slide list.
 
     Yields:
         Where the row stands, for messages, and its cells by column: `slide` is text, `mpp` a number in um per px or

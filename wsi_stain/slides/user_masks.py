@@ -30,7 +30,7 @@ _AREAS = ("Polygon", "MultiPolygon")
 
 
 def mask_path(directory: Path, relative: str) -> Path:
-    """Where the mask of a slide lies; where there is none, where it should.
+    """Return the path of a slide's mask; where there is none, where it should be.
 
     Args:
         directory: The directory of masks.
@@ -44,7 +44,7 @@ def mask_path(directory: Path, relative: str) -> Path:
 
 
 def mask_digest(path: Path) -> str:
-    """SHA-256 of a mask's bytes; SlideError where there is no such file."""
+    """Hash a mask's bytes by SHA-256; SlideError where there is no such file."""
     if not path.is_file():
         wanted = ", ".join(path.with_suffix(suffix).name for suffix in SUFFIXES)
         raise SlideError(f"No mask for the slide in {path.parent}, expected {wanted}", "Add it, or run without --masks")
@@ -52,7 +52,7 @@ def mask_digest(path: Path) -> str:
 
 
 def read_mask(path: Path, size_l0: Size, shape: tuple[int, int], origin_l0: tuple[float, float] = (0, 0)) -> Mask:
-    """Where tissue is, at a thumbnail's resolution.
+    """Read where tissue is, at a thumbnail's resolution.
 
     Of a picture, which covers all of the slide, pixels that are not zero are tissue: not black, or with a label. Of
     GeoJSON, polygons in level-0 pixels count, less those whose class QuPath ignores (its name ends in an asterisk, such
@@ -94,7 +94,7 @@ def _read_picture(path: Path, size_l0: Size, shape: tuple[int, int]) -> Mask:
 
 
 def _labelled_pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    """(h, w): 255 where a picture is not zero; a palette's index is a label, whatever its colour."""
+    """Mark, (h, w), with 255 where a picture is not zero; a palette's index is a label, whatever its colour."""
     values: NDArray[Any] = np.asarray(picture)
     if values.ndim == 2:
         return np.where(values != 0, np.uint8(255), np.uint8(0))
@@ -124,7 +124,7 @@ def _read_polygons(path: Path, size_l0: Size, shape: tuple[int, int], origin_l0:
 
 
 def _polygons(node: Any) -> Iterator[tuple[Sequence[Any], bool]]:
-    """The rings of each polygon below a node of GeoJSON, the outer one first, and whether it is wanted."""
+    """Yield the rings of each polygon below a node of GeoJSON, the outer one first, and whether it is wanted."""
     if isinstance(node, list):
         for each in node:
             yield from _polygons(each)
@@ -140,7 +140,7 @@ def _polygons(node: Any) -> Iterator[tuple[Sequence[Any], bool]]:
 
 
 def _pixels(ring: Sequence[Any], scale: tuple[float, float], origin_l0: tuple[float, float]) -> list[tuple[int, int]]:
-    """The pixels, (x, y), that a ring's corners lie in."""
+    """Return the pixels, (x, y), that a ring's corners lie in."""
     corners = ((np.asarray([[x, y] for x, y, *_ in ring], float) + origin_l0) * scale).clip(-_FAR, _FAR)
     return [(int(x), int(y)) for x, y in np.floor(corners)]
 

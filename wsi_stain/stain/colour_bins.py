@@ -44,14 +44,14 @@ class ColourPairs:
             sums += np.bincount(bins, weights=values, minlength=BINS**3).astype(np.int64)
 
     def means(self) -> tuple[Colours, Colours, Colours]:
-        """Source (M, 3), wanted (M, 3) and number of pixels (M,) of the M occupied bins."""
+        """Return source (M, 3), target (M, 3) and number of pixels (M,) of the M occupied bins."""
         (seen,) = np.nonzero(self._sums[0])
         count = self._sums[0, seen].astype(np.float64)
         means = self._sums[1:, seen].T / count[:, None]
         return means[:, :3], means[:, 3:], count
 
     def pack(self) -> Counts:
-        """What `add_packed` takes: (8, M), the M occupied bins and their sums."""
+        """Pack for `add_packed`: (8, M), the M occupied bins and their sums."""
         (seen,) = np.nonzero(self._sums[0])
         return np.vstack([seen, self._sums[:, seen]])
 
@@ -60,7 +60,7 @@ class ColourPairs:
         self._sums[:, packed[0]] += packed[1:]
 
     def share_outside(self, counts: Counts) -> float:
-        """The share of pixels whose colour is not near any that a pair was added for.
+        """Measure the share of pixels whose colour is not near any that a pair was added for.
 
         Args:
             counts: (64^3,) from `colour_counts`.
@@ -73,7 +73,7 @@ class ColourPairs:
 
 
 def colour_counts(pixels: RgbImage) -> Counts:
-    """How many of some pixels, (N, 3) RGB, lie in each bin: (64^3,)."""
+    """Count the pixels, (N, 3) RGB, in each bin: (64^3,)."""
     return np.bincount(_bins(pixels), minlength=BINS**3)
 
 

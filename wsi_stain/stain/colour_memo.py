@@ -63,7 +63,7 @@ class ColourMemo:
         return result[:size].reshape(pixels.shape)
 
     def _look_up_entries(self, colours: Words) -> Words:
-        """The entries of colours, (4, n)."""
+        """Look up the entries of colours, (4, n)."""
         entries = self._entries.take(colours)
         if entries.min() < _KNOWN:
             fresh = colours[entries < _KNOWN]
@@ -72,14 +72,14 @@ class ColourMemo:
         return entries
 
     def _compute_colours(self, colours: Words) -> Words:
-        """What the engine says of colours, (n,)."""
+        """Compute what the engine says of colours, (n,)."""
         pixels = colours.view(np.uint8).reshape(1, -1, 4)[..., :3]
         mapped = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).filter(self._engine))
         return np.pad(mapped[0], ((0, 0), (0, 1))).view(_WORD).ravel()
 
 
 def _unpack_words(words: Words) -> Words:
-    """The colours, 0x00BBGGRR, of four pixels from each three words: (n, 3) to (4, n)."""
+    """Unpack the colours, 0x00BBGGRR, of four pixels from each three words: (n, 3) to (4, n)."""
     first, second, third = words.T.copy()
     colours = np.empty((4, len(words)), _WORD)
     np.bitwise_and(first, _COLOUR, out=colours[0])

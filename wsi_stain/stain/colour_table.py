@@ -39,7 +39,7 @@ _SHARES = 101
 
 
 def fit_table(pairs: ColourPairs, white: Rgb, target_white: Rgb, size: int = 17, smoothness: float = 0.1) -> Table:
-    """The table that takes the source's colours to the wanted ones.
+    """Fit the table that takes the source's colours to the target's.
 
     A bin counts for its pixels up to the mean over occupied bins, so that the slide's commonest colours do not decide
     alone. The luminance does not fall along the gray axis, but for a rounding: where the fit would, it is bent back.
@@ -69,7 +69,7 @@ def fit_table(pairs: ColourPairs, white: Rgb, target_white: Rgb, size: int = 17,
 
 
 def look_up(table: Table, colours: NDArray[np.floating] | RgbImage) -> Colours:
-    """The table at single colours, (M, 3) in 0..255, unrounded: for measuring. Pixels go through `apply_table`."""
+    """Look single colours up, (M, 3) in 0..255, unrounded: for measuring. Pixels go through `apply_table`."""
     return np.asarray(
         _trilinear_weights(np.asarray(colours, np.float64), len(table)) @ table.reshape(-1, 3), np.float64
     )
@@ -96,7 +96,7 @@ def _cached_memo(table: bytes, size: int) -> ColourMemo:
 def _base_map(
     source: Colours, target: Colours, weight: Colours, white: Rgb, target_white: Rgb, nodes: Colours
 ) -> Colours:
-    """Colours of the nodes under OD -> OD @ matrix.T, the matrix ridge-fitted towards 1 and grays kept in order."""
+    """Map the nodes by OD -> OD @ matrix.T, the matrix ridge-fitted towards 1 and grays kept in order."""
     density, wanted_density = _optical_density(source, white), _optical_density(target, target_white)
     gram = (density.T * weight) @ density
     cross = (wanted_density.T * weight) @ density
@@ -119,7 +119,7 @@ def _ridge_matrix(gram: Colours, cross: Colours, ridge: float) -> Colours:
 
 
 def _optical_density(colours: Colours, white: Rgb) -> Colours:
-    """Optical density relative to white (natural logarithm); 0 counts as 1; brighter than white is negative."""
+    """Compute optical density relative to white (natural logarithm); 0 counts as 1; brighter than white is negative."""
     return np.asarray(-np.log(np.maximum(colours, 1.0) / np.maximum(np.asarray(white), 1.0)), np.float64)
 
 
@@ -139,7 +139,7 @@ class _LeastSquares:
         self._right = self._right + counted @ targets
 
     def solve(self) -> Colours:
-        """The values, (size^3, 3); each call begins from the last one's."""
+        """Solve for the values, (size^3, 3); each call begins from the last one's."""
         normal = self._normal.tocsr()
         scale = sparse.diags_array(1.0 / normal.diagonal())
         for column, start in enumerate(self._solution.T):
@@ -164,7 +164,7 @@ def _solve_rising(fit: _LeastSquares, base: Colours) -> Colours:
 
 
 def _mix_until_rising(table: Colours, white: Rgb, target_white: Rgb) -> Colours:
-    """The table mixed with the plain change of white, if at all, as little as it takes for the gray axis to rise."""
+    """Mix the table with the plain change of white, as little as it takes for the gray axis to rise."""
     size = round(len(table) ** (1 / 3))
     steps = _gray_steps(size)
     plain = np.clip(_node_colours(size) * (np.asarray(target_white) / np.maximum(np.asarray(white), 1.0)), 0, 255)
@@ -178,19 +178,19 @@ def _mix_until_rising(table: Colours, white: Rgb, target_white: Rgb) -> Colours:
 
 
 def _node_colours(size: int) -> Colours:
-    """The colour each entry of a table stands for, (size^3, 3)."""
+    """Return the colour each entry of a table stands for, (size^3, 3)."""
     return np.stack(np.meshgrid(*[np.linspace(0, 255, size)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def _gray_steps(size: int) -> sparse.csr_array:
-    """Rows that give a table's rise along the gray axis in steps of 3 grey levels: (85, size^3)."""
+    """Make rows that give a table's rise along the gray axis in steps of 3 grey levels: (85, size^3)."""
     gray = np.repeat(np.linspace(0, 255, 86)[:, None], 3, axis=1)
     weights = _trilinear_weights(gray, size)
     return sparse.csr_array(weights[1:] - weights[:-1])
 
 
 def _trilinear_weights(colours: Colours, size: int) -> sparse.csr_array:
-    """Trilinear weights, (M, size^3): row m holds the shares of the 8 nodes around colour m."""
+    """Compute trilinear weights, (M, size^3): row m holds the shares of the 8 nodes around colour m."""
     position = np.clip(colours, 0, 255) * ((size - 1) / 255)
     low = np.minimum(position.astype(np.int64), size - 2)
     share = position - low
@@ -204,7 +204,7 @@ def _trilinear_weights(colours: Colours, size: int) -> sparse.csr_array:
 
 
 def _second_differences(size: int) -> sparse.csr_array:
-    """Second differences along red, green and blue, stacked: (3 (size - 2) size^2, size^3)."""
+    """Make second differences along red, green and blue, stacked: (3 (size - 2) size^2, size^3)."""
     line = sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(size - 2, size))
     one = sparse.eye_array(size)
     axes = [(line, one, one), (one, line, one), (one, one, line)]
@@ -212,7 +212,7 @@ def _second_differences(size: int) -> sparse.csr_array:
 
 
 def _pin_white(table: Colours, white: Rgb, target_white: Rgb) -> Colours:
-    """The table, clipped, its 8 nodes around white moved, least in squares, so that white falls on wanted white."""
+    """Clip the table, and move its 8 nodes around white, least in squares, so that white falls on the target's."""
     size = round(len(table) ** (1 / 3))
     weights = _trilinear_weights(np.asarray(white, np.float64)[None], size).toarray().T  # (size^3, 1)
     table = np.clip(table, 0, 255)

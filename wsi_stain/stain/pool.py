@@ -20,7 +20,7 @@ _LEAST = 1e-3
 def pool_by_group(
     stains: Mapping[str, StainStatistics], groups: Mapping[str, str | None]
 ) -> dict[str, StainStatistics]:
-    """The stain to take for each slide that shares its group with others.
+    """Pool the stain of each slide that shares its group with others.
 
     Args:
         stains: Each slide's own, by slide id.
@@ -44,7 +44,7 @@ def pool_by_group(
 
 
 def pool_stains(stains: Sequence[StainStatistics]) -> StainStatistics:
-    """One stain for several slides: geometric means of the levels, the mean direction of each vector.
+    """Make one stain for several slides: geometric means of the levels, the mean direction of each vector.
 
     The white point is the first one's. Every slide counts the same, however much tissue it has.
     """
@@ -60,5 +60,5 @@ def pool_stains(stains: Sequence[StainStatistics]) -> StainStatistics:
 
 
 def _own_glass(stain: StainStatistics) -> dict[str, object]:
-    """What stays a slide's own: its glass."""
+    """Return the fields that stay a slide's own: its glass."""
     return {"white": stain.white, "white_origin": stain.white_origin}

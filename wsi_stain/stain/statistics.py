@@ -35,7 +35,7 @@ _GLASS_CHROMA = 40
 
 
 class StainConfig(StrictRecord):
-    """How stain is measured, and when a slide is refused as not H&E.
+    """Settings of the measurement of stain, and limits beyond which a slide is refused as not H&E.
 
     Attributes:
         min_od: Pixels whose mean OD over R, G, B is below this are not stained tissue (beta of Macenko et al.).
@@ -57,7 +57,7 @@ class StainConfig(StrictRecord):
 
 
 class StainStatistics(StrictRecord):
-    """What one slide's stain is like; levels are natural-log OD.
+    """Stain of one slide; levels are natural-log OD.
 
     Attributes:
         white: Colour of the glass, R, G, B, 0 to 255.
@@ -93,7 +93,7 @@ class StainStatistics(StrictRecord):
 
 
 def white_point(thumbnail: NDArray[np.uint8], tissue_mask: Mask) -> tuple[Rgb, str]:
-    """The colour of a slide's glass.
+    """Find the colour of a slide's glass.
 
     Exact fill values (0 and 255 in all channels) are no glass: scanners paint them where they did not look. Neither is
     what is dark or coloured: folds, shadows, pen.
@@ -118,7 +118,7 @@ def white_point(thumbnail: NDArray[np.uint8], tissue_mask: Mask) -> tuple[Rgb, s
 
 
 def od_table(white: Rgb) -> NDArray[np.float32]:
-    """OD of every 8-bit value: (256, 3), one column a channel, relative to `white`, never negative."""
+    """Return OD of every 8-bit value: (256, 3), one column a channel, relative to `white`, never negative."""
     return optical_density(np.arange(256, dtype=np.float32)[:, None], np.asarray(white, np.float32), np)  # type: ignore[no-any-return]
 
 

@@ -69,7 +69,7 @@ def apply_template(pixels: Array, statistics: StainStatistics, template: Templat
 
 
 def _project(pixels: Array, white: Rgb, projection: NDArray[np.float32], xp: Any) -> Array:
-    """(..., 3) pixels to (..., C) sums of OD; 8-bit values by table, which is faster than the logarithm."""
+    """Project (..., 3) pixels to (..., C) sums of OD; 8-bit values by table, which is faster than the logarithm."""
     if not xp.isdtype(pixels.dtype, "integral"):
         od = optical_density(xp.astype(pixels, xp.float32), _as_array_like(white, pixels, xp), xp)
         return xp.matmul(od, _as_array_like(projection, pixels, xp))
@@ -81,13 +81,13 @@ def _project(pixels: Array, white: Rgb, projection: NDArray[np.float32], xp: Any
 
 
 def _look_up(table: Array, plane: Array, xp: Any) -> Array:
-    """(256, C) table and (...) values to (N, C)."""
+    """Look (...) values up in a (256, C) table: (N, C)."""
     return xp.take(table, xp.reshape(xp.astype(plane, xp.int64), (-1,)), axis=0)
 
 
 @lru_cache(1024)
 def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.float32], float, float]:
-    """What OD is multiplied with, (3, C), and for gray the change of slope and the template value where it happens.
+    """Return the factors on OD, (3, C), and for gray the change of slope and the template value where it happens.
 
     Projected OD counts from glass, 0; 2 is the darkest level a template shows.
     """
@@ -111,7 +111,7 @@ def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.
 
 
 def gain(target: float, measured: float) -> float:
-    """The factor from a found level to the wanted one, clipped: beyond it is a fault of measurement, not a stain."""
+    """Return the factor from a measured level to its target, clipped: beyond is a fault of measurement, no stain."""
     return float(np.clip(target / max(measured, 1e-3), 1 / _GAIN_MAX, _GAIN_MAX))
 
 

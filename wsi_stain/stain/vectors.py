@@ -36,7 +36,7 @@ _BROWN = 1.15
 
 
 def could_be_he(od: Floats) -> Mask:
-    """(N,): false for ink (it absorbs red more than green) and for what is black (pigment, marker, folds)."""
+    """Mark, (N,), what is neither ink (absorbs red more than green) nor black (pigment, marker, folds)."""
     ink = od[:, 0] > 1.1 * od[:, 1] + 0.05
     black = od.min(axis=1) > 0.7 * od.max(axis=1)
     possible: Mask = ~(ink | black)
@@ -44,7 +44,7 @@ def could_be_he(od: Floats) -> Mask:
 
 
 def macenko(od: Floats, tail: float) -> tuple[Rgb, Rgb]:
-    """Hematoxylin and eosin vectors: the robust extremes of the angle within the plane of OD's two main directions.
+    """Find hematoxylin and eosin vectors: the robust extremes of the angle in the plane of OD's two main directions.
 
     After Macenko et al. (2009), A method for normalizing histology slides for quantitative analysis, ISBI, 1107-1110,
     with percentiles of evened-out angles.
@@ -91,7 +91,7 @@ def check_vectors(vectors: tuple[Rgb, Rgb], max_angle_deg: float, min_separation
 
 
 def stratum_levels(od: Floats, vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
-    """Medians of H and E concentration and of luminance OD, in nuclei and in the rest (stroma, cytoplasm).
+    """Measure medians of H and E concentration and of luminance OD, in nuclei and in the rest (stroma, cytoplasm).
 
     Otsu's threshold on hematoxylin tells the strata apart.
 
@@ -111,12 +111,12 @@ def stratum_levels(od: Floats, vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
 
 
 def unmixing(vectors: tuple[Rgb, Rgb]) -> NDArray[np.float64]:
-    """(3, 2): OD times this gives H and E concentrations (least squares)."""
+    """Compute (3, 2): OD times this gives H and E concentrations (least squares)."""
     return np.linalg.pinv(np.asarray(vectors, np.float64))
 
 
 def angle_deg(a: Rgb, b: Rgb) -> float:
-    """Angle between two OD vectors, degrees."""
+    """Return the angle between two OD vectors, degrees."""
     cosine = np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
@@ -126,7 +126,7 @@ def _misfit(hematoxylin: Rgb, eosin: Rgb) -> float:
 
 
 def _evening_weights(values: Floats) -> NDArray[np.float64]:
-    """Weights that leave what is common on a slide only a little heavier than what is rare."""
+    """Compute weights that leave what is common on a slide only a little heavier than what is rare."""
     low, high = np.percentile(values, [0.5, 99.5])
     bins = np.clip((values - low) / max(high - low, 1e-6) * _BINS, 0, _BINS - 1).astype(np.intp)
     counts = np.maximum(np.bincount(bins, minlength=_BINS), 1).astype(np.float64)

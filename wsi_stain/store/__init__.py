@@ -12,12 +12,15 @@
 The attribute `wsi_stain` is the completion mark: written last, atomically, and folding all shards' checksums. A slide
 without it does not exist for readers, since a missing shard would read as glass. One shard has one writer.
 
-    tile_store   the store: which slides are in it
-    tiled        a slide as tiles on a grid, wherever its pixels are
-    reading      a slide of the store: its shards and maps
-    writing      how a slide is made
-    checking     whether it still is what was written
-    record       what is known of a slide
+    tile_store     the store: which slides are in it
+    tiled_slide    a slide as tiles on a grid, wherever its pixels are
+    stored_slide   a slide of the store: its shards and maps, and whether they still are what was written
+    writer         makes a slide of the store
+    record         what is known of a slide, and its completion mark
+    patches        places of a slide's patches, and their table
+    stain_sample   the pixels that a slide's stain is measured on
+    artifact       what a normalizer learned of a slide
+    cards          stores and slides in a notebook
 """
 
 from __future__ import annotations

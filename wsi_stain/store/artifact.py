@@ -1,4 +1,4 @@
-"""What `prepare` leaves for `apply`: named arrays in one file, computed once a slide; and what `apply` has to tell.
+"""Artifact that `prepare` leaves for `apply`: named arrays in one file, once a slide; and what `apply` counts.
 
 The file is NumPy's .npz; nothing pickled is written or read. The same arrays give the same bytes.
 """
@@ -26,7 +26,7 @@ STATISTICS = "statistics"
 
 @dataclass
 class NormalizationCounts:
-    """What is to be told of some blocks' normalization.
+    """Counts of a block's normalization, for its receipt.
 
     Attributes:
         retried: Passes of the generator that gave values that are no numbers, and were computed again in float32.
@@ -36,12 +36,12 @@ class NormalizationCounts:
 
 
 def pack_statistics(statistics: StainStatistics) -> NDArray[np.uint8]:
-    """Stain statistics as an array, for the entry `STATISTICS`."""
+    """Pack stain statistics as an array, for the entry `STATISTICS`."""
     return np.frombuffer(canonical_json(statistics.model_dump(mode="json")), np.uint8)
 
 
 def unpack_statistics(artifact: Artifact) -> StainStatistics:
-    """The stain statistics in an artifact's entry `STATISTICS`."""
+    """Unpack the stain statistics in an artifact's entry `STATISTICS`."""
     return StainStatistics.model_validate_json(artifact[STATISTICS].tobytes())
 
 

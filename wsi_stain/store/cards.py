@@ -1,4 +1,4 @@
-"""How stores and slides look in a notebook: a small table and thumbnails within the page, all text escaped."""
+"""Cards of stores and slides in a notebook: a small table and thumbnails within the page, all text escaped."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class Row(NamedTuple):
 
 
 def good_row(slide_id: str, facts: Mapping[str, str], thumbnail: NDArray[np.uint8]) -> Row:
-    """The row of a slide that can be used."""
+    """Make the row of a slide that can be used."""
     return Row(slide_id, facts, html.thumbnail_jpeg(thumbnail, _SMALL_PICTURE), None)
 
 
 def bad_row(slide_id: str, error: str) -> Row:
-    """The row of a slide that is damaged."""
+    """Make the row of a slide that is damaged."""
     return Row(slide_id, {}, None, error)
 
 
 def slide_card(slide_id: str, facts: Mapping[str, str], thumbnail: NDArray[np.uint8]) -> str:
-    """A slide as HTML: its thumbnail, (h, w, 3), beside what is known of it."""
+    """Render a slide as HTML: its thumbnail, (h, w, 3), beside what is known of it."""
     picture = html.thumbnail_jpeg(thumbnail, _PICTURE)
     return _render("slide.html", slide_id=slide_id, facts=facts, picture=picture)
 
 
 def store_card(where: str, rows: Sequence[Row], count: int) -> str:
-    """A store as HTML: where it is, how many slides it has, and a row for each of the first."""
+    """Render a store as HTML: where it is, how many slides it has, and a row for each of the first."""
     return _render("store.html", where=where, rows=rows, count=count)
 
 

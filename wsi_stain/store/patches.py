@@ -42,7 +42,7 @@ class Patch(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """What is known of a slide's patches before their pixels are read.
+    """List of a slide's patches, before their pixels are read.
 
     Attributes:
         patches: All of them, refused ones as well.
@@ -62,17 +62,17 @@ class PatchSource(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is known of the slide, as `SlideRecord` names it: patient, split."""
+        """Return what is known of the slide, as `SlideRecord` names it: patient, split."""
 
     def listing(self) -> Listing:
-        """All patches and their places; reads names and headers, at most samples of pixels."""
+        """List all patches and their places; reads names and headers, at most samples of pixels."""
 
     def read(self, patches: Sequence[Patch]) -> Iterator[tuple[Patch, NDArray[np.uint8] | str]]:
         """Yield each patch with its RGB pixels, (h, w, 3), or with the reason why it cannot be read."""
 
 
 def frame_size(patches: Sequence[Patch]) -> Size:
-    """The smallest whole number of tiles that holds all patches, as a size in px."""
+    """Return the smallest whole number of tiles that holds all patches, as a size in px."""
     placed = [patch.region for patch in patches if patch.region]
     right = max((region.x + region.width for region in placed), default=0)
     bottom = max((region.y + region.height for region in placed), default=0)
@@ -80,7 +80,7 @@ def frame_size(patches: Sequence[Patch]) -> Size:
 
 
 def place_in_rows(sizes: Sequence[Size]) -> list[Region]:
-    """Places for patches side by side in rows, in their order, without gaps where all are of one size.
+    """Place patches side by side in rows, in their order, without gaps where all are of one size.
 
     The whole is about square; a row is as high as the highest patch in it.
     """
@@ -99,7 +99,9 @@ def place_in_rows(sizes: Sequence[Size]) -> list[Region]:
 
 
 def to_csv(patches: Sequence[Patch]) -> str:
-    """The table of a slide's patches: name, x, y, width, height, label, remark; no place where a patch was refused."""
+    """Write the table of a slide's patches: name, x, y, width, height, label, remark; no place where a patch was
+    refused.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "x", "y", "width", "height", "label", "remark"])
@@ -110,7 +112,7 @@ def to_csv(patches: Sequence[Patch]) -> str:
 
 
 def from_csv(text: str) -> list[Patch]:
-    """What `to_csv` wrote; an empty label reads as none."""
+    """Read what `to_csv` wrote; an empty label reads as none."""
     patches = []
     for row in csv.DictReader(io.StringIO(text, newline="")):
         numbers = [row[name] for name in ("x", "y", "width", "height")]

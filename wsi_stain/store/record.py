@@ -1,4 +1,4 @@
-"""What is known of a slide in the store, and where in its folder that stands: the completion mark."""
+"""Record of a slide in the store, and the completion mark of its folder that holds it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARK = "wsi_stain"
 
 
 class SlideRecord(StrictRecord):
-    """What is known of a slide in the store.
+    """Record of a slide in the store.
 
     Attributes:
         slide_id: Its safe, unique name.
@@ -89,12 +89,12 @@ class SlideRecord(StrictRecord):
 
 
 def is_complete(folder: StoragePath) -> bool:
-    """Whether a slide has its completion mark."""
+    """Check whether a slide has its completion mark."""
     return MARK in zarr_metadata.read_attributes(folder)
 
 
 class ShardsMark(TypedDict):
-    """What the completion mark says of a slide's shards.
+    """Sum of a slide's shards in its completion mark.
 
     Attributes:
         count: How many there are.
@@ -112,7 +112,7 @@ def fold_shards(shards: Iterable[tuple[BlockIndex, FileFacts]]) -> ShardsMark:
 
 
 def complete_record(folder: StoragePath) -> SlideRecord:
-    """The record of a complete slide; StoreError where there is no such slide, or its record is damaged."""
+    """Read the record of a complete slide; StoreError where there is no such slide, or its record is damaged."""
     record = read_record(folder)
     if record is None:
         raise StoreError(f"There is no complete slide in {folder}", "Tile it first: run the same command again")
@@ -120,7 +120,7 @@ def complete_record(folder: StoragePath) -> SlideRecord:
 
 
 def read_record(folder: StoragePath) -> SlideRecord | None:
-    """The record in a slide's completion mark, None without a mark; StoreError where it is damaged."""
+    """Read the record in a slide's completion mark, None without a mark; StoreError where it is damaged."""
     mark = zarr_metadata.read_attributes(folder).get(MARK)
     if mark is None:
         return None

@@ -1,4 +1,4 @@
-"""Which pixels of a slide its stain is measured on. They depend on the slide's tiles alone, never on a run."""
+"""Sample of a slide's pixels that its stain is measured on. It depends on the slide's tiles alone, never on a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def measure_stain(slide: TiledSlide, config: StainConfig, own_mask: bool = False
 
 
 def sample_pixels(slide: TiledSlide, white: Rgb) -> NDArray[np.uint8]:
-    """(N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
+    """Sample (N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
     tiles = sample_tiles(slide.kept, slide.tissue)
     share = ceil_div(_PIXELS, len(tiles))
     return np.concatenate(
@@ -47,7 +47,7 @@ def sample_pixels(slide: TiledSlide, white: Rgb) -> NDArray[np.uint8]:
 
 
 def tissue_pixels(slide: TiledSlide, tile: TileIndex) -> Mask:
-    """(256, 256): which pixels of a tile the slide's mask calls tissue; ink over tissue is not among them."""
+    """Mark the pixels of a tile, (256, 256), that the slide's mask calls tissue; ink over tissue is not among them."""
     rows, cols = (
         np.minimum(((first * TILE + np.arange(TILE) + 0.5) * count / side).astype(np.intp), count - 1)
         for first, count, side in zip(tile, slide.mask.shape, reversed(slide.size), strict=True)
@@ -56,7 +56,7 @@ def tissue_pixels(slide: TiledSlide, tile: TileIndex) -> Mask:
 
 
 def sample_tiles(kept: Mask, tissue: NDArray[np.float32]) -> list[TileIndex]:
-    """At most 256 tiles rich in tissue, in an order that depends on their places alone; the best where few are rich."""
+    """Choose at most 256 tiles rich in tissue, in an order that depends on their places alone; the best if few are."""
     tiles = sorted((TileIndex(int(row), int(col)) for row, col in np.argwhere(kept)), key=_index_hash)
     rich = [tile for tile in tiles if tissue[tile] >= _RICH]
     if len(rich) >= _ENOUGH:
@@ -69,7 +69,7 @@ def _index_hash(tile: TileIndex) -> bytes:
 
 
 def stained_pixels(pixels: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
-    """(n, 3), n <= count: evenly spaced ones of the pixels, (..., 3), that are neither nearly glass nor ink."""
+    """Sample (n, 3), n <= count: evenly spaced ones of the pixels, (..., 3), that are neither nearly glass nor ink."""
     glass = [np.uint8(ceil(value * _NEARLY_GLASS)) for value in white]
     red, green, blue = (pixels[..., channel] < glass[channel] for channel in range(3))
     stained = pixels[red | green | blue]

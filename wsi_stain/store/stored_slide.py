@@ -54,7 +54,7 @@ class StoredSlide(TiledSlide):
         return slide_card(self.slide_id, {**self.facts(), "maps": ", ".join(self.maps())}, self.thumbnail)
 
     def facts(self) -> dict[str, str]:
-        """What a table says of the slide, by name, as text."""
+        """Return facts of the slide for a table, by name, as text."""
         record, rich = self.record, int((self.tissue[self.kept] >= 0.5).sum())
         labels = {name: getattr(record, name) for name in ("group", "patient", "site", "split", "label")}
         return {
@@ -66,7 +66,7 @@ class StoredSlide(TiledSlide):
         }
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is held open."""
 
     @property
     def opener(self) -> Callable[[], StoredSlide]:
@@ -75,7 +75,7 @@ class StoredSlide(TiledSlide):
 
     @cached_property
     def codec(self) -> TileCodec:
-        """How the tiles are compressed."""
+        """Codec of the tiles."""
         return zarr_metadata.read_image_codec(self.path / "0")
 
     @cached_property
@@ -94,19 +94,19 @@ class StoredSlide(TiledSlide):
         return self.map("suspect") if "suspect" in self.maps() else np.zeros_like(self.kept)
 
     def maps(self) -> list[str]:
-        """Names of the slide's maps, sorted."""
+        """List the slide's maps, sorted."""
         return list_folders(self.path / "maps")
 
     def map(self, name: str) -> NDArray[Any]:
-        """A map of the slide, (rows, cols): one value a tile; StoreError where there is none of that name."""
+        """Read a map of the slide, (rows, cols): one value a tile; StoreError where there is none of that name."""
         return zarr_metadata.read_array(self.path / "maps" / name)
 
     def tables(self) -> list[str]:
-        """Names of the slide's tables, sorted."""
+        """List the slide's tables, sorted."""
         return list_folders(self.path / "tables")
 
     def table(self, name: str) -> str:
-        """A table of the slide, as CSV; StoreError where there is none of that name."""
+        """Read a table of the slide, as CSV; StoreError where there is none of that name."""
         return (
             zarr_metadata.read_array(self.path / "tables" / name, "uint8").tobytes().decode("utf-8", "surrogateescape")
         )
@@ -148,7 +148,7 @@ class StoredSlide(TiledSlide):
             raise StoreError(f"{folder} holds other shards than its completion mark says", REMEDY)
 
     def _decode_tiles(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
-        """RGB of each tile in turn, all of them kept; neighbours in one shard are read together."""
+        """Decode each tile in turn, all of them kept; neighbours in one shard are read together."""
         for block, group in groupby(tiles, block_of):
             index = self._index(block)
             with ShardFile(self.path / zarr_metadata.shard_key(block), self.codec) as file:

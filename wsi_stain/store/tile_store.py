@@ -1,4 +1,4 @@
-"""The store as a whole: which slides are in it. Knows no pixels."""
+"""Tile store as a whole: the slides in it. Knows no pixels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TileStore:
         return cls(path)
 
     def slide_ids(self) -> list[str]:
-        """Names of the complete slides, sorted."""
+        """List the complete slides, sorted."""
         found = list_folders(self.path)
         with ThreadPoolExecutor(_THREADS) as threads:  # each look is a request where the store is remote
             complete = threads.map(lambda name: is_complete(self.path / name), found)
@@ -77,11 +77,11 @@ class TileStore:
         return store_card(str(self.path), [self._row(slide_id) for slide_id in slide_ids[:_SHOWN]], len(slide_ids))
 
     def __getitem__(self, slide_id: str) -> StoredSlide:
-        """A complete slide; StoreError where there is none of that name."""
+        """Open a complete slide; StoreError where there is none of that name."""
         return StoredSlide(self._folder(slide_id))
 
     def writer(self, slide_id: str) -> SlideWriter:
-        """What makes one slide of the store; StoreError where the store is not a local directory."""
+        """Return the writer of one slide of the store; StoreError where the store is not a local directory."""
         folder = self._folder(slide_id)
         if isinstance(folder, S3Path):
             raise StoreError(f"{self.path} can only be read", "Write a local tile store, then upload it")
@@ -109,7 +109,7 @@ def _is_name(slide_id: str) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether there is nothing at a path, or a directory with at most hidden files such as a lease."""
+    """Check whether there is nothing at a path, or a directory with at most hidden files such as a lease."""
     if not path.is_dir():
         return not path.exists()
     return all(entry.name.startswith(".") for entry in path.iterdir())

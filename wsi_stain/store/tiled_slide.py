@@ -80,7 +80,7 @@ class TiledSlide(ABC):
 
     @abstractmethod
     def _decode_tiles(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
-        """RGB of each tile in turn, (256, 256, 3), all of them kept; neighbours come together."""
+        """Decode each tile in turn, (256, 256, 3), all of them kept; neighbours come together."""
 
     @property
     def slide_id(self) -> str:
@@ -89,11 +89,11 @@ class TiledSlide(ABC):
 
     @property
     def stain(self) -> StainStatistics | None:
-        """How the slide is stained; None where it was not measured."""
+        """Stain of the slide; None where it was not measured."""
         return self.record.stain
 
     def require_stain(self) -> StainStatistics:
-        """How the slide is stained; StainError where it was not measured."""
+        """Return the stain of the slide; StainError where it was not measured."""
         if self.stain is None:
             raise StainError(f"The stain of {self.slide_id} was not measured", "Tile the slide again")
         return self.stain
@@ -120,7 +120,7 @@ class TiledSlide(ABC):
         return float(self.mpp.mean * (self.size.width * self.size.height / (height * width)) ** 0.5)
 
     def read(self, region: Region) -> NDArray[np.uint8]:
-        """RGB pixels, (height, width, 3); 255 in tiles that are not kept and outside the slide.
+        """Read RGB pixels, (height, width, 3); 255 in tiles that are not kept and outside the slide.
 
         Raises:
             StoreError: Of a stored slide, a shard or a chunk is missing or damaged.
@@ -133,12 +133,12 @@ class TiledSlide(ABC):
         return pixels
 
     def read_tile(self, tile: TileIndex) -> NDArray[np.uint8]:
-        """RGB pixels of one tile, (256, 256, 3); 255 where it is not kept and outside the slide."""
+        """Read RGB pixels of one tile, (256, 256, 3); 255 where it is not kept and outside the slide."""
         pixels: NDArray[np.uint8] = self.read_tiles([tile], threads=1)[0]
         return pixels
 
     def read_tiles(self, tiles: Sequence[TileIndex], threads: int = _THREADS) -> NDArray[np.uint8]:
-        """RGB pixels of many tiles at once, which is the fastest way to read them.
+        """Read RGB pixels of many tiles at once, which is the fastest way to read them.
 
         Args:
             tiles: Any tiles, in any order.
@@ -175,11 +175,11 @@ class TiledSlide(ABC):
         return pixels
 
     def tile_indices(self, min_tissue: float = 0.0) -> list[TileIndex]:
-        """The kept tiles whose share of tissue is at least `min_tissue`, 0 to 1, in row-major order."""
+        """Return the kept tiles whose share of tissue is at least `min_tissue`, 0 to 1, in row-major order."""
         return [TileIndex(row, col) for row, col in np.argwhere(self.kept & (self.tissue >= min_tissue)).tolist()]
 
     def tiles(self, min_tissue: float = 0.0) -> Iterator[tuple[TileIndex, NDArray[np.uint8]]]:
-        """The kept tiles with enough tissue one after the other, each with its RGB pixels, (256, 256, 3).
+        """Yield the kept tiles with enough tissue one after the other, each with its RGB pixels, (256, 256, 3).
 
         Memory bound: 64 tiles.
 
@@ -192,7 +192,7 @@ class TiledSlide(ABC):
             yield from zip(batch, self.read_tiles(batch), strict=True)
 
     def _kept_tiles(self, region: Region) -> list[TileIndex]:
-        """The kept tiles that a region touches, shard by shard."""
+        """Return the kept tiles that a region touches, shard by shard."""
         rows = slice(max(region.y // TILE, 0), max(ceil_div(region.y + region.height, TILE), 0))
         cols = slice(max(region.x // TILE, 0), max(ceil_div(region.x + region.width, TILE), 0))
         positions = np.argwhere(self.kept[rows, cols]) + np.array([rows.start, cols.start])

@@ -26,7 +26,7 @@ _RECEIPTS = ".receipts"
 
 
 class ShardReceipt(Receipt):
-    """What the receipt of a shard says.
+    """Receipt of a shard.
 
     Attributes:
         block: [row, col] in the block grid.
@@ -105,11 +105,11 @@ class SlideWriter:
             shutil.rmtree(self.path)
 
     def record(self) -> SlideRecord | None:
-        """The record of the slide if it is complete."""
+        """Read the record of the slide; None where it is not complete."""
         return read_record(self.path)
 
     def kept(self) -> Mask:
-        """(rows, cols): which tiles the slide has or will have."""
+        """Read which tiles the slide has or will have, (rows, cols)."""
         return zarr_metadata.read_array(self.path / "maps" / "kept", "bool")
 
     def open_slide(self, record: SlideRecord) -> StoredSlide:
@@ -117,7 +117,7 @@ class SlideWriter:
         return StoredSlide(self.path, record)
 
     def receipt_path(self, name: str) -> Path:
-        """Where a receipt lies while the slide is being made."""
+        """Return the path of a receipt while the slide is being made."""
         return self.path / _RECEIPTS / f"{name}.json"
 
     def write_shard(

@@ -1,4 +1,4 @@
-"""What synthetic tissue is drawn on: noise, places, windows and nuclei. Knows shapes, no anatomy and no stain colours.
+"""Canvas of synthetic tissue: noise, positions, windows and nuclei. Knows shapes, no anatomy and no stain colours.
 
 Everything is drawn in um, so that one seed gives the same tissue at any resolution. A *field* is an array of (h, w)
 float32 over the whole canvas; positions are (x, y) in um from the canvas's upper left corner.
@@ -85,7 +85,7 @@ class Canvas:
         return x[None, :], y[:, None]
 
     def noise(self, spacing: float) -> Field:
-        """A smooth field of mean 0 and standard deviation about 0.8 whose blobs are about `spacing` um wide."""
+        """Make a smooth field of mean 0 and standard deviation about 0.8 whose blobs are about `spacing` um wide."""
         width, height = self.extent
         lattice = _lattice(self.rng, ceil(height / spacing) + 2, ceil(width / spacing) + 2)
         x, y = self.axes
@@ -93,13 +93,13 @@ class Canvas:
         return np.ascontiguousarray(_interpolate_rows(np.ascontiguousarray(down.T), x[0] / np.float32(spacing)).T)
 
     def strands(self, along: Field, across: Field, length: float, thickness: float) -> Field:
-        """Noise drawn out to strands of about `length` by `thickness` um in the curved frame (along, across), in um."""
+        """Draw noise out to strands of about `length` by `thickness` um in the curved frame (along, across), um."""
         lattice = _lattice(self.rng, 512, 256)
         positions = np.stack([across / np.float32(thickness), along / np.float32(length)])
         return np.asarray(map_coordinates(lattice, positions, order=1, mode="grid-wrap"), np.float32)
 
     def positions(self, pitch: float, jitter: float = 0.3) -> NDArray[np.float64]:
-        """(n, 2): positions about `pitch` um apart all over the canvas, in random order."""
+        """Scatter (n, 2) positions about `pitch` um apart all over the canvas, in random order."""
         width, height = self.extent
         columns, rows = ceil(width / pitch) + 1, ceil(height / (pitch * 0.866)) + 1
         row, column = (index.ravel() for index in np.mgrid[:rows, :columns])
@@ -108,14 +108,14 @@ class Canvas:
         return np.asarray(self.rng.permutation(grid))
 
     def value(self, values: NDArray[np.generic], x: float, y: float) -> float:
-        """A field's value at a position; the nearest edge's outside the canvas."""
+        """Return a field's value at a position; the nearest edge's outside the canvas."""
         row, col = (
             min(max(int(um / self.mpp), 0), side - 1) for um, side in ((y, self.size.height), (x, self.size.width))
         )
         return float(values[row, col])
 
     def patch(self, x: float, y: float, reach: float) -> Patch | None:
-        """The window within `reach` um of a position, or None when it lies outside the canvas."""
+        """Return the window within `reach` um of a position, or None when it lies outside the canvas."""
         low = [max(0, int((um - reach) / self.mpp)) for um in (x, y)]
         high = [min(side, int((um + reach) / self.mpp) + 2) for um, side in zip((x, y), self.size, strict=True)]
         if low[0] >= high[0] or low[1] >= high[1]:
@@ -152,7 +152,7 @@ class Canvas:
 
 
 def smooth_step(value: Field, low: float, high: float) -> Field:
-    """0 at `low`, 1 at `high`, smooth between and constant beyond; `low` may be the larger one."""
+    """Return 0 at `low`, 1 at `high`, smooth between and constant beyond; `low` may be the larger one."""
     t = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
@@ -163,7 +163,7 @@ def _lattice(rng: np.random.Generator, rows: int, cols: int) -> Field:
 
 
 def _interpolate_rows(rows: Field, at: Field) -> Field:
-    """Rows interpolated linearly at fractional indices: (n, m) at (k,) gives (k, m)."""
+    """Interpolate rows linearly at fractional indices: (n, m) at (k,) gives (k, m)."""
     low = np.minimum(at.astype(np.intp), rows.shape[0] - 2)
     share = (at - low).astype(np.float32)[:, None]
     between = rows[low + 1] - rows[low]

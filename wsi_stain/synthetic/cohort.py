@@ -16,7 +16,7 @@ _MPP = 0.25
 
 @dataclass(frozen=True)
 class Cohort:
-    """Where the slides of a synthetic study are.
+    """Folders and files of a synthetic study.
 
     Attributes:
         reference: Folder with the reference laboratory's slide.

@@ -1,4 +1,4 @@
-"""How tissue is stained and scanned in one laboratory, and what happens to slides: ink, blur."""
+"""Staining and scanning of tissue in one laboratory, and accidents of slides: ink, blur."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PENS: dict[Pen, Rgb] = {"blue": (1.5, 0.75, 0.12), "green": (1.5, 0.3, 0.9), "b
 
 
 class Laboratory(StrictRecord):
-    """How tissue is stained and scanned in one place.
+    """Staining and scanning in one laboratory.
 
     Attributes:
         name: Of the laboratory.
@@ -99,7 +99,7 @@ def stain_tissue(concentrations: NDArray[np.float32], laboratory: Laboratory, se
 
 
 def draw_pen(pixels: RgbImage, colour: Pen, seed: int, width_px: float) -> RgbImage:
-    """A copy with a stroke of a marker across one corner.
+    """Copy with a stroke of a marker across one corner.
 
     Args:
         pixels: RGB, (h, w, 3).
@@ -122,7 +122,7 @@ def draw_pen(pixels: RgbImage, colour: Pen, seed: int, width_px: float) -> RgbIm
 
 
 def defocus(pixels: RgbImage, seed: int, blur_px: float) -> RgbImage:
-    """A copy with an oval patch out of focus, as under a bubble.
+    """Copy with an oval patch out of focus, as under a bubble.
 
     Args:
         pixels: RGB, (h, w, 3).

@@ -24,7 +24,7 @@ _ROWS = 512
 
 
 class Scanner(StrictRecord):
-    """How real H&E pixels are recoloured, as if another laboratory had stained and another scanner seen them.
+    """Change of real H&E pixels, as if another laboratory had stained and another scanner seen them.
 
     Attributes:
         name: Of the scanner.
@@ -96,14 +96,14 @@ _STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
 
 
 def rescan(pixels: RgbImage, scanner: Scanner) -> RgbImage:
-    """Recolour real H&E as by another laboratory and scanner; structure stays, glass stays light.
+    """Change the colours of real H&E as by another laboratory and scanner; structure stays, glass stays light.
 
     Args:
         pixels: RGB, (h, w, 3).
         scanner: What changes.
 
     Returns:
-        (h, w, 3); the recoloured pixels are the input, and `pixels` the known truth.
+        (h, w, 3); the changed pixels are the input, and `pixels` the known truth.
     """
     out = np.empty_like(pixels)
     for start in range(0, pixels.shape[0], _ROWS):
@@ -123,7 +123,7 @@ def _rescan_strip(pixels: RgbImage, scanner: Scanner) -> RgbImage:
 
 
 def _density_change(scanner: Scanner) -> NDArray[np.float32]:
-    """(3, 3): what OD, as a row, is multiplied with; unmixes, scales both stains and mixes with turned vectors."""
+    """Compute the factors on OD as a row, (3, 3): unmixes, scales both stains and mixes with turned vectors."""
     turned = _STAINS.copy()
     turned[0] += scanner.hematoxylin_turn
     turned[1] += scanner.eosin_turn

@@ -95,7 +95,7 @@ def _page(tiff: tifffile.TiffWriter, pixels: RgbImage, **options: Any) -> None:
 
 
 def _shrink(pixels: RgbImage, factor: int) -> RgbImage:
-    """Averaged over squares of `factor` px; the last ones reach over the edge, where the edge is repeated."""
+    """Average over squares of `factor` px; the last ones reach over the edge, where the edge is repeated."""
     height, width = (ceil_div(side, factor) for side in pixels.shape[:2])
     rows, cols = height * factor - pixels.shape[0], width * factor - pixels.shape[1]
     whole = np.pad(pixels, ((0, rows), (0, cols), (0, 0)), mode="edge")

@@ -20,7 +20,7 @@ __all__ = ["render_tissue"]
 
 @dataclass(frozen=True)
 class _Ground:
-    """What the tissue is like from place to place, (h, w) each.
+    """Properties of the tissue at each pixel, (h, w) each.
 
     Attributes:
         inside: 1 in tissue, 0 on glass.
@@ -51,7 +51,7 @@ class _Gland(NamedTuple):
     phases: NDArray[np.float32]
 
     def edge(self, angle: Field) -> Field:
-        """Distance of the base from the centre in a direction, um."""
+        """Return the distance of the base from the centre in a direction, um."""
         ripple = sum(
             wave * np.cos(order * angle + phase)
             for order, (wave, phase) in enumerate(zip(self.waves, self.phases, strict=True), 2)
@@ -82,7 +82,7 @@ def render_tissue(size: Size, mpp: float, seed: int) -> NDArray[np.float32]:
 
 
 def _outline(canvas: Canvas) -> Field:
-    """How far inside the tissue a place is: 0 on its edge, positive inside, about 1 in the middle."""
+    """Measure how far inside the tissue a place is: 0 on its edge, positive inside, about 1 in the middle."""
     width, height = canvas.extent
     x, y = canvas.axes
     x, y = 2 * x / width - 1, 2 * y / height - 1
@@ -92,7 +92,7 @@ def _outline(canvas: Canvas) -> Field:
 
 
 def _stroma(canvas: Canvas) -> _Ground:
-    """Collagen with clefts, dense or loose, on which all else is drawn."""
+    """Draw collagen with clefts, dense or loose, on which all else is drawn."""
     depth = _outline(canvas)
     x, y = canvas.axes
     turn = canvas.rng.uniform(0, np.pi)
@@ -122,12 +122,12 @@ def _fits(canvas: Canvas, ground: _Ground, x: float, y: float) -> bool:
 
 
 def _polar(patch: Patch) -> tuple[Field, Field]:
-    """Distance in um and direction of a patch's pixels from its position."""
+    """Return the distance in um and direction of a patch's pixels from its position."""
     return np.hypot(patch.dx, patch.dy), np.arctan2(patch.dy, patch.dx)
 
 
 def _fat(canvas: Canvas, ground: _Ground) -> None:
-    """Vacuoles: holes with thin walls, side by side."""
+    """Draw fat: holes with thin walls, side by side."""
     for x, y in canvas.positions(44, jitter=0.12):
         patch = canvas.patch(x, y, 26)
         if patch is None or not _fits(canvas, ground, x, y) or canvas.value(ground.fatty, x, y) < 0:
@@ -139,7 +139,7 @@ def _fat(canvas: Canvas, ground: _Ground) -> None:
 
 
 def _capillaries(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
-    """Thin walls with flat nuclei around red cells, which are eosin and nothing else."""
+    """Draw thin walls with flat nuclei around red cells, which are eosin and nothing else."""
     nuclei = []
     for x, y in canvas.positions(120):
         patch = canvas.patch(x, y, 20)
@@ -178,7 +178,7 @@ def _shape(rng: np.random.Generator, x: float, y: float, foamy: bool) -> _Gland:
 
 
 def _epithelium(canvas: Canvas, ground: _Ground, gland: _Gland) -> None:
-    """A ring of cells on a membrane: granular and bluish at its base, paler or foamy above, a lumen within."""
+    """Draw a ring of cells on a membrane: granular and bluish at its base, paler or foamy above, a lumen within."""
     patch = canvas.patch(gland.x, gland.y, gland.radius * 1.35 + 6)
     if patch is None:
         return
@@ -205,7 +205,7 @@ def _epithelium(canvas: Canvas, ground: _Ground, gland: _Gland) -> None:
 
 
 def _basal_nuclei(rng: np.random.Generator, gland: _Gland) -> list[Nucleus]:
-    """Upright ellipses in columnar glands; flat ones, pressed to the base, in foamy ones."""
+    """Make nuclei: upright ellipses in columnar glands; flat ones, pressed to the base, in foamy ones."""
     upright, sideways, height = (2.6, 4.2, 3.2) if gland.foamy else (4.6, 2.9, 6.6)
     count = int(2 * np.pi * gland.radius / (sideways * 2.5))
     nuclei = []
@@ -221,7 +221,7 @@ def _basal_nuclei(rng: np.random.Generator, gland: _Gland) -> list[Nucleus]:
 
 
 def _lymphocytes(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
-    """Small, round and dark: crowded where lymphoid, strayed elsewhere."""
+    """Make nuclei small, round and dark: crowded where lymphoid, strayed elsewhere."""
     rng, nuclei = canvas.rng, []
     for x, y in canvas.positions(8.2, jitter=0.28):
         crowd = canvas.value(ground.lymphoid, x, y)
@@ -233,7 +233,7 @@ def _lymphocytes(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
 
 
 def _fibroblasts(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
-    """Long and thin, along the fibres."""
+    """Make nuclei long and thin, along the fibres."""
     rng, nuclei = canvas.rng, []
     for x, y in canvas.positions(19, jitter=0.4):
         if rng.random() < 0.75 and _fits(canvas, ground, x, y):
@@ -243,7 +243,7 @@ def _fibroblasts(canvas: Canvas, ground: _Ground) -> list[Nucleus]:
 
 
 def _along_fibres(canvas: Canvas, ground: _Ground, x: float, y: float) -> float:
-    """Direction of the fibres at a position, radians: at right angles to where `across` grows."""
+    """Return the direction of the fibres at a position, radians: at right angles to where `across` grows."""
     right, down = (
         canvas.value(ground.across, x + 2 * a, y + 2 * b) - canvas.value(ground.across, x - 2 * a, y - 2 * b)
         for a, b in ((1, 0), (0, 1))

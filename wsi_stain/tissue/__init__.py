@@ -1,1 +1,1 @@
-"""Where a slide has tissue: masks, the tile grid that follows from them, the quality of tiles."""
+"""Tissue of a slide: masks, the tile grid that follows from them, the quality of tiles."""

@@ -1,4 +1,4 @@
-"""Which tiles of a slide exist. Knows masks and tile grids, no pixels and no files."""
+"""Grid of the tiles of a slide, and which of them exist. Knows masks and tile grids, no pixels and no files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TileGrid:
     kept: Mask
 
     def blocks(self) -> list[BlockIndex]:
-        """The blocks that hold a kept tile, the fullest first: so no worker has a long one left at the end."""
+        """List the blocks that hold a kept tile, the fullest first: so no worker has a long one left at the end."""
         rows, cols = (ceil_div(count, TILES_PER_BLOCK) for count in self.kept.shape)
         padded = np.zeros((rows * TILES_PER_BLOCK, cols * TILES_PER_BLOCK), bool)
         padded[: self.kept.shape[0], : self.kept.shape[1]] = self.kept
@@ -57,7 +57,7 @@ def tile_grid(size: Size, mask: Mask) -> TileGrid:
 
 
 def _means(values: NDArray[np.float64], length: int, tiles: int) -> NDArray[np.float64]:
-    """Exact means along axis 0 over tiles of 256 px, where the axis's values together cover `length` px."""
+    """Compute exact means along axis 0 over tiles of 256 px, where the axis's values together cover `length` px."""
     edges = np.minimum(np.arange(tiles + 1) * TILE, length) * (len(values) / length)
     sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
     whole = np.minimum(edges.astype(int), len(values) - 1)

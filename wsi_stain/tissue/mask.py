@@ -1,4 +1,4 @@
-"""Where a slide has tissue, and where it has ink. Knows thumbnails and masks, no files.
+"""Masks of a slide's tissue and of its ink. Knows thumbnails and masks, no files.
 
 By the method `otsu` a thumbnail pixel is tissue when it is clearly more coloured than the slide's own glass, in optical
 density, or lies among the many fine walls of fat; by `entropy` when its surroundings are uneven, whatever their colour.
@@ -40,7 +40,7 @@ _OD_OF_VALUE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
 
 class TissueConfig(StrictRecord):
-    """How tissue is found.
+    """Settings of the search for tissue.
 
     Attributes:
         method: `otsu`: by colour, and fat by its walls. `entropy`: by texture alone, whatever the stain.
@@ -83,14 +83,14 @@ def tissue_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig |
 
 
 def _find_stained(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
-    """What is more coloured than glass, and fat."""
+    """Find what is more coloured than glass, and fat."""
     coloured = _threshold(_chroma(od, config.smoothing_um / mpp), ~ignored, _CHROMA_RANGE)
     known = grow_mask(remove_small_pieces(coloured, config.min_tissue_um2, mpp) | ignored, _FAT_UM / mpp)
     return coloured | _fat(od, known, mpp)
 
 
 def _fat(od: NDArray[np.float32], known: Mask, mpp: float) -> Mask:
-    """So much of fat is empty that its colour hardly shows, but it is full of walls. Edges of the known are none.
+    """Find fat by its many walls: so much of it is empty that its colour hardly shows. Edges of the known are none.
 
     `od` is used up.
     """
@@ -103,7 +103,7 @@ def _fat(od: NDArray[np.float32], known: Mask, mpp: float) -> Mask:
 
 
 def _find_textured(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
-    """What has more entropy nearby than glass, of OD in steps that the noise of glass hardly leaves."""
+    """Find what has more entropy nearby than glass, of OD in steps that the noise of glass hardly leaves."""
     steps = np.clip(np.rint(od.mean(axis=2) / _ENTROPY_STEP), 0, 255).astype(np.uint8)
     bits = entropy(steps, disk(max(2, round(_ENTROPY_UM / mpp))), mask=(~ignored).astype(np.uint8))
     smooth = gaussian(bits, sigma=config.smoothing_um / mpp, preserve_range=True)
@@ -111,24 +111,24 @@ def _find_textured(od: NDArray[np.float32], ignored: Mask, mpp: float, config: T
 
 
 def _chroma(od: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Largest minus smallest OD of each pixel's surroundings, (h, w)."""
+    """Compute the largest minus smallest OD of each pixel's surroundings, (h, w)."""
     return np.asarray(np.ptp(gaussian(od, sigma=(sigma, sigma, 0), preserve_range=True), axis=2), np.float32)
 
 
 def _change(darkness: NDArray[np.float32], mpp: float) -> NDArray[np.float32]:
-    """How much OD changes over 8 um, after a blur of 4 um, so that thumbnails of any resolution compare."""
+    """Measure how much OD changes over 8 um, after a blur of 4 um, so that thumbnails of any resolution compare."""
     smooth = gaussian(darkness, sigma=_CHANGE_BLUR_UM / mpp, preserve_range=True)
     down, right = (np.diff(smooth, axis=axis, append=smooth.take([-1], axis)) for axis in (0, 1))
     return np.asarray(np.hypot(down, right) * (_CHANGE_UM / mpp), np.float32)
 
 
 def dark_share(thumbnail: NDArray[np.uint8]) -> float:
-    """Share of a thumbnail that is nearly black, 0 to 1: large in fluorescence, small in bright field."""
+    """Measure the share of a thumbnail that is nearly black, 0 to 1: large in fluorescence, small in bright field."""
     return float(_black(thumbnail).mean())
 
 
 def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
-    """Marker ink and black, told by which of red, green and blue a pixel absorbs.
+    """Mark marker ink and black, by which of red, green and blue a pixel absorbs.
 
     Hematoxylin and eosin both absorb green most and blue least. Blue and green ink absorb red most, red ink blue as
     much as green, black all alike. On four real slides 99.5 % of H&E stays below 0.8 (red over green OD; debris
@@ -150,7 +150,7 @@ def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
 
 
 def ink_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig | None = None) -> Mask:
-    """Pen strokes, over glass and over tissue; specks of that colour (blood, pigment, dense nuclei) are none.
+    """Mark pen strokes, over glass and over tissue; specks of that colour (blood, pigment, dense nuclei) are none.
 
     Args:
         thumbnail: RGB, (h, w, 3).
@@ -167,34 +167,34 @@ def ink_mask(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig | No
 
 
 def ignored_areas(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> Mask:
-    """Ink and black, (h, w), with a margin for their soft rims."""
+    """Mark ink and black, (h, w), with a margin for their soft rims."""
     ignored = ink_mask(thumbnail, mpp, config) | remove_small_pieces(_black(thumbnail), config.min_ink_um2, mpp)
     return grow_mask(ignored, config.ink_margin_um / mpp)
 
 
 def grow_mask(mask: Mask, margin: float) -> Mask:
-    """A mask and everything within a distance of it, px."""
+    """Grow a mask by everything within a distance of it, px."""
     return np.asarray(distance_transform_edt(~mask) <= margin) if mask.any() else mask
 
 
 def remove_small_pieces(mask: Mask, min_um2: float, mpp: float) -> Mask:
-    """A mask without its connected pieces smaller than an area, square um."""
+    """Remove a mask's connected pieces smaller than an area, square um."""
     return np.asarray(remove_small_objects(mask, max_size=round(min_um2 / mpp**2)))
 
 
 def _bluish(pixels: NDArray[np.uint8]) -> Mask:
-    """Absorbs red nearly as much as green: beside ink this is ink over tissue, not a nucleus."""
+    """Mark what absorbs red nearly as much as green: beside ink this is ink over tissue, not a nucleus."""
     od = _OD_OF_VALUE[pixels]
     return np.asarray((od.max(axis=-1) > 0.3) & (od[..., 0] > 0.9 * od[..., 1]))
 
 
 def _black(pixels: NDArray[np.uint8]) -> Mask:
-    """The black of coverslip edges and of areas that were not scanned."""
+    """Mark the black of coverslip edges and of areas that were not scanned."""
     return np.asarray(pixels.max(axis=2) < _BLACK)
 
 
 def _od(thumbnail: NDArray[np.uint8], ignored: Mask) -> NDArray[np.float32]:
-    """Optical density relative to the brightest percentile that is neither ink nor fill; 0 where ignored."""
+    """Compute optical density relative to the brightest percentile that is neither ink nor fill; 0 where ignored."""
     filled = (thumbnail == 255).all(axis=2) | ignored
     seen = thumbnail[~filled]
     white = np.percentile(seen, 98, axis=0) if len(seen) else np.full(3, 255.0)
@@ -204,7 +204,7 @@ def _od(thumbnail: NDArray[np.uint8], ignored: Mask) -> NDArray[np.float32]:
 
 
 def _threshold(values: NDArray[np.float32], seen: Mask, limits: tuple[float, float]) -> Mask:
-    """Values above Otsu's threshold, held within limits."""
+    """Mark values above Otsu's threshold, held within limits."""
     chosen = values[seen]
     threshold = threshold_otsu(chosen) if chosen.size and np.ptp(chosen) > 0 else limits[1]
     return np.asarray(values > np.clip(threshold, *limits))

@@ -56,12 +56,12 @@ def find_missed_tissue(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, con
 
 
 def _around(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Root mean square of each pixel's surroundings."""
+    """Compute the root mean square of each pixel's surroundings."""
     return np.asarray(np.sqrt(gaussian_filter(values**2, sigma)), np.float32)
 
 
 def _chroma(smooth: NDArray[np.float32], glass: Mask) -> NDArray[np.float32]:
-    """Largest minus smallest OD relative to the brightest quarter of the glass, (h, w)."""
+    """Compute the largest minus smallest OD relative to the brightest quarter of the glass, (h, w)."""
     light = smooth.mean(axis=2)
     white = np.median(smooth[glass & (light >= np.quantile(light[glass], 0.75))], axis=0)
     return np.asarray(np.ptp(np.log((white + 1) / (smooth + 1)), axis=2), np.float32)

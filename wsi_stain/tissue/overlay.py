@@ -49,7 +49,7 @@ def overlay(
     smallest: int,
     largest: int,
 ) -> Image.Image:
-    """The picture, without legend.
+    """Draw the picture, without legend.
 
     Args:
         thumbnail: RGB of the whole slide, (h, w, 3).
@@ -87,7 +87,7 @@ def overlay(
 
 
 def _fade_outside(picture: Image.Image, visible: Mask, size: Size) -> Image.Image:
-    """What is neither kept nor suspect, half way to white."""
+    """Fade what is neither kept nor suspect half way to white."""
     rows, cols = (
         np.minimum(((np.arange(count) + 0.5) * length / count / TILE).astype(int), tiles - 1)
         for count, length, tiles in zip(

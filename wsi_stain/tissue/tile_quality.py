@@ -1,4 +1,4 @@
-"""How good a tile's pixels are: how sharp, and how much of them is ink. Knows pixels; no slides and no files.
+"""Quality of a tile's pixels: sharpness, and the share of ink. Knows pixels; no slides and no files.
 
 Blur is the variance of the Laplacian (Pech-Pacheco et al. 2000), the usual measure of focus, taken of the green
 channel, which both stains absorb. So that slides compare, green is first averaged over squares of about 0.5 um, and the
@@ -32,7 +32,7 @@ _BOXES = 4
 
 
 def quality_on_slide(pixels: NDArray[np.uint8], tile: TileIndex, size: Size, mpp: Mpp) -> dict[str, float | None]:
-    """`tile_quality` of a tile in its slide's grid; what lies beyond the slide is not looked at.
+    """Measure `tile_quality` of a tile in its slide's grid; what lies beyond the slide is not looked at.
 
     Args:
         pixels: RGB, (256, 256, 3).
@@ -66,7 +66,7 @@ def quality_maps(
 
 
 def tile_quality(pixels: NDArray[np.uint8], mpp: float) -> dict[str, float | None]:
-    """Quality of one tile.
+    """Measure the quality of one tile.
 
     Args:
         pixels: RGB, (h, w, 3), h and w at most 256.
@@ -102,7 +102,7 @@ def _laplacian_variance(green: NDArray[np.uint8], mpp: float) -> float | None:
 
 
 def _box_sums(green: NDArray[np.uint8], factor: int) -> NDArray[Any]:
-    """Sums over squares of `factor` px; what does not fill a square is left out. Eight times a sum fits its type."""
+    """Sum over squares of `factor` px, what does not fill one left out. Eight times a sum fits its type."""
     height, width = (side // factor * factor for side in green.shape)
     offsets = [
         (slice(row, height, factor), slice(col, width, factor)) for row in range(factor) for col in range(factor)

@@ -1,4 +1,4 @@
-"""What is to be seen: cases of one or two pictures, and their common frame in micrometres. Reads no pixels."""
+"""Cases to be seen, of one or two pictures, and their common frame in micrometres. Reads no pixels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Case:
 
 
 def describe_case(case: Case, tiles: SlideTiles) -> dict[str, Any]:
-    """A case for the page, JSON values only.
+    """Describe a case for the page, JSON values only.
 
     Returns:
         name, note, `known`: whether sizes are micrometres, and panes. A pane has a label and file, and either
@@ -74,7 +74,7 @@ def _open_picture(picture: Picture, tiles: SlideTiles) -> DeepSlide | SlideError
 
 
 def _unit(slide: DeepSlide | SlideError, slides: Sequence[DeepSlide | SlideError]) -> tuple[float, float]:
-    """Width and height of a pixel of a slide in the case's unit."""
+    """Return the width and height of a pixel of a slide in the case's unit."""
     if not isinstance(slide, DeepSlide):
         return 1.0, 1.0
     if slide.mpp:
@@ -101,5 +101,5 @@ def _pane(picture: Picture, slide: DeepSlide | SlideError, unit: tuple[float, fl
 
 
 def _text(name: str) -> str:
-    """A name that is not UTF-8, in a form that JSON can carry."""
+    """Escape what is not UTF-8 in a name, so that JSON can carry it."""
     return name.encode("utf-8", "backslashreplace").decode()

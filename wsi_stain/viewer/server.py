@@ -120,11 +120,11 @@ class ViewServer:
             self.threads.shutdown(cancel_futures=True)
 
     def add_page(self, page: WebSocketHandler) -> None:
-        """A page is open."""
+        """Count a page that was opened."""
         self.pages.add(page)
 
     def remove_page(self, page: WebSocketHandler) -> None:
-        """A page was closed, or is being loaded again."""
+        """Discount a page that was closed, or is being loaded again."""
         self.pages.discard(page)
         if self._end_with_pages:
             asyncio.get_running_loop().call_later(_GRACE_S, self._end_if_left)
@@ -134,7 +134,7 @@ class ViewServer:
             self._ended.set()
 
     def is_host(self, host: str) -> bool:
-        """Whether a request's Host may be this server: an address, this machine's name, or the name it was bound to."""
+        """Check whether a request's Host may be this server: an address, this machine's or the bound name."""
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         try:
             ipaddress.ip_address(name.strip("[]"))
@@ -144,7 +144,7 @@ class ViewServer:
 
 
 class _BaseHandler(web.RequestHandler):
-    """What every answer has in common."""
+    """Base of all handlers: headers, errors, the check of the host."""
 
     def initialize(self, server: ViewServer) -> None:
         self.server = server
@@ -227,7 +227,7 @@ class _TileHandler(_BaseHandler):
         self.finish(tile)
 
     def compute_etag(self) -> str | None:
-        """The address says it all: it changes with the file."""
+        """Return the address, which changes with the file."""
         return f'"{"-".join(self.path_args)}"'
 
 
@@ -245,7 +245,7 @@ class _AliveHandler(_BaseHandler, WebSocketHandler):
 
 
 def _bind_socket(host: str, port: int | None) -> socket.socket:
-    """A socket that listens on the port, or on the first free one of several."""
+    """Open a socket that listens on the port, or on the first free one of several."""
     numbers = [port] if port is not None else range(PORT, PORT + _NEXT_PORTS)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     problem: OSError | None = None

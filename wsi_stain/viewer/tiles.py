@@ -42,7 +42,7 @@ _SLACK = 1.002
 
 
 class DeepSlide(NamedTuple):
-    """What a page must know of a slide.
+    """Facts of a slide that a page needs.
 
     Attributes:
         size: Level 0, px.
@@ -100,7 +100,7 @@ class SlideTiles:
         self._cache = openslide.OpenSlideCache(_CACHE_BYTES)
 
     def describe(self, path: Path, slide_mpp: float | None = None) -> DeepSlide:
-        """What a page must know of a slide.
+        """Describe a slide for a page.
 
         Args:
             path: The file that OpenSlide opens.
@@ -120,7 +120,7 @@ class SlideTiles:
         return DeepSlide(size, mpp, tiles.level_count, min(wide))
 
     def jpeg(self, path: Path, level: int, column: int, row: int) -> bytes:
-        """One tile with its margins, RGB.
+        """Encode one tile with its margins, RGB.
 
         Args:
             path: The file that OpenSlide opens.
@@ -143,7 +143,7 @@ class SlideTiles:
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=_QUALITY, colorsubsampling="444"))
 
     def _read_afresh(self, path: Path, dead: DeepZoomGenerator, level: int, column: int, row: int) -> object:
-        """The tile by a handle that no other thread can spoil: one is dead after its first error."""
+        """Read the tile by a handle that no other thread can spoil: one is dead after its first error."""
         with self._lock:
             if self._open.get(path) is dead:
                 del self._open[path]
@@ -174,7 +174,7 @@ class SlideTiles:
 
 
 def file_version(path: Path) -> str:
-    """A name for the file as it is now, for addresses that browsers may keep: another one after any change."""
+    """Make a name for the file as it is now, for addresses that browsers may keep: another one after any change."""
     try:
         state = path.stat()
     except OSError:
@@ -191,6 +191,6 @@ def _exists(tiles: DeepZoomGenerator, level: int, column: int, row: int) -> bool
 
 
 def _pixels_read(tiles: DeepZoomGenerator, level: int) -> int:
-    """Pixels of the file that are read for a level's first tile, which is as large as any."""
+    """Count the pixels of the file that are read for a level's first tile, which is as large as any."""
     width, height = tiles.get_tile_coordinates(level, (0, 0))[2]
     return int(width) * int(height)
