@@ -121,6 +121,8 @@ def _extras() -> Iterator[Finding]:
             "installed, for" if all(map(_is_installed, packages)) else f"pip install 'wsi-stain[{name}]' if you want"
         )
         yield Finding(f"extra {name}", f"{state} {purpose}")
+    state = "installed" if _is_installed("bokeh") else "pip install bokeh if you want it"
+    yield Finding("Dask's dashboard", f"{state}; its address: wsi-stain --debug COMMAND")
 
 
 def _is_installed(package: str) -> bool:

@@ -89,7 +89,7 @@ def show_plan(request: Request, console: Console) -> int:
     Returns:
         0, or 3 when some patches or slides cannot be imported.
     """
-    with Progress(console) as progress, open_executor(request.config.executor, progress.report) as executor:
+    with Progress(console) as progress, open_executor(request.config.executor) as executor:
         results = _run_tasks(executor, request, progress, inspect_patches, "inspect")
     table = Table()
     for heading in ("slide", "patches", "refused", "labels", "size, px", "bytes, at most"):
@@ -114,7 +114,7 @@ def run(request: Request, console: Console) -> int:
     with (
         lease(request.store),
         Progress(console) as progress,
-        open_executor(request.config.executor, progress.report) as executor,
+        open_executor(request.config.executor) as executor,
     ):
         TileStore.create(request.store)
         results = _run_tasks(executor, request, progress, import_slide, "import")

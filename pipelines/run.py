@@ -122,7 +122,7 @@ def run(request: Request, console: Console) -> int:
     with (
         lease(request.out) as check,
         Progress(console) as progress,
-        open_executor(config.executor, progress.report) as executor,
+        open_executor(config.executor) as executor,
     ):
         remove_partials(request.out)
         workspace.mark()

@@ -64,7 +64,7 @@ def run(request: Request, console: Console) -> int:
     with (
         lease(request.store),
         Progress(console) as progress,
-        open_executor(request.config.executor, progress.report) as executor,
+        open_executor(request.config.executor) as executor,
     ):
         TileStore.create(request.store)
         errors = [

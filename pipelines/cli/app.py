@@ -5,6 +5,7 @@ Exit codes: 0 all good, 1 the run could not go on, 2 wrong usage, 3 some slides 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -59,9 +60,17 @@ app.add_typer(evaluate, name="evaluate")
 
 @app.callback(invoke_without_command=True)
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; give it before the command.")] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Show tracebacks and the address of Dask's dashboard; give it before the command."
+        ),
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
+    if debug:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("wsi_stain").setLevel(logging.DEBUG)
     if version:
         typer.echo(f"wsi-stain {__version__}")
         raise typer.Exit

@@ -122,7 +122,7 @@ def test_a_killed_worker_costs_a_retry_not_the_slide(tmp_path: Path) -> None:
     assert result.value is True
 
 
-def test_serial_and_dask_use_the_processes_they_promise() -> None:
+def test_serial_and_dask_use_the_processes_they_promise(caplog: pytest.LogCaptureFixture) -> None:
     def pids(executor: SerialExecutor | DaskExecutor) -> set[int]:
         def flow() -> Flow:
             receipts = yield [Task(double, value, "double") for value in range(40)]
@@ -132,7 +132,12 @@ def test_serial_and_dask_use_the_processes_they_promise() -> None:
         found: set[int] = result.value
         return found
 
-    with open_executor(ExecutorConfig(workers=0)) as serial, open_executor(ExecutorConfig(workers=2)) as dask:
+    with (
+        caplog.at_level("DEBUG", "wsi_stain"),
+        open_executor(ExecutorConfig(workers=0)) as serial,
+        open_executor(ExecutorConfig(workers=2)) as dask,
+    ):
+        assert caplog.text.count("dashboard: http://127.0.0.1:") == 1
         assert pids(serial) == {os.getpid()}
         assert os.getpid() not in pids(dask)
 

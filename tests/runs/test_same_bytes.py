@@ -75,7 +75,7 @@ def await_blocks(out: Path, count: int) -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_on_worker_processes(job: Job, tmp_path: Path, workers: int) -> None:
     said = normalize(job, tmp_path / "out", "-j", workers)
-    assert said.count("dashboard: http://127.0.0.1:") == 1
+    assert "dashboard" not in said
     assert digests(tmp_path / "out" / "slides") == job.expected
 
 

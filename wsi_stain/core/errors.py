@@ -4,7 +4,7 @@
     ├── ConfigError         a configuration or a command line that makes no sense
     ├── SlideError          a slide that cannot be used
     │   ├── MppError        no resolution, or an absurd one
-    │   ├── UnreadableError a place whose pixels cannot be decoded
+    │   ├── UnreadableError a region whose pixels cannot be decoded
     │   ├── NoTissueError   nothing to normalize
     │   └── StainError      not H&E, or too little of it to measure
     ├── StoreError          a tile store that is damaged, incomplete or foreign
@@ -52,7 +52,7 @@ class MppError(SlideError):
 
 
 class UnreadableError(SlideError):
-    """A place on a slide whose pixels cannot be decoded, though the slide opens."""
+    """A region of a slide whose pixels cannot be decoded, though the slide opens."""
 
 
 class NoTissueError(SlideError):

@@ -52,14 +52,14 @@ class Region(NamedTuple):
 
 
 class TileIndex(NamedTuple):
-    """A tile's place in the tile grid."""
+    """Index of a tile in the tile grid."""
 
     row: int
     col: int
 
 
 class BlockIndex(NamedTuple):
-    """A block's place in the block grid."""
+    """Index of a block in the block grid."""
 
     row: int
     col: int

@@ -61,7 +61,7 @@ def _acquire(path: Path, token: str) -> None:
     except OSError as error:
         raise OutputError(
             f"{path.parent} cannot be written: {error.strerror or error}",
-            "Choose another --out, or mend its permissions",
+            "Choose another --out, or correct its permissions",
         ) from error
     try:
         os.link(claim, path)

@@ -1,9 +1,9 @@
 """Storage to read from: a local file or directory, or an object or prefix in an S3 bucket. Knows no formats.
 
-A local place is a plain `Path`. An `S3Path` has the few members of a `Path` that reading needs, so that one way through
-the code reads both; writing is local. Credentials, region and endpoint come from the usual environment variables:
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (another service than
-Amazon's), AWS_ALLOW_HTTP=true (an endpoint without TLS), AWS_SKIP_SIGNATURE=true (a public bucket).
+A local storage path is a plain `Path`. An `S3Path` has the few members of a `Path` that reading needs, so that one way
+through the code reads both; writing is local. Credentials, region and endpoint come from the usual environment
+variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (another service
+than Amazon's), AWS_ALLOW_HTTP=true (an endpoint without TLS), AWS_SKIP_SIGNATURE=true (a public bucket).
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ def storage_path(path_or_url: str | StoragePath) -> StoragePath:
     """
     if isinstance(path_or_url, S3Path):
         return path_or_url
-    found = re.fullmatch(r"s3:/+([^/]*)/*(.*?)/*", str(path_or_url))  # a Path has folded the slashes of an URL
-    if found is None:
+    match = re.fullmatch(r"s3:/+([^/]*)/*(.*?)/*", str(path_or_url))  # a Path has folded the slashes of an URL
+    if match is None:
         return Path(path_or_url)
-    if not found[1]:
+    if not match[1]:
         raise StoreError(f"{path_or_url} names no bucket", "Write s3://bucket/prefix")
-    return S3Path(found[1], found[2])
+    return S3Path(match[1], match[2])
 
 
 def list_folders(path: StoragePath) -> list[str]:
@@ -139,8 +139,8 @@ class _S3File:
 
     def read_end(self, length: int) -> tuple[bytes, int]:
         with _explain_errors(self._path) as (obstore, bucket):
-            found = obstore.get(bucket, self._path.key, options={"range": {"suffix": length}})
-            return bytes(found.bytes()), found.meta["size"]
+            response = obstore.get(bucket, self._path.key, options={"range": {"suffix": length}})
+            return bytes(response.bytes()), response.meta["size"]
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         starts, lengths = [offset for offset, _ in ranges], [length for _, length in ranges]
@@ -153,8 +153,8 @@ class _S3File:
 
 def _s3_folders(path: S3Path) -> list[str]:
     with _explain_errors(path) as (obstore, bucket):
-        found = obstore.list_with_delimiter(bucket, path.key or None)
-    return [prefix.rpartition("/")[2] for prefix in found["common_prefixes"]]
+        listing = obstore.list_with_delimiter(bucket, path.key or None)
+    return [prefix.rpartition("/")[2] for prefix in listing["common_prefixes"]]
 
 
 @contextmanager

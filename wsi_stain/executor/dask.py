@@ -1,14 +1,13 @@
 """Tasks on Dask: worker processes of this machine, or of a running scheduler. The only file that imports Dask.
 
-What a worker's death costs: its tasks are run again elsewhere. A task that several dying workers had in hand is tried
+The tasks of a worker that dies are run again elsewhere. A task that several dying workers had in hand is tried
 once more with nothing beside it, since Dask blames all tasks of a worker that dies, and one of them killed it at most.
 
-Memory bound: `Workforce.window` tasks and their receipts, whatever the number of slides.
+Memory bound: `WorkerPools.window` tasks and their receipts, whatever the number of slides.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import logging
 import os
@@ -29,6 +28,8 @@ from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.pools import RESOURCES, WorkerPools, no_workers_error
 from wsi_stain.executor.serial import SerialExecutor
 from wsi_stain.executor.tasks import Pool, Task
+
+_LOG = logging.getLogger(__name__)
 
 _LOCAL = {
     "distributed.deploy.lost-worker-timeout": "10 minutes",
@@ -62,14 +63,13 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
 
     Args:
         config: Which cluster.
-        report: Called once with where its dashboard is.
 
     Raises:
         WsiStainError: No scheduler answers, or it has no worker.
         ConfigError: The files for TLS cannot be used.
     """
 
-    def __init__(self, config: ExecutorConfig, report: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, config: ExecutorConfig) -> None:
         import dask
         from distributed import Client
 
@@ -89,8 +89,7 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         self._to_run_alone: deque[_InFlight] = deque()
         # A scheduler may serve several runs: names are never shared, or one run would be handed the other's receipts.
         self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
-        wanting = "" if importlib.util.find_spec("bokeh") else " (needs bokeh: pip install bokeh)"
-        report(f"dashboard: {self._client.dashboard_link}{wanting}")
+        _LOG.debug("dashboard: %s (needs the package bokeh)", self._client.dashboard_link)
 
     @property
     def scheduler_address(self) -> str:
@@ -182,18 +181,11 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         self._resources.close()
 
 
-def open_executor(
-    config: ExecutorConfig, report: Callable[[str], None] = lambda text: None
-) -> SerialExecutor | DaskExecutor:
-    """Open the executor that a configuration asks for, to be used as a context manager.
-
-    Args:
-        config: Where the work runs.
-        report: Called with where the dashboard is, if there is one.
-    """
+def open_executor(config: ExecutorConfig) -> SerialExecutor | DaskExecutor:
+    """Open the executor that a configuration asks for, to be used as a context manager."""
     if config.workers == 0 and not config.is_remote:
         return SerialExecutor()
-    return DaskExecutor(config, report)
+    return DaskExecutor(config)
 
 
 def _start_local_cluster(config: ExecutorConfig) -> Any:
@@ -283,8 +275,8 @@ def _as_exception(error: BaseException) -> Exception:
 
 def _killed_error() -> WsiStainError:
     return WsiStainError(
-        "The worker processes of this task died again and again, with nothing beside it, often for want of memory or "
-        "of a GPU that failed",
+        "The worker processes of this task died again and again, even when it ran alone: too little memory, or a GPU "
+        "that failed",
         "Use workers with more memory, look at the workers' logs, and run again: finished work is kept",
     )
 

@@ -40,10 +40,10 @@ def write_shard(
 
     Args:
         file: Open for writing, at its beginning.
-        tiles: RGB tiles, (256, 256, 3), by their place in the shard or in the slide's tile grid. They are written in
-            the order of their places, so that equal tiles make equal bytes.
+        tiles: RGB tiles, (256, 256, 3), by their index in the shard or in the slide's tile grid. They are written in
+            the order of their indices, so that equal tiles make equal bytes.
         side: Rows and columns of tiles in the shard.
-        fill_tile: The tile at every other place, stored once and first, which all of these share in the index; by
+        fill_tile: The tile at every other index, stored once and first, which all of these share in the index; by
             default the chunks there are absent.
         codec: How they are compressed.
     """
@@ -112,7 +112,7 @@ class ShardFile:
         """Yield RGB of each tile in turn, (256, 256, 3), perhaps a transposed view.
 
         Args:
-            tiles: By their place in the shard or in the slide's tile grid.
+            tiles: By their index in the shard or in the slide's tile grid.
             index: The shard's.
 
         Raises:

@@ -46,9 +46,9 @@ def hallucination(source: RgbImage, output: RgbImage, kept: Mask, table: Table) 
     """
     grid = np.zeros(kept.shape, np.uint8)
     if kept.any():
-        wanted, found = _thin_tiles(source, kept), _thin_tiles(output, kept)
-        explained = apply_table(table, wanted.reshape(len(wanted), -1, 3)).reshape(wanted.shape)
-        difference = ciede2000_map(_cells(explained), _cells(found)).astype(np.float64)
+        before, after = _thin_tiles(source, kept), _thin_tiles(output, kept)
+        explained = apply_table(table, before.reshape(len(before), -1, 3)).reshape(before.shape)
+        difference = ciede2000_map(_cells(explained), _cells(after)).astype(np.float64)
         difference *= _whole_cells(source, kept)
         worst = np.sort(difference.reshape(len(difference), -1), axis=1)[:, -_WORST:]
         values = PER_UNIT * worst.mean(axis=1)

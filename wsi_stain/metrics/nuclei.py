@@ -1,4 +1,4 @@
-"""Nuclei before and after re-staining: found by their contrast in hematoxylin, and how many pixels of them are kept.
+"""Nuclei before and after normalization: found by their contrast in hematoxylin, and how many pixels of them are kept.
 
 The segmentation may know no absolute colour, or a mere change of stain would count as a loss. So hematoxylin is
 measured along each image set's own stain vector and against its own surroundings, and what it segments afterwards is as
@@ -40,7 +40,7 @@ def nuclei_kept(after: RgbTiles, before: RgbTiles, mpp: float) -> float | None:
     out on both sides.
 
     Args:
-        after: The re-stained tiles, RGB, (n, h, w, 3).
+        after: The normalized tiles, RGB, (n, h, w, 3).
         before: The same places of the source.
         mpp: Resolution of both, um per px.
 

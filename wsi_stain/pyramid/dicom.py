@@ -143,7 +143,7 @@ def _save_levels(task: DicomTask, folder: Path) -> list[Path]:
 
 
 def _describe(dataset: Any, task: DicomTask) -> None:
-    """Say in one level's dataset that its pixels are derived, and how."""
+    """Record in one level's dataset that its pixels are derived, and how."""
     image_type = ["DERIVED", *dataset.ImageType[1:]]
     dataset.ImageType = image_type
     (shared,) = dataset.SharedFunctionalGroupsSequence

@@ -39,7 +39,7 @@ def write_block_shards(
 
     Args:
         folder: The image's folder.
-        block: Place in the block grid.
+        block: Index in the block grid.
         pixels: Level 0, (h, w, 3) RGB, at most 4096 on a side.
         kept: (ceil(h / 256), ceil(w / 256)): tiles that are more than glass.
         white: Colour of glass, R, G, B, 0 to 255.

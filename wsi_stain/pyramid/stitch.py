@@ -87,7 +87,7 @@ class StitchTask:
         objective_power: Nominal magnification, or None when it is not known.
         white: Colour of glass, R, G, B, 0 to 255.
         icc_profile: Profile of the pixels' colour space, or None.
-        blocks: Block files by their place in the block grid; what is not listed is glass.
+        blocks: Block files by their index in the block grid; what is not listed is glass.
         jpeg: Settings for glass and for the levels made here, in a TIFF.
         provenance: How the pixels were made; goes into the metadata, so no free text of the source.
         output: The pyramid's final name.
@@ -244,7 +244,7 @@ def _block_rows(task: StitchTask, sink: PyramidSink) -> Iterator[RgbImage]:
     rows, cols = grid_shape(task.size, BLOCK)
     blocks = _read_ahead(task, [BlockIndex(row, col) for row in range(rows) for col in range(cols)])
     for _row in range(rows):
-        yield np.concatenate([_put_block(task, sink, *found) for found in islice(blocks, cols)], axis=1)
+        yield np.concatenate([_put_block(task, sink, *content) for content in islice(blocks, cols)], axis=1)
 
 
 def _read_ahead(task: StitchTask, blocks: Iterable[BlockIndex]) -> Iterator[tuple[BlockIndex, BlockFile | None]]:
@@ -254,10 +254,10 @@ def _read_ahead(task: StitchTask, blocks: Iterable[BlockIndex]) -> Iterator[tupl
         for block in blocks:
             coming.append((block, pool.submit(_read_block, task, block)))
             if len(coming) > _BLOCKS_AHEAD:
-                found, content = coming.popleft()
-                yield found, content.result()
-        for found, content in coming:
-            yield found, content.result()
+                first, content = coming.popleft()
+                yield first, content.result()
+        for last, content in coming:
+            yield last, content.result()
 
 
 def _put_block(task: StitchTask, sink: PyramidSink, block: BlockIndex, content: BlockFile | None) -> RgbImage:

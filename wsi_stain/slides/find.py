@@ -68,13 +68,13 @@ def find_slides(sources: Sequence[Path], masks: Path | None = None) -> list[Slid
     Raises:
         ConfigError: A source does not exist or holds no slide, or slide lists are wrong or contradict each other.
     """
-    search, found = SlideSearch(), dict[Path, dict[str, Any]]()
+    search, rows_by_path = SlideSearch(), dict[Path, dict[str, Any]]()
     for source in sources:
         for row in _slides_of(Path(source), search):
             row["relative"] = to_utf8(row["relative"])
-            known = found.setdefault(row["path"].resolve(), row)
+            known = rows_by_path.setdefault(row["path"].resolve(), row)
             known.update(_merge_details(known, row))
-    rows = _name_rows([found[key] for key in sorted(found)])
+    rows = _name_rows([rows_by_path[key] for key in sorted(rows_by_path)])
     if not rows:
         raise ConfigError("No slides found: no source was given", "Name a slide, a directory or a slide list")
     if masks is not None:
@@ -123,7 +123,7 @@ def slide_id(relative: str) -> str:
 
 def _slides_of(source: Path, search: SlideSearch) -> list[dict[str, Any]]:
     is_list = source.suffix.lower() == ".csv" and source.is_file()
-    rows = list(_slides_of_list(source, search)) if is_list else [found._asdict() for found in search.slides(source)]
+    rows = list(_slides_of_list(source, search)) if is_list else [slide._asdict() for slide in search.slides(source)]
     if not rows:
         raise ConfigError(f"No slides found: {_no_slides_reason(source, is_list)}", "Check the path")
     return rows
@@ -141,17 +141,17 @@ def _no_slides_reason(source: Path, is_list: bool) -> str:
 def _slides_of_list(source: Path, search: SlideSearch) -> Iterator[dict[str, Any]]:
     """Yield the slides of a list, named as it names them, relative to it; a directory stands for its one slide."""
     seen: set[str] = set()
-    for place, row in read_list(source):
+    for where, row in read_list(source):
         path = source.parent / row.pop("slide")
-        relative, found = _relative_path(path, source.parent), search.slides(path)
+        relative, slides = _relative_path(path, source.parent), search.slides(path)
         if (normal := os.path.normpath(path)) in seen:
-            raise ConfigError(f"{place}: {relative} is listed twice", "Keep one row a slide")
-        if len(found) > 1:
-            raise ConfigError(f"{place}: {path} holds {len(found)} slides", "Name the file of each, a row a slide")
+            raise ConfigError(f"{where}: {relative} is listed twice", "Keep one row a slide")
+        if len(slides) > 1:
+            raise ConfigError(f"{where}: {path} holds {len(slides)} slides", "Name the file of each, a row a slide")
         seen.add(normal)
-        if path.is_dir() and found:
-            relative += PurePosixPath(found[0].relative).suffix
-        yield {**row, "path": found[0].path if found else path, "relative": relative}
+        if path.is_dir() and slides:
+            relative += PurePosixPath(slides[0].relative).suffix
+        yield {**row, "path": slides[0].path if slides else path, "relative": relative}
 
 
 def _merge_details(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,8 +166,8 @@ def _merge_details(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
 
 def _relative_path(path: Path, directory: Path) -> str:
     """Return the Posix path relative to a directory; the bare name for a path that does not lie below it."""
-    place, root = PurePosixPath(os.path.normpath(path)), PurePosixPath(os.path.normpath(directory))
-    return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
+    inner, root = PurePosixPath(os.path.normpath(path)), PurePosixPath(os.path.normpath(directory))
+    return inner.relative_to(root).as_posix() if inner.is_relative_to(root) else inner.name
 
 
 def _name_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -179,11 +179,11 @@ def _name_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     alike = Counter(row["relative"].lower() for row in rows)
     named = []
     for row in rows:
-        place = PurePosixPath(row["relative"])
+        name = PurePosixPath(row["relative"])
         if alike[row["relative"].lower()] > 1:
             distinction = os.fsencode(row["path"].resolve()) if same[row["relative"]] > 1 else row["relative"].encode()
-            place = place.with_name(f"{place.stem}-{_short_hash(distinction)}{place.suffix}")
-        named.append({**row, "relative": place.as_posix(), "slide_id": slide_id(place.as_posix())})
+            name = name.with_name(f"{name.stem}-{_short_hash(distinction)}{name.suffix}")
+        named.append({**row, "relative": name.as_posix(), "slide_id": slide_id(name.as_posix())})
     return named
 
 

@@ -9,7 +9,7 @@ is unusual is left to OpenSlide, which says what it shows and whether it is an e
 missing or of which the decoder says as much as a warning. So no tile is shown that OpenSlide would refuse.
 
 Memory bound: the decoded tiles under one row of a block, at most 24 MiB, so that a block read row by row over tiles of
-another size decodes each once; and for each tile of the file 16 B, its place.
+another size decodes each once; and for each tile of the file 16 B, its offset and length.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Resolution of level 0, um per px, and who says so. Decides from properties alone, before any pixel.
 
-In this order: the value the user gives, OpenSlide's own, the TIFF resolution tags. A value is refused, never mended:
+In this order: the value the user gives, OpenSlide's own, the TIFF resolution tags. A value is refused, never corrected:
 a wrong resolution gives wrong magnification everywhere downstream without a sign. What speaks against the value that is
 used, without refuting it, becomes a remark.
 """
@@ -35,7 +35,7 @@ _SQUARE, _OBLONG = 1.05, 2.0
 _UM_PER_UNIT = {"centimeter": 10_000.0, "inch": 25_400.0}
 _PRINT_DPI = (72, 96, 150, 300, 600)
 
-_REMEDY = "Say the true resolution with --slide-mpp (um per pixel of level 0), or in the mpp column of a slide list"
+_REMEDY = "Give the true resolution with --slide-mpp (um per pixel of level 0), or in the mpp column of a slide list"
 
 
 class Resolution(NamedTuple):

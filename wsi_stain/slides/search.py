@@ -61,11 +61,11 @@ class SlideSearch:
         return list(self._glob(source)) if has_magic(str(source)) else []
 
     def _glob(self, pattern: Path) -> Iterator[FoundSlide]:
-        plain = next(place for place, part in enumerate(pattern.parts) if has_magic(part))
+        plain = next(count for count, part in enumerate(pattern.parts) if has_magic(part))
         root = Path(*pattern.parts[:plain])
         for match in map(Path, sorted(iglob(str(pattern), recursive=True))):
             below = match.relative_to(root).parents
-            if not all(_is_entered(root / place) for place in below if place != Path()):
+            if not all(_is_entered(root / folder) for folder in below if folder != Path()):
                 continue
             if match.is_dir():
                 yield from self._walk(match, root) if match == root or _is_entered(match) else ()
@@ -75,8 +75,8 @@ class SlideSearch:
     def _walk(self, top: Path, root: Path) -> Iterator[FoundSlide]:
         """Yield slides below a directory, named relative to `root`; follows links, visits each directory once."""
         visited: set[str] = set()
-        for place, directories, files in os.walk(top, followlinks=True):
-            directory, real = Path(place), os.path.realpath(place)
+        for folder, directories, files in os.walk(top, followlinks=True):
+            directory, real = Path(folder), os.path.realpath(folder)
             if real in visited:
                 directories[:] = []
                 continue

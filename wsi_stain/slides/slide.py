@@ -203,7 +203,7 @@ class Slide:
             mpp: Wanted resolution, um per px. The true one along an axis is mpp * size / thumbnail size.
 
         Raises:
-            UnreadableError: Most of it cannot be decoded; less than that is mended as in `read_repaired`.
+            UnreadableError: Most of it cannot be decoded; less than that is repaired as in `read_repaired`.
         """
         shape = [
             max(1, min(length, round(length * own / mpp))) for length, own in zip(self.size, self.mpp, strict=True)

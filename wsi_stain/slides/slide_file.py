@@ -5,7 +5,7 @@ a level by `x_l0 / downsample` and blends neighbouring pixels when that is fract
 whole are therefore read in whole cells of a fixed grid: what a pixel shows depends on its place alone, never on the
 region asked for. Level 0 and whole downsamples are exact anywhere.
 
-What cannot be decoded is an error, or on request mended: shown as the next coarser level has it, enlarged at its place.
+What cannot be decoded is an error, or on request repaired: shown as the next coarser level has it, enlarged.
 
 Memory bound: beside the pixels returned, one piece of `_PIECE` pixels in RGBA, and 24 MiB of JPEG tiles.
 """

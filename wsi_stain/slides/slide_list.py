@@ -57,7 +57,7 @@ def _check_columns(source: Path, columns: Sequence[str]) -> None:
 
 def _parse_row(where: str, cells: Mapping[str | None, Any], decimal_comma: bool) -> dict[str, Any]:
     if None in cells or None in cells.values():
-        raise ConfigError(f"{where} does not have as many cells as the header", "Mend the row")
+        raise ConfigError(f"{where} does not have as many cells as the header", "Correct the row")
     row: dict[str, Any] = {str(name).strip().lower(): text.strip() or None for name, text in cells.items()}
     if row["slide"] is None:
         raise ConfigError(f"{where} names no slide", "Fill the column 'slide'")
@@ -73,5 +73,7 @@ def _parse_mpp(where: str, text: str | None, decimal_comma: bool) -> float | Non
     except ValueError:
         mpp = 0.0
     if not low <= mpp <= high:
-        raise ConfigError(f"{where}: mpp is {text!r}, expected {low} to {high} um per pixel", "Mend or empty the cell")
+        raise ConfigError(
+            f"{where}: mpp is {text!r}, expected {low} to {high} um per pixel", "Correct or empty the cell"
+        )
     return mpp

@@ -25,7 +25,7 @@ LUMINANCE: Rgb = (0.299, 0.587, 0.114)
 RUIFROK: tuple[Rgb, Rgb] = ((0.651, 0.701, 0.290), (0.070, 0.991, 0.110))
 """Hematoxylin and eosin OD vectors of Ruifrok and Johnston (2001), Anal. Quant. Cytol. Histol. 23, 291-299."""
 
-NOT_HE_REMEDY = "Leave the slide out: only brightfield H&E can be re-stained"
+NOT_HE_REMEDY = "Leave the slide out: only brightfield H&E can be normalized"
 
 _BINS = 64
 _EVENING = 0.75
@@ -59,8 +59,8 @@ def macenko(od: Floats, tail: float) -> tuple[Rgb, Rgb]:
     angle = np.arctan2(od @ plane[:, 1], od @ plane[:, 0])
     weights = _evening_weights(angle)
     ends = [_quantile(angle, weights, q) for q in (tail, 1 - tail)]
-    found = np.maximum(np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T, 0)
-    one, other = (to_rgb(vector / np.linalg.norm(vector)) for vector in found)
+    extremes = np.maximum(np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T, 0)
+    one, other = (to_rgb(vector / np.linalg.norm(vector)) for vector in extremes)
     return (one, other) if _misfit(one, other) <= _misfit(other, one) else (other, one)
 
 
@@ -70,10 +70,10 @@ def check_vectors(vectors: tuple[Rgb, Rgb], max_angle_deg: float, min_separation
     Raises:
         StainError: A vector is too far from Ruifrok's, the two are too close, or the second one is blue or brown.
     """
-    for name, found, known in zip(("hematoxylin", "eosin"), vectors, RUIFROK, strict=True):
-        if (off := angle_deg(found, known)) > max_angle_deg:
+    for name, vector, known in zip(("hematoxylin", "eosin"), vectors, RUIFROK, strict=True):
+        if (off := angle_deg(vector, known)) > max_angle_deg:
             raise StainError(
-                f"Not H&E: the {name} vector {_format_vector(found)} is {off:.0f} degrees from the usual one, "
+                f"Not H&E: the {name} vector {_format_vector(vector)} is {off:.0f} degrees from the usual one, "
                 f"expected at most {max_angle_deg:.0f}",
                 NOT_HE_REMEDY,
             )

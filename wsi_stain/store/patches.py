@@ -1,4 +1,4 @@
-"""Patches and their places in a stored slide: what every kind of import says to `mosaic`. Reads no files.
+"""Patches and their places in a stored slide: as every kind of import gives them to `mosaic`. Reads no files.
 
 Memory bound: a listing holds about 0.5 KB a patch, no pixels.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsi_stain.core.geometry import TILE, Region, Size, ceil_div
 
 PATCH_TABLE = "patches"
-"""The table of a stored slide that says where each patch lies: `StoredSlide.table(TABLE)`."""
+"""The table of a stored slide that says where each patch lies: `StoredSlide.table(PATCH_TABLE)`."""
 
 MAX_REMARKS = 20
 """Most remarks on a slide's patches that a receipt carries; its table has all."""

@@ -98,7 +98,7 @@ class ShardsMark(TypedDict):
 
     Attributes:
         count: How many there are.
-        fingerprint: SHA-256 of the JSON list of [[row, col], size, SHA-256] of each, by their place in the block grid.
+        fingerprint: SHA-256 of the JSON list of [[row, col], size, SHA-256] of each, by their index in the block grid.
     """
 
     count: int

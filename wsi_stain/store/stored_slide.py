@@ -90,7 +90,7 @@ class StoredSlide(TiledSlide):
 
     @property
     def suspect(self) -> Mask:
-        """(rows, cols): tiles without tissue that look as if they had some; none where nobody looked."""
+        """(rows, cols): tiles without tissue that look as if they had some; none where that was not searched for."""
         return self.map("suspect") if "suspect" in self.maps() else np.zeros_like(self.kept)
 
     def maps(self) -> list[str]:

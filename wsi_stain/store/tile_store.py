@@ -37,10 +37,10 @@ class TileStore:
 
     def __init__(self, path: str | StoragePath) -> None:
         self.path = storage_path(path)
-        found = zarr_metadata.read_attributes(self.path)
-        if found.get("format") != FORMAT or found.get("tile") != TILE:
-            shown = f"format {found['format']}" if "format" in found else "none"
-            raise StoreError(f"Expected a tile store of format {FORMAT} at {path}, found {shown}", _REMEDY)
+        attributes = zarr_metadata.read_attributes(self.path)
+        if attributes.get("format") != FORMAT or attributes.get("tile") != TILE:
+            actual = f"format {attributes['format']}" if "format" in attributes else "none"
+            raise StoreError(f"Expected a tile store of format {FORMAT} at {path}, found {actual}", _REMEDY)
 
     @classmethod
     def create(cls, path: Path) -> TileStore:
@@ -55,10 +55,10 @@ class TileStore:
 
     def slide_ids(self) -> list[str]:
         """List the complete slides, sorted."""
-        found = list_folders(self.path)
+        names = list_folders(self.path)
         with ThreadPoolExecutor(_THREADS) as threads:  # each look is a request where the store is remote
-            complete = threads.map(lambda name: is_complete(self.path / name), found)
-            return [name for name, there in zip(found, complete, strict=True) if there]
+            complete = threads.map(lambda name: is_complete(self.path / name), names)
+            return [name for name, there in zip(names, complete, strict=True) if there]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.slide_ids())

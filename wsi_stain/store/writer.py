@@ -131,9 +131,9 @@ class SlideWriter:
         """Write one block's tiles, whole, and then its receipt.
 
         Args:
-            block: Place in the block grid.
-            tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid; each is asked
-                for once, in the order of the places.
+            block: Index in the block grid.
+            tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by index in the slide's tile grid; each is asked
+                for once, in the order of the indices.
             key: Fingerprint of everything that the pixels depend on.
             quality: See `ShardReceipt`; read once the tiles are written.
             holes: Likewise.

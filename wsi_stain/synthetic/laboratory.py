@@ -126,7 +126,7 @@ def defocus(pixels: RgbImage, seed: int, blur_px: float) -> RgbImage:
 
     Args:
         pixels: RGB, (h, w, 3).
-        seed: Of the patch's place and shape; its axes are a third to a half of the slide's.
+        seed: Of the patch's position and shape; its axes are a third to a half of the slide's.
         blur_px: Standard deviation of the blur in the patch, px.
     """
     height, width = pixels.shape[:2]

@@ -1,4 +1,4 @@
-"""The second, independent look at a thumbnail: what a tissue mask may have missed. It warns; it decides nothing.
+"""Tissue that a mask may have missed: a second, independent search of the thumbnail. It warns; it decides nothing.
 
 It asks another question than the mask does. Glass is the brightest and the most even of all that a slide shows, and
 what is left on it is the scanner's noise. Where colour or texture stands out from the most even part of the glass, over

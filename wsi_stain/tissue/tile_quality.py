@@ -36,7 +36,7 @@ def quality_on_slide(pixels: NDArray[np.uint8], tile: TileIndex, size: Size, mpp
 
     Args:
         pixels: RGB, (256, 256, 3).
-        tile: Its place.
+        tile: Its index.
         size: Working frame, px.
         mpp: Its resolution, um per px.
     """
@@ -76,7 +76,7 @@ def tile_quality(pixels: NDArray[np.uint8], mpp: float) -> dict[str, float | Non
         blur: Variance of the Laplacian, squared grey levels (0 to 255); the lower, the more blurred. Sharp tissue of
             four real slides has 100 to 4000, blurred by 1 um (standard deviation) 5 to 60. Plain glass has less than
             10, as there is nothing to see. None where the tile is thinner than three squares of 0.5 um.
-        pen: Share of the pixels that are ink, 0 to 1, told by the colour of squares of 16 px. The ink on a specimen's
+        pen: Share of the pixels that are ink, 0 to 1, by the colour of squares of 16 px. The ink on a specimen's
             margin counts as well.
     """
     return {"blur": _laplacian_variance(pixels[..., 1], mpp), "pen": _ink_share(pixels)}

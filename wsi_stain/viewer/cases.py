@@ -40,7 +40,7 @@ class Case:
         name: As the user knows it.
         pictures: One, or two that show the same tissue from the same corner; none of a slide that failed.
         status: How its run ended; empty where there was no run.
-        note: What is to be said about it: why there is no picture, what to do.
+        note: Remark on it: why there is no picture, what to do.
     """
 
     name: str

@@ -125,7 +125,7 @@ class SlideTiles:
         Args:
             path: The file that OpenSlide opens.
             level: Deep Zoom level.
-            column: Place in the level's grid of tiles.
+            column: Index in the level's grid of tiles.
             row: Likewise.
 
         Raises:
