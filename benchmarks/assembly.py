@@ -29,7 +29,7 @@ import psutil
 from contest import Contender, machine, medians, report
 from numpy.typing import NDArray
 
-from wsi_stain.core import journal
+from wsi_stain.core import journal, receipts
 from wsi_stain.core.geometry import BLOCK, BlockIndex, Mpp, Region, Size, block_region, grid_shape
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
@@ -96,7 +96,7 @@ def write_blocks(folder: Path, size: Size, distinct: bool) -> dict[BlockIndex, P
 @contextmanager
 def without_digest() -> Iterator[None]:
     """Pyramids are not hashed."""
-    with mock.patch.object(journal, "describe_file", return_value={"size": 0, "sha256": "0"}):
+    with mock.patch.object(receipts, "describe_file", return_value={"size": 0, "sha256": "0"}):
         yield
 
 

@@ -53,7 +53,7 @@ def stored_slide(folder: Path, size: Size) -> Pixels:
     record = SlideRecord(
         slide_id="slide",
         relative="slide.tif",
-        fingerprint={"size": 1, "sha256": "0"},
+        fingerprint={"size": 1, "digest": "0"},
         settings_key="0",
         size=size,
         mpp=MPP,

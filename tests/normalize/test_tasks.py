@@ -104,7 +104,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         record = SlideRecord(
             slide_id=slide_id,
             relative="a.svs",
-            fingerprint={"size": 1, "sha256": "0"},
+            fingerprint={"size": 1, "digest": "0"},
             settings_key="0",
             size=SIZE,
             mpp=Mpp(0.5, 0.5),

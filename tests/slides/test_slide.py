@@ -240,7 +240,7 @@ def test_fingerprints_follow_content_not_names_or_times(tmp_path: Path, pixels: 
     renamed.write_bytes(content)
     with Slide(renamed) as slide:
         second = slide.fingerprint()
-    assert second["size"] == first["size"] == len(content) and second["sha256"] != first["sha256"]
+    assert second["size"] == first["size"] == len(content) and second["digest"] != first["digest"]
 
 
 @pytest.mark.parametrize(

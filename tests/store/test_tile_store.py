@@ -47,7 +47,7 @@ def record(**changes: Any) -> SlideRecord:
     known: dict[str, Any] = {
         "slide_id": "odd",
         "relative": "a/odd.svs",
-        "fingerprint": {"size": 5, "sha256": "ab"},
+        "fingerprint": {"size": 5, "digest": "ab"},
         "settings_key": "s",
         "size": SIZE,
         "mpp": Mpp(0.25, 0.26),
@@ -413,7 +413,7 @@ def test_the_key_depends_on_source_and_settings() -> None:
     keys = {
         record().key,
         record(settings_key="other").key,
-        record(fingerprint={"size": 6, "sha256": "ab"}).key,
+        record(fingerprint={"size": 6, "digest": "ab"}).key,
         record(patient="P1", slide_id="renamed").key,
     }
     assert len(keys) == 3

@@ -55,7 +55,7 @@ def store_slide(
     record = SlideRecord(
         slide_id=slide_id,
         relative=f"{slide_id}.svs",
-        fingerprint={"size": 1, "sha256": slide_id},
+        fingerprint={"size": 1, "digest": slide_id},
         settings_key="0",
         size=size,
         mpp=Mpp(mpp, mpp),

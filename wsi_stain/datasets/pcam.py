@@ -87,7 +87,7 @@ class PcamSlide:
                 index = self.indices[number]
                 (pixels,) = _pixels(file["x"], range(index, index + 1))
                 sha.update(pixels.encode() if isinstance(pixels, str) else pixels.tobytes())
-        return {"size": len(self.indices) * SIDE * SIDE * 3, "sha256": sha.hexdigest()}
+        return {"size": len(self.indices) * SIDE * SIDE * 3, "digest": sha.hexdigest()}
 
 
 def find_splits(files: Sequence[Path], meta: Path | None) -> tuple[list[PcamSlide], list[str]]:

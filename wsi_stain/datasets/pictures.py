@@ -53,7 +53,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
 
 def digest(paths: Iterable[tuple[str, Path]]) -> dict[str, str | int]:
-    """Identity of files: {"size": bytes, "sha256": of names, sizes and tails}; the tail of a PNG has its checksums."""
+    """Identify files: {"size": bytes, "digest": SHA-256 of names, sizes and tails}; a PNG ends with checksums."""
     total, sha = 0, hashlib.sha256()
     for name, path in paths:
         sha.update(os.fsencode(f"{name}\n"))
@@ -62,7 +62,7 @@ def digest(paths: Iterable[tuple[str, Path]]) -> dict[str, str | int]:
             file.seek(max(size - _TAIL_BYTES, 0))
             sha.update(b"%d\n" % size + file.read())
             total += size
-    return {"size": total, "sha256": sha.hexdigest()}
+    return {"size": total, "digest": sha.hexdigest()}
 
 
 def _open_picture(path: Path) -> Image.Image:

@@ -210,7 +210,7 @@ class _Pool:
         order = sorted(range(len(sizes)), key=lambda number: (-sizes[number].height, number))
         places = place_in_rows([sizes[number] for number in order])
         patches = [Patch(str(number), place) for number, place in zip(order, places, strict=True)]
-        return Listing(patches, {"size": 0, "sha256": "pool"})
+        return Listing(patches, {"size": 0, "digest": "pool"})
 
     def read(self, patches: Sequence[Patch]) -> Iterator[tuple[Patch, RgbImage | str]]:
         """Yield each image."""

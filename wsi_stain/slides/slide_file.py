@@ -132,7 +132,7 @@ class SlideFile:
         return out
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the content's identity: {"size": bytes, "sha256": of evenly spaced pieces of all files}."""
+        """Return the content's identity: {"size": bytes, "digest": SHA-256 of evenly spaced pieces of all files}."""
         return _sampled_digest(_companions(self.path))
 
     def _read(
@@ -269,4 +269,4 @@ def _sampled_digest(paths: Sequence[Path]) -> dict[str, Any]:
             for offset in sorted({last * i // (_DIGEST_PIECES - 1) for i in range(_DIGEST_PIECES)}):
                 file.seek(offset)
                 digest.update(file.read(_DIGEST_PIECE_BYTES))
-    return {"size": total, "sha256": digest.hexdigest()}
+    return {"size": total, "digest": digest.hexdigest()}

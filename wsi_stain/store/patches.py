@@ -46,7 +46,7 @@ class Listing:
 
     Attributes:
         patches: All of them, refused ones as well.
-        fingerprint: What the pixels depend on: {"size": bytes, "sha256": of names, places, labels and contents}.
+        fingerprint: Of what pixels depend on: {"size": bytes, "digest": SHA-256 of names, places, labels, contents}.
     """
 
     patches: Sequence[Patch]
