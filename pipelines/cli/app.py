@@ -69,8 +69,9 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if debug:
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("wsi_stain").setLevel(logging.DEBUG)
+        own = logging.getLogger("wsi_stain")
+        own.setLevel(logging.DEBUG)
+        own.addHandler(logging.StreamHandler())
     if version:
         typer.echo(f"wsi-stain {__version__}")
         raise typer.Exit
