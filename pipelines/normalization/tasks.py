@@ -15,7 +15,8 @@ from pipelines.shared.slide_outputs import SUFFIXES, SlideOutput, SlideOutputs, 
 from pipelines.shared.target import NormalizationTarget
 from wsi_stain import __version__
 from wsi_stain.core.errors import DeviceMemoryError, UnreadableError
-from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, ceil_div
+from wsi_stain.core.geometry import TILE, BlockIndex, GlassPlacement, Mpp, ceil_div
+from wsi_stain.core.icc import input_profile, srgb_profile
 from wsi_stain.core.journal import fingerprint, read_json, write_json
 from wsi_stain.core.receipts import partial_directory
 from wsi_stain.executor import Flow, Task, single_task
@@ -165,6 +166,8 @@ class Normalization:
             reading=config_for_slide(source, self.config.tiling).slide,
             fingerprint=slide.record.fingerprint,
             icc_sha256=hashlib.sha256(profile).hexdigest() if profile else None,
+            dicom_icc_sha256=hashlib.sha256(input_profile(profile or srgb_profile())).hexdigest(),
+            mode=self.normalize.name,
             tiles_key=slide.record.key,
             stain=slide.record.stain,
         )
@@ -261,6 +264,7 @@ class Normalization:
             size=slide.size,
             mpp=slide.mpp,
             objective_power=record.objective_power,
+            placement=record.placement,
             white=target.white,
             icc_profile=target.icc_profile,
             blocks={
@@ -305,6 +309,7 @@ class Normalization:
             pyramid=products.tiff.path,
             mpp=Mpp(*pyramid["mpp"]),
             objective_power=pyramid["objective_power"],
+            placement=GlassPlacement(*pyramid["placement"]) if pyramid["placement"] else None,
             icc_profile=self.target.icc_profile,
             provenance=pyramid["provenance"],
             output=product.path,

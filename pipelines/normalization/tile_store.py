@@ -201,7 +201,9 @@ def _normalize_flow(
         yield [shared.dicom(source.slide_id, products, pyramids[0])]
     found = quality_fields(slide, shared.normalize.mode, prepared, receipts)
     pictures = shared.pictures(slide, products, found.get("hallucination"))
-    yield [pictures]
+    (drawn,) = yield [pictures]
+    if drawn["problem"]:
+        shared.report(f"{source.relative}: the report has no pictures of it: {drawn['problem']}")
     row = finished_row(slide, source, products, holes, time.monotonic() - started).model_copy(update=found)
     row = row.with_pictures(load_pictures(pictures.argument.out))
     if warning := unfitted_colours_warning(prepared, shared.normalize):

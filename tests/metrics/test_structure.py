@@ -61,3 +61,12 @@ def test_one_bad_tile_is_seen(before: Tiles) -> None:
 @pytest.mark.parametrize("value", [0, 255])
 def test_what_shows_nothing_resembles_nothing(before: Tiles, value: int) -> None:
     assert luminance_correlation(np.full_like(before[0], value), before[0]) == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_blank_tiles_say_nothing_of_a_shift(before: Tiles) -> None:
+    blank = np.full_like(before[:1], 240)
+    assert shift_px(blank, blank) is None
+    assert shift_px(np.concatenate([before, blank]), np.concatenate([before, blank])) == 0
+    moved = np.roll(before, 3, axis=2)
+    assert shift_px(np.concatenate([moved, blank]), np.concatenate([before, blank])) == pytest.approx(3, abs=0.1)

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from tests.support.slide_files import write_slide
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.template import Template
 
@@ -155,7 +158,7 @@ def test_fits_within_the_tolerance(path: Path, mpp: Mpp) -> None:
 
 @pytest.mark.parametrize(
     ("mpp", "says"),
-    [(Mpp(0.5, 0.5), "as finely"), (Mpp(0.125, 0.125), "--mpp 0.25"), (Mpp(0.25, 0.4), "0.25 x 0.4")],
+    [(Mpp(0.5, 0.5), "--slide-mpp 0.25"), (Mpp(0.125, 0.125), "--mpp 0.25"), (Mpp(0.25, 0.4), "0.25 x 0.4")],
 )
 def test_other_resolution_is_refused(path: Path, mpp: Mpp, says: str) -> None:
     with pytest.raises(CheckpointError, match=says):
@@ -165,3 +168,16 @@ def test_other_resolution_is_refused(path: Path, mpp: Mpp, says: str) -> None:
 def test_template_and_generator_must_agree() -> None:
     with pytest.raises(ValidationError, match="2 channels"):
         contract(template=Template(kind="he", reference=STATISTICS))
+
+
+def test_the_remedy_for_a_wrong_resolution_works_when_it_is_followed(path: Path, tmp_path: Path) -> None:
+    """40000 pixels per inch were meant to be per centimetre: 0.635 um/px instead of 0.25."""
+    pixels = np.full((130, 201, 3), (180, 90, 150), np.uint8)
+    slide_path = write_slide(tmp_path / "a.tif", [pixels], mpp=0.635)
+    checkpoint = Checkpoint.load(path)
+    with Slide(slide_path) as slide, pytest.raises(CheckpointError) as caught:
+        checkpoint.check_fits(slide.mpp)
+    flag, value = caught.value.remedy.split()[-2:]
+    assert flag == "--slide-mpp" and "--mpp " not in caught.value.remedy.replace("--slide-mpp", "")
+    with Slide(slide_path, SlideConfig(slide_mpp=float(value))) as slide:
+        checkpoint.check_fits(slide.mpp)

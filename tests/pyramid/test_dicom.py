@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -12,23 +13,32 @@ from typing import Any
 import numpy as np
 import openslide
 import pytest
+from PIL import Image, ImageCms
 
 from tests.support.made_pyramid import picture
 from wsi_stain.core import journal
 from wsi_stain.core.errors import ConfigError
-from wsi_stain.core.geometry import BlockIndex, Mpp, Size, grid_shape, level_sizes
-from wsi_stain.core.icc import srgb_profile
+from wsi_stain.core.geometry import BlockIndex, GlassPlacement, Mpp, Size, grid_shape, level_sizes
+from wsi_stain.core.icc import input_profile, srgb_profile
 from wsi_stain.core.receipts import partial_directory
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.pyramid.dicom import DicomTask, require_dicom, write_dicom
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
+from wsi_stain.slides.dicom_series import dicom_levels
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
 
 SIZE = Size(1301, 700)
+PLACEMENT = GlassPlacement((0.0, -1.0, 0.0, -1.0, 0.0, 0.0), 22.53, 58.25)
 
 
-def make_task(directory: Path, size: Size = SIZE, subsampling: int = 444, icc: bytes | None = None) -> DicomTask:
+def make_task(
+    directory: Path,
+    size: Size = SIZE,
+    subsampling: int = 444,
+    icc: bytes | None = None,
+    placement: GlassPlacement | None = None,
+) -> DicomTask:
     """Stitch a slide of one block, whose first tile is glass, and ask for DICOM."""
     jpeg, block = JpegConfig.model_validate({"subsampling": subsampling}), directory / "block"
     kept = np.ones(grid_shape(size), np.bool_)
@@ -39,6 +49,7 @@ def make_task(directory: Path, size: Size = SIZE, subsampling: int = 444, icc: b
         size=size,
         mpp=Mpp(0.25, 0.26),
         objective_power=40.0,
+        placement=placement,
         white=(243, 240, 245),
         icc_profile=icc,
         blocks={BlockIndex(0, 0): block},
@@ -54,6 +65,7 @@ def make_task(directory: Path, size: Size = SIZE, subsampling: int = 444, icc: b
         pyramid=pyramid.output,
         mpp=pyramid.mpp,
         objective_power=receipt["objective_power"],
+        placement=receipt["placement"] and GlassPlacement(*receipt["placement"]),
         icc_profile=icc,
         provenance=receipt["provenance"],
         output=directory / "slides" / "slide.dicom",
@@ -97,7 +109,7 @@ def test_openslide_reads_the_very_pixels_of_the_tiff(tmp_path: Path, size: Size,
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 @pytest.mark.parametrize("icc", [None, srgb_profile()], ids=["no profile", "profile"])
 def test_the_validator_finds_no_error(tmp_path: Path, icc: bytes | None) -> None:
-    task = make_task(tmp_path, icc=icc)
+    task = make_task(tmp_path, icc=icc, placement=PLACEMENT)
     write_dicom(task)
     for file in task.output.iterdir():
         told = subprocess.run(["dciodvfy", file], capture_output=True, text=True, check=False)
@@ -116,7 +128,7 @@ def test_every_level_says_that_it_is_derived_and_how(task: DicomTask) -> None:
         assert frames.FrameType == level.ImageType
         assert level.DerivationDescription == "Stain normalized. checkpoint_sha256=digest; template=he"
         assert level.Manufacturer == "wsi-stain"
-        assert level.OpticalPathSequence[0].ICCProfile == srgb_profile()
+        assert level.OpticalPathSequence[0].ICCProfile == input_profile(srgb_profile())
 
 
 def test_nothing_is_made_up_about_the_patient_or_the_time(task: DicomTask) -> None:
@@ -133,7 +145,7 @@ def test_the_references_profile_is_embedded(tmp_path: Path) -> None:
     profile[24:26] = b"\x07\xd0"  # another year in its header
     task = make_task(tmp_path, Size(300, 200), icc=bytes(profile))
     write_dicom(task)
-    assert datasets(task.output)[0].OpticalPathSequence[0].ICCProfile == bytes(profile)
+    assert datasets(task.output)[0].OpticalPathSequence[0].ICCProfile == input_profile(bytes(profile))
 
 
 def test_equal_tasks_give_equal_bytes_and_other_keys_other_uids(task: DicomTask, tmp_path: Path) -> None:
@@ -160,3 +172,32 @@ def test_without_the_extra_the_remedy_names_it(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "wsidicomizer", None)
     with pytest.raises(ConfigError, match=r"wsi-stain\[dicom\]"):
         require_dicom()
+
+
+def test_its_profile_is_one_of_an_input_device_and_still_one(tmp_path: Path) -> None:
+    """PS3.3, C.11.15.1.1; colours do not change by it."""
+    task = make_task(tmp_path, Size(300, 200))
+    write_dicom(task)
+    embedded = datasets(task.output)[0].OpticalPathSequence[0].ICCProfile
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+    assert profile.profile.device_class == "scnr" and profile.profile.xcolor_space.strip() == "RGB"
+    transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    pixels = Image.fromarray(picture(Size(31, 17)))
+    shown = ImageCms.applyTransform(pixels, transform)
+    assert shown is not None and np.abs(np.asarray(shown).astype(int) - np.asarray(pixels)).max() <= 1
+
+
+def test_where_the_slide_lies_on_its_glass_is_kept_or_not_said(tmp_path: Path) -> None:
+    known = make_task(tmp_path / "known", Size(700, 300), placement=PLACEMENT)
+    write_dicom(known)
+    for level in datasets(known.output):
+        (origin,) = level.TotalPixelMatrixOriginSequence
+        assert tuple(level.ImageOrientationSlide) == PLACEMENT.orientation
+        assert (origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem) == PLACEMENT[1:]
+    assert [level.placement for level in dicom_levels(min(known.output.iterdir()))] == [PLACEMENT] * 3
+    unknown = make_task(tmp_path / "unknown", Size(700, 300))
+    write_dicom(unknown)
+    for level in datasets(unknown.output):
+        assert "ImageOrientationSlide" not in level and "TotalPixelMatrixOriginSequence" not in level
+    with openslide.OpenSlide(min(unknown.output.iterdir())) as slide:
+        assert slide.dimensions == (700, 300)

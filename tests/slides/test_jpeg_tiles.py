@@ -19,6 +19,7 @@ from wsi_stain.slides import jpeg_tiles
 from wsi_stain.slides.jpeg_tiles import JpegTiles
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.slides.slide_file import SlideFile
+from wsi_stain.slides.tiff.directories import of_levels, read_directories
 
 pytest.importorskip("simplejpeg")
 
@@ -26,8 +27,9 @@ WIDTH, HEIGHT = 333, 217
 
 
 def tiles_of(path: Path) -> JpegTiles:
-    with SlideFile(path) as file:
-        return JpegTiles(path, file.properties["openslide.vendor"], [(level.size, level.tile) for level in file.levels])
+    with openslide.OpenSlide(path) as handle:
+        own = of_levels(read_directories(path), [Size(*size) for size in handle.level_dimensions])
+        return JpegTiles(path, handle.properties["openslide.vendor"], own)
 
 
 def by_openslide(path: Path, level: int, region: Region) -> NDArray[np.uint8]:
@@ -242,7 +244,7 @@ def test_what_is_unusual_is_left(tmp_path: Path, make: Any) -> None:
 
 def test_other_vendors_are_left(tmp_path: Path) -> None:
     path = write_jpeg_slide(tmp_path / "a.tif", [noise(256, 192)], Jpeg())
-    tiles = JpegTiles(path, "ventana", [(Size(256, 192), Size(64, 64))])
+    tiles = JpegTiles(path, "ventana", read_directories(path))
     region = Region(3, 4, 10, 10)
     assert tiles.paste(0, region, np.zeros((10, 10, 3), np.uint8)) == [region]
     tiles.close()

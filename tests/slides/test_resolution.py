@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from wsi_stain.core.errors import MppError
-from wsi_stain.slides.resolution import objective_power, resolve_mpp
+from wsi_stain.core.geometry import Mpp
+from wsi_stain.slides.resolution import Resolution, objective_power, resolve_mpp
 
 SLIDE = Path("a/slide.svs")
 OWN = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.26"}
@@ -109,6 +110,43 @@ def test_no_or_absurd_resolution_names_value_file_and_flag(
 )
 def test_doubts_are_remarked_on(properties: dict[str, str], slide_mpp: float | None, remarks: list[str]) -> None:
     assert list(resolve_mpp(SLIDE, properties, slide_mpp).remarks) == remarks
+
+
+@pytest.mark.parametrize(
+    ("mpp", "power", "usual"),
+    [(0.5025, 40, ("0.5025", "40x", "0.25", "20x")), (0.25, 20, ("0.25", "20x", "0.5", "40x"))],
+)
+def test_an_objective_that_usually_gives_other_pixels_is_remarked_on_with_both(
+    mpp: float, power: int, usual: tuple[str, ...]
+) -> None:
+    properties = {"openslide.mpp-x": str(mpp), "openslide.objective-power": str(power)}
+    (remark,) = resolve_mpp(SLIDE, properties, None).remarks
+    assert all(word in remark for word in (*usual, "--slide-mpp"))
+    assert resolve_mpp(SLIDE, properties, mpp).remarks == (), "whoever says it has looked"
+
+
+@pytest.mark.parametrize(("mpp", "power"), [(0.44, 20), (0.2228, 40), (0.2528, 40), (0.33, 40), (0.37, 20)])
+def test_what_scanners_give_is_not_remarked_on(mpp: float, power: int) -> None:
+    properties = {"openslide.mpp-x": str(mpp), "openslide.objective-power": str(power)}
+    assert resolve_mpp(SLIDE, properties, None).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("mpp", "meant"),
+    [(0.635, 0.25), (1.27, 0.5), (0.0984, 0.25), (0.197, 0.5), (0.25, None), (0.5, None), (0.8, None), (0.33, None)],
+)
+def test_inches_taken_for_centimetres_are_suspected(mpp: float, meant: float | None) -> None:
+    remarks = resolve_mpp(SLIDE, {"openslide.mpp-x": str(mpp)}, None).remarks
+    assert [f"--slide-mpp {meant:g}" in remark for remark in remarks] == ([] if meant is None else [True])
+
+
+@pytest.mark.parametrize("origin", ["ome-xml", "description"])
+def test_a_text_is_heard_where_openslide_says_nothing_and_contradicts_it_where_it_does(origin: str) -> None:
+    text = Resolution(Mpp(0.25, 0.25), origin)
+    assert resolve_mpp(SLIDE, PRINT, None, [text])[:2] == ((0.25, 0.25), origin)
+    with pytest.raises(MppError, match="contradicts itself"):
+        resolve_mpp(SLIDE, TAGS_20, None, [text])
+    assert resolve_mpp(SLIDE, TAGS_20, 0.5, [text]).mpp == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(("text", "power"), [("40", 40.0), ("0", None), ("-", None), ("inf", None)])

@@ -72,6 +72,7 @@ def stitch_task(
         size=size,
         mpp=Mpp(0.25, 0.26),
         objective_power=40.0,
+        placement=None,
         white=WHITE,
         icc_profile=None,
         blocks=blocks,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_stain.core.geometry import Size
+from wsi_stain.core.geometry import Size, grid_shape
 from wsi_stain.tissue.overlay import draw_overlay
 
 GREEN, BLUE, ORANGE, YELLOW = (0, 158, 115), (86, 180, 233), (213, 94, 0), (240, 228, 66)
@@ -43,3 +43,18 @@ def test_every_mark_is_drawn_in_its_place(tmp_path: Path, shape: tuple[int, int]
     assert np.abs(np.hypot(*(outline - 0.5).T) - 0.05**0.5).max() < 0.05
     assert places[ORANGE].min() > 0.5
     assert places[YELLOW][:, 0].max() > 0.9
+
+
+@pytest.mark.parametrize("size", [Size(2049, 1537), Size(513, 9001), Size(257, 1), Size(8193, 4097)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (37, 49), (600, 801)], ids=str)
+def test_a_last_row_and_column_of_one_pixel_is_drawn(tmp_path: Path, size: Size, shape: tuple[int, int]) -> None:
+    """What rounds to no pixel of the picture becomes one at its edge."""
+    last = np.zeros(grid_shape(size), bool)
+    last[-1, -1] = True
+    none, every = np.zeros_like(last), np.ones_like(last)
+    blank, nothing = np.full((*shape, 3), 200, np.uint8), np.zeros(shape, bool)
+    for kept, suspect in ((last, none), (none, last), (every, last)):
+        draw_overlay(tmp_path / "overlay.png", blank, nothing, nothing, kept, suspect, size)
+    with Image.open(tmp_path / "overlay.png") as picture:
+        pixels = np.asarray(picture)
+    assert (pixels[-1, -1] == ORANGE).all()

@@ -243,6 +243,7 @@ def assemble(out: Path, change: Callable[[Pixels], Pixels] = lambda pixels: pixe
         size=finished.row.size,
         mpp=finished.row.mpp,
         objective_power=40.0,
+        placement=None,
         white=(240, 240, 240),
         icc_profile=None,
         blocks={BlockIndex(0, 0): block},

@@ -38,6 +38,20 @@ class Mpp(NamedTuple):
         return float((self.x * self.y) ** 0.5)
 
 
+class GlassPlacement(NamedTuple):
+    """How an image lies on its glass, in DICOM's slide coordinate system (PS3.3, C.8.12.2.1).
+
+    Attributes:
+        orientation: Direction cosines of its rows and of its columns, three each.
+        x_mm: Where its first pixel lies along x.
+        y_mm: Likewise along y.
+    """
+
+    orientation: tuple[float, float, float, float, float, float]
+    x_mm: float
+    y_mm: float
+
+
 class Region(NamedTuple):
     """A rectangle in slide space; x and y may be negative and the far edge may lie outside the slide."""
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from wsi_stain.core.geometry import BLOCK, Size
+from wsi_stain.core.regular_files import odd_kind
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 """What the name of a patch's file ends in, lower case."""
@@ -57,6 +58,8 @@ def digest(paths: Iterable[tuple[str, Path]]) -> dict[str, str | int]:
     total, sha = 0, hashlib.sha256()
     for name, path in paths:
         sha.update(os.fsencode(f"{name}\n"))
+        if odd_kind(path):
+            continue  # refused when it is asked for its pixels
         with suppress(OSError), open(path, "rb") as file:  # what cannot be read is told when it is asked for its pixels
             size = os.fstat(file.fileno()).st_size
             file.seek(max(size - _TAIL_BYTES, 0))
@@ -66,6 +69,8 @@ def digest(paths: Iterable[tuple[str, Path]]) -> dict[str, str | int]:
 
 
 def _open_picture(path: Path) -> Image.Image:
+    if kind := odd_kind(path):
+        raise PictureError(f"is {kind}, expected a regular file")
     try:
         image = Image.open(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -58,13 +58,13 @@ def shift_px(after: RgbTiles, before: RgbTiles) -> float | None:
         before: The same places.
 
     Returns:
-        None where the tiles do not agree on a shift: then the pictures have nothing in common.
+        None where the tiles do not agree on a shift: then the pictures have nothing in common; or where all are blank.
     """
+    pairs = [pair for pair in zip(_band_pass(after), _band_pass(before), strict=True) if all(map(np.any, pair))]
+    if not pairs:
+        return None
     shifts = np.asarray(
-        [
-            phase_cross_correlation(y, x, upsample_factor=_STEPS_PER_PX, normalization=None)[0]
-            for x, y in zip(_band_pass(after), _band_pass(before), strict=True)
-        ]
+        [phase_cross_correlation(y, x, upsample_factor=_STEPS_PER_PX, normalization=None)[0] for x, y in pairs]
     )
     common = np.median(shifts, axis=0)
     scatter = float(np.median(np.hypot(*(shifts - common).T)))

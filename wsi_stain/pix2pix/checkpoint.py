@@ -118,11 +118,11 @@ class Checkpoint:
         own, limit = self.contract.mpp, 1 + self.contract.mpp_tolerance
         if all(own / limit <= side <= own * limit for side in mpp):
             return
+        wrong = f"if it was scanned at {own:g} um/px and its file says otherwise, give run or tile --slide-mpp {own:g}"
         remedy = (
-            f"Resample the slide: --mpp {own:g} of run or tile"
+            f"Resample it with --mpp {own:g} of run or tile; or, {wrong}"
             if mpp.mean < own
-            else f"Take --mpp {own:g} with run or tile if it was scanned as finely, else a checkpoint for about "
-            f"{mpp.mean:.3g} um/px"
+            else f"Use a checkpoint for about {mpp.mean:.3g} um/px; or, {wrong}"
         )
         raise CheckpointError(
             f"The checkpoint works at {own:g} um/px (within {self.contract.mpp_tolerance:.0%}), "

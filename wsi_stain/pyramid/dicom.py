@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_stain.core.errors import ConfigError, OutputError
-from wsi_stain.core.geometry import Mpp
-from wsi_stain.core.icc import srgb_profile
+from wsi_stain.core.geometry import GlassPlacement, Mpp
+from wsi_stain.core.icc import input_profile, srgb_profile
 from wsi_stain.core.journal import describe_files
 from wsi_stain.core.receipts import Receipt, commit_directory, directory_product, partial_directory, valid_receipt
 
@@ -27,6 +27,7 @@ _MOST_BASIC_OFFSET = 2**32 - 1
 """The basic table has 32 bits for an offset within a file; larger files need the extended one."""
 
 _LONGEST_TEXT = 1024
+_PLACEMENT = ("ImageOrientationSlide", "TotalPixelMatrixOriginSequence")
 _NO_TIME = {"ContentDate": b"19700101", "ContentTime": b"000000.000000"}
 
 
@@ -39,7 +40,8 @@ class DicomTask:
         pyramid: The hybrid OME-TIFF.
         mpp: Resolution of level 0, um per px.
         objective_power: Nominal magnification, or None when it is not known.
-        icc_profile: Profile of the pixels' colour space; DICOM wants one, and None makes it sRGB.
+        placement: How the slide lies on its glass; None when it is not known, and then the files do not say.
+        icc_profile: Profile of the pixels' colour space; DICOM wants one of an input device, and None makes it sRGB.
         provenance: How the pixels were made; goes into the derivation description, so no free text of the source.
         output: The directory's final name.
         receipt: Where the receipt goes.
@@ -50,6 +52,7 @@ class DicomTask:
     pyramid: Path
     mpp: Mpp
     objective_power: float | None
+    placement: GlassPlacement | None
     icc_profile: bytes | None
     provenance: Mapping[str, str]
     output: Path
@@ -124,7 +127,7 @@ def _save_levels(task: DicomTask, folder: Path) -> list[Path]:
     def uid() -> Any:
         return generate_uid(entropy_srcs=[task.key, str(next(numbers))])
 
-    source = make_source(task.mpp, task.icc_profile or srgb_profile(), task.objective_power)
+    source = make_source(task.mpp, input_profile(task.icc_profile or srgb_profile()), task.objective_power)
     large = task.pyramid.stat().st_size > _MOST_BASIC_OFFSET
     with WsiDicomizer.open(task.pyramid, preferred_source=source, uid_generator=uid) as slide:
         for level in slide.pyramids[0]:
@@ -149,7 +152,24 @@ def _describe(dataset: Any, task: DicomTask) -> None:
     (shared,) = dataset.SharedFunctionalGroupsSequence
     shared.WholeSlideMicroscopyImageFrameTypeSequence[0].FrameType = image_type
     derivation = "; ".join(f"{name}={value}" for name, value in sorted(task.provenance.items()))
+    _place_on_glass(dataset, task.placement)
     dataset.DerivationDescription = f"Stain normalized. {derivation}"[:_LONGEST_TEXT]
+
+
+def _place_on_glass(dataset: Any, placement: GlassPlacement | None) -> None:
+    """Say how a level lies on the glass. Where that is not known nothing is said, though the standard asks for it: what
+    programs fill in is a place like any other, and wrong.
+    """
+    from pydicom import Dataset
+
+    for name in _PLACEMENT:
+        dataset.pop(name, None)
+    if placement is None:
+        return
+    origin = Dataset()
+    origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = placement.x_mm, placement.y_mm
+    dataset.TotalPixelMatrixOriginSequence = [origin]
+    dataset.ImageOrientationSlide = list(placement.orientation)
 
 
 def _reset_times(path: Path) -> None:

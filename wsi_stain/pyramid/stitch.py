@@ -34,6 +34,7 @@ from wsi_stain.core.geometry import (
     TILE,
     TILES_PER_BLOCK,
     BlockIndex,
+    GlassPlacement,
     Mpp,
     Size,
     TileIndex,
@@ -85,6 +86,7 @@ class StitchTask:
         size: Size of level 0, px.
         mpp: Resolution of level 0, um per px.
         objective_power: Nominal magnification, or None when it is not known.
+        placement: How the slide lies on its glass, or None when it is not known.
         white: Colour of glass, R, G, B, 0 to 255.
         icc_profile: Profile of the pixels' colour space, or None.
         blocks: Block files by their index in the block grid; what is not listed is glass.
@@ -101,6 +103,7 @@ class StitchTask:
     size: Size
     mpp: Mpp
     objective_power: float | None
+    placement: GlassPlacement | None
     white: Rgb8
     icc_profile: bytes | None
     blocks: Mapping[BlockIndex, Path]
@@ -121,6 +124,7 @@ class PyramidReceipt(Receipt):
         levels: How many levels it has.
         mpp: Resolution of level 0, [x, y], um per px.
         objective_power: Nominal magnification, or None when it is not known.
+        placement: How the slide lies on its glass, or None when it is not known.
         provenance: How the pixels were made.
     """
 
@@ -128,6 +132,7 @@ class PyramidReceipt(Receipt):
     levels: int
     mpp: list[float]
     objective_power: float | None
+    placement: GlassPlacement | None
     provenance: dict[str, str]
 
 
@@ -135,7 +140,8 @@ def stitch_slide(task: StitchTask) -> PyramidReceipt:
     """Assemble a slide's pyramid, unless its valid receipt says that this is done.
 
     Returns:
-        The receipt.
+        The receipt; beside journal's keys it has slide_id, levels (their number), mpp [x, y], objective_power,
+        placement and provenance.
 
     Raises:
         OutputError: A block file or a shard is missing or damaged, or the pyramid cannot be written.
@@ -158,6 +164,7 @@ def _receipt(task: StitchTask, product: Product) -> PyramidReceipt:
         "slide_id": task.slide_id,
         "levels": len(level_sizes(task.size)),
         "mpp": list(task.mpp),
+        "placement": task.placement,
         "objective_power": task.objective_power,
         "provenance": dict(task.provenance),
     }

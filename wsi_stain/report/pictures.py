@@ -17,7 +17,7 @@ from PIL import Image
 
 from wsi_stain.core import html, journal
 from wsi_stain.core.arrays import Rgb
-from wsi_stain.core.errors import OutputError
+from wsi_stain.core.errors import OutputError, WsiStainError
 from wsi_stain.report.colours import compare_colours
 from wsi_stain.report.fields import change_of, fields_of_view
 from wsi_stain.results.slide_row import SlidePictures
@@ -50,18 +50,25 @@ class PictureTask:
 
 
 def make_pictures(task: PictureTask) -> dict[str, Any]:
-    """Do a `PictureTask`.
+    """Do a `PictureTask`. A picture that cannot be drawn fails no slide: its row then has none.
 
     Returns:
-        An empty receipt: what it makes is a file.
+        The receipt: problem, why there are no pictures, or empty.
 
     Raises:
         OutputError: The pyramid cannot be read, or the pictures cannot be written.
         StoreError: The slide is no longer there.
     """
+    problem = ""
     with task.opener() as slide:
-        journal.write_json(task.out, _make_slide_pictures(slide, task).model_dump(mode="json"))
-    return {}
+        try:
+            pictures = _make_slide_pictures(slide, task)
+        except WsiStainError:
+            raise
+        except Exception as error:  # whatever drawing makes of a strange slide, whose pyramid stands
+            pictures, problem = SlidePictures(), f"{type(error).__name__}: {error}"
+        journal.write_json(task.out, pictures.model_dump(mode="json"))
+    return {"problem": problem}
 
 
 def load_pictures(path: Path) -> SlidePictures:

@@ -33,6 +33,8 @@ class Origin(StrictRecord):
         reading: How the file becomes the working frame.
         fingerprint: Fingerprint of the file, as the tile store has it.
         icc_sha256: SHA-256 of the colour profile that outputs embed, or None.
+        dicom_icc_sha256: SHA-256 of the profile that DICOM embeds: the same as an input device's, or sRGB's.
+        mode: How its pixels were made: the mode, or the classical method.
         tiles_key: Fingerprint of everything that its tiles depend on.
         stain: Its own stain, as measured on these tiles.
     """
@@ -42,6 +44,8 @@ class Origin(StrictRecord):
     reading: SlideConfig
     fingerprint: dict[str, str | int]
     icc_sha256: str | None
+    dicom_icc_sha256: str | None = None
+    mode: str = ""
     tiles_key: str = ""
     stain: StainStatistics | None = None
 

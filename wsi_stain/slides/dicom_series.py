@@ -1,4 +1,4 @@
-"""DICOM slides: one series, many files side by side. Reads each file's header up to its series, never pixels.
+"""DICOM slides: one series, many files side by side. Reads headers, never pixels, and regular files alone.
 
 OpenSlide opens any one file of a series and finds the others in the same directory by their SeriesInstanceUID; so a
 slide is what shares a directory and a series, whatever the files are called and whatever else lies among them.
@@ -10,13 +10,21 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+from wsi_stain.core.geometry import GlassPlacement, Mpp, Size
+from wsi_stain.core.regular_files import odd_kind
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class of a VL Whole Slide Microscopy Image (DICOM PS3.4, B.5)."""
 
 _SOP_CLASS, _SERIES = 0x0008_0016, 0x0020_000E
 _UID = re.compile(r"[0-9.]{1,64}")
+_LEVEL_TAGS = [
+    *("ImageType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "ImageOrientationSlide"),
+    *("TotalPixelMatrixOriginSequence", "SharedFunctionalGroupsSequence"),
+]
+_UM_PER_MM = 1000
 _PREAMBLE, _MAGIC = 128, b"DICM"
 
 
@@ -41,8 +49,8 @@ def may_be_dicom(name: str) -> bool:
 
 
 def read_header(path: Path) -> Header | None:
-    """Read the header of a file; None for a file that is not DICOM, or cannot be read as such."""
-    if not may_be_dicom(path.name):
+    """The header of a file; None for a file that is not DICOM, or cannot be read as such."""
+    if not may_be_dicom(path.name) or odd_kind(path):
         return None
     try:
         with path.open("rb") as file:
@@ -65,6 +73,58 @@ def files_of_slide(path: Path) -> list[Path]:
     """Find all files of the slide that a file belongs to, sorted; the file alone where it is no whole-slide DICOM."""
     header = read_header(path)
     return find_series(path.parent.iterdir()).get(header.series, [path]) if header else [path]
+
+
+class DicomLevel(NamedTuple):
+    """What one file of a DICOM slide says of its level.
+
+    Attributes:
+        size: Width and height of the whole image, px.
+        mpp: Resolution, um per px, or None.
+        placement: How it lies on the glass, or None.
+    """
+
+    size: Size
+    mpp: Mpp | None
+    placement: GlassPlacement | None
+
+
+def dicom_levels(path: Path) -> list[DicomLevel]:
+    """Return the levels of the slide that a file belongs to; labels and overviews are left out."""
+    levels = [level for file in files_of_slide(path) if (level := _level(file)) is not None]
+    return sorted(levels, key=lambda level: -level.size.width)
+
+
+def _level(path: Path) -> DicomLevel | None:
+    from pydicom import dcmread
+
+    try:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=_LEVEL_TAGS)
+        if "VOLUME" not in header.ImageType:
+            return None
+        size = Size(int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows))
+        return DicomLevel(size, _spacing(header), _placement(header))
+    except Exception:  # a damaged header may fail anywhere within the library; OpenSlide judges the file
+        return None
+
+
+def _spacing(header: Any) -> Mpp | None:
+    try:
+        (shared,) = header.SharedFunctionalGroupsSequence
+        rows, columns = shared.PixelMeasuresSequence[0].PixelSpacing
+        return Mpp(float(columns) * _UM_PER_MM, float(rows) * _UM_PER_MM)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _placement(header: Any) -> GlassPlacement | None:
+    try:
+        (origin,) = header.TotalPixelMatrixOriginSequence
+        x, y = origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem
+        a, b, c, d, e, f = map(float, header.ImageOrientationSlide)
+        return GlassPlacement((a, b, c, d, e, f), float(x), float(y))
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def _parse_header(file: BinaryIO) -> Header | None:

@@ -18,29 +18,29 @@ import os
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from wsi_stain.core.geometry import BLOCK, Region, Size, ceil_div, split_on_grid
+from wsi_stain.slides.tiff.directories import TiffDirectory
 
 try:
     import simplejpeg
 except ImportError:  # no wheel for this platform: OpenSlide reads everything
     simplejpeg = None
 
-_VENDORS = {"aperio", "generic-tiff"}
+PLAIN_VENDORS = {"aperio", "generic-tiff"}
+"""Formats whose levels are directories of tiles side by side, without gaps or overlaps."""
+
 _JPEG = 7
 _TRANSFORMS = {2: 0, 6: 1}
 """Adobe's colour transform (none, YCbCr) by the tag PhotometricInterpretation (TIFF 6.0): RGB, YCbCr."""
 
 _HELD_BYTES = 24 * 2**20
 _MAX_TILE_PIXELS = 1024 * 1024
-_MAX_DIRECTORIES = 256
 _MAX_BYTES_A_PIXEL = 8
 _MAX_OFFSET = 2**62
 
@@ -50,8 +50,8 @@ _FRAMES = {0xC0, 0xC1, 0xC2}
 _APPLICATION = {*range(0xE0, 0xF0), 0xFE}
 
 
-class _Directory(NamedTuple):
-    """Offsets of the tiles of one level in the file, and their coding."""
+class _Level(NamedTuple):
+    """Where the tiles of one level lie in the file, and how they are coded."""
 
     columns: int
     tile: Size
@@ -67,11 +67,12 @@ class JpegTiles:
     Args:
         path: The slide's file.
         vendor: OpenSlide's name for its format.
-        levels: Of each of OpenSlide's levels its size and that of its tiles, px.
+        directories: Of each of OpenSlide's levels the one directory that holds it; None where that is not known.
     """
 
-    def __init__(self, path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> None:
-        self._levels = _find_directories(path, vendor, levels)
+    def __init__(self, path: Path, vendor: str, directories: Sequence[TiffDirectory | None]) -> None:
+        taken = simplejpeg is not None and vendor in PLAIN_VENDORS
+        self._levels = [_level(matching) if taken and matching is not None else None for matching in directories]
         cached_tiles = [_cached_tiles(level.tile) for level in self._levels if level is not None]
         self._tile = lru_cache(min(cached_tiles, default=1))(self._decode)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 held until `close`
@@ -147,43 +148,27 @@ def _complete_jpeg(tile: bytes, header: bytes, size: Size) -> bytes:
     return b"".join([*parts, tile[at:]])
 
 
-def _jpeg_header(page: Any) -> bytes:
-    """Write the colour transform as Adobe's marker (Technical Note 5116), then the directory's shared tables."""
-    marker = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([_TRANSFORMS[int(page.photometric)]])
-    return marker + (page.jpegtables or _SOI)[2:].removesuffix(b"\xff\xd9")
+def _jpeg_header(directory: TiffDirectory) -> bytes:
+    """The colour transform as Adobe's marker says it (Technical Note 5116), then the directory's shared tables."""
+    marker = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([_TRANSFORMS[directory.photometric]])
+    return marker + (directory.jpeg_tables or _SOI)[2:].removesuffix(b"\xff\xd9")
 
 
-def _find_directories(path: Path, vendor: str, levels: Sequence[tuple[Size, Size]]) -> list[_Directory | None]:
-    """Find each level's directory; None where OpenSlide must read the level."""
-    nothing: list[_Directory | None] = [None] * len(levels)
-    if simplejpeg is None or vendor not in _VENDORS:
-        return nothing
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in islice(tiff.pages, _MAX_DIRECTORIES) if page.is_tiled]
-            return [_find_directory(pages, size, tile) for size, tile in levels]
-    except Exception:  # whatever a parser says of a strange file: OpenSlide has opened it
-        return nothing
-
-
-def _find_directory(pages: Sequence[Any], size: Size, tile: Size) -> _Directory | None:
-    """Find the one directory of a level's size, if it holds nothing but plain RGB tiles as JPEG."""
-    matching = [page for page in pages if (page.imagewidth, page.imagelength) == size]
-    if len(matching) != 1 or not _is_plain(matching[0], tile):
+def _level(directory: TiffDirectory) -> _Level | None:
+    """Where a directory's tiles lie, if it holds nothing but plain RGB tiles as JPEG."""
+    rows, columns = directory.grid
+    if directory.tile is None or not _is_plain(directory) or len(directory.offsets) != rows * columns:
         return None
-    page = matching[0]
-    columns, rows = ceil_div(size.width, tile.width), ceil_div(size.height, tile.height)
-    offsets, counts = (np.array(values, np.uint64) for values in (page.dataoffsets, page.databytecounts))
-    if not len(offsets) == len(counts) == rows * columns:
-        return None
-    absurd = (counts > tile.width * tile.height * _MAX_BYTES_A_PIXEL) | (offsets > _MAX_OFFSET)
+    offsets, counts = directory.offsets.copy(), directory.counts.copy()
+    most = directory.tile.width * directory.tile.height * _MAX_BYTES_A_PIXEL
+    absurd = (counts > most) | (offsets > _MAX_OFFSET)
     counts[absurd] = offsets[absurd] = 0
-    return _Directory(columns, tile, offsets, counts, _jpeg_header(page))
+    return _Level(columns, directory.tile, offsets, counts, _jpeg_header(directory))
 
 
-def _is_plain(page: Any, tile: Size) -> bool:
-    """Check whether a directory holds interleaved 8-bit RGB or YCbCr as JPEG, in tiles of this size, not too large."""
-    coding = (page.compression, page.planarconfig, page.samplesperpixel, page.bitspersample, page.imagedepth)
-    known = coding == (_JPEG, 1, 3, 8, 1) and page.photometric in _TRANSFORMS
-    fits = Size(page.tilewidth, page.tilelength) == tile and tile.width * tile.height <= _MAX_TILE_PIXELS
-    return bool(known and fits)
+def _is_plain(directory: TiffDirectory) -> bool:
+    """Whether a directory holds interleaved RGB or YCbCr of 8 bits as JPEG, in tiles that are not too large."""
+    coding = directory.compression, directory.planes, directory.samples, directory.bits, directory.depth
+    tile = directory.tile
+    fits = tile is not None and tile.width * tile.height <= _MAX_TILE_PIXELS
+    return fits and coding == (_JPEG, 1, 3, 8, 1) and directory.photometric in _TRANSFORMS

@@ -15,9 +15,10 @@ from PIL import Image, ImageCms
 from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Size
+from wsi_stain.core.remedies import CONVERT, remedy_for
+from wsi_stain.slides.tiff.directories import read_directories
 
-_UNSUPPORTED = "Copy it again, should the copy be incomplete; else convert it to a pyramidal TIFF"
-DAMAGED = "Copy it again from its source: it is probably damaged or incomplete"
+_UNKNOWN = "Copy it again, should the copy be incomplete; else convert it to a pyramidal TIFF"
 
 
 class OpenSlideHandle:
@@ -29,7 +30,8 @@ class OpenSlideHandle:
     Attributes:
         properties: As OpenSlide gives them.
         background: RGB where the scanner recorded nothing.
-        icc_profile: Of the pixels; None where there is none, or one that cannot be parsed.
+        icc_profile: Of the pixels; None where there is none, or one that cannot be used.
+        icc_problem: Why it cannot be used; empty where it can, or where there is none.
 
     Raises:
         SlideError: Not there, no permission, not a slide, or not supported.
@@ -42,20 +44,19 @@ class OpenSlideHandle:
         self.sizes = [Size(*size) for size in self._handle.level_dimensions]
         self.downsamples = [float(downsample) for downsample in self._handle.level_downsamples]
         self.background = _background(self.properties)
-        self.icc_profile = _icc_profile(self._handle)
+        self.icc_profile, self.icc_problem = _icc_profile(self._handle)
 
     def close(self) -> None:
         """Release the file."""
         self._handle.close()
 
-    def read(self, location_l0: tuple[int, int], level: int, size: Size, complete: bool = False) -> NDArray[np.uint8]:
-        """Read RGB pixels of a region, (height, width, 3), alpha composited on the background.
+    def read(self, location_l0: tuple[int, int], level: int, size: Size) -> NDArray[np.uint8]:
+        """RGB pixels of a region, (height, width, 3), alpha composited on the background.
 
         Args:
             location_l0: Its upper left corner (x, y) in pixels of level 0.
             level: Its level, 0 the finest.
             size: Pixels of that level.
-            complete: Refuse a region where an Aperio file lacks tiles, instead of showing the background there.
 
         Raises:
             UnreadableError: The region cannot be decoded, not even by a fresh handle.
@@ -65,10 +66,7 @@ class OpenSlideHandle:
             image = self._handle.read_region(location_l0, level, size)
         except openslide.OpenSlideError:
             image = self._read_afresh(location_l0, level, size)
-        lowest, highest = image.getchannel("A").getextrema()
-        if complete and lowest == 0 and self.properties.get("openslide.vendor") == "aperio":
-            raise self._unreadable_error(location_l0, level, "the file lacks tiles there")
-        if (lowest, highest) != (255, 255):
+        if image.getchannel("A").getextrema() != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, (*self.background, 255)), image)
         return np.asarray(image.convert("RGB"))
 
@@ -84,7 +82,7 @@ class OpenSlideHandle:
 
     def _unreadable_error(self, location_l0: tuple[int, int], level: int, reason: object) -> UnreadableError:
         where = f"at level {level}, level-0 position {location_l0}"
-        return UnreadableError(f"{self.path} cannot be read {where}: {reason}", DAMAGED)
+        return UnreadableError(f"{self.path} cannot be read {where}: {reason}", remedy_for(str(reason)))
 
 
 def _open(path: Path) -> openslide.OpenSlide:
@@ -97,9 +95,19 @@ def _open(path: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
-        raise SlideError(f"{path} is not a slide in a format that OpenSlide supports", _UNSUPPORTED) from error
+        raise _not_a_slide(path) from error
     except openslide.OpenSlideError as error:
-        raise SlideError(f"{path} cannot be opened as a slide: {error}", _UNSUPPORTED) from error
+        raise SlideError(f"{path} cannot be opened as a slide: {error}", remedy_for(str(error))) from error
+
+
+def _not_a_slide(path: Path) -> SlideError:
+    """OpenSlide gives no reason for a file that is none of its formats; a TIFF's directories may."""
+    directories = read_directories(path)
+    if directories and directories[0].tile is None:
+        size = directories[0].size
+        shape = f"it is a TIFF of {size.width} x {size.height} px in strips, expected tiles"
+        return SlideError(f"{path} is not a slide in a format that OpenSlide supports: {shape}", CONVERT)
+    return SlideError(f"{path} is not a slide in a format that OpenSlide supports", _UNKNOWN)
 
 
 def _background(properties: dict[str, str]) -> Rgb8:
@@ -111,9 +119,13 @@ def _background(properties: dict[str, str]) -> Rgb8:
     return red, green, blue
 
 
-def _icc_profile(handle: openslide.OpenSlide) -> bytes | None:
+def _icc_profile(handle: openslide.OpenSlide) -> tuple[bytes | None, str]:
+    """The profile, if RGB pixels can be converted by it, and what speaks against it."""
     try:
         profile = handle.color_profile
-    except ImageCms.PyCMSError:
-        return None
-    return None if profile is None else bytes(profile.tobytes())
+        if profile is None:
+            return None, ""
+        ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        return None, str(error) or "it cannot be parsed"
+    return bytes(profile.tobytes()), ""

@@ -19,10 +19,10 @@ from pydantic import Field
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div, split_on_grid
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.slides.openslide_handle import DAMAGED
+from wsi_stain.core.remedies import remedy_for
 from wsi_stain.slides.resampling import area_average, bicubic, source_span
-from wsi_stain.slides.resolution import MPP_RANGE, objective_power, resolve_mpp
-from wsi_stain.slides.slide_file import Level, SlideFile
+from wsi_stain.slides.resolution import MPP_RANGE, POWER, objective_power, resolve_mpp
+from wsi_stain.slides.slide_file import Level, LostPart, SlideFile
 
 __all__ = ["Slide", "SlideConfig", "area_average"]
 
@@ -67,11 +67,13 @@ class Slide:
     Attributes:
         size_l0: Size of level 0, px.
         mpp_l0: Resolution of level 0, um per px.
-        mpp_origin: Who says so: '--slide-mpp', 'openslide' or 'tiff tags'.
-        remarks: Doubts about the resolution, a sentence each.
+        mpp_origin: Who says so: '--slide-mpp', or one of `resolution.SOURCES`.
+        remarks: Doubts about the resolution and the file, a sentence each.
         objective_power: As the file states it, or None.
         vendor: OpenSlide's name for the format.
-        level_count: Levels in the file.
+        level_count: Levels in the file that can be used.
+        placement: How it lies on the glass, where the file says so.
+        tiles_nowhere: How many tiles of level 0 the file lacks on every level, and how many it has.
         background: RGB where the scanner recorded nothing.
         icc_profile: The profile of the pixels that `read` returns, or None.
 
@@ -92,10 +94,16 @@ class Slide:
 
     def _describe(self) -> None:
         properties = self._file.properties
-        self.mpp_l0, self.mpp_origin, self.remarks = resolve_mpp(self.path, properties, self.config.slide_mpp)
+        if self._file.objective_power and not objective_power(properties):
+            properties = {**properties, POWER: f"{self._file.objective_power:g}"}
+        resolution = resolve_mpp(self.path, properties, self.config.slide_mpp, self._file.described)
+        self.mpp_l0, self.mpp_origin = resolution.mpp, resolution.origin
+        self.remarks = (*resolution.remarks, *self._file.remarks)
         self.objective_power = objective_power(properties)
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.level_count = len(self._file.levels)
+        self.placement = self._file.placement
+        self.tiles_nowhere = self._file.tiles_nowhere
         self.background = self._file.background
         self.icc_profile = self._file.icc_profile
         self.size_l0 = self._file.levels[0].size
@@ -166,24 +174,50 @@ class Slide:
         Raises:
             SlideError: The pixels cannot be decoded, or the region is beyond any memory.
         """
-        size = Size(ceil_div(self.size.width, factor), ceil_div(self.size.height, factor))
-        return self._read(_Grid(size, self._frame.step_x * factor, self._frame.step_y * factor), region, None)
+        return self._read(self._shrunk(factor), region, None)
+
+    def read_shrunk_repaired(self, factor: int, region: Region) -> tuple[NDArray[np.uint8], float]:
+        """As `read_shrunk`, of a slide that may be damaged here and there.
+
+        Returns:
+            The pixels, and the share of them, 0 to 1, that is lost; these are shown as in `read_repaired`.
+
+        Raises:
+            SlideError: The file can no longer be opened, or the region is beyond any memory.
+        """
+        repaired: list[LostPart] = []
+        pixels, read = self._read(self._shrunk(factor), region, repaired), self.pixels_read(factor, region)
+        return pixels, min(sum(part.region.width * part.region.height for part in repaired) / max(read, 1), 1.0)
+
+    def pixels_read(self, factor: int, region: Region) -> int:
+        """Return how many pixels of the file `read_shrunk` reads for a region."""
+        grid = self._shrunk(factor)
+        level = self._file.levels[self._level_for(grid)]
+        width, height = region.width * grid.step_x / level.scale_x, region.height * grid.step_y / level.scale_y
+        return ceil(width) * ceil(height)
 
     def read_repaired(self, region: Region) -> tuple[NDArray[np.uint8], bool]:
         """Read as `read` does, of a slide that may be damaged here and there.
 
         Returns:
-            The pixels, and whether some of them could not be decoded: these are shown as the next coarser level has
-            them, enlarged at their place, or as background where that cannot be decoded either.
+            The pixels, and whether some of them are lost: these are shown as the next coarser level has them, enlarged
+            at their place, or as background where none has. Tiles that were never written and stand for glass, or
+            that no coarser level tells of, are not lost.
 
         Raises:
             UnreadableError: Far too much cannot be decoded.
             SlideError: The file can no longer be opened, or the region is beyond any memory.
         """
-        repaired: list[Region] = []
+        repaired: list[LostPart] = []
         return self._read(self._frame, region, repaired), bool(repaired)
 
-    def _read(self, grid: _Grid, region: Region, repaired: list[Region] | None) -> NDArray[np.uint8]:
+    def reason_lost(self, region: Region) -> str:
+        """Return why a part of a region is lost, as in `read_repaired`; empty where all of it is there."""
+        repaired: list[LostPart] = []
+        self._read(self._frame, region, repaired)
+        return repaired[0].reason if repaired else ""
+
+    def _read(self, grid: _Grid, region: Region, repaired: list[LostPart] | None) -> NDArray[np.uint8]:
         self._refuse_huge(region.width * region.height)
         out = np.empty((region.height, region.width, 3), np.uint8)
         left, top = max(region.x, 0), max(region.y, 0)
@@ -215,11 +249,13 @@ class Slide:
             self._frame.step_x * Fraction(self.size.width, size.width),
             self._frame.step_y * Fraction(self.size.height, size.height),
         )
-        out, repaired = np.empty((size.height, size.width, 3), np.uint8), list[Region]()
+        out, repaired = np.empty((size.height, size.width, 3), np.uint8), list[LostPart]()
         self._read_grid(grid, Region(0, 0, *size), out, repaired)
         level = self._file.levels[self._level_for(grid)]
-        if sum(part.width * part.height for part in repaired) > _MAX_REPAIRED * level.size.width * level.size.height:
-            raise UnreadableError(f"Most of {self.path} cannot be read", DAMAGED)
+        lost = sum(part.region.width * part.region.height for part in repaired)
+        if lost > _MAX_REPAIRED * level.size.width * level.size.height:
+            reason = repaired[0].reason
+            raise UnreadableError(f"Most of {self.path} cannot be read: {reason}", remedy_for(reason))
         return out
 
     def fingerprint(self) -> dict[str, Any]:
@@ -242,10 +278,15 @@ class Slide:
         if _is_finer(step_x, step_y) and not self.config.allow_upsample:
             raise SlideError(
                 f"{self.path} has {self.mpp_l0.mean:.4g} um/px, coarser than the {self.config.mpp:g} asked for",
-                f"Ask for --mpp {self.mpp_l0.mean:.4g} or coarser, or set tiling.slide.allow_upsample",
+                f"Ask for --mpp {self.mpp_l0.mean:.4g} or coarser, or set tiling.slide.allow_upsample; if the file's"
+                " resolution is wrong, give the true one with --slide-mpp",
             )
         width, height = ceil(self.size_l0.width / step_x), ceil(self.size_l0.height / step_y)
         return _Grid(Size(width, height), step_x, step_y)
+
+    def _shrunk(self, factor: int) -> _Grid:
+        size = Size(ceil_div(self.size.width, factor), ceil_div(self.size.height, factor))
+        return _Grid(size, self._frame.step_x * factor, self._frame.step_y * factor)
 
     def _refuse_huge(self, pixels: int) -> None:
         if pixels > _MAX_READ_PIXELS:
@@ -254,7 +295,7 @@ class Slide:
                 "Read it in smaller regions, or at a coarser mpp",
             )
 
-    def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8], repaired: list[Region] | None) -> None:
+    def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8], repaired: list[LostPart] | None) -> None:
         """Fill `out` (height, width, 3) with a region within a grid, piece by piece, so that memory stays flat."""
         if grid.step_x == grid.step_y == 1:
             self._file.read(0, region, repaired, out)
@@ -268,7 +309,7 @@ class Slide:
             target[:] = self._sample(number, step_x, step_y, piece, repaired)
 
     def _sample(
-        self, number: int, step_x: Fraction, step_y: Fraction, piece: Region, repaired: list[Region] | None
+        self, number: int, step_x: Fraction, step_y: Fraction, piece: Region, repaired: list[LostPart] | None
     ) -> NDArray[np.uint8]:
         """Sample pixels (height, width, 3) of a piece of a grid whose steps are in pixels of level `number`."""
         size_level = self._file.levels[number].size

@@ -12,7 +12,7 @@ from pydantic import ValidationError, field_validator
 from wsi_stain.core import journal
 from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import StoreError
-from wsi_stain.core.geometry import BlockIndex, Mpp, Size
+from wsi_stain.core.geometry import BlockIndex, GlassPlacement, Mpp, Size
 from wsi_stain.core.journal import FileFacts
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.core.storage import StoragePath
@@ -39,6 +39,7 @@ class SlideRecord(StrictRecord):
         mpp_origin: Where the resolution came from.
         objective_power: Magnification of the working frame, where known: the objective's, less what was resampled.
         vendor: Scanner vendor as OpenSlide names it.
+        placement: How the slide lies on its glass, where the source says so.
         background: The scanner's background, R, G, B.
         icc_profile: The profile that the pixels are in, base64.
         icc_policy: `keep`: pixels as scanned; `srgb`: converted by their profile.
@@ -62,6 +63,7 @@ class SlideRecord(StrictRecord):
     mpp_origin: str
     objective_power: float | None = None
     vendor: str = ""
+    placement: GlassPlacement | None = None
     background: Rgb8 = (255, 255, 255)
     icc_profile: str | None = None
     icc_policy: Literal["keep", "srgb"] = "keep"

@@ -17,7 +17,7 @@ from wsi_stain.stain.statistics import StainConfig
 from wsi_stain.store import SlideRecord
 from wsi_stain.tissue.mask import TissueConfig
 
-VERSION = 2
+VERSION = 3
 """Raised with every change of the code that changes which tiles a slide has or what is in them."""
 
 
@@ -63,6 +63,7 @@ def make_record(slide: Slide, source: SlideSource, config: TilingConfig) -> Slid
         mpp_origin=mpp_origin(slide, source),
         objective_power=_power_in_frame(slide),
         vendor=slide.vendor,
+        placement=slide.placement,
         background=slide.background,
         icc_policy=config.slide.icc,
         stain_config=config.stain,

@@ -15,7 +15,7 @@ from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.user_masks import mask_digest
 from wsi_stain.tiling.config import TilingConfig, make_record, mpp_origin, open_slide
-from wsi_stain.tiling.survey import check_readable, find_tissue
+from wsi_stain.tiling.survey import check_readable, find_tissue, unwritten
 from wsi_stain.tissue.overlay import draw_overlay
 
 
@@ -91,7 +91,7 @@ def probe_slide(task: InspectTask) -> ProbeReceipt:
     with open_slide(task.source, task.config) as slide:
         if task.source.mask:
             mask_digest(task.source.mask)
-        return {"remarks": list(slide.remarks)}
+        return {"remarks": [*slide.remarks, *unwritten(slide, task.config.max_holes)]}
 
 
 def identify_slide(task: InspectTask) -> IdentityReceipt:
@@ -111,6 +111,7 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
         SlideError: The slide cannot be used.
     """
     with open_slide(task.source, task.config) as slide:
+        doubts = [*slide.remarks, *unwritten(slide, task.config.max_holes)]
         survey = find_tissue(slide, task.config.tissue, task.source.mask)
         grid, tiles = survey.grid, int(survey.grid.kept.sum())
         if task.overlay:
@@ -129,5 +130,5 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
             "suspect": int(survey.suspect.sum()),
             "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
             "blocks": len(grid.blocks()),
-            "remarks": [*slide.remarks, *check_readable(slide, grid)],
+            "remarks": [*doubts, *check_readable(slide, grid, task.config.max_holes)],
         }

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import NoTissueError, StainError, UnreadableError
-from wsi_stain.core.geometry import TILE, Region, Size
+from wsi_stain.core.geometry import Region, Size, TileIndex, tile_region
+from wsi_stain.core.remedies import remedy_for
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.slides.user_masks import read_mask
 from wsi_stain.stain.vectors import NOT_HE_REMEDY
+from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tissue.grid import TileGrid, tile_grid
 from wsi_stain.tissue.mask import TissueConfig, dark_share, ink_mask, tissue_mask
 from wsi_stain.tissue.missed import find_missed_tissue
@@ -27,8 +30,11 @@ _MOST_PIXELS = 5_000_000
 
 _MOSTLY_DARK = 0.5
 
-_SAMPLED_TILES = 8
+_SAMPLED_TILES = 32
 """Tiles that a look reads."""
+
+_UNLIKELY = 0.001
+"""So unlikely must it be that tiles looked at are lost by chance, where a slide is to have too many holes."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,15 @@ def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = Non
     return Survey(thumbnail, mask, ink, grid, (missed.tissue > 0) & ~grid.kept)
 
 
-def require_tissue(slide: Slide, config: TissueConfig, source: SlideSource) -> Survey:
-    """As `find_tissue`, of a slide that is to be worked on; NoTissueError where it has no tissue."""
-    survey = find_tissue(slide, config, source.mask)
+def require_tissue(slide: Slide, config: TilingConfig, source: SlideSource) -> Survey:
+    """As `find_tissue`, of a slide that is to be worked on.
+
+    Raises:
+        UnreadableError: Too many of its tiles are nowhere in the file.
+        NoTissueError: It has no tissue.
+    """
+    unwritten(slide, config.max_holes)
+    survey = find_tissue(slide, config.tissue, source.mask)
     if not survey.grid.kept.any():
         missed = f", but {count} tiles look as if they had some" if (count := int(survey.suspect.sum())) else ""
         raise NoTissueError(
@@ -94,26 +106,56 @@ def require_tissue(slide: Slide, config: TissueConfig, source: SlideSource) -> S
     return survey
 
 
-def check_readable(slide: Slide, grid: TileGrid) -> list[str]:
-    """Doubts after reading a few tiles, evenly spaced: a damaged file often opens, and shows a whole thumbnail.
+def unwritten(slide: Slide, most: float) -> list[str]:
+    """Look for tiles that the file lacks on every level: whether they showed glass or tissue, nothing tells.
+
+    Args:
+        slide: The slide.
+        most: Largest share of its tiles that may be missing so, `TilingConfig.max_holes`.
 
     Returns:
-        A sentence if some of the tiles cannot be read.
+        A remark if there are some.
 
     Raises:
-        UnreadableError: Not one of the tiles can be read.
+        UnreadableError: There are more.
+    """
+    count, tiles = slide.tiles_nowhere
+    if not count:
+        return []
+    problem = f"{count} of {tiles} tiles of the file were never written, on no level"
+    if count > most * tiles:
+        raise UnreadableError(
+            f"{slide.path}: {problem}, expected at most {most:.1%}",
+            "Copy the slide again from its source, or raise tiling.max_holes if the missing tiles are glass",
+        )
+    return [f"{problem}: they are shown as glass, and nothing tells whether they are"]
+
+
+def check_readable(slide: Slide, grid: TileGrid, most: float) -> list[str]:
+    """Doubts after reading some tiles, evenly spaced: a damaged file often opens, and shows a whole thumbnail.
+
+    Args:
+        slide: The slide.
+        grid: Its tiles.
+        most: Largest share of them that may be lost, `TilingConfig.max_holes`.
+
+    Returns:
+        A sentence if some of the tiles are lost.
+
+    Raises:
+        UnreadableError: So many of those looked at are lost that the slide has too many holes, in all likelihood.
     """
     kept = np.argwhere(grid.kept)
     sampled = kept[np.unique(np.linspace(0, len(kept) - 1, _SAMPLED_TILES).astype(int))] if len(kept) else kept
-    errors = []
-    for row, col in sampled.tolist():
-        try:
-            slide.read(Region(col * TILE, row * TILE, TILE, TILE))
-        except UnreadableError as error:
-            errors.append(error)
-    if errors and len(errors) == len(sampled):
-        raise errors[0]
-    return [f"{len(errors)} of {len(sampled)} tiles looked at cannot be read: {errors[0].problem}"] if errors else []
+    reasons = [slide.reason_lost(tile_region(TileIndex(*place))) for place in sampled.tolist()]
+    lost = [reason for reason in reasons if reason]
+    if not lost:
+        return []
+    problem = f"{len(lost)} of {len(sampled)} tiles looked at are lost: {lost[0]}"
+    every = len(sampled) == len(kept)
+    if len(lost) > most * len(sampled) and (every or binom.sf(len(lost) - 1, len(sampled), most) < _UNLIKELY):
+        raise UnreadableError(f"{slide.path}: {problem}; expected at most {most:.1%}", remedy_for(lost[0]))
+    return [problem]
 
 
 def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], float]:

@@ -199,7 +199,7 @@ def finish_slide(task: FinishTask) -> FinishReceipt:
 
 
 def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
-    survey = require_tissue(slide, task.config.tissue, task.source)
+    survey = require_tissue(slide, task.config, task.source)
     writer.begin(slide.size, survey.thumbnail, survey.mask, survey.grid, task.config.codec)
     writer.write_map("suspect", survey.suspect)
 

@@ -107,9 +107,15 @@ def _outline(mask: Mask) -> Mask:
 def _draw_tiles(picture: Image.Image, tiles: Mask, scale: tuple[float, float], colour: Rgb8, width: int) -> None:
     draw = ImageDraw.Draw(picture)
     for row, col in np.argwhere(tiles).tolist():
-        left, top = round(col * TILE * scale[0]), round(row * TILE * scale[1])
-        right, bottom = round((col + 1) * TILE * scale[0]), round((row + 1) * TILE * scale[1])
-        draw.rectangle((left, top, min(right, picture.width) - 1, min(bottom, picture.height) - 1), None, colour, width)
+        left, right = _pixels_of(col, scale[0], picture.width)
+        top, bottom = _pixels_of(row, scale[1], picture.height)
+        draw.rectangle((left, top, right, bottom), None, colour, width)
+
+
+def _pixels_of(number: int, scale: float, length: int) -> tuple[int, int]:
+    """First and last pixel of a tile along an axis of the picture: at least one, even of a tile that rounds to none."""
+    first = min(round(number * TILE * scale), length - 1)
+    return first, max(first, min(round((number + 1) * TILE * scale), length) - 1)
 
 
 def _draw_legend(picture: Image.Image) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 REDO = "Delete it and run the same command again"
-"""The remedy for an output that is not what it should be: a rerun makes again what is not there."""
+"""The remedy for an output whose bytes are not those that were written: a rerun makes again what is not there."""
+
+REPORT = "A rerun would write the same bytes again: this is a fault of wsi-stain, please report it"
+"""The remedy for an output that is wrong although its bytes are those that were written."""
 
 
 class Fault(NamedTuple):
@@ -21,4 +24,4 @@ class Fault(NamedTuple):
     check: str
     expected: str
     got: str
-    remedy: str = REDO
+    remedy: str = REPORT

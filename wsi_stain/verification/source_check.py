@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_stain.core.arrays import Mask
-from wsi_stain.core.errors import SlideError, StoreError
+from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
 from wsi_stain.core.storage import storage_path
 from wsi_stain.metrics.nuclei import nuclei_kept
@@ -29,8 +29,9 @@ from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.stain_sample import sample_tiles
-from wsi_stain.verification.faults import REDO, Fault
+from wsi_stain.verification.faults import REPORT, Fault
 from wsi_stain.verification.readers.base import PyramidReader, level_size, overview, tile_size
+from wsi_stain.verification.source_oracle import TiffOracle, tile_means
 
 RESEMBLANCE = 0.85
 """Least correlation of a pyramid's thumbnail with its source's: real pairs have 0.99, two slides at most 0.64."""
@@ -48,8 +49,22 @@ NUCLEI = 0.95
 """Least share of the nuclei that is kept, see `nuclei_kept`: real outputs keep 0.966 to 0.995."""
 
 _TILES = 32
-_REPORT = "This is a fault of wsi-stain: please report it"
-_LOOK = "Look at the slide; normalize it with --mode lut, or train longer, and run again"
+_OTHER_WAYS = {
+    "generator": "normalize it with --mode lut, or train longer, and run again",
+    "guard": "normalize it with --mode lut, or train longer, and run again",
+    "lut": "train longer, or on a reference that is more like it, and run again",
+}
+"""What to do where a slide lost structure, by the mode it was made in: never what was done."""
+
+_TISSUE_REMEDY = f"Look at the slide there, with wsi-stain view. {REPORT}"
+_OTHER_METHOD = "take another --method and run again"
+_TIFF_VENDORS = {"aperio", "generic-tiff"}
+_ORACLE_TILES, _FLAT = 8, 6
+_READERS_APART = 6.0
+"""Mean difference in grey levels between decoders of one tile: real ones are at most 2 apart."""
+
+_MOST_CONFIRMED = 1000
+_LEAST_PX_A_TILE = 3
 
 
 class Similarity(NamedTuple):
@@ -80,7 +95,7 @@ def check_against_source(
         source_path: Where the source is now; None where the record says.
     """
     tissue = _tissue(finished)
-    lost = tissue & blank
+    lost = _confirm_lost(tissue & blank, finished, source_path)
     if 2 * lost.sum() > tissue.sum():  # too little is left to say more
         return _tissue_faults(tissue, lost), None
     if faults := _picture_faults(pyramid, finished, lost):
@@ -99,22 +114,40 @@ def _tissue(finished: FinishedSlide) -> Mask:
     before, stain, kept = finished.row.before, finished.row.stain, finished.grid.kept
     if before is None or stain is None:
         return np.zeros_like(kept)
+    od = _od(np.asarray(_open_picture(before)), stain.white)
+    return kept & (tile_means(od, finished.grid.size) >= TISSUE_OD)
+
+
+def _confirm_lost(lost: Mask, finished: FinishedSlide, source_path: Path | None) -> Mask:
+    """The tiles that the source itself shows to be more than glass.
+
+    A pixel of a vast slide's thumbnail is as wide as a tile, and shows its neighbours as well. Without the source only
+    thumbnails are believed that show a tile in several pixels.
+    """
+    before, size = finished.row.before, finished.grid.size
+    if not lost.any() or before is None or finished.row.stain is None:
+        return lost
+    try:
+        with _open_source(finished.origin, source_path) as source:
+            if source is not None and not _source_faults(source, finished):
+                places = np.argwhere(lost)
+                places = places[np.unique(np.linspace(0, len(places) - 1, _MOST_CONFIRMED).astype(int))]
+                confirmed = np.zeros_like(lost)
+                for row, col in places.tolist():
+                    pixels = _read_source(source, TileIndex(row, col))
+                    confirmed[row, col] = float(_od(pixels, finished.row.stain.white).mean()) >= TISSUE_OD
+                return confirmed
+    except (SlideError, StoreError):
+        pass  # reported where the source is compared
+    sharp = _open_picture(before).width * TILE >= _LEAST_PX_A_TILE * size.width
+    return lost if sharp else np.zeros_like(lost)
+
+
+def _od(pixels: NDArray[np.uint8], white: Sequence[float]) -> NDArray[np.float32]:
+    """Optical density of luminance, (h, w), at least 0."""
     weights = np.asarray(LUMINANCE, np.float32)
-    od = -np.log(
-        (np.asarray(_open_picture(before), np.float32) @ weights + 1) / (np.asarray(stain.white) @ weights + 1)
-    )
-    return kept & (_tile_means(np.maximum(od, 0), finished.grid.size) >= TISSUE_OD)
-
-
-def _tile_means(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
-    """Means over tiles, (rows, cols), of a picture of the whole frame, (h, w)."""
-    cols, rows = -(-size.width // TILE), -(-size.height // TILE)
-    beyond = (
-        (0, round((rows * TILE / size.height - 1) * values.shape[0])),
-        (0, round((cols * TILE / size.width - 1) * values.shape[1])),
-    )
-    whole = Image.fromarray(np.pad(values.astype(np.float32), beyond, mode="edge"))
-    return np.asarray(whole.resize((cols, rows), Image.Resampling.BOX))
+    od = -np.log((pixels.astype(np.float32) @ weights + 1) / (np.asarray(white, np.float32) @ weights + 1))
+    return np.asarray(np.maximum(od, 0), np.float32)
 
 
 def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Mask) -> list[Fault]:
@@ -129,7 +162,8 @@ def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Mask)
     if correlation >= RESEMBLANCE:
         return []
     expected = f"a picture of {finished.row.slide}: thumbnails correlated by at least {RESEMBLANCE}"
-    return [Fault("picture", expected, f"{correlation:.2f}: of another slide, or not all in its place", REDO)]
+    got = f"{correlation:.2f}: of another slide, or not all in its place"
+    return [Fault("picture", expected, got, _remedy(finished.origin.mode))]
 
 
 def _tissue_faults(tissue: Mask, lost: Mask) -> list[Fault]:
@@ -137,7 +171,7 @@ def _tissue_faults(tissue: Mask, lost: Mask) -> list[Fault]:
         return []
     row, col = np.argwhere(lost)[0]
     got = f"{int(lost.sum())} of them of one colour, the first at row {row}, column {col}"
-    return [Fault("tissue", f"tissue in {int(tissue.sum())} tiles", got, REDO)]
+    return [Fault("tissue", f"tissue in {int(tissue.sum())} tiles", got, _TISSUE_REMEDY)]
 
 
 @contextmanager
@@ -161,14 +195,14 @@ def _compare_tiles(
     """Compare sampled tiles that still have their tissue."""
     if source is None:
         return [], Similarity(source=False)
-    if faults := _source_faults(source, finished):
+    if faults := _source_faults(source, finished) or _oracle_faults(pyramid, source, finished):
         return faults, Similarity(source=False)
     sampled = sample_tiles(finished.grid.kept & ~lost, finished.grid.tissue)[:_TILES]
     if not sampled:
         return [], Similarity(source=True)
     before = np.stack([_read_source(source, tile_index) for tile_index in sampled])
     after = np.stack([_read_output(pyramid, tile_index) for tile_index in sampled])
-    return _compare_quality(after, before, sampled, source.mpp.mean)
+    return _compare_quality(after, before, sampled, source.mpp.mean, _remedy(finished.origin.mode))
 
 
 def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
@@ -183,24 +217,72 @@ def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list
 
 
 def _compare_quality(
-    after: NDArray[np.uint8], before: NDArray[np.uint8], sampled: Sequence[TileIndex], mpp: float
+    after: NDArray[np.uint8], before: NDArray[np.uint8], sampled: Sequence[TileIndex], mpp: float, remedy: str
 ) -> tuple[list[Fault], Similarity]:
     """Place, then structure, then nuclei; each where the one before it holds."""
     likeness = Similarity(source=True, shift_px=shift_px(after, before))
     if likeness.shift_px is not None and likeness.shift_px > SHIFT_PX:
         expected = f"the source's pixels in their places, to {SHIFT_PX} px"
-        return [Fault("place", expected, f"{likeness.shift_px:.2f} px beside them", _REPORT)], likeness
+        return [Fault("place", expected, f"{likeness.shift_px:.2f} px beside them", REPORT)], likeness
     scores = tile_ssim(after, before)
     likeness = likeness._replace(ssim=float(scores.mean()))
     if scores.mean() < SSIM_MEAN or scores.min() < SSIM_TILE:
         row, col = sampled[int(scores.argmin())]
         expected = f"SSIM with the source of {SSIM_MEAN} on average and {SSIM_TILE} on each tile"
         got = f"{scores.mean():.3f} on average, {scores.min():.3f} at row {row}, column {col}"
-        return [Fault("structure", expected, got, _LOOK)], likeness
+        return [Fault("structure", expected, got, remedy)], likeness
     likeness = likeness._replace(nuclei=nuclei_kept(after, before, mpp))
     if likeness.nuclei is not None and likeness.nuclei < NUCLEI:
-        return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{likeness.nuclei:.3f}", _LOOK)], likeness
+        return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{likeness.nuclei:.3f}", remedy)], likeness
     return [], likeness
+
+
+def _remedy(mode: str) -> str:
+    """What to do about a slide that lost structure, made in a mode or by a classical method."""
+    return f"Look at the slide; {_OTHER_WAYS.get(mode, _OTHER_METHOD)}"
+
+
+def _oracle_faults(pyramid: PyramidReader, source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
+    """Whether tifffile reads a TIFF source as the run did: a reader may mirror tiles, or show missing ones as white."""
+    if not isinstance(source, Slide) or source.vendor not in _TIFF_VENDORS:
+        return []
+    if source.size != source.size_l0 or source.config.icc != "keep" or finished.row.stain is None:
+        return []
+    try:
+        with TiffOracle(source.path, finished.grid.size) as oracle:
+            return _reading_faults(source, oracle, finished) or _unwritten_faults(pyramid, oracle, finished)
+    except UnreadableError:
+        return []  # tifffile does not know it: no second opinion
+
+
+def _reading_faults(source: Slide, oracle: TiffOracle, finished: FinishedSlide) -> list[Fault]:
+    for place in sample_tiles(finished.grid.kept, finished.grid.tissue)[:_ORACLE_TILES]:
+        there = oracle.tile(place)
+        if there is None:
+            continue  # a hole, or a coding that tifffile does not know
+        apart = np.abs(_read_source(source, place).astype(np.int16) - there).mean()
+        if apart > _READERS_APART:
+            expected = f"the same pixels of the source by OpenSlide and tifffile at row {place.row}, column {place.col}"
+            return [Fault("source", expected, f"{apart:.0f} grey levels apart", "Convert the slide and run again")]
+    return []
+
+
+def _unwritten_faults(pyramid: PyramidReader, oracle: TiffOracle, finished: FinishedSlide) -> list[Fault]:
+    """Tiles that the source's file lacks, where a coarser level shows tissue and the output is blank."""
+    missing, shown, stain = oracle.unwritten(), oracle.overview(), finished.row.stain
+    if shown is None or stain is None or not missing.any():
+        return []
+    tissue = missing & (tile_means(_od(shown, stain.white), finished.grid.size) >= 2 * TISSUE_OD)
+    lost = [TileIndex(*place) for place in np.argwhere(tissue).tolist() if _is_blank(pyramid, TileIndex(*place))]
+    if not lost:
+        return []
+    got = f"{len(lost)} tiles that were never written are blank, the first at row {lost[0].row}, column {lost[0].col}"
+    return [Fault("tissue", "the tissue that a coarser level of the source shows", got, "Run again")]
+
+
+def _is_blank(pyramid: PyramidReader, place: TileIndex) -> bool:
+    tile = pyramid.tile(0, place)
+    return tile is not None and int(np.ptp(tile, axis=(0, 1)).max()) <= _FLAT
 
 
 def _region(tile_index: TileIndex) -> Region:

@@ -10,7 +10,6 @@ is not compared. So one damage makes one fault.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from typing import TypedDict
 
 from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError, StoreError
-from wsi_stain.core.icc import srgb_profile
 from wsi_stain.core.journal import Files
 from wsi_stain.core.receipts import Product, describe_product
 from wsi_stain.results.finished import FinishedSlide, load_finished
@@ -183,8 +181,7 @@ def _pyramid_faults(path: Path, finished: FinishedSlide, source: Path | None) ->
 
 
 def _expected(path: Path, finished: FinishedSlide) -> Expected:
-    row, icc = finished.row, finished.origin.icc_sha256
+    row, origin = finished.row, finished.origin
     assert row.size and row.mpp
-    if path.suffix == ".dicom":  # which must name a profile: without one pixels are taken as sRGB
-        icc = icc or hashlib.sha256(srgb_profile()).hexdigest()
+    icc = origin.dicom_icc_sha256 if path.suffix == ".dicom" else origin.icc_sha256
     return Expected(row.size, row.mpp, icc)

@@ -4,31 +4,27 @@ Level n of it halves level n + 1, rounded up, down to one pixel; the last is the
 one pixel towards each neighbour, so that no line shows between them where they are enlarged. Pixels are shown as the
 file has them, without ICC conversion: what differs between two slides is the slides.
 
-Memory bound: decoded tiles, 128 MiB in all and 24 MiB for each of `_MOST_OPEN` slides; and for each tile being read
-`_MOST_READ` pixels in RGBA, twice.
+Tiles are read as a run reads slides (`Slide`): levels lie where it lays them, and what is lost there is lost here.
+
+Memory bound: decoded tiles, 56 MiB for each of `_MOST_OPEN` slides; and for each tile being read a piece of 8 Mpx.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-import weakref
-from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import openslide
 import simplejpeg
-from openslide.deepzoom import DeepZoomGenerator
-from PIL import Image
 
-from wsi_stain.core.errors import MppError, SlideError, UnreadableError
-from wsi_stain.core.geometry import Mpp, Region, Size
-from wsi_stain.slides.jpeg_tiles import JpegTiles
-from wsi_stain.slides.openslide_handle import DAMAGED
-from wsi_stain.slides.resolution import resolve_mpp
-from wsi_stain.slides.slide_file import SlideFile
+from wsi_stain.core.errors import MppError, UnreadableError
+from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div
+from wsi_stain.core.remedies import DAMAGED
+from wsi_stain.slides.slide import Slide, SlideConfig
 
 TILE_PX = 512
 """Side of a tile without its margins: a quarter of the requests of 256 px."""
@@ -36,9 +32,9 @@ TILE_PX = 512
 _MARGIN_PX = 1
 _QUALITY = 90
 _MOST_OPEN = 8
-_CACHE_BYTES = 128 * 2**20
 _MOST_READ = 4096**2
-_SLACK = 1.002
+_MOST_LOST = 1 / 64
+"""Share of a tile that may be lost: the overview of a slide is worth seeing without a tile of the file."""
 
 
 class DeepSlide(NamedTuple):
@@ -57,47 +53,16 @@ class DeepSlide(NamedTuple):
     first_level: int
 
 
-class _Handle(openslide.OpenSlide):  # type: ignore[misc]
-    """OpenSlide, but quicker: plain JPEG tiles come straight from the file, with the very same pixels.
-
-    And a level that is 0.2 % coarser than wanted will do. Scanners drop the last odd pixel, so that a fourth is 4.0005
-    by OpenSlide's figure: too coarse by its own rule, and then 16 times the pixels are read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with SlideFile(path) as file:
-            self._levels, self._vendor = file.levels, file.properties.get("openslide.vendor", "")
-        super().__init__(path)
-        self._tiles = JpegTiles(path, self._vendor, [(level.size, level.tile) for level in self._levels])
-        weakref.finalize(self, self._tiles.close)
-
-    def get_best_level_for_downsample(self, downsample: float) -> int:
-        return int(super().get_best_level_for_downsample(downsample * _SLACK))
-
-    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
-        own, (width, height) = self._levels[level], size
-        x, y = round(location[0] / own.scale_x), round(location[1] / own.scale_y)
-        if x + width <= own.size.width and y + height <= own.size.height:
-            pixels = np.empty((height, width, 3), np.uint8)
-            if not self._tiles.paste(level, Region(x, y, width, height), pixels):
-                return Image.fromarray(pixels).convert("RGBA")
-        image: Image.Image = super().read_region(location, level, size)
-        if self._vendor == "aperio" and image.getchannel("A").getextrema()[0] == 0:
-            raise openslide.OpenSlideError("the file lacks tiles there")  # which would look like glass
-        return image
-
-
 class SlideTiles:
     """Tiles of any number of slides, opened when they are asked for; safe for threads.
 
-    The slides used last stay open. A handle is dropped, never closed, for another thread may be reading: it closes with
-    its last reader.
+    A slide that is not being read stays open, of `_MOST_OPEN` of them those used last; two threads that read the same
+    one each have it open.
     """
 
     def __init__(self) -> None:
-        self._open: OrderedDict[Path, DeepZoomGenerator] = OrderedDict()
+        self._idle: list[Slide] = []
         self._lock = threading.Lock()
-        self._cache = openslide.OpenSlideCache(_CACHE_BYTES)
 
     def describe(self, path: Path, slide_mpp: float | None = None) -> DeepSlide:
         """Describe a slide for a page.
@@ -109,15 +74,15 @@ class SlideTiles:
         Raises:
             SlideError: It cannot be opened.
         """
-        with SlideFile(path) as file:
-            size, properties = file.levels[0].size, file.properties
         try:
-            mpp = resolve_mpp(path, properties, slide_mpp).mpp
+            with Slide(path, SlideConfig(slide_mpp=slide_mpp)) as slide:
+                mpp: Mpp | None = slide.mpp_l0
         except MppError:
             mpp = None
-        tiles = self._tiles_of(path)
-        wide = [level for level in range(tiles.level_count) if _pixels_read(tiles, level) <= _MOST_READ]
-        return DeepSlide(size, mpp, tiles.level_count, min(wide))
+        with self._borrowed(path) as slide:
+            levels = _level_count(slide.size)
+            served = [level for level in range(levels) if _pixels_read(slide, level) <= _MOST_READ]
+            return DeepSlide(slide.size, mpp, levels, min(served))
 
     def jpeg(self, path: Path, level: int, column: int, row: int) -> bytes:
         """Encode one tile with its margins, RGB.
@@ -130,47 +95,38 @@ class SlideTiles:
 
         Raises:
             IndexError: There is no such tile.
-            UnreadableError: It cannot be decoded, not even by a fresh handle.
+            UnreadableError: A good part of it is lost, not to be decoded by a fresh handle, nor shown by a finer level.
             SlideError: The slide cannot be opened.
         """
-        tiles = self._tiles_of(path)
-        if not _exists(tiles, level, column, row):
-            raise IndexError(f"no tile {column}, {row} at level {level} of {path}")
-        try:
-            image = tiles.get_tile(level, (column, row))
-        except openslide.OpenSlideError:
-            image = self._read_afresh(path, tiles, level, column, row)
-        return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=_QUALITY, colorsubsampling="444"))
-
-    def _read_afresh(self, path: Path, dead: DeepZoomGenerator, level: int, column: int, row: int) -> object:
-        """Read the tile by a handle that no other thread can spoil: one is dead after its first error."""
-        with self._lock:
-            if self._open.get(path) is dead:
-                del self._open[path]
-        try:
-            return self._open_slide(path).get_tile(level, (column, row))
-        except openslide.OpenSlideError as error:
+        with self._borrowed(path) as slide:
+            region = _tile_region(slide, level, column, row)
+            if region is None:
+                raise IndexError(f"no tile {column}, {row} at level {level} of {path}")
+            factor = 2 ** (_level_count(slide.size) - 1 - level)
+            pixels, lost = slide.read_shrunk_repaired(factor, region)
+        if lost > _MOST_LOST:
             where = f"at Deep Zoom level {level}, column {column}, row {row}"
-            raise UnreadableError(f"{path} cannot be read {where}: {error}", DAMAGED) from error
+            raise UnreadableError(f"{path} cannot be read {where}: {lost:.0%} of the tile is lost", DAMAGED)
+        return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=_QUALITY, colorsubsampling="444"))
 
-    def _tiles_of(self, path: Path) -> DeepZoomGenerator:
+    @contextmanager
+    def _borrowed(self, path: Path) -> Iterator[Slide]:
+        """A slide that no other thread reads, of any resolution: here pixels count."""
         with self._lock:
-            tiles = self._open.get(path)
-        tiles = tiles or self._open_slide(path)
-        with self._lock:
-            tiles = self._open.setdefault(path, tiles)
-            self._open.move_to_end(path)
-            while len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
-        return tiles
-
-    def _open_slide(self, path: Path) -> DeepZoomGenerator:
+            slide = next((idle for idle in self._idle if idle.path == path), None)
+            if slide is not None:
+                self._idle.remove(slide)
+        slide = slide or Slide(path, SlideConfig(slide_mpp=1.0))
         try:
-            handle = _Handle(path)
-        except (OSError, openslide.OpenSlideError) as error:
-            raise SlideError(f"{path} cannot be opened as a slide: {error}", DAMAGED) from error
-        handle.set_cache(self._cache)
-        return DeepZoomGenerator(handle, tile_size=TILE_PX, overlap=_MARGIN_PX, limit_bounds=False)
+            yield slide
+        except BaseException:
+            slide.close()
+            raise
+        with self._lock:
+            self._idle.append(slide)
+            over, self._idle = self._idle[:-_MOST_OPEN], self._idle[-_MOST_OPEN:]
+        for slide in over:
+            slide.close()
 
 
 def file_version(path: Path) -> str:
@@ -183,14 +139,28 @@ def file_version(path: Path) -> str:
     return hashlib.sha256(state_text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
-def _exists(tiles: DeepZoomGenerator, level: int, column: int, row: int) -> bool:
-    if not 0 <= level < tiles.level_count or _pixels_read(tiles, level) > _MOST_READ:
-        return False
-    columns, rows = tiles.level_tiles[level]
-    return bool(0 <= column < columns and 0 <= row < rows)
+def _level_count(size: Size) -> int:
+    """Deep Zoom levels of a slide, down to one pixel."""
+    return (max(size) - 1).bit_length() + 1
 
 
-def _pixels_read(tiles: DeepZoomGenerator, level: int) -> int:
-    """Count the pixels of the file that are read for a level's first tile, which is as large as any."""
-    width, height = tiles.get_tile_coordinates(level, (0, 0))[2]
-    return int(width) * int(height)
+def _tile_region(slide: Slide, level: int, column: int, row: int) -> Region | None:
+    """What a tile shows, margins included, in the level's pixels; None where there is no such tile."""
+    if not 0 <= level < _level_count(slide.size) or _pixels_read(slide, level) > _MOST_READ:
+        return None
+    factor = 2 ** (_level_count(slide.size) - 1 - level)
+    width, height = ceil_div(slide.size.width, factor), ceil_div(slide.size.height, factor)
+    if not (0 <= column * TILE_PX < width and 0 <= row * TILE_PX < height):
+        return None
+    left, top = max(column * TILE_PX - _MARGIN_PX, 0), max(row * TILE_PX - _MARGIN_PX, 0)
+    right = min((column + 1) * TILE_PX + _MARGIN_PX, width)
+    bottom = min((row + 1) * TILE_PX + _MARGIN_PX, height)
+    return Region(left, top, right - left, bottom - top)
+
+
+def _pixels_read(slide: Slide, level: int) -> int:
+    """Pixels of the file that are read for a level's first tile, which is as large as any."""
+    factor = 2 ** (_level_count(slide.size) - 1 - level)
+    width, height = ceil_div(slide.size.width, factor), ceil_div(slide.size.height, factor)
+    side = TILE_PX + _MARGIN_PX
+    return slide.pixels_read(factor, Region(0, 0, min(side, width), min(side, height)))

@@ -15,7 +15,7 @@ import openslide
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape
-from wsi_stain.verification.faults import REDO
+from wsi_stain.verification.faults import REPORT
 from wsi_stain.verification.readers.base import StoredTile, tile_size
 
 
@@ -47,7 +47,7 @@ class OpenSlidePyramid:
         try:
             return openslide.OpenSlide(self._path)
         except openslide.OpenSlideError as error:
-            raise OutputError(f"{self._path} cannot be opened by OpenSlide: {error}", REDO) from error
+            raise OutputError(f"{self._path} cannot be opened by OpenSlide: {error}", REPORT) from error
 
     def __enter__(self) -> OpenSlidePyramid:
         return self
@@ -78,7 +78,8 @@ class OpenSlidePyramid:
 
     def _read(self, level: int, place: TileIndex) -> RgbImage:
         size = tile_size(self._sizes[level], place)
-        corner_l0 = place.col * TILE << level, place.row * TILE << level
+        downsample = self._slide.level_downsamples[level]  # its own figure: of narrow levels it is not quite 2^level
+        corner_l0 = round(place.col * TILE * downsample), round(place.row * TILE * downsample)
         pixels = np.asarray(self._slide.read_region(corner_l0, level, size))[..., :3]
         return np.pad(pixels, ((0, TILE - size.height), (0, TILE - size.width), (0, 0)), mode="edge")
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import Mpp, Size, TileIndex, grid_shape
-from wsi_stain.verification.faults import REDO
+from wsi_stain.verification.faults import REPORT
 from wsi_stain.verification.readers.base import StoredTile
 
 _ICC_PROFILE = 34675
@@ -49,7 +49,7 @@ class TiffPyramid:
                 self._tiff.close()
                 raise
         except Exception as error:  # a damaged directory shows in as many ways as there are bytes
-            raise OutputError(f"{path} cannot be opened by tifffile: {error}", REDO) from error
+            raise OutputError(f"{path} cannot be opened by tifffile: {error}", REPORT) from error
 
     def _describe(self) -> None:
         first = self._tiff.pages[0]

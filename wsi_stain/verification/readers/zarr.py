@@ -17,7 +17,7 @@ from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, Mpp, Size, TileIndex, grid_shape
 from wsi_stain.core.icc import decode_profile
-from wsi_stain.verification.faults import REDO
+from wsi_stain.verification.faults import REPORT
 from wsi_stain.verification.readers.base import StoredTile
 
 
@@ -45,7 +45,7 @@ class ZarrPyramid:
             _, y, x = datasets[0]["coordinateTransformations"][0]["scale"]
             profile = attributes["wsi_stain"]["icc_profile"]
         except Exception as error:  # a damaged store shows in many ways
-            raise OutputError(f"{path} cannot be opened by zarr-python: {error!r}", REDO) from error
+            raise OutputError(f"{path} cannot be opened by zarr-python: {error!r}", REPORT) from error
         self._sizes = [Size(level.shape[2], level.shape[1]) for level in self._levels]
         self.layouts = {"zarr-python": self._sizes}
         self.resolutions: dict[str, Mpp | None] = {"OME-NGFF": Mpp(float(x), float(y))}

@@ -1,0 +1,81 @@
+"""What a slide's file claims, read beside OpenSlide and checked before any pixel: directories, resolutions, images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_stain.core.geometry import GlassPlacement, Mpp, Size
+from wsi_stain.slides.dicom_series import dicom_levels
+from wsi_stain.slides.jpeg_tiles import PLAIN_VENDORS
+from wsi_stain.slides.resolution import Resolution
+from wsi_stain.slides.tiff.checks import check_content, check_images, check_level, described_image
+from wsi_stain.slides.tiff.descriptions import ome_images, vendor_text
+from wsi_stain.slides.tiff.directories import TiffDirectory, of_levels, read_directories
+
+_TIFF_VENDORS = {*PLAIN_VENDORS, "trestle", "leica", "ventana", "philips"}
+
+
+@dataclass(frozen=True)
+class SlideClaims:
+    """What a file says of its slide beside what OpenSlide passes on.
+
+    Attributes:
+        directories: Of each level the TIFF directory that holds its tiles side by side; None where there is none.
+        mpp: Each level's own resolution, um per px, or None.
+        may_pad: Whether sizes of levels are as the file states them, and so may be padded to whole tiles.
+        described: Resolutions of level 0 that its texts state.
+        objective_power: As those texts state it, or None.
+        placement: How level 0 lies on the glass, or None.
+        remarks: Doubts, a sentence each.
+    """
+
+    directories: Sequence[TiffDirectory | None]
+    mpp: Sequence[Mpp | None]
+    may_pad: bool
+    described: Sequence[Resolution] = ()
+    objective_power: float | None = None
+    placement: GlassPlacement | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
+    """Read a slide's claims.
+
+    Args:
+        path: Its file.
+        vendor: OpenSlide's name for its format.
+        sizes: Sizes of the levels as OpenSlide gives them, finest first.
+
+    Raises:
+        SlideError: They do not hold, or OpenSlide would show the file wrongly.
+    """
+    nothing: list[TiffDirectory | None] = [None] * len(sizes)
+    if vendor == "dicom":
+        stated = {level.size: level for level in dicom_levels(path)}
+        mpp = [stated[size].mpp if size in stated else None for size in sizes]
+        placement = stated[sizes[0]].placement if sizes[0] in stated else None
+        return SlideClaims(nothing, mpp, may_pad=True, placement=placement)
+    directories = read_directories(path) if vendor in _TIFF_VENDORS else []
+    own = of_levels(directories, sizes)
+    for directory in own:
+        if directory is not None:
+            check_level(path, directory)
+    mpp = [directory.mpp if directory else None for directory in own]
+    if vendor not in PLAIN_VENDORS or not directories:
+        return SlideClaims(nothing, mpp, may_pad=False)
+    if own[0] is not None:
+        check_content(path, own[0], path.stat().st_size)
+    remarks = check_images(path, directories, sizes) if vendor == "generic-tiff" else ()
+    described, power = _described(directories, own[0] or directories[0])
+    return SlideClaims(own, mpp, True, described, power, remarks=remarks)
+
+
+def _described(directories: Sequence[TiffDirectory], level_0: TiffDirectory) -> tuple[list[Resolution], float | None]:
+    """What the texts of a TIFF say of its level 0: resolutions, and the objective's magnification."""
+    image, text = described_image(ome_images(directories[0].description), level_0), vendor_text(level_0)
+    said = [("ome-xml", image), ("description", text)]
+    powers = [found.power for _, found in said if found and found.power]
+    resolutions = [Resolution(found.mpp, origin) for origin, found in said if found and found.mpp]
+    return resolutions, powers[0] if powers else None
