@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.run_directory.workspace import Workspace
-from tests.report.test_report import STAIN, Page, done
+from tests.report.test_report import STAIN, Page, finished_row
 from tests.support.commands import Run
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import write_json
@@ -23,7 +23,7 @@ ORIGIN = Origin(slide=None, tiles="x", reading=SlideConfig(), fingerprint={}, ic
 
 
 def finish_slide(workspace: Workspace, name: str) -> SlideRow:
-    row = done(slide=f"{name}.svs", slide_id=name, output=f"slides/{name}.ome.tif", seam=None)
+    row = finished_row(slide=f"{name}.svs", slide_id=name, output=f"slides/{name}.ome.tif", seam=None)
     save_finished(workspace.slide(name), FinishedSlide("key", row, ORIGIN, GRID))
     return row
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.support.commands import Run
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import paint_tissue, store_slide
-from tests.support.patch_files import cut, save
+from tests.support.patch_files import cut_patches, save
 from wsi_stain.core.geometry import Size, TileIndex
 from wsi_stain.evaluation.pairs import oracle, summarize, tile_scores
 from wsi_stain.evaluation.tile_choice import choose_scored_tiles, rich_blocks
@@ -84,7 +84,7 @@ def test_slides_are_compared_with_every_row(slides: tuple[Path, Path], tmp_path:
 
 def test_patches_are_paired_by_name(looks: tuple[np.ndarray, np.ndarray], tmp_path: Path, wsi_stain: Run) -> None:
     for folder, pixels in zip(("a", "b", "made"), (*looks, looks[1]), strict=True):
-        for number, patch in enumerate(cut(pixels, 250)):
+        for number, patch in enumerate(cut_patches(pixels, 250)):
             save(tmp_path / folder / f"{number:03}.png", patch)
     command = ["evaluate", "pairs", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out", "--workers", 0, *QUICK]
     refused = wsi_stain(*command)

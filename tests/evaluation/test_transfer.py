@@ -14,7 +14,7 @@ from pipelines.evaluate.transfer import OWN, keep_common_slides, split
 from tests.support.commands import Run
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import paint_tissue, store_slide
-from tests.support.patch_files import cut, import_source, save
+from tests.support.patch_files import cut_patches, import_source, save
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import file_digest
@@ -40,7 +40,7 @@ def laboratory(root: Path, name: str, slides: int, first_seed: int, gains: list[
         for label, concentrations in (("normal", tissue), ("tumour", dense)):
             half = np.s_[:, : SIDE * 5] if label == "normal" else np.s_[:, SIDE * 5 :]
             pixels = stain_tissue(np.ascontiguousarray(concentrations[half]), stained, number)
-            for place, patch in enumerate(cut(pixels, SIDE)):
+            for place, patch in enumerate(cut_patches(pixels, SIDE)):
                 save(root / name / f"s{number}" / label / f"{place:03}.png", patch)
     for source in find_folders(root / name, labelled=True):
         import_source(source, root / f"{name}.zarr")
@@ -73,7 +73,7 @@ def write_painted_store(root: Path, name: str, slides: int) -> Path:
     """Labelled slides at 1 um per px, whose labels have nothing to do with what they show."""
     for number in range(slides):
         for label in ("a", "b"):
-            for place, patch in enumerate(cut(paint_tissue(Size(400, 200), number), 64)):
+            for place, patch in enumerate(cut_patches(paint_tissue(Size(400, 200), number), 64)):
                 save(root / name / f"s{number}" / label / f"{place}.png", patch)
     for source in find_folders(root / name, labelled=True):
         import_source(source, root / f"{name}.zarr")
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_resolution_leaves_the_other_rows(tmp_path: Path
 def store(tmp_path: Path) -> Path:
     """One labelled slide, which is too few."""
     for label in ("a", "b"):
-        for place, patch in enumerate(cut(paint_tissue(Size(400, 200)), 64)):
+        for place, patch in enumerate(cut_patches(paint_tissue(Size(400, 200)), 64)):
             save(tmp_path / "patches" / label / f"{place}.png", patch)
     (source,) = find_folders(tmp_path / "patches", labelled=True)
     import_source(source, tmp_path / "labelled.zarr")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.runs.test_judged import Contrast, contrasted
+from tests.runs.test_judged import Contrast, add_contrast
 from tests.support.made_checkpoint import STATISTICS
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, Mpp, Region, Size, TileIndex
@@ -22,7 +22,7 @@ from wsi_stain.store.artifact import load_artifact, save_artifact
 Pixels = NDArray[np.uint8]
 
 _GRID = (12, 14)
-WHITE = tuple(int(value) for value in contrasted(np.round(STATISTICS.white).astype(np.uint8)))
+WHITE = tuple(int(value) for value in add_contrast(np.round(STATISTICS.white).astype(np.uint8)))
 
 
 @dataclass
@@ -99,7 +99,7 @@ def test_colours_the_generator_did_not_see_are_counted_and_stay_sane(colour: tup
     found = normalizer().apply(np.full((TILE, TILE, 3), colour, np.uint8), np.ones((1, 1), bool), artifact)[0, 0]
     hue, new_hue = (values - values.mean() for values in (np.array(colour, float), found.astype(float)))
     assert hue @ new_hue > np.cos(np.radians(30)) * np.linalg.norm(hue) * np.linalg.norm(new_hue)
-    assert np.abs(found - contrasted(np.array(colour, np.uint8)).astype(int)).max() < 45
+    assert np.abs(found - add_contrast(np.array(colour, np.uint8)).astype(int)).max() < 45
 
 
 def test_what_is_outside_is_told_exactly() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.support.commands import Run
 from tests.support.made_checkpoint import write_untrained
-from tests.support.patch_files import cut, idc_patient, import_source, save, table, tissue
+from tests.support.patch_files import cut_patches, idc_patient, import_source, save, table, tissue
 from tests.support.tiled_slides import SMALL, paint, write
 from tests.support.tiled_slides import Run as Tiling
 from wsi_stain import StainNormalize, TileStore
@@ -42,7 +42,7 @@ def config(tmp_path: Path, mode: str = "lut") -> Path:
 def folder(tmp_path: Path) -> Path:
     """Patches of two laboratories, each in folders by label."""
     for seed, laboratory in enumerate(("north", "south")):
-        for number, patch in enumerate(cut(tissue(800, 500, seed), 100)):
+        for number, patch in enumerate(cut_patches(tissue(800, 500, seed), 100)):
             label = ("stroma", "tumour")[number % 2]
             save(tmp_path / "in" / laboratory / label / f"{number}.png", patch)
     return tmp_path / "in"

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from tests.support.slide_files import Jpeg, coded, noise, shrink, write_jpeg_slide, write_slide
+from tests.support.slide_files import Jpeg, encode_tiles, noise, shrink, write_jpeg_slide, write_slide
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, Size
 from wsi_stain.slides import jpeg_tiles
@@ -84,7 +84,9 @@ def test_markers_within_tiles_do_not_count(tmp_path: Path, space: str) -> None:
     pixels, jpeg = noise(128, 64), Jpeg((64, 64), space, "444")
     jfif = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
-    marked = [b"\xff\xd8" + marker + tile[2:] for marker, tile in zip((jfif, adobe), coded(pixels, jpeg), strict=True)]
+    marked = [
+        b"\xff\xd8" + marker + tile[2:] for marker, tile in zip((jfif, adobe), encode_tiles(pixels, jpeg), strict=True)
+    ]
     path = write_jpeg_slide(tmp_path / "a.tif", [pixels], jpeg, spoilt={(0, 0): marked[0], (0, 1): marked[1]})
     tiles, region = tiles_of(path), Region(0, 0, 128, 64)
     assert np.array_equal(paste_tiles(tiles, 0, region), by_openslide(path, 0, region))
@@ -165,7 +167,7 @@ def damage_jpeg(tile: bytes, seed: int) -> bytes:
 @pytest.mark.parametrize("space", ["RGB", "YCBCR"])
 def test_no_damaged_tile_is_shown_that_openslide_refuses_or_shows_otherwise(tmp_path: Path, space: str) -> None:
     jpeg, pixels = Jpeg((64, 64), space, "444"), noise(512, 512)
-    spoilt = {(0, number): damage_jpeg(content, number) for number, content in enumerate(coded(pixels, jpeg))}
+    spoilt = {(0, number): damage_jpeg(content, number) for number, content in enumerate(encode_tiles(pixels, jpeg))}
     path = write_jpeg_slide(tmp_path / "damaged.tif", [pixels], jpeg, spoilt=spoilt)
     tiles, shown, refused = tiles_of(path), 0, 0
     for number in range(64):
@@ -228,7 +230,7 @@ def rewritten(path: Path, tag: str, value: Any) -> Path:
             path,
             [noise(256, 192)],
             Jpeg(),
-            spoilt={(0, n): coded(noise(32, 32), Jpeg((32, 32)))[0] for n in range(12)},
+            spoilt={(0, n): encode_tiles(noise(32, 32), Jpeg((32, 32)))[0] for n in range(12)},
         ),
     ],
     ids=["not JPEG", "two directories of one size", "huge tiles", "absurd byte counts", "smaller tiles within"],
