@@ -23,11 +23,13 @@ import numpy as np
 from assembly import MPP, WHITE, Pixels, block_indices, stitch_task, tissue
 from contest import machine, medians, report
 
+from tests.support.identity import IdentityNormalizer
 from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, tiles_of
 from wsi_stain.formats.block_file import JpegConfig
 from wsi_stain.normalize.tasks import NormalizeTask, normalize_block
-from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, load_normalizer
+from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.load import FACTORIES, load_normalizer
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.pyramid.stitch import stitch_slide

@@ -50,7 +50,7 @@ from pipelines.shared.device import resolve_auto
 from pipelines.shared.target import NormalizationTarget
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, Size
 from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, open_executor, run_flows
-from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import default_device

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.shared.config import load_config
 from wsi_stain.core.geometry import TILE, Region, TileIndex
 from wsi_stain.evaluation.tile_choice import SIDE_TILES, rich_blocks
-from wsi_stain.normalizers.base import NormalizeConfig, Normalizer, load_normalizer
+from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.classical import (
     MacenkoNormalizer,
     ReinhardNormalizer,
@@ -23,6 +23,8 @@ from wsi_stain.normalizers.classical import (
     lab_moments,
     sparse_stains,
 )
+from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.training.loop import train

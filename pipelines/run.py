@@ -28,7 +28,7 @@ from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import remove_partials
 from wsi_stain.core.lease import lease
 from wsi_stain.executor import Executor, Flow, Task, open_executor, run_flows, single_task
-from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.find import SlideSource, find_slides, merge_details
@@ -237,9 +237,9 @@ def _check(request: Request) -> None:
     if request.checkpoint is not None and method != "pix2pix":
         choose_classical_reference(method, request.checkpoint, ())
     elif request.checkpoint is not None:
-        checkpoint = Checkpoint.load(request.checkpoint)
+        contract = read_contract(request.checkpoint)
         if (mpp := request.config.tiling.slide.mpp) is not None:
-            checkpoint.check_fits(Mpp(mpp, mpp))
+            contract.check_fits(Mpp(mpp, mpp))
     check_formats(request.config.formats)
 
 

@@ -13,8 +13,8 @@ from pipelines.shared.target import NormalizationTarget
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.executor import ExecutorConfig
-from wsi_stain.normalizers.base import NormalizeConfig
-from wsi_stain.normalizers.classical_reference import ClassicalMethod, measure_classical_reference
+from wsi_stain.normalizers.classical_reference import measure_classical_reference
+from wsi_stain.normalizers.config import ClassicalMethod, NormalizeConfig
 from wsi_stain.store import StoredSlide
 
 
@@ -61,7 +61,7 @@ def checkpoint_methods(checkpoint: Path | None, modes: Sequence[str], executor: 
     target = NormalizationTarget.load(checkpoint)
     device = tasks_device(executor)
     wanted = [_mode_config(mode) for mode in modes or ["auto"]]
-    chosen = [config.model_copy(update={"mode": config.resolve_mode(device)}) for config in wanted]
+    chosen = [config.resolve_auto(device) for config in wanted]
     return [Method(f"wsi-stain {config.mode}", config, target.path, device) for config in chosen]
 
 

@@ -31,8 +31,7 @@ from wsi_stain.normalize.tasks import (
     prepare_slide,
     sample_slide,
 )
-from wsi_stain.normalizers.base import NormalizeConfig
-from wsi_stain.normalizers.lut import PARTS
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.pyramid.dicom import DicomReceipt, DicomTask, write_dicom
 from wsi_stain.pyramid.stitch import PyramidReceipt, StitchTask, stitch_slide
 from wsi_stain.report import PictureTask, make_pictures
@@ -180,7 +179,7 @@ class Normalization:
         """
         task = self._prepare_task(slide, slide_id, products)
         samples = []
-        for part in range(PARTS if self.normalize.method == "pix2pix" else 0):
+        for part in range(self.normalize.sample_parts):
             artifact, receipt = (products.blocks / "samples" / f"{part}{suffix}" for suffix in (".npz", ".json"))
             samples.append(SampleTask(part=part, **vars(task) | {"artifact": artifact, "receipt": receipt}))
         yield [Task(sample_slide, sample, "prepare") for sample in samples]

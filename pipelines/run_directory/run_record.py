@@ -25,7 +25,7 @@ from wsi_stain.core.journal import write_json
 from wsi_stain.core.text import escape_undecodable
 from wsi_stain.metrics.hallucination import PER_UNIT, join_hallucination_maps, map_png
 from wsi_stain.metrics.seams import seam_score
-from wsi_stain.normalizers.base import Mode, NormalizeConfig
+from wsi_stain.normalizers.config import Mode, NormalizeConfig
 from wsi_stain.results import SlideRow, write_summary
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.store import TiledSlide

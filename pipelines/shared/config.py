@@ -14,7 +14,7 @@ from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.executor import ExecutorConfig
 from wsi_stain.formats.block_file import JpegConfig
-from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.training.config import TrainingConfig
 

@@ -11,12 +11,12 @@ from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.icc import decode_profile
 from wsi_stain.core.journal import file_digest, write_json
 from wsi_stain.normalizers.classical_reference import (
-    ClassicalMethod,
     ClassicalReference,
     measure_classical_reference,
     reference_of_checkpoint,
 )
-from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.normalizers.config import ClassicalMethod
+from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import SlideRecord, StoredSlide
 
@@ -50,11 +50,10 @@ class NormalizationTarget:
         Raises:
             CheckpointError: It is damaged, or no checkpoint.
         """
-        checkpoint = Checkpoint.load(path)
-        contract = checkpoint.contract
+        contract = read_contract(path)
         white, profile = round_rgb(contract.white), decode_profile(contract.icc_profile)
         template = contract.template
-        return cls(path, checkpoint.digest, white, profile, template.reference, template.kind, contract.icc_policy)
+        return cls(path, file_digest(path), white, profile, template.reference, template.kind, contract.icc_policy)
 
     @classmethod
     def of_classical(cls, classical_reference: ClassicalReference, path: Path) -> NormalizationTarget:
@@ -84,5 +83,5 @@ def choose_classical_reference(
         ConfigError: The method cannot be had from what is given.
     """
     if checkpoint is not None:
-        return reference_of_checkpoint(Checkpoint.load(checkpoint).contract, method)
+        return reference_of_checkpoint(read_contract(checkpoint), method)
     return measure_classical_reference(method, references)

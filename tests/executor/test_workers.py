@@ -19,7 +19,7 @@ from tests.support.dask_processes import ONE_THREAD, Processes, dask_processes
 from wsi_stain.core.errors import ConfigError, WsiStainError
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Task, open_executor, run_flows
 from wsi_stain.normalize.device_errors import translate_device_errors
-from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.config import NormalizeConfig
 
 SHORT_S = 2.0
 GPU = ("--nthreads", "2", "--resources", "GPU=2")

@@ -21,10 +21,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from tests.support.made_checkpoint import STATISTICS
-from wsi_stain.normalize.block import hands, kept_ring, normalized
+from wsi_stain.normalize.block import block_workers, kept_ring, normalize_block_pixels
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.core.geometry import BlockIndex, Mpp, Region, Size, grid_shape
-from wsi_stain.normalizers.base import OutputConfig, load_normalizer
+from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.load import load_normalizer
 
 
 class Endless:
@@ -48,15 +49,15 @@ def memory(name):
 
 
 checkpoint, out, blocks, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-config = OutputConfig(mode=sys.argv[5], precision="float32", lut_tiles=10, threads=threads)
+config = NormalizeConfig(mode=sys.argv[5], precision="float32", lut_tiles=10, threads=threads)
 slide, jpeg, block = Endless(blocks), JpegConfig(), BlockIndex(1, 1)
 normalizer = load_normalizer(config, checkpoint)
 artifact = normalizer.prepare(slide, STATISTICS)
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = memory("VmRSS")
-with hands(threads) as by:
-    made = normalized(slide, block, normalizer, artifact, config, jpeg, by)
-    write_block(out, made.pixels, kept_ring(slide, block)[1:-1, 1:-1], jpeg, made.streams, by.workers.map)
+with block_workers(threads) as workers:
+    made = normalize_block_pixels(slide, block, normalizer, artifact, config, jpeg, workers)
+    write_block(out, made.pixels, kept_ring(slide, block)[1:-1, 1:-1], jpeg, made.streams, workers.band_workers.map)
 print(memory("VmHWM") - before)
 """
 

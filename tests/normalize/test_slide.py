@@ -28,7 +28,8 @@ from wsi_stain.normalize.block import block_workers, normalize_block_pixels
 from wsi_stain.normalize.feather import fade_to_white, fade_weights
 from wsi_stain.normalize.region import RegionNormalizer
 from wsi_stain.normalize.tasks import PrepareTask, prepare_slide
-from wsi_stain.normalizers.base import Mode, NormalizeConfig, load_normalizer
+from wsi_stain.normalizers.config import Mode, NormalizeConfig
+from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import load_artifact

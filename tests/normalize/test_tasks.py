@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from tests.support.identity import IdentityNormalizer
 from tests.support.made_checkpoint import STATISTICS, WHITE, lively, write_untrained
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import CheckpointError, StainError, StoreError
@@ -27,7 +28,8 @@ from wsi_stain.formats.zarr_shard import ShardFile
 from wsi_stain.normalize.block import block_workers, normalize_block_pixels
 from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalize.tasks import NormalizeTask, PrepareTask, normalize_block, prepare_slide
-from wsi_stain.normalizers.base import IdentityNormalizer, NormalizeConfig, load_normalizer
+from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 from wsi_stain.tissue.grid import TileGrid
 

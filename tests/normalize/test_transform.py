@@ -20,7 +20,7 @@ from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain import StainNormalize, TileStore, normalized_tiles
 from wsi_stain.core.errors import ConfigError, StainError
 from wsi_stain.core.geometry import Region, Size, TileIndex
-from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.config import NormalizeConfig
 
 Pixels = NDArray[np.uint8]
 FAST = {"lut_tiles": 10, "lut_size": 9, "stride_px": 256, "precision": "float32"}

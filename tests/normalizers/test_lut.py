@@ -15,13 +15,15 @@ from tests.runs.test_judged import Contrast, add_contrast
 from tests.support.made_checkpoint import STATISTICS
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, Mpp, Region, Size, TileIndex
-from wsi_stain.normalizers.lut import OUTSIDE, PARTS, RESIDUAL, TILES, LutNormalizer, choose_tiles, list_candidates
+from wsi_stain.normalizers.lut import OUTSIDE, RESIDUAL, TILES, LutNormalizer, TableFit
+from wsi_stain.normalizers.tile_sample import choose_tiles, list_candidates
 from wsi_stain.stain.colour_bins import ColourPairs, colour_counts
 from wsi_stain.store.artifact import load_artifact, save_artifact
 
 Pixels = NDArray[np.uint8]
 
 _GRID = (12, 14)
+_PARTS = 4
 WHITE = tuple(int(value) for value in add_contrast(np.round(STATISTICS.white).astype(np.uint8)))
 
 
@@ -54,14 +56,14 @@ class Tissue:
 
 
 def normalizer(tiles: int = 13) -> LutNormalizer:
-    return LutNormalizer(Contrast(), WHITE, 9, tiles)  # type: ignore[arg-type]
+    return LutNormalizer(TableFit(Contrast(), WHITE, 9, tiles, _PARTS))  # type: ignore[arg-type]
 
 
 def test_parts_done_anywhere_give_the_bytes_of_one_go(tmp_path: Path) -> None:
-    slide, paths = Tissue(), [tmp_path / f"{part}.npz" for part in range(PARTS)]
+    slide, paths = Tissue(), [tmp_path / f"{part}.npz" for part in range(_PARTS)]
     for part in (2, 0, 3, 1):
-        save_artifact(paths[part], normalizer().sample(slide, STATISTICS, part))
-    save_artifact(tmp_path / "parts.npz", normalizer().fit(STATISTICS, [load_artifact(path) for path in paths]))
+        save_artifact(paths[part], normalizer().table.sample(slide, STATISTICS, part))
+    save_artifact(tmp_path / "parts.npz", normalizer().table.fit(STATISTICS, [load_artifact(path) for path in paths]))
     save_artifact(tmp_path / "whole.npz", normalizer().prepare(slide, STATISTICS))
     assert (tmp_path / "parts.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
     tiles = load_artifact(tmp_path / "whole.npz")[TILES]

@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
+from tests.support.identity import IdentityNormalizer
 from tests.support.made_checkpoint import STATISTICS, WHITE, lively
 from wsi_stain.core.errors import CheckpointError, NoTissueError, OutputError
 from wsi_stain.core.geometry import Mpp, Region, Size, TileIndex, grid_shape
-from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer, NormalizeConfig, Normalizer, load_normalizer
+from wsi_stain.normalizers.base import Normalizer
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
-from wsi_stain.normalizers.lut import RESIDUAL, TABLE, TILES, LutNormalizer, choose_tiles
+from wsi_stain.normalizers.load import FACTORIES, load_normalizer
+from wsi_stain.normalizers.lut import RESIDUAL, TABLE, TILES, LutNormalizer, TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor
+from wsi_stain.normalizers.tile_sample import choose_tiles
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.template import apply_template
@@ -205,7 +209,7 @@ def test_a_value_that_is_no_number_is_an_error(checkpoint_path: Path, painting: 
 
 @pytest.mark.parametrize(
     "make",
-    [lambda r: GeneratorNormalizer(r, WHITE), lambda r: LutNormalizer(r, WHITE)],
+    [lambda r: GeneratorNormalizer(r, WHITE), lambda r: LutNormalizer(TableFit(r, WHITE))],
     ids=["generator", "lut"],
 )
 def test_a_slide_of_another_resolution_is_refused(
@@ -216,7 +220,7 @@ def test_a_slide_of_another_resolution_is_refused(
 
 
 def test_the_table_follows_the_generator(predictor: GeneratorPredictor, painting: Painting) -> None:
-    normalizer = LutNormalizer(predictor, WHITE, size=9, tiles=15)
+    normalizer = LutNormalizer(TableFit(predictor, WHITE, size=9, tiles=15))
     artifact = normalizer.prepare(painting, STATISTICS)
     again = normalizer.prepare(painting, STATISTICS)
     assert artifact.keys() == again.keys()
@@ -239,7 +243,7 @@ def test_the_table_follows_the_generator(predictor: GeneratorPredictor, painting
 def test_the_table_is_applied_where_needed_and_takes_white_to_white(
     predictor: GeneratorPredictor, painting: Painting
 ) -> None:
-    normalizer = LutNormalizer(predictor, WHITE, size=9, tiles=10)
+    normalizer = LutNormalizer(TableFit(predictor, WHITE, size=9, tiles=10))
     artifact = normalizer.prepare(painting, STATISTICS)
     needed = np.zeros(grid_shape(painting.size), bool)
     needed[1, 2:4] = needed[4, 5] = True

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.slide_files import write_slide
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, read_contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
@@ -146,14 +146,15 @@ REFUSED = [
 @pytest.mark.parametrize(("spoil", "says"), REFUSED, ids=[case[0].__name__ for case in REFUSED])
 def test_refused_with_a_remedy(path: Path, spoil: Callable[[Path], None], says: str) -> None:
     spoil(path)
-    with pytest.raises(CheckpointError, match=says) as caught:
-        Checkpoint.load(path)
-    assert caught.value.remedy
+    for read in (Checkpoint.load, read_contract):
+        with pytest.raises(CheckpointError, match=says) as caught:
+            read(path)
+        assert caught.value.remedy
 
 
 @pytest.mark.parametrize("mpp", [Mpp(0.22, 0.22), Mpp(0.2528, 0.2528), Mpp(0.28, 0.25)])
 def test_fits_within_the_tolerance(path: Path, mpp: Mpp) -> None:
-    Checkpoint.load(path).check_fits(mpp)
+    read_contract(path).check_fits(mpp)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_fits_within_the_tolerance(path: Path, mpp: Mpp) -> None:
 )
 def test_other_resolution_is_refused(path: Path, mpp: Mpp, says: str) -> None:
     with pytest.raises(CheckpointError, match=says):
-        Checkpoint.load(path).check_fits(mpp)
+        read_contract(path).check_fits(mpp)
 
 
 def test_template_and_generator_must_agree() -> None:

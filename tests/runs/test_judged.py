@@ -15,13 +15,14 @@ from pipelines.normalization import tile_store
 from pipelines.run_directory.run_record import unfitted_colours_warning
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
+from tests.support.identity import IdentityNormalizer
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import WHITE, paint_tissue, store_slide
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.geometry import TILE, Size
-from wsi_stain.normalizers import base
-from wsi_stain.normalizers.base import IdentityNormalizer, NormalizeConfig
-from wsi_stain.normalizers.lut import LutNormalizer
+from wsi_stain.normalizers import load
+from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.lut import TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.results import SlideRow, read_summary
 from wsi_stain.results.finished import load_finished
@@ -105,7 +106,7 @@ class Planting(IdentityNormalizer):
     """A change of contrast, and nuclei that nobody saw in one tile."""
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
-        return LutNormalizer(Contrast(), self.white, 9, 20).prepare(slide, statistics)
+        return TableFit(Contrast(), self.white, 9, 20).prepare(slide, statistics)
 
     def apply(
         self, pixels: RgbImage, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
@@ -119,7 +120,7 @@ class Planting(IdentityNormalizer):
 
 def test_a_planted_hallucination_stands_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     white = tuple(int(value) for value in add_contrast(np.array(WHITE)))
-    monkeypatch.setitem(base.FACTORIES, "generator", lambda *_: Planting(white))  # type: ignore[arg-type]
+    monkeypatch.setitem(load.FACTORIES, "generator", lambda *_: Planting(white))  # type: ignore[arg-type]
     found = picture(normalized_row(tmp_path, "generator")).astype(int)
     assert np.unravel_index(found.argmax(), found.shape) == (2, 4)
     assert found[2, 4] >= 50

@@ -18,7 +18,7 @@ from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import Region
 from wsi_stain.datasets.idc import IdcPatient
 from wsi_stain.normalize.patch_files import file_names
-from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.results import read_summary
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.patches import Patch

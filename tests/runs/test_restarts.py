@@ -21,9 +21,10 @@ from torch import Tensor
 
 from tests.support.commands import Run
 from tests.support.files_below import digests
+from tests.support.identity import IdentityNormalizer
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_run import odd_slide
-from wsi_stain.normalizers.base import FACTORIES, IdentityNormalizer
+from wsi_stain.normalizers.load import FACTORIES
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 from wsi_stain.store import TileStore
 

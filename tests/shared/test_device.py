@@ -17,7 +17,7 @@ from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
 from wsi_stain.executor import ExecutorConfig, SerialExecutor, open_executor
-from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.config import NormalizeConfig
 
 REMOTE = "tcp://127.0.0.1:1"
 
@@ -97,5 +97,5 @@ def test_a_gpu_is_asked_for_its_precision_by_a_task(monkeypatch: pytest.MonkeyPa
 
 
 def test_threads_by_device_unless_given() -> None:
-    assert [NormalizeConfig().resolve_threads(device) for device in ("cpu", "cuda", "cuda:1")] == [1, 4, 4]
-    assert [NormalizeConfig(threads=2).resolve_threads(device) for device in ("cpu", "cuda")] == [2, 2]
+    assert [NormalizeConfig().resolve_auto(device).threads for device in ("cpu", "cuda", "cuda:1")] == [1, 4, 4]
+    assert [NormalizeConfig(threads=2).resolve_auto(device).threads for device in ("cpu", "cuda")] == [2, 2]

@@ -122,6 +122,12 @@ def block_region(block: BlockIndex, size: Size) -> Region:
     return Region(x, y, min(BLOCK, size.width - x), min(BLOCK, size.height - y))
 
 
+def tile_slices(area: Region) -> tuple[slice, slice]:
+    """The rows and columns of the tile grid that an area on its lines covers."""
+    right, bottom = area.x + area.width, area.y + area.height
+    return slice(area.y // TILE, ceil_div(bottom, TILE)), slice(area.x // TILE, ceil_div(right, TILE))
+
+
 def tile_region(tile: TileIndex) -> Region:
     """Return the square that a tile covers; at the slide's far edge part of it lies outside."""
     return Region(tile.col * TILE, tile.row * TILE, TILE, TILE)

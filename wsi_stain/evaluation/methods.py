@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_stain.normalize.region import RegionNormalizer
-from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 

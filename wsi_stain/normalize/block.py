@@ -23,12 +23,13 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Mask, RgbImage
-from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Region, block_region, ceil_div
+from wsi_stain.core.geometry import TILE, BlockIndex, Region, block_region, ceil_div, tile_slices
 from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg
 from wsi_stain.metrics.hallucination import hallucination, pack_map
 from wsi_stain.metrics.seams import SeamSums, measure_seams
 from wsi_stain.normalize.feather import fade_to_white, with_ring
-from wsi_stain.normalizers.base import NormalizeConfig, Normalizer
+from wsi_stain.normalizers.base import Normalizer
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import Artifact, NormalizationCounts
@@ -89,17 +90,8 @@ class _InlineExecutor(Executor):
 
 
 def kept_ring(slide: TiledSlide, block: BlockIndex) -> Mask:
-    """Which tiles of a block are kept, and of one more row and column on each side: (rows + 2, cols + 2)."""
-    return with_ring(slide.kept, *_tile_slices(slide, block))
-
-
-def _tile_slices(slide: TiledSlide, block: BlockIndex) -> tuple[slice, slice]:
-    """Rows and columns of the slide's tile grid that are a block's."""
-    rows, cols = (
-        slice(first * TILES_PER_BLOCK, min((first + 1) * TILES_PER_BLOCK, count))
-        for first, count in zip(block, slide.kept.shape, strict=True)
-    )
-    return rows, cols
+    """Return which tiles of a block are kept, and of one more row and column on each side: (rows + 2, cols + 2)."""
+    return with_ring(slide.kept, *tile_slices(block_region(block, slide.size)))
 
 
 def normalize_block_pixels(
@@ -158,7 +150,7 @@ class _BlockJob:
     ) -> None:
         self._slide, self._normalizer, self._artifact, self._jpeg = slide, normalizer, artifact, jpeg
         self._region, halo = block_region(block, slide.size), normalizer.halo
-        self._ring, self._tissue = kept_ring(slide, block), slide.tissue[_tile_slices(slide, block)]
+        self._ring, self._tissue = kept_ring(slide, block), slide.tissue[tile_slices(self._region)]
         self._core = config.stride_px
         self.table = artifact.get(TABLE) if config.mode != "lut" else None
         height, width = self._region.height, self._region.width

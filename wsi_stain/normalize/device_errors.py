@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from wsi_stain.core.errors import BrokenDeviceError, DeviceMemoryError, WsiStainError
-from wsi_stain.normalizers.base import NormalizeConfig
+from wsi_stain.normalizers.config import NormalizeConfig
 
 _OUT_OF_MEMORY = ("out of memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
 """What CUDA, cuBLAS and cuDNN say of it, in this order, where it is not torch that asked for the memory."""

@@ -26,11 +26,14 @@ from wsi_stain.core.geometry import (
     ceil_div,
     grid_shape,
     split_on_grid,
-    tile_region,
+    tile_slices,
 )
 from wsi_stain.normalize.feather import fade_to_white, with_ring
-from wsi_stain.normalizers.base import Mode, NormalizeConfig, Normalizer, load_normalizer
+from wsi_stain.normalizers.base import Normalizer
+from wsi_stain.normalizers.config import Mode, NormalizeConfig
+from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.normalizers.lut import TABLE
+from wsi_stain.normalizers.windows import crop_square
 from wsi_stain.pix2pix.precision import default_device
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics
@@ -56,7 +59,7 @@ class RegionNormalizer:
     Attributes:
         artifact: What the normalization has to know about the slide.
         white: What glass becomes, RGB.
-        mode: What becomes of generated pixels, `auto` settled.
+        mode: What becomes of generated pixels, `auto` resolved.
 
     Raises:
         StainError: The slide's stain was not measured.
@@ -74,10 +77,10 @@ class RegionNormalizer:
         fade: bool = True,
     ) -> None:
         self.slide = slide
-        config = config_of_mode(mode)
-        self._side = next(side for side in _CELLS if side % config.stride_px == 0 or side == BLOCK)
         device = device or default_device()
-        self.mode = config.resolve_auto(device).name
+        config = config_of_mode(mode).resolve_auto(device)
+        self._side = next(side for side in _CELLS if side % config.stride_px == 0 or side == BLOCK)
+        self.mode = config.name
         self._normalizer = load_normalizer(config, Path(checkpoint), device)
         self.artifact = self._normalizer.prepare(slide, statistics or slide.require_stain())
         self.white = self._normalizer.white
@@ -115,19 +118,11 @@ class RegionNormalizer:
         side = self._side // TILE
         for row, col in sorted({(tile.row // side, tile.col // side) for tile in tiles_left}):
             area = self._area(col * self._side, row * self._side)
-            pixels = self._normalize_area(area)
+            pixels = normalize_area(self.slide, area, self._normalizer, self.artifact)
             for tile in sorted(tiles_left):
                 if (tile.row // side, tile.col // side) == (row, col):
-                    yield tile, self._crop_tile(pixels, area, tile)
-
-    def _crop_tile(self, pixels: RgbImage, area: Region, tile: TileIndex) -> RgbImage:
-        """A tile of an area's pixels; white beyond the slide's far edge."""
-        found = np.empty((TILE, TILE, 3), np.uint8)
-        found[:] = self.white
-        place = tile_region(tile)
-        part = pixels[place.y - area.y :, place.x - area.x :][:TILE, :TILE]
-        found[: part.shape[0], : part.shape[1]] = part
-        return found
+                    top, left = tile.row * TILE - area.y, tile.col * TILE - area.x
+                    yield tile, crop_square(pixels, top, left, TILE, self.white).copy()
 
     def _area(self, x: int, y: int) -> Region:
         """The cell with a corner, cut at the slide's far edge."""
@@ -136,15 +131,19 @@ class RegionNormalizer:
 
     def _normalize_cell(self, x: int, y: int) -> RgbImage:
         area = self._area(x, y)
-        pixels = self._normalize_area(area)
+        pixels = normalize_area(self.slide, area, self._normalizer, self.artifact)
         if self._fade:
-            fade_to_white(pixels, with_ring(self.slide.kept, *tiles_within(area)), self.white)
+            fade_to_white(pixels, with_ring(self.slide.kept, *tile_slices(area)), self.white)
         return pixels
 
-    def _normalize_area(self, area: Region) -> RgbImage:
-        kept = self.slide.kept[tiles_within(area)]
-        window = self.slide.read(area.expand(self._normalizer.halo))
-        return self._normalizer.apply(window, kept, self.artifact)
+
+def normalize_area(slide: TiledSlide, area: Region, normalizer: Normalizer, artifact: Artifact) -> RgbImage:
+    """Normalize an area of a slide that lies on the lines of `Normalizer.band`, but for the slide's far edge.
+
+    Returns:
+        (h, w, 3) RGB; anything in tiles that are not kept.
+    """
+    return normalizer.apply(slide.read(area.expand(normalizer.halo)), slide.kept[tile_slices(area)], artifact)
 
 
 def normalized_tiles(
@@ -197,9 +196,3 @@ def patch_config(config: NormalizeConfig, patch: RgbImage) -> NormalizeConfig:
 def config_of_mode(mode: Mode | NormalizeConfig) -> NormalizeConfig:
     """A mode as settings; torch keeps the threads that it has in this process."""
     return mode if isinstance(mode, NormalizeConfig) else NormalizeConfig(mode=mode)
-
-
-def tiles_within(area: Region) -> tuple[slice, slice]:
-    """Rows and columns of the tile grid that an area on its lines covers."""
-    right, bottom = area.x + area.width, area.y + area.height
-    return slice(area.y // TILE, ceil_div(bottom, TILE)), slice(area.x // TILE, ceil_div(right, TILE))

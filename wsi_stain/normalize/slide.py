@@ -23,8 +23,8 @@ from wsi_stain.core.geometry import TILE, Region, level_sizes
 from wsi_stain.core.icc import decode_profile
 from wsi_stain.normalize.feather import fade_weights
 from wsi_stain.normalize.region import RegionNormalizer
-from wsi_stain.normalizers.base import Mode, NormalizeConfig
-from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.normalizers.config import Mode, NormalizeConfig
+from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.slides.find import SlideSource, slide_id
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
@@ -64,7 +64,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
     ) -> None:
         super().__init__()
         self._checkpoint = Path(checkpoint)
-        contract = Checkpoint.load(self._checkpoint).contract
+        contract = read_contract(self._checkpoint)
         config = tiling or TilingConfig(slide=SlideConfig(icc=contract.icc_policy))
         if config.slide.icc != contract.icc_policy:
             raise CheckpointError(

@@ -21,11 +21,14 @@ import numpy as np
 
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import StainError, StoreError
-from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex, block_region, tiles_of
+from wsi_stain.core.geometry import TILE, BlockIndex, Region, block_region, tiles_of
 from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
 from wsi_stain.normalize.device_errors import translate_device_errors
-from wsi_stain.normalize.region import normalize_any_resolution, normalize_patch, patch_config, tiles_within
-from wsi_stain.normalizers.base import NormalizeConfig, Normalizer, load_normalizer
+from wsi_stain.normalize.region import normalize_any_resolution, normalize_area, normalize_patch, patch_config
+from wsi_stain.normalizers.base import Normalizer
+from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.load import load_normalizer
+from wsi_stain.normalizers.windows import crop_square
 from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.artifact import load_artifact
 from wsi_stain.store.patches import PATCH_TABLE as PATCHES
@@ -46,7 +49,7 @@ class NormalizeStoreTask:
         slide: Opens the slide in the source store.
         store: The store to write.
         record: What will be known of the slide there; its key decides whether work stands.
-        checkpoint: The checkpoint's file; for classical methods that of the style.
+        checkpoint: The checkpoint's file; for classical methods that of the reference.
         digest: SHA-256 of that file, as the run knows it.
         normalize: What becomes of generated pixels.
         device: Where the generator runs, as torch names it.
@@ -120,9 +123,11 @@ def normalize_store_block(task: NormalizeStoreTask) -> ShardReceipt:
         return done
     with task.slide() as slide:
         area = block_region(task.block, slide.size)
-        pixels = _normalize_area(slide, area, task)
+        pixels = _normalize_block(slide, area, task)
         tiles = {
-            tile: _crop_tile(pixels, tile, area) for tile in tiles_of(task.block, slide.kept.shape) if slide.kept[tile]
+            tile: crop_square(pixels, tile.row * TILE - area.y, tile.col * TILE - area.x, TILE)
+            for tile in tiles_of(task.block, slide.kept.shape)
+            if slide.kept[tile]
         }
     return writer.write_shard(task.block, tiles, key)
 
@@ -154,12 +159,11 @@ def complete_normalized_slide(task: NormalizeStoreTask) -> CompleteReceipt:
     return {"key": record.key, "slide_id": record.slide_id, "is_stain_measured": stain is not None}
 
 
-def _normalize_area(slide: StoredSlide, area: Region, task: NormalizeStoreTask) -> RgbImage:
+def _normalize_block(slide: StoredSlide, area: Region, task: NormalizeStoreTask) -> RgbImage:
     """An area, (h, w, 3), that is a whole block but for the slide's far edge."""
     normalizer, artifact = task.normalizer(task.normalize), load_artifact(task.artifact)
     if normalizer.halo == 0 or PATCHES not in slide.tables():
-        window = slide.read(area.expand(normalizer.halo))
-        return normalizer.apply(window, slide.kept[tiles_within(area)], artifact)
+        return normalize_area(slide, area, normalizer, artifact)
     pixels = np.empty((area.height, area.width, 3), np.uint8)
     pixels[:] = normalizer.white
     for region in _patches_touching(from_csv(slide.table(PATCHES)), area):
@@ -182,11 +186,3 @@ def _patches_touching(patches: Sequence[Patch], area: Region) -> list[Region]:
         and area.x - region.width < region.x < area.x + area.width
         and area.y - region.height < region.y < area.y + area.height
     ]
-
-
-def _crop_tile(pixels: RgbImage, tile: TileIndex, area: Region) -> RgbImage:
-    """A tile, (256, 256, 3), of an area's pixels; 255 beyond the slide's far edge."""
-    cropped = np.full((TILE, TILE, 3), 255, np.uint8)
-    part = pixels[tile.row * TILE - area.y :, tile.col * TILE - area.x :][:TILE, :TILE]
-    cropped[: part.shape[0], : part.shape[1]] = part
-    return cropped

@@ -19,7 +19,9 @@ from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.metrics.seams import SeamSums
 from wsi_stain.normalize.block import block_workers, kept_ring, normalize_block_pixels
 from wsi_stain.normalize.device_errors import translate_device_errors
-from wsi_stain.normalizers.base import NormalizeConfig, Normalizer, SampledNormalizer, load_normalizer
+from wsi_stain.normalizers.base import Normalizer
+from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.normalizers.lut import OUTSIDE, RESIDUAL
 from wsi_stain.pyramid.ome_zarr import write_block_shards
 from wsi_stain.stain.statistics import StainStatistics
@@ -35,7 +37,7 @@ class PrepareTask:
         slide: Opens the slide, stored or streamed: its `opener`.
         checkpoint: The checkpoint's file.
         digest: SHA-256 of that file, as the run knows it.
-        normalize: What becomes of the generated pixels.
+        normalize: Settings of the normalization, `auto` resolved.
         device: Where the generator runs, as torch names it.
         artifact: Where the arrays go.
         receipt: Where the receipt goes.
@@ -61,7 +63,7 @@ class SampleTask(PrepareTask):
     """Learn a part of what is learnt of one slide: the generator's work on some tiles takes longer than all the rest.
 
     Attributes:
-        part: Which, 0 to `PARTS` - 1.
+        part: Its number, from 0 to one less than `NormalizeConfig.sample_parts`.
     """
 
     part: int
@@ -76,7 +78,7 @@ class NormalizeTask:
         block: Place in the block grid.
         checkpoint: The checkpoint's file.
         digest: SHA-256 of that file, as the run knows it.
-        normalize: What becomes of the generated pixels.
+        normalize: Settings of the normalization, `auto` resolved.
         jpeg: How the tiles are encoded.
         device: Where the generator runs, as torch names it.
         artifact: What `prepare_slide` left.
@@ -148,10 +150,8 @@ def sample_slide(task: SampleTask) -> Receipt:
     if done := valid_receipt(task.receipt, task.key, task.artifact, Receipt):
         return done
     with task.slide() as slide:
-        normalizer = _load_normalizer(task)
-        sample: Artifact = {}
-        if isinstance(normalizer, SampledNormalizer):
-            sample = normalizer.sample(slide, task.stain or slide.require_stain(), task.part)
+        table = _load_normalizer(task).table
+        sample = table.sample(slide, task.stain or slide.require_stain(), task.part) if table else {}
     _save(task, sample)
     return write_receipt(task.receipt, Receipt(key=task.key, product=file_product(task.artifact)))
 
@@ -172,8 +172,8 @@ def prepare_slide(task: PrepareTask) -> PrepareReceipt:
         return done
     with task.slide() as slide:
         normalizer, statistics = _load_normalizer(task), task.stain or slide.require_stain()
-        if task.samples and isinstance(normalizer, SampledNormalizer):
-            artifact = normalizer.fit(statistics, [load_artifact(path) for path in task.samples])
+        if task.samples and normalizer.table:
+            artifact = normalizer.table.fit(statistics, [load_artifact(path) for path in task.samples])
         else:
             artifact = normalizer.prepare(slide, statistics)
     _save(task, artifact)
@@ -219,7 +219,7 @@ def normalize_block(task: NormalizeTask) -> BlockReceipt:
     """
     if done := find_valid_block(task):
         return done
-    with task.slide() as slide, block_workers(task.normalize.resolve_threads(task.device)) as workers:
+    with task.slide() as slide, block_workers(task.normalize.threads or 1) as workers:
         kept = kept_ring(slide, task.block)[1:-1, 1:-1]
         if not kept.any():
             return write_receipt(task.receipt, _empty_receipt(task))

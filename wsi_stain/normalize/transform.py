@@ -28,7 +28,9 @@ from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import file_digest
 from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.normalize.region import config_of_mode, normalize_patch, patch_config
-from wsi_stain.normalizers.base import Mode, NormalizeConfig, Normalizer, load_normalizer
+from wsi_stain.normalizers.base import Normalizer
+from wsi_stain.normalizers.config import Mode, NormalizeConfig
+from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainConfig

@@ -1,6 +1,6 @@
-"""What Pix2Pix is measured against: Reinhard, Macenko and Vahadane, at slide level, behind the protocol of `output`.
+"""The classical methods that Pix2Pix is measured against, at slide level: Reinhard, Macenko and Vahadane.
 
-Neither needs neighbouring pixels (halo 0). Knows no files.
+None needs neighbouring pixels (halo 0). Writes no files.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from skimage.color import lab2rgb, rgb2lab
 
 from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage, round_rgb
 from wsi_stain.core.errors import ConfigError, NoTissueError
-from wsi_stain.core.geometry import TILE, Region
-from wsi_stain.normalizers.lut import choose_tiles
+from wsi_stain.core.geometry import TILE
+from wsi_stain.normalizers.tile_sample import read_pixels
 from wsi_stain.stain.statistics import StainStatistics, od_table
 from wsi_stain.stain.vectors import RUIFROK, unmixing
 from wsi_stain.store import TiledSlide
@@ -48,7 +48,7 @@ class ReinhardNormalizer:
         white: What tiles that are not needed become, RGB.
     """
 
-    halo, band = 0, 4 * TILE
+    halo, band, table = 0, 4 * TILE, None
 
     def __init__(self, reference_lab_mean: Rgb, reference_lab_std: Rgb, white: Rgb8 = (255, 255, 255)) -> None:
         self._mean = np.asarray(reference_lab_mean)
@@ -61,9 +61,7 @@ class ReinhardNormalizer:
         Raises:
             NoTissueError: No tile holds stained tissue.
         """
-        tiles = choose_tiles(slide, _TILES)
-        pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]
-        mean, std = lab_moments(np.concatenate(pixels), statistics.white)
+        mean, std = lab_moments(read_pixels(slide, _TILES), statistics.white)
         return {MEAN: np.asarray(mean), SPREAD: np.asarray(std)}
 
     def apply(
@@ -85,20 +83,20 @@ class MacenkoNormalizer:
     """Replaces the slide's stain vectors by the reference's and scales each stain to the reference's amount.
 
     After Macenko et al. (2009), A method for normalizing histology slides for quantitative analysis, ISBI, 1107-1110;
-    the amounts are those of `stain`, hematoxylin in nuclei and eosin in stroma, in the place of 99th percentiles.
+    the amounts are those of `stain.statistics`, hematoxylin in nuclei and eosin in stroma, not 99th percentiles.
 
     Args:
         reference: Stain of the reference.
     """
 
-    halo, band = 0, 4 * TILE
+    halo, band, table = 0, 4 * TILE, None
 
     def __init__(self, reference: StainStatistics) -> None:
         self._reference = reference
         self.white = round_rgb(reference.white)
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
-        """The slide's stain is all there is to know."""
+        """Return the slide's stain, which is all there is to know."""
         return {STATISTICS: pack_statistics(statistics)}
 
     def apply(
@@ -129,7 +127,7 @@ class VahadaneNormalizer:
         reference_white: Colour of the reference's glass, RGB from 0 to 255; also what tiles not needed become.
     """
 
-    halo, band = 0, 4 * TILE
+    halo, band, table = 0, 4 * TILE, None
 
     def __init__(
         self, reference_vectors: tuple[Rgb, Rgb], reference_amounts: tuple[float, float], reference_white: Rgb
@@ -140,9 +138,7 @@ class VahadaneNormalizer:
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """Find the slide's own vectors and amounts on a spread of its tissue tiles."""
-        tiles = choose_tiles(slide, _TILES)
-        pixels = [slide.read(Region(tile.col * TILE, tile.row * TILE, TILE, TILE)) for tile in tiles]
-        vectors, amounts = sparse_stains(np.concatenate(pixels).reshape(-1, 3), statistics.white)
+        vectors, amounts = sparse_stains(read_pixels(slide, _TILES), statistics.white)
         return {STATISTICS: pack_statistics(statistics), VECTORS: np.asarray(vectors), AMOUNTS: np.asarray(amounts)}
 
     def apply(
@@ -160,7 +156,7 @@ class VahadaneNormalizer:
 
 
 def sparse_stains(pixels: RgbImage, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[float, float]]:
-    """Stain vectors after Vahadane et al. (2016), equation 7: a sparse non-negative dictionary of two.
+    """Find stain vectors after Vahadane et al. (2016), equation 7: a sparse non-negative dictionary of two.
 
     Args:
         pixels: RGB, (N, 3).
@@ -198,7 +194,7 @@ def sparse_stains(pixels: RgbImage, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[
 
 
 def lab_moments(pixels: RgbImage, white: Rgb) -> tuple[Rgb, Rgb]:
-    """Mean and standard deviation of L*, a*, b* over stained pixels.
+    """Measure mean and standard deviation of L*, a*, b* over stained pixels.
 
     Args:
         pixels: RGB, (..., 3).
@@ -217,7 +213,7 @@ def lab_moments(pixels: RgbImage, white: Rgb) -> tuple[Rgb, Rgb]:
 
 
 def _needed_windows(needed: Mask) -> Iterator[tuple[slice, slice]]:
-    """The tiles that matter, as places in the block; arrays cut the last ones at the block's edge."""
+    """Yield the tiles that matter, as slices of the block; arrays cut the last ones at the block's edge."""
     for row, col in np.argwhere(needed).tolist():
         yield slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
 

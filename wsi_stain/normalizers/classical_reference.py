@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from wsi_stain.core.arrays import Rgb, round_rgb
 from wsi_stain.core.errors import CheckpointError, ConfigError
-from wsi_stain.core.geometry import TILE, Region
+from wsi_stain.core.geometry import ceil_div
 from wsi_stain.core.journal import file_digest, read_json
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.normalizers.classical import (
@@ -26,13 +25,12 @@ from wsi_stain.normalizers.classical import (
     lab_moments,
     sparse_stains,
 )
-from wsi_stain.normalizers.lut import choose_tiles
+from wsi_stain.normalizers.config import ClassicalMethod
+from wsi_stain.normalizers.tile_sample import read_pixels
 from wsi_stain.pix2pix.checkpoint import Contract
 from wsi_stain.stain.pool import pool_stains
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
-
-ClassicalMethod = Literal["reinhard", "macenko", "vahadane"]
 
 FORMAT = 1
 """Number of the file's format; files of another are refused."""
@@ -43,7 +41,7 @@ _RERUN = "Run the same command again, with --reference"
 
 
 class ClassicalReference(StrictRecord):
-    """What a classical method takes from the reference.
+    """Reference of a classical method: the few numbers that it takes from the reference's slides.
 
     Attributes:
         format: Number of this format.
@@ -68,7 +66,7 @@ class ClassicalReference(StrictRecord):
     icc_policy: Literal["keep", "srgb"] = "keep"
 
     def normalizer(self) -> ReinhardNormalizer | MacenkoNormalizer | VahadaneNormalizer:
-        """The method, ready for any slide."""
+        """Return the method, ready for any slide."""
         match self.method:
             case "reinhard":
                 assert self.lab_mean and self.lab_std
@@ -108,7 +106,7 @@ def measure_classical_reference(method: ClassicalMethod, slides: Sequence[Stored
     reference = ClassicalReference(method=method, stain=stain, icc_profile=profile, icc_policy=policy)
     if method == "macenko":
         return reference
-    pool = np.concatenate([_read_pixels(slide, -(-_TILES // len(slides))) for slide in slides])
+    pool = np.concatenate([read_pixels(slide, ceil_div(_TILES, len(slides)), _EVERY) for slide in slides])
     if method == "reinhard":
         mean, std = lab_moments(pool, stain.white)
         return reference.model_copy(update={"lab_mean": mean, "lab_std": std})
@@ -117,7 +115,7 @@ def measure_classical_reference(method: ClassicalMethod, slides: Sequence[Stored
 
 
 def reference_of_checkpoint(contract: Contract, method: ClassicalMethod) -> ClassicalReference:
-    """What a checkpoint says of its reference; ConfigError where a method needs more than that."""
+    """Take the reference from a checkpoint's contract; ConfigError where a method needs more than that."""
     if method != "macenko":
         raise ConfigError(
             f"A checkpoint holds the stain of its reference, and {method.capitalize()}'s method needs more of it",
@@ -132,7 +130,7 @@ def reference_of_checkpoint(contract: Contract, method: ClassicalMethod) -> Clas
 
 
 def load_classical_reference(path: Path, digest: str) -> ClassicalReference:
-    """Read a style that must be the one with `digest`.
+    """Read a reference that must be the one with `digest`.
 
     Raises:
         CheckpointError: It is another, or none, or damaged.
@@ -144,10 +142,3 @@ def load_classical_reference(path: Path, digest: str) -> ClassicalReference:
     if reference.format != FORMAT or file_digest(path) != digest:
         raise CheckpointError(f"{path} changed since the run began, or is of another version", _RERUN)
     return reference
-
-
-def _read_pixels(slide: StoredSlide, count: int) -> NDArray[np.uint8]:
-    """(N, 3): every 16th pixel of a spread of tissue tiles."""
-    tiles = choose_tiles(slide, count)
-    regions = (Region(tile.col * TILE, tile.row * TILE, TILE, TILE) for tile in tiles)
-    return np.concatenate([slide.read(region).reshape(-1, 3)[::_EVERY] for region in regions])

@@ -1,4 +1,4 @@
-"""The generator over every tissue tile: as it is, or with the source's own detail. Knows no files.
+"""The generator over every tissue tile: as it is, or with the source's own detail. Writes no files.
 
 Where a window can show all that its core's pixels see, the output does not depend on where a slide is cut: the margin
 is at least the receptive field's reach, core and margin are multiples of the generator's step (2**downs), and
@@ -9,17 +9,16 @@ windows whose results are blended; see `windows`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_stain.core.arrays import Rgb8, RgbImage
+from wsi_stain.core.arrays import Mask, Rgb8, RgbImage
 from wsi_stain.core.geometry import BLOCK, TILE
 from wsi_stain.normalizers import guided_filter
+from wsi_stain.normalizers.lut import TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, round_up
 from wsi_stain.normalizers.windows import Corner, Windows
 from wsi_stain.stain.statistics import StainStatistics
@@ -36,16 +35,6 @@ _EVEN_VARIANCE = 100.0
 """Variance of a window, in squared grey levels, that still counts as even; the scanner's noise has about 10."""
 
 
-class TableFitter(Protocol):
-    """What finds a slide's colour table: at once, or from parts that several processes looked at."""
-
-    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact: ...
-
-    def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact: ...
-
-    def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact: ...
-
-
 class GeneratorNormalizer:
     """Generated pixels as they are, over every tissue tile.
 
@@ -54,8 +43,8 @@ class GeneratorNormalizer:
         white: The background where nothing is generated, RGB.
         stride_px: Side of the square that is one pass's own, px; rounded up to the generator's step. Where it is less
             than twice the generator's halo, results are blended, and it is rounded to what divides a block.
-        table: What finds the slide's colour table, as `LutNormalizer` does: what the generator does beyond it is the
-            hallucination map. Without it there is none.
+        table: What fits the slide's colour table: what the generator does beyond it is the hallucination map. Without
+            it there is none.
         batch: Windows of a pass; the last one of a block is filled up.
     """
 
@@ -67,36 +56,21 @@ class GeneratorNormalizer:
         predictor: GeneratorPredictor,
         white: Rgb8,
         stride_px: int = 1024,
-        table: TableFitter | None = None,
+        table: TableFit | None = None,
         batch: int = 1,
     ) -> None:
-        self._recolourer, self._table, self._batch, self.white = predictor, table, batch, white
+        self._predictor, self.table, self._batch, self.white = predictor, table, batch, white
         stride_px, overlap, self._crop = _plan_windows(stride_px, predictor)
         self._windows = Windows(stride_px, overlap, self._crop + self._margin)
         self.halo, self.band = self._windows.halo, self._windows.band
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
-        """The slide's stain statistics, and its table; CheckpointError where the generator does not fit the slide."""
-        self._recolourer.check_fits(slide)
-        return {
-            STATISTICS: pack_statistics(statistics),
-            **(self._table.prepare(slide, statistics) if self._table else {}),
-        }
-
-    def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact:
-        """A part of what the table is fitted to; CheckpointError where the generator does not fit the slide."""
-        self._recolourer.check_fits(slide)
-        return self._table.sample(slide, statistics, part) if self._table else {}
-
-    def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact:
-        """What `prepare` gives, from what `sample` gave."""
-        return {
-            STATISTICS: pack_statistics(statistics),
-            **(self._table.fit(statistics, samples) if self._table else {}),
-        }
+        """Return the slide's stain statistics and its table; CheckpointError where the generator does not fit it."""
+        self._predictor.check_fits(slide)
+        return self.table.prepare(slide, statistics) if self.table else {STATISTICS: pack_statistics(statistics)}
 
     def apply(
-        self, pixels: RgbImage, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> RgbImage:
         """Generate the cores in which a needed tile lies; the rest is white.
 
@@ -111,20 +85,20 @@ class GeneratorNormalizer:
     def _passes(
         self, pixels: RgbImage, corners: list[Corner], statistics: StainStatistics, tally: NormalizationCounts
     ) -> Iterator[tuple[Corner, RgbImage]]:
-        """Each core's place and result, in the order of `corners`; a few passes are begun ahead."""
+        """Yield each pass's corner and result, in the order of `corners`; a few passes are begun ahead."""
         pending: deque[tuple[list[Corner], PendingBatch]] = deque()
         for first in range(0, len(corners), self._batch):
             batch = corners[first : first + self._batch]
             windows = [self._windows.crop_window(pixels, place) for place in batch]
             windows += [np.zeros_like(windows[0])] * (self._batch - len(batch))
-            pending.append((batch, self._recolourer.start(windows, statistics, self._crop, self._postprocess)))
+            pending.append((batch, self._predictor.start(windows, statistics, self._crop, self._postprocess)))
             if len(pending) == _AHEAD:
                 yield from _fetch_batch(pending, tally)
         while pending:
             yield from _fetch_batch(pending, tally)
 
     def _postprocess(self, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
-        """What becomes of generated pixels: see `recolourer.Finish`."""
+        """Return what becomes of generated pixels, see `predictor.Postprocess`."""
         return generated_BHWC
 
 
@@ -146,7 +120,7 @@ class GuardNormalizer(GeneratorNormalizer):
         white: Rgb8,
         stride_px: int,
         radius: int,
-        table: TableFitter | None = None,
+        table: TableFit | None = None,
         batch: int = 1,
     ) -> None:
         self._radius = round_up(radius, guided_filter.STEP)
@@ -162,8 +136,8 @@ class GuardNormalizer(GeneratorNormalizer):
         return kept_BCHW[:, :, margin:-margin, margin:-margin].permute(0, 2, 3, 1)
 
 
-def _plan_windows(stride_px: int, predictor: GeneratorPredictor) -> tuple[int, int, int]:
-    """Core, overlap and crop: exact where the halo is at most half the core, else blended.
+def _plan_windows(stride_px: int, predictor: GeneratorPredictor) -> Rgb8:
+    """Return stride, overlap and crop: exact where the halo is at most half the stride, else blended.
 
     Blended, a quarter of what a window shows beyond its core is thrown away on each side and a quarter is overlap.
     """

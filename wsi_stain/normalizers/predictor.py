@@ -2,7 +2,7 @@
 
 On a GPU a pass is begun and fetched later: copies from and to pinned memory and the computation are queued on the
 thread's stream, one of two. So the passes of one thread follow each other, and those of several threads overlap: one is
-copied while another computes (`normalize.threads`, `executor.gpu_tasks`). Knows no files.
+copied while another computes (`normalize.threads`, `executor.gpu_tasks`). Writes no files.
 
 Shape legend: B batch, H rows, W columns, C channels; h, w what remains of H, W without the halo.
 """
@@ -61,7 +61,7 @@ class GeneratorPredictor:
         config = checkpoint.contract.generator
         self.step = 2**config.downs
         self.halo = round_up(receptive_halo(config.downs), max(32, self.step))
-        self._check_fits = checkpoint.check_fits
+        self._check_fits = checkpoint.contract.check_fits
         self._template = checkpoint.contract.template
         self._device = torch.device(device)
         self._dtype = compute_dtype(precision, self._device)
@@ -98,7 +98,7 @@ class GeneratorPredictor:
         return generated_BHWC[0]
 
     def predict_uint8(self, window: RgbImage, statistics: StainStatistics) -> RgbImage:
-        """Like `predict`, as (h, w, 3) uint8 in the memory of the host."""
+        """Generate as `predict` does, as (h, w, 3) uint8 in the memory of the host."""
         return _to_uint8(self.predict(window, statistics)).cpu().numpy()
 
     def start(
@@ -151,7 +151,7 @@ class GeneratorPredictor:
         return _to_uint8(postprocess(windows_BHWC, generated_BHWC)), is_finite
 
     def _retry_in_float32(self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int) -> Tensor:
-        """The same in float32; CheckpointError where that gives no numbers either."""
+        """Generate in float32; CheckpointError where that gives no numbers either."""
         if self._dtype != torch.float32:
             exact = self._to_device(self._exact, torch.float32)
             generated_BHWC, is_finite = self._generate(windows_BHWC, statistics, crop, exact, torch.float32)
@@ -159,7 +159,7 @@ class GeneratorPredictor:
                 return generated_BHWC
         raise CheckpointError(
             "The generator gave values that are no numbers (NaN or infinite), in float32 as well",
-            "Train again, and look at the losses: they should have stayed finite",
+            "Train again, and check the losses: they should have stayed finite",
         )
 
     def _generate(
@@ -170,7 +170,7 @@ class GeneratorPredictor:
         generator: Callable[[Tensor, int], Tensor] | None = None,
         dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(B, h, w, 3) float32, 0 to 255, and whether all of it are numbers, on the device."""
+        """Return (B, h, w, 3) float32, 0 to 255, and whether all of it are numbers, on the device."""
         template_BHWC = self._make_template(windows_BHWC, statistics)
         x_BCHW = template_BHWC.permute(0, 3, 1, 2).to(dtype or self._dtype, memory_format=torch.channels_last)
         deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
@@ -185,7 +185,7 @@ class GeneratorPredictor:
             return inner_BHWC.mul_(2).sigmoid_().mul_(255), is_finite  # 127.5 (1 + tanh), in half of the time
 
     def _make_template(self, windows_BHWC: Tensor, statistics: StainStatistics) -> Tensor:
-        """The generator's input, (B, H, W, C) float32, on the device; on a CPU numpy is the faster."""
+        """Make the generator's input, (B, H, W, C) float32, on the device; on a CPU numpy is the faster."""
         if self._device.type == "cpu":
             return torch.from_numpy(np.asarray(apply_template(windows_BHWC.numpy(), statistics, self._template)))
         template_BHWC: Tensor = apply_template(windows_BHWC, statistics, self._template)
@@ -195,7 +195,7 @@ class GeneratorPredictor:
         return generator.to(self._device, dtype).to(memory_format=torch.channels_last)
 
     def _stream(self) -> torch.cuda.Stream:
-        """This thread's stream: threads take the two by turns."""
+        """Return this thread's stream: threads take the two by turns."""
         if not hasattr(self._own, "stream"):
             self._own.stream = next(self._turns)
         stream: torch.cuda.Stream = self._own.stream
@@ -211,16 +211,16 @@ def _no_wait() -> None:
 
 
 def _to_uint8(image_BHWC: Tensor) -> Tensor:
-    """Float values, 0 to 255, as uint8; they are used up."""
+    """Convert float values, 0 to 255, to uint8; they are used up."""
     with torch.inference_mode():
         return image_BHWC.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
 def _copy_to_host(values: Tensor) -> Tensor:
-    """A copy in pinned memory, under way on the present stream."""
+    """Begin a copy into pinned memory on the present stream."""
     return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def round_up(length: int, step: int) -> int:
-    """The least multiple of `step` that is at least `length`."""
+    """Return the least multiple of `step` that is at least `length`."""
     return ceil_div(length, step) * step

@@ -1,4 +1,4 @@
-"""Where the passes of a generator lie on a slide, and how their results become one picture. Knows no generator.
+"""Layout of the passes of a generator on a slide, and the picture that their results make. Knows no generator.
 
 Side by side, where a window shows all that its core's pixels see: the cores stand next to each other, and the picture
 does not depend on the cut.
@@ -29,7 +29,7 @@ from wsi_stain.core.geometry import BLOCK, TILE, ceil_div
 Corner = tuple[int, int]
 """Top and left of a core, px, from the block's origin."""
 
-_GLASS = 255
+GLASS = (255, 255, 255)
 _LEAST_BAND = 4 * TILE
 
 
@@ -63,7 +63,7 @@ class Windows:
         return BLOCK if self.overlap else self.stride_px * ceil_div(_LEAST_BAND, self.stride_px)
 
     def corners(self, needed: Mask) -> list[Corner]:
-        """The cores whose results touch a needed tile, in the lattice's order."""
+        """List the corners of the passes whose results touch a needed tile, in the lattice's order."""
         beyond = 1 if self.overlap else 0
         rows, cols = (range(-beyond, ceil_div(count * TILE, self.stride_px) + beyond) for count in needed.shape)
         corners = [(row * self.stride_px, col * self.stride_px) for row in rows for col in cols]
@@ -74,19 +74,14 @@ class Windows:
         return slice(max(first // TILE, 0), max(ceil_div(end, TILE), 0))
 
     def crop_window(self, pixels: RgbImage, corner: Corner) -> RgbImage:
-        """The window of a core, always of one shape; glass where the pixels end.
+        """Crop the window of a core, always of one shape; glass where the pixels end.
 
         Args:
             pixels: (h + 2 halo, w + 2 halo, 3) RGB of the block.
             corner: Of the core.
         """
         top, left = (start + self.halo - self.overlap - self.margin for start in corner)
-        part = pixels[top : top + self.side, left : left + self.side]
-        if part.shape[:2] == (self.side, self.side):
-            return part
-        window = np.full((self.side, self.side, 3), _GLASS, np.uint8)
-        window[: part.shape[0], : part.shape[1]] = part
-        return window
+        return crop_square(pixels, top, left, self.side)
 
     def join(
         self, results: Iterable[tuple[Corner, RgbImage]], shape: tuple[int, int], white: Sequence[int]
@@ -127,8 +122,19 @@ class Windows:
         return total.astype(np.uint8)
 
 
+def crop_square(pixels: RgbImage, top: int, left: int, side: int, fill: Sequence[int] = GLASS) -> RgbImage:
+    """Crop (side, side, 3) from RGB pixels, `fill` where they end; a view where they do not."""
+    part = pixels[top : top + side, left : left + side]
+    if part.shape[:2] == (side, side):
+        return part
+    square = np.empty((side, side, 3), np.uint8)
+    square[:] = fill
+    square[: part.shape[0], : part.shape[1]] = part
+    return square
+
+
 def _overlap(start: int, length: int, end: int) -> tuple[slice, slice]:
-    """Where [start, start + length) and [0, end) overlap: counted from 0, and counted from `start`."""
+    """Return where [start, start + length) and [0, end) overlap: counted from 0, and counted from `start`."""
     first = max(start, 0)
     last = max(min(start + length, end), first)
     return slice(first, last), slice(first - start, last - start)

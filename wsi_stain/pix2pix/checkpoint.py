@@ -7,7 +7,8 @@ bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,30 @@ class Contract(StrictRecord):
         """The reference's white point, R, G, B, 0 to 255."""
         return self.template.reference.white
 
+    def check_fits(self, mpp: Mpp) -> None:
+        """Refuse a slide whose resolution the generator does not know.
+
+        Args:
+            mpp: Resolution of the slide's working frame, um per px.
+
+        Raises:
+            CheckpointError: It differs by more than the contract's tolerance.
+        """
+        own, limit = self.mpp, 1 + self.mpp_tolerance
+        if all(own / limit <= side <= own * limit for side in mpp):
+            return
+        wrong = f"if it was scanned at {own:g} um/px and its file says otherwise, give run or tile --slide-mpp {own:g}"
+        remedy = (
+            f"Resample it with --mpp {own:g} of run or tile; or, {wrong}"
+            if mpp.mean < own
+            else f"Use a checkpoint for about {mpp.mean:.3g} um/px; or, {wrong}"
+        )
+        raise CheckpointError(
+            f"The checkpoint works at {own:g} um/px (within {self.mpp_tolerance:.0%}), "
+            f"the slide has {mpp.x:.4g} x {mpp.y:.4g} um/px",
+            remedy,
+        )
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -98,37 +123,29 @@ class Checkpoint:
         Raises:
             CheckpointError: No such file, not a checkpoint, of another format, or damaged.
         """
-        metadata, tensors = _read_file(path, device)
-        contract = _parse_contract(path, metadata)
+        with _open(path, device) as file:
+            contract = _parse_contract(path, file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         with torch.device("meta"):  # allocates nothing, whatever size the contract claims
             generator = Generator(contract.generator)
-        _check_tensors(path, generator.state_dict(), tensors)
+        _check_same(path, _kinds(generator.state_dict()), _kinds(tensors))
         generator.load_state_dict(tensors, assign=True)
         return cls(contract, generator.eval().requires_grad_(False), file_digest(path))
 
-    def check_fits(self, mpp: Mpp) -> None:
-        """Refuse a slide whose resolution the generator does not know.
 
-        Args:
-            mpp: Resolution of the slide's working frame, um per px.
+def read_contract(path: Path) -> Contract:
+    """Read a checkpoint's contract from the file's header; no weights are read, but their shapes are checked.
 
-        Raises:
-            CheckpointError: It differs by more than the contract's tolerance.
-        """
-        own, limit = self.contract.mpp, 1 + self.contract.mpp_tolerance
-        if all(own / limit <= side <= own * limit for side in mpp):
-            return
-        wrong = f"if it was scanned at {own:g} um/px and its file says otherwise, give run or tile --slide-mpp {own:g}"
-        remedy = (
-            f"Resample it with --mpp {own:g} of run or tile; or, {wrong}"
-            if mpp.mean < own
-            else f"Use a checkpoint for about {mpp.mean:.3g} um/px; or, {wrong}"
-        )
-        raise CheckpointError(
-            f"The checkpoint works at {own:g} um/px (within {self.contract.mpp_tolerance:.0%}), "
-            f"the slide has {mpp.x:.4g} x {mpp.y:.4g} um/px",
-            remedy,
-        )
+    Raises:
+        CheckpointError: As `Checkpoint.load` raises it.
+    """
+    with _open(path) as file:
+        contract = _parse_contract(path, file.metadata() or {})
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in Generator(contract.generator).state_dict().items()}
+    _check_same(path, expected, shapes)
+    return contract
 
 
 def save(path: Path, generator: Generator, contract: Contract) -> None:
@@ -151,10 +168,12 @@ def save(path: Path, generator: Generator, contract: Contract) -> None:
     atomic_write(path, encode(tensors, metadata={_METADATA_KEY: text}))
 
 
-def _read_file(path: Path, device: str) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+@contextmanager
+def _open(path: Path, device: str = "cpu") -> Iterator[Any]:
+    """Open a safetensors file; its header is read, its tensors when they are asked for."""
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is not a checkpoint: expected a safetensors file ({error})",
@@ -185,16 +204,15 @@ def _parse_contract(path: Path, metadata: Mapping[str, str]) -> Contract:
         raise CheckpointError(f"{path} has a damaged contract ({where}: {first['msg']})", _RETRAIN) from error
 
 
-def _check_tensors(path: Path, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> None:
-    wrong = [
-        name
-        for name in sorted(expected.keys() | actual.keys())
-        if name not in expected
-        or name not in actual
-        or (expected[name].shape, expected[name].dtype) != (actual[name].shape, actual[name].dtype)
-    ]
+def _check_same(path: Path, expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
+    """Compare what is known of tensors, by name, with what the contract's generator has."""
+    wrong = [name for name in sorted(expected.keys() | actual.keys()) if expected.get(name) != actual.get(name)]
     if wrong:
         raise CheckpointError(
             f"{path} does not hold the generator its contract describes: {len(wrong)} tensors differ, first {wrong[0]}",
             f"The file is damaged or was edited. {_RETRAIN}",
         )
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

@@ -15,17 +15,17 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the type of convolutions: as asked for; `auto` is bfloat16 where the device has it natively."""
-    return _DTYPES[resolve_auto(precision, device)]
+    return _DTYPES[resolve_precision(precision, device.type)]
 
 
-def resolve_auto(precision: Precision, device: torch.device) -> Precision:
-    """Return a precision with `auto` replaced by what the device gets."""
+def resolve_precision(precision: Precision, device: str) -> Precision:
+    """Return a precision with `auto` replaced by what a device, as torch names it, computes in natively."""
     if precision != "auto":
         return precision
-    if device.type == "cuda":
+    if device.startswith("cuda"):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        native = device == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if native else "float32"
 
 
@@ -49,7 +49,7 @@ def describe_gpu(device: str) -> GpuReceipt:
             f"A worker for tasks on a GPU finds none (torch built for CUDA {torch.version.cuda or 'none'})",
             "Set executor.gpus to 0, or let only workers that have a GPU offer the resource GPU",
         )
-    return {"precision": resolve_auto("auto", torch.device(device))}
+    return {"precision": resolve_precision("auto", device)}
 
 
 def default_device() -> str:

@@ -30,7 +30,8 @@ from wsi_stain.slides.slide import Slide
 from wsi_stain.store import SlideRecord, TiledSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact
 from wsi_stain.store.stain_sample import measure_stain
-from wsi_stain.tiling.config import TilingConfig, labels, make_record, open_slide
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.record import labels, make_record, open_slide
 from wsi_stain.tiling.survey import Survey, require_tissue
 from wsi_stain.tissue.grid import TileGrid
 

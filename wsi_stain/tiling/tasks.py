@@ -28,7 +28,8 @@ from wsi_stain.slides.slide import Slide
 from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.tiling.block_tiles import BlockTiles
-from wsi_stain.tiling.config import TilingConfig, labels, make_record, open_slide
+from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tiling.record import labels, make_record, open_slide
 from wsi_stain.tiling.survey import require_tissue
 from wsi_stain.tissue.mask import ink_mask
 from wsi_stain.tissue.overlay import draw_overlay

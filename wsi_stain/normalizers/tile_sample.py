@@ -1,0 +1,96 @@
+"""Tiles that stand for a slide: spread over its area and its shades, the same ones each time. Knows no generator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from wsi_stain.core.arrays import RgbImage
+from wsi_stain.core.errors import NoTissueError
+from wsi_stain.core.geometry import TileIndex, tile_region
+from wsi_stain.store import TiledSlide
+
+T = TypeVar("T")
+
+_CANDIDATES_PER_TILE = 4
+_STRATA = 10
+_CELLS = 8
+_TISSUE_MIN = 0.25
+_THIN = 4
+"""Rows and columns of a tile for one that is read for its shade and its colours."""
+
+
+def choose_tiles(slide: TiledSlide, count: int) -> list[TileIndex]:
+    """Choose tissue tiles spread over the slide and over its shades, the same ones whenever the slide is the same.
+
+    Args:
+        slide: Where from. Four times `count` tiles are read to see how dark they are.
+        count: How many; fewer where the slide has fewer.
+
+    Returns:
+        Tiles in an order whose every stretch is mixed.
+
+    Raises:
+        NoTissueError: No tile holds tissue.
+    """
+    tiles = pick_shades(read_candidates(slide, list_candidates(slide, count)), count)
+    if not tiles:
+        raise NoTissueError("No tile of the slide holds tissue", "Check the tissue mask, or leave the slide out")
+    return tiles
+
+
+def list_candidates(slide: TiledSlide, count: int) -> list[TileIndex]:
+    """List four times `count` tissue tiles, in an order whose every stretch is spread over the slide."""
+    return _spread(_tissue_tiles(slide))[: count * _CANDIDATES_PER_TILE]
+
+
+def read_candidates(slide: TiledSlide, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, RgbImage]]:
+    """Read some pixels of each tile, (64, 64, 3)."""
+    every = slice(_THIN // 2, None, _THIN)
+    return [(tile, slide.read(tile_region(tile))[every, every]) for tile in tiles]
+
+
+def read_pixels(slide: TiledSlide, count: int, every: int = 1) -> RgbImage:
+    """Read (N, 3): every so many pixels of up to `count` chosen tiles; NoTissueError where no tile holds tissue."""
+    tiles = choose_tiles(slide, count)
+    return np.concatenate([slide.read(tile_region(tile)).reshape(-1, 3)[::every] for tile in tiles])
+
+
+def pick_shades(candidates: Sequence[tuple[TileIndex, RgbImage]], count: int) -> list[TileIndex]:
+    """Pick so many of some tiles, as many of each shade; their own order spreads over the slide."""
+    shade = np.array([pixels.mean() for _, pixels in candidates])
+    strata = np.array_split(np.argsort(shade, kind="stable"), min(_STRATA, len(candidates)) or 1)
+    return [candidates[index][0] for index in _interleave([sorted(stratum) for stratum in strata])[:count]]
+
+
+def _tissue_tiles(slide: TiledSlide) -> list[TileIndex]:
+    """List kept tiles with at least a quarter of tissue; where there is none, with any."""
+    share = np.where(slide.kept, slide.tissue, 0.0)
+    wanted = share >= _TISSUE_MIN if (share >= _TISSUE_MIN).any() else share > 0
+    return [TileIndex(int(row), int(col)) for row, col in np.argwhere(wanted)]
+
+
+def _spread(tiles: list[TileIndex]) -> list[TileIndex]:
+    """Take one tile from each of 8 x 8 cells in turn; cells, and tiles within one, by hash of their coordinates."""
+    if not tiles:
+        return []
+    cell_rows, cell_cols = (max(max(axis) + 1, _CELLS) for axis in zip(*tiles, strict=True))
+    cells: dict[tuple[int, int], list[TileIndex]] = {}
+    for tile in sorted(tiles, key=_hash):
+        cell = tile.row * _CELLS // cell_rows, tile.col * _CELLS // cell_cols
+        cells.setdefault(cell, []).append(tile)
+    return _interleave([cells[cell] for cell in sorted(cells, key=_hash)])
+
+
+def _interleave(groups: Sequence[Sequence[T]]) -> list[T]:
+    """Join the first of each group, the second of each group, and so on."""
+    turns = max(map(len, groups))
+    return [group[turn] for turn in range(turns) for group in groups if turn < len(group)]
+
+
+def _hash(index: tuple[int, int]) -> bytes:
+    row, col = index
+    return hashlib.sha256(f"{row},{col}".encode()).digest()
