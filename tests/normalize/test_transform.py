@@ -94,9 +94,9 @@ def test_each_patch_is_normalized_by_its_own_slide(both: StainNormalize, patch: 
 
 
 def test_a_patch_of_an_unknown_slide_is_refused(both: StainNormalize, patch: Pixels) -> None:
-    with pytest.raises(ConfigError, match="not told of the slide 'c', but of a, b"):
+    with pytest.raises(ConfigError, match="does not have the slide 'c', but a, b"):
         both({"image": tensor(patch), "slide": "c"})
-    with pytest.raises(ConfigError, match="told 2 slides, and not which of them"):
+    with pytest.raises(ConfigError, match="has 2 slides, and it is not known which of them"):
         both(tensor(patch))
     with pytest.raises(ConfigError, match="3 slides were named for 2 images"):
         both({"image": torch.stack([tensor(patch)] * 2), "slide": ["a", "b", "a"]})

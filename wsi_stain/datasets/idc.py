@@ -51,7 +51,7 @@ class IdcPatient:
         return {"patient": self.relative}
 
     def listing(self) -> Listing:
-        """All PNG files in the folders 0 and 1, sorted by place; those without a place last."""
+        """List all PNG files in the folders 0 and 1, sorted by place; those without a place last."""
         names = [
             f"{label}/{path.name}"
             for label in _CLASSES
@@ -71,7 +71,7 @@ class IdcPatient:
 
 
 def find_patients(root: Path) -> tuple[list[IdcPatient], list[str]]:
-    """The patients of a directory, and the names of folders in it that are none.
+    """Find the patients of a directory, and the names of folders in it that are none.
 
     Raises:
         ConfigError: There is none.
@@ -88,7 +88,7 @@ def find_patients(root: Path) -> tuple[list[IdcPatient], list[str]]:
 
 
 def _patch(name: str, patient: str) -> Patch:
-    """What a patch's name says."""
+    """Parse a patch's name."""
     folder, _, file = name.partition("/")
     match = _NAME.fullmatch(file)
     if not match:
@@ -119,12 +119,12 @@ def _on_one_grid(patches: Sequence[Patch]) -> list[Patch]:
 
 
 def _corner(patch: Patch) -> tuple[int, int]:
-    """(y, x) of a placed patch."""
+    """Return (y, x) of a placed patch."""
     assert patch.region is not None
     return patch.region.y, patch.region.x
 
 
 def _offset(patch: Patch) -> tuple[int, int]:
-    """(x, y) of the first patch on a placed patch's grid."""
+    """Return (x, y) of the first patch on a placed patch's grid."""
     y, x = _corner(patch)
     return x % SIDE, y % SIDE

@@ -46,7 +46,7 @@ class ImageFolders:
         return {}
 
     def listing(self) -> Listing:
-        """All pictures, the highest first, then by label and name; their sizes from their headers."""
+        """List all pictures, the highest first, then by label and name; their sizes from their headers."""
         pictures, refused = [], []
         for name, label in self._names():
             try:
@@ -85,7 +85,7 @@ def _size_remark(size: Size, usual: Size) -> str:
 
 
 def find_folders(root: Path, labelled: bool) -> list[ImageFolders]:
-    """The slides of a directory of patches.
+    """Find the slides of a directory of patches.
 
     Args:
         root: The directory.
@@ -109,7 +109,7 @@ def find_folders(root: Path, labelled: bool) -> list[ImageFolders]:
 
 
 def _with_pictures(root: Path) -> Iterator[Path]:
-    """Folders that hold patches; links are followed, each real directory visited once."""
+    """Yield folders that hold patches; links are followed, each real directory visited once."""
     visited: set[str] = set()
     for region, directories, files in os.walk(root, followlinks=True):
         directories[:] = sorted(name for name in directories if not name.startswith(".") and not name.endswith(".zarr"))

@@ -1,4 +1,4 @@
-"""Patches become a slide of the store: laid in their places, tissue and stain measured on the whole. One task a slide.
+"""Slides of the store made of patches: laid in their places, tissue and stain measured on the whole. One task a slide.
 
 A tile exists where a patch lies on it, tissue or not, so that every patch can be read back. The rest of such a tile has
 the colour of the patches' own glass: white there would teach a generator two colours of glass. The frame is a whole
@@ -44,7 +44,7 @@ _THUMBNAIL = (1024, 8192)
 """Least length of a thumbnail's longer side where the slide has as many px, and most."""
 
 _GLASS_PIXELS = 2**20
-"""About how many pixels of patches are read beforehand, for the colour of glass."""
+"""About how many pixels of patches are read first, for the colour of glass."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ImportTask:
 
 
 class PatchFacts(TypedDict):
-    """What every receipt of an import says.
+    """Facts that every receipt of an import has.
 
     Attributes:
         slide_id: The slide's name in the store.
@@ -89,13 +89,13 @@ class PatchFacts(TypedDict):
 
 
 class PatchesReceipt(PatchFacts):
-    """What the receipt of inspected patches says beside: [width, height] of their slide, px."""
+    """Receipt of inspected patches: [width, height] of their slide, px."""
 
     size: list[int]
 
 
 class ImportReceipt(PatchFacts):
-    """What the receipt of an imported slide says beside.
+    """Receipt of an imported slide.
 
     Attributes:
         key: Fingerprint of everything that its tiles depend on.
@@ -203,7 +203,7 @@ def _import(
 
 
 def _glass(task: ImportTask, patches: Sequence[Patch]) -> Rgb8:
-    """The colour of glass on a sample of patches laid side by side, R, G, B; as that of the whole slide is found."""
+    """Measure the colour of glass, R, G, B, on a sample of patches laid side by side, as on a whole slide."""
     places = [patch for patch in patches if patch.region]
     sample = places[:: max(1, ceil_div(sum(_area(patch) for patch in places), _GLASS_PIXELS))]
     regions = place_in_rows([Size(*patch.region[2:]) for patch in sample if patch.region])
@@ -218,12 +218,12 @@ def _glass(task: ImportTask, patches: Sequence[Patch]) -> Rgb8:
 
 
 def _area(patch: Patch) -> int:
-    """Of a patch's place, square px."""
+    """Return the area of a patch's place, square px."""
     return patch.region.width * patch.region.height if patch.region else 0
 
 
 def _group_by_block(patches: Sequence[Patch]) -> dict[BlockIndex, list[Patch]]:
-    """The patches that touch each block, in their order."""
+    """Group patches by the blocks that they touch, in their order."""
     touching: dict[BlockIndex, list[Patch]] = {}
     for patch in patches:
         if patch.region:
@@ -235,7 +235,7 @@ def _group_by_block(patches: Sequence[Patch]) -> dict[BlockIndex, list[Patch]]:
 
 
 def _thumbnail_factor(size: Size, mpp: float, tissue: TissueConfig) -> int:
-    """How much smaller the thumbnail is: a power of two, as sharp as tiling makes it, and never huge."""
+    """Choose how much smaller the thumbnail is: a power of two, as sharp as tiling makes it, and never huge."""
     longest, (least, most) = max(size), _THUMBNAIL
     wanted = min(tissue.mpp / mpp, longest / least)
     factor = 1
@@ -253,7 +253,7 @@ def _write_maps(writer: SlideWriter, task: ImportTask, mosaic: Mosaic, laid: Seq
 
 
 def _tissue(task: ImportTask, mosaic: Mosaic) -> Mask:
-    """Where there is tissue.
+    """Find tissue.
 
     Neighbours may be strangers: a lone patch of tissue is no dust, one of glass no hole; no colour is blurred across.
     """

@@ -1,4 +1,4 @@
-"""A slide made of patches: pixels laid in their places block by block, and what the whole looks like. Knows no store.
+"""A slide made of patches: pixels laid in their places block by block, and a thumbnail of the whole. Writes nothing.
 
 Memory bound: one block of pixels (50 MB), as much again in sums, the thumbnail, and the patches laid so far.
 """
@@ -17,7 +17,7 @@ from wsi_stain.store.patches import Patch, PatchSource
 
 
 class Mosaic:
-    """A slide that grows block by block: what was laid, and what the whole looks like in small.
+    """Slide that grows block by block: what was laid, and a thumbnail of the whole.
 
     Attributes:
         size: The frame, px.
@@ -67,7 +67,7 @@ class Mosaic:
 
 
 def _check_size(patch: Patch, pixels_or_reason: NDArray[np.uint8] | str) -> Patch:
-    """A patch as it lies; refused where it cannot be read, or is larger than its place."""
+    """Return a patch as it lies; refused where it cannot be read, or is larger than its place."""
     assert patch.region is not None
     if isinstance(pixels_or_reason, str):
         return patch._replace(region=None, remark=pixels_or_reason)
@@ -89,19 +89,19 @@ def _paste(values: NDArray[Any], place: Region, onto: NDArray[Any], area: Region
 
 
 def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """(h, w, ...) as (h / side, side, w / side, side, ...)."""
+    """Reshape (h, w, ...) to (h / side, side, w / side, side, ...)."""
     height, width = values.shape[:2]
     return values.reshape(height // side, side, width // side, side, *values.shape[2:])
 
 
 def _sums(values: NDArray[np.uint8], side: int) -> NDArray[np.int32]:
-    """Sums over squares of at most 256 px, (h / side, w / side, ...); one axis after the other, which is faster."""
+    """Sum squares of at most 256 px, (h / side, w / side, ...); one axis after the other, which is faster."""
     tall = _squares(values, side).sum(axis=1, dtype=np.uint16)
     return np.asarray(tall.sum(axis=2, dtype=np.int32))
 
 
 def label_maps(patches: Sequence[Patch], shape: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
-    """Labels of patches as maps of tiles.
+    """Draw labels of patches as maps of tiles.
 
     Args:
         patches: All patches of a slide.
@@ -122,7 +122,7 @@ def label_maps(patches: Sequence[Patch], shape: tuple[int, int]) -> dict[str, ND
 
 
 def _overlaps(start: int, length: int) -> tuple[slice, NDArray[np.int64]]:
-    """Which tiles an interval touches along one axis, and how much of it lies in each, px."""
+    """Return which tiles an interval touches along one axis, and how much of it lies in each, px."""
     first, last = start // TILE, (start + length - 1) // TILE
     edges = np.clip(np.arange(first, last + 2) * TILE, start, start + length)
     return slice(first, last + 1), np.diff(edges)

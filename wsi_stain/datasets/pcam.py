@@ -4,7 +4,7 @@
     camelyonpatch_level_2_split_<split>_y.h5      dataset y, N labels, 0 or 1
     camelyonpatch_level_2_split_<split>_meta.csv  N rows; column wsi: the slide
 
-The last two are looked for beside the first. Without labels there are none; without metadata a split is one slide.
+The last two lie beside the first. Without labels there are none; without metadata a split is one slide.
 Patches are laid side by side in rows, in the file's order: at their own coordinates hardly any two would touch.
 
 Memory bound: 256 patches (7 MB), and HDF5's cache of 64 MB.
@@ -63,7 +63,7 @@ class PcamSlide:
         return {"split": self.split} if self.split else {}
 
     def listing(self) -> Listing:
-        """All patches side by side; labels from the file with y."""
+        """List all patches side by side; labels from the file with y."""
         labels = _labels(self.path, self.indices)
         regions = place_in_rows([Size(SIDE, SIDE)] * len(self.indices))
         patches = [
@@ -80,7 +80,7 @@ class PcamSlide:
             yield from zip(patches, found, strict=True)
 
     def _fingerprint(self, labels: Sequence[str | None]) -> dict[str, str | int]:
-        """Which patches, their labels, and the pixels of some."""
+        """Return which patches, their labels, and the pixels of some."""
         sha = hashlib.sha256(repr((self.path.name, list(self.indices), labels)).encode())
         with _open_hdf5(self.path) as file:
             for number in np.unique(np.linspace(0, len(self.indices) - 1, _SAMPLES).astype(int)):
@@ -91,7 +91,7 @@ class PcamSlide:
 
 
 def find_splits(files: Sequence[Path], meta: Path | None) -> tuple[list[PcamSlide], list[str]]:
-    """The slides of PCam's files, and what is wrong with files that cannot be used. Files with y are passed over.
+    """Find the slides of PCam's files, and what is wrong with files that cannot be used. Files with y are skipped.
 
     Args:
         files: Those with the patches, `..._x.h5`.
@@ -158,7 +158,7 @@ def _open_hdf5(path: Path) -> Any:
 
 
 def _count(path: Path) -> int:
-    """Number of patches in a file."""
+    """Count the patches in a file."""
     with _open_hdf5(path) as file:
         found = file.get("x")
         shape: tuple[int, ...] = getattr(found, "shape", ())
@@ -172,7 +172,7 @@ def _count(path: Path) -> int:
 
 
 def _labels(path: Path, indices: Sequence[int]) -> list[str | None]:
-    """Labels of patches; none where there is no file with y."""
+    """Read labels of patches; none where there is no file with y."""
     labels = _sibling(path, "_y.h5")
     if not labels.exists():
         return [None] * len(indices)
@@ -186,7 +186,7 @@ def _labels(path: Path, indices: Sequence[int]) -> list[str | None]:
 
 
 def _slide_names(meta: Path, count: int) -> list[str]:
-    """The slide of each patch, empty where none is named."""
+    """Read the slide of each patch, empty where none is named."""
     try:
         with open(meta, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -211,7 +211,7 @@ def _runs(indices: Sequence[int]) -> Iterator[range]:
 
 
 def _pixels(dataset: Any, run: range) -> Iterator[NDArray[np.uint8] | str]:
-    """Each patch of a run, or why it cannot be read; what damages one leaves the others."""
+    """Yield each patch of a run, or why it cannot be read; what damages one leaves the others."""
     try:
         pixels = np.asarray(dataset[run.start : run.stop])
     except OSError as error:

@@ -27,18 +27,18 @@ class PictureError(ValueError):
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is a patch by its name."""
+    """Check by its name that a file is a patch."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def picture_size(path: Path) -> Size:
-    """Size of a picture, from its header; PictureError where it is none, or not one that can be a patch."""
+    """Read a picture's size from its header; PictureError where it is none, or not one that can be a patch."""
     with _open_picture(path) as image:
         return Size(*image.size)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """RGB pixels, (h, w, 3); what is transparent is laid on white.
+    """Read RGB pixels, (h, w, 3); what is transparent is laid on white.
 
     Raises:
         PictureError: It cannot be read, or is not one that can be a patch.

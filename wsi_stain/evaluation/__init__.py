@@ -1,1 +1,1 @@
-"""How good a normalization is: on registered pairs, on cohorts, and for another laboratory's classifier."""
+"""Quality of a normalization: on registered pairs, on cohorts, and for another laboratory's classifier."""

@@ -1,5 +1,5 @@
-"""Area under the ROC curve, with intervals by resampling slides: patches of one slide, or one patient, are no witnesses
-independent of each other."""
+"""Area under the ROC curve, with intervals by resampling slides: patches of one slide, or of one patient, are
+not independent of each other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Auc(NamedTuple):
 
 
 def auc(labels: NDArray[np.bool_], scores: Scores) -> float:
-    """Area under the ROC curve: the share of pairs in the right order, ties half.
+    """Measure the area under the ROC curve: the share of pairs in the right order, ties half.
 
     Hanley and McNeil (1982), Radiology 143, 29-36. NaN where only one label occurs.
     """
@@ -51,7 +51,7 @@ def auc(labels: NDArray[np.bool_], scores: Scores) -> float:
 def compare_methods(
     labels: NDArray[np.bool_], groups: Sequence[str], scores: Mapping[str, Sequence[Scores]], seed: int = 0
 ) -> dict[str, Auc]:
-    """The area of each method, with intervals from the same resampled groups for all.
+    """Measure the area of each method, with intervals from the same resampled groups for all.
 
     Args:
         labels: (n,), true for the positive label.

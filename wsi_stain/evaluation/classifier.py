@@ -23,7 +23,7 @@ _EVALUATION_BATCH = 256
 
 
 class ClassifierConfig(StrictRecord):
-    """How the classifier is trained.
+    """Settings of the classifier's training.
 
     Attributes:
         backbone: A classification network of torchvision, such as resnet18 or shufflenet_v2_x0_5.
@@ -41,7 +41,7 @@ class ClassifierConfig(StrictRecord):
 
 
 def make_network(backbone: str) -> nn.Module:
-    """A network with one output; ConfigError where torchvision has none of that name."""
+    """Make a network with one output; ConfigError where torchvision has none of that name."""
     known = torchvision.models.list_models(module=torchvision.models)
     if backbone not in known:
         raise ConfigError(
@@ -95,7 +95,7 @@ def train_classifier(
 
 
 def classify(network: nn.Module, patches: RgbTiles, device: str = "cpu") -> NDArray[np.float64]:
-    """How much each patch, (n, side, side, 3), looks like the positive label: (n,), unbounded."""
+    """Measure how much each patch, (n, side, side, 3), looks like the positive label: (n,), unbounded."""
     logits = []
     with torch.inference_mode():
         for start in range(0, len(patches), _EVALUATION_BATCH):

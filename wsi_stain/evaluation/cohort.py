@@ -1,4 +1,4 @@
-"""A cohort without truth: how alike its slides look, and how near the reference, before and after each method.
+"""A cohort without truth: likeness of its slides to each other and to the reference, before and after each method.
 
 Colours are compared within nuclei and within stroma as well: over all tissue, a method that copies the reference's
 composition would be rewarded. Both are found in the source, and every method is judged on the same pixels.
@@ -78,7 +78,7 @@ class CohortTask:
 
 
 class SlideScores(TypedDict):
-    """What the receipt of a `CohortTask` says.
+    """Receipt of a `CohortTask`.
 
     Attributes:
         name: Of the slide.
@@ -155,7 +155,7 @@ def save_reference(path: Path, slides: Sequence[StoredSlide], stain: StainStatis
 
 
 def find_strata(tiles: RgbTiles, white: Rgb, mpp: float) -> dict[str, Mask]:
-    """Masks, (n, h, w): `tissue`, all that is stained; `nuclei` in it; `stroma`, the rest but for borders of nuclei."""
+    """Find masks, (n, h, w): `tissue`, what is stained; `nuclei` in it; `stroma`, the rest without nuclei's borders."""
     table = od_table(white)
     tissue = sum(table[tiles[..., c], c] for c in range(3)) / 3 > _STAINED_OD
     nuclei = nuclei_mask(tiles, mpp)
@@ -166,7 +166,7 @@ def find_strata(tiles: RgbTiles, white: Rgb, mpp: float) -> dict[str, Mask]:
 
 
 def summarize(receipts: Sequence[SlideScores]) -> dict[str, dict[str, float]]:
-    """By method the `COLUMNS`: means over slides, and the spread of `nmi`; NaN for what no slide has."""
+    """Summarize by method the `COLUMNS`: means over slides, and the spread of `nmi`; NaN for what no slide has."""
     rows = {}
     for method in receipts[0]["scores"]:
         scored = [receipt["scores"][method] for receipt in receipts if method in receipt["scores"]]
@@ -201,7 +201,7 @@ def _vectors(pixels: RgbTiles, white: Rgb) -> tuple[Rgb, Rgb]:
 
 
 def _thin_out(pixels: RgbTiles, count: int) -> RgbTiles:
-    """At most `count` of the pixels, (N, 3), evenly spaced."""
+    """Return at most `count` of the pixels, (N, 3), evenly spaced."""
     spaced: RgbTiles = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(np.intp)]
     return spaced
 
@@ -217,7 +217,7 @@ def _white_of(reference: Mapping[str, NDArray[Any]], own: Rgb) -> Rgb:
 
 @contextmanager
 def _open_slide(task: CohortTask) -> Iterator[tuple[TiledSlide, StainStatistics]]:
-    """The source and its stain: from a tile store, or whatever a finished run says that it was made from."""
+    """Open the source, with its stain: from a tile store, or whatever a finished run says that it was made from."""
     if task.stored is not None:
         stored = StoredSlide(task.stored)
         yield stored, stored.require_stain()
@@ -230,7 +230,7 @@ def _open_slide(task: CohortTask) -> Iterator[tuple[TiledSlide, StainStatistics]
 
 
 def _find_source(finished: FinishedSlide, name: str) -> TiledSlide:
-    """The slide's file read as the run read it, else its tiles."""
+    """Open the slide's file as the run read it, else its tiles."""
     origin = finished.origin
     if origin.slide is not None and origin.slide.exists():
         listed = SlideSource(path=origin.slide, slide_id=finished.row.slide_id, relative=finished.row.slide)

@@ -49,7 +49,7 @@ class LabelledTask:
 
 
 class LabelledReceipt(TypedDict):
-    """What the receipt of a `LabelledTask` says: how many patches there are."""
+    """Receipt of a `LabelledTask`: how many patches there are."""
 
     patches: int
 
@@ -73,7 +73,7 @@ def extract_labelled(task: LabelledTask) -> LabelledReceipt:
 
 
 def labelled_regions(slide: StoredSlide) -> list[tuple[Region, str]]:
-    """Where a slide's labelled patches lie, and their labels, in the order of their rows."""
+    """List where a slide's labelled patches lie, and their labels, in the order of their rows."""
     if PATCH_TABLE in slide.tables():
         patches = from_csv(slide.table(PATCH_TABLE))
         labelled = [(patch.region, patch.label) for patch in patches if patch.region and patch.label is not None]
@@ -84,7 +84,7 @@ def labelled_regions(slide: StoredSlide) -> list[tuple[Region, str]]:
 
 
 def _choose_patches(patches: list[tuple[Region, str]], most: int) -> list[tuple[Region, str]]:
-    """At most so many of them, scattered, in the same order."""
+    """Choose at most so many of them, scattered, in the same order."""
     ranked = sorted(patches, key=lambda patch: hashlib.sha256(repr(tuple(patch[0])).encode()).digest())
     wanted = {patch[0] for patch in ranked[:most]}
     return [patch for patch in patches if patch[0] in wanted]

@@ -21,7 +21,7 @@ class Method:
     Attributes:
         name: As its row is called.
         normalize: What it is and does.
-        model: The checkpoint's file, or the style's.
+        model: The file of the checkpoint, or of the classical reference.
         device: Where it computes, as torch names it.
     """
 
@@ -31,5 +31,5 @@ class Method:
     device: str = "cpu"
 
     def open_normalized(self, slide: TiledSlide, stain: StainStatistics) -> RegionNormalizer:
-        """A slide as the method makes it, read by region; not faded into glass."""
+        """Open a slide as the method makes it, to be read by region; not faded into glass."""
         return RegionNormalizer(slide, self.model, self.normalize, stain, self.device, fade=False)

@@ -33,7 +33,7 @@ from wsi_stain.store.patches import PATCH_TABLE, from_csv
 Scores = dict[str, list[float]]
 
 GAPS = ("psnr", "ssim", "ciede2000", "lab_wasserstein_64")
-"""The scores against the truth, of which the share of the gap is told as well."""
+"""The scores against the truth, of which the share of the gap is reported as well."""
 
 COLUMNS = ("psnr", "ssim", "ciede2000", "worst_decile", "lab_wasserstein_64", "structure", "texture")
 """PSNR in dB and SSIM of luminance, higher is better; mean CIEDE2000, and of the worst tenth of tiles; Lab-Wasserstein
@@ -50,7 +50,7 @@ class RegionReader(Protocol):
     """Anything with pixels."""
 
     def read(self, region: Region) -> RgbImage:
-        """RGB pixels, (height, width, 3)."""
+        """Read RGB pixels, (height, width, 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class PairTask:
     Attributes:
         name: Of the pair.
         source: The slide to be normalized: its folder in a tile store.
-        truth: The same tissue in the reference's look.
+        truth: The same tissue as the reference's laboratory shows it.
         methods: What is compared.
         normalized: The source as an earlier run made it: a slide's file, or a folder in a tile store.
         blocks: Most blocks of 1024 px to judge; patches are judged all.
@@ -77,7 +77,7 @@ class PairTask:
 
 
 class PairScores(TypedDict):
-    """What the receipt of a `PairTask` says.
+    """Receipt of a `PairTask`.
 
     Attributes:
         name: Of the pair.
@@ -124,7 +124,7 @@ def score_pair(task: PairTask) -> PairScores:
 
 @contextmanager
 def open_readable(path: Path) -> Iterator[RegionReader]:
-    """A slide's file, or its folder in a tile store."""
+    """Open a slide's file, or its folder in a tile store."""
     with ExitStack() as stack:
         yield StoredSlide(path) if path.is_dir() else stack.enter_context(Slide(path))
 
@@ -132,7 +132,7 @@ def open_readable(path: Path) -> Iterator[RegionReader]:
 def oracle(
     before: Sequence[RgbImage], target: Sequence[RgbImage], own: StainStatistics, wanted: StainStatistics
 ) -> list[RgbImage]:
-    """The best table from what a laboratory shows to the truth, fitted on the very pixels it is judged on."""
+    """Apply the best table from what a laboratory shows to the truth, fitted on the very pixels it is judged on."""
     pairs = ColourPairs()
     for pictures, truth in zip(before, target, strict=True):
         pairs.add(pictures.reshape(-1, 3), truth.reshape(-1, 3))
@@ -141,7 +141,7 @@ def oracle(
 
 
 def tile_scores(made: RgbImage, truth: RgbImage, source: RgbImage) -> dict[str, float]:
-    """The scores of one tile or patch."""
+    """Score one tile or patch."""
     half = slice(None, None, 2)
     return {
         "psnr": min(psnr(made, truth), _BEST_PSNR),
@@ -154,18 +154,18 @@ def tile_scores(made: RgbImage, truth: RgbImage, source: RgbImage) -> dict[str, 
 
 
 def sparse_ciede2000(made: RgbImage, truth: RgbImage) -> float:
-    """Mean CIEDE2000 on every fourth row and column: the same verdict in a sixteenth of the time."""
+    """Measure mean CIEDE2000 on every fourth row and column: the same verdict in a sixteenth of the time."""
     every = slice(None, None, _EVERY)
     return ciede2000(made[every, every], truth[every, every])
 
 
 def worst_tenth(errors: NDArray[np.float64]) -> float:
-    """Mean of the largest tenth, at least one of them."""
+    """Return the mean of the largest tenth, at least one of them."""
     return float(np.sort(errors)[-max(1, len(errors) // 10) :].mean())
 
 
 def summarize(receipts: Sequence[PairScores]) -> dict[str, dict[str, float]]:
-    """By method the `COLUMNS` over all tiles of all pairs, and for `GAPS` each one's share, named `gap_...`."""
+    """Summarize by method the `COLUMNS` over all tiles of all pairs, and for `GAPS` each one's share, `gap_...`."""
     rows = {method: _row([receipt["scores"][method] for receipt in receipts]) for method in receipts[0]["scores"]}
     for row in rows.values():
         for name in GAPS:
@@ -201,7 +201,7 @@ def _scored_regions(source: StoredSlide, truth: StoredSlide, blocks: int) -> lis
 
 
 def patch_regions(slide: StoredSlide) -> list[Region] | None:
-    """Where a slide's patches lie; None where it is no import of patches."""
+    """List where a slide's patches lie; None where it is no import of patches."""
     if PATCH_TABLE not in slide.tables():
         return None
     return [patch.region for patch in from_csv(slide.table(PATCH_TABLE)) if patch.region]

@@ -17,7 +17,7 @@ _TITLE = 18
 
 
 def darkest(pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> int:
-    """Which of some pictures shows most tissue, as far as its mean tells: the one to look at."""
+    """Return which of some pictures shows most tissue, as far as its mean tells: the one to look at."""
     return int(np.argmin([picture.mean() for picture in pictures]))
 
 

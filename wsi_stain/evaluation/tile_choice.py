@@ -1,4 +1,4 @@
-"""Which places of a slide are judged. They depend on its tissue alone, so that all methods are judged on the same."""
+"""Tiles of a slide that are scored. They depend on its tissue alone, so that all methods are scored on the same."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from wsi_stain.core.geometry import TILE, TileIndex
 from wsi_stain.store import TiledSlide
 
 SIDE_TILES = 4
-"""Side of a judged block in tiles; blocks lie on multiples of it."""
+"""Side of a scored block in tiles; blocks lie on multiples of it."""
 
 _RICH = 0.7
 _TISSUE_MIN = 0.25
 
 
 def rich_blocks(tissue: NDArray[np.float32], count: int) -> list[TileIndex]:
-    """First tiles of blocks of 4 x 4 that are mostly tissue, chosen by their places alone.
+    """Choose first tiles of blocks of 4 x 4 that are mostly tissue, by their places alone.
 
     Args:
-        tissue: (rows, cols), share of tissue in each tile; 0 in tiles that are not to be judged.
+        tissue: (rows, cols), share of tissue in each tile; 0 in tiles that are not to be scored.
         count: Most blocks. Where no block is mostly tissue, those with more than half as much as the best one.
     """
     missing = [(0, max(0, SIDE_TILES - length)) for length in tissue.shape]
@@ -35,7 +35,7 @@ def rich_blocks(tissue: NDArray[np.float32], count: int) -> list[TileIndex]:
 
 
 def choose_scored_tiles(slide: TiledSlide, count: int) -> list[TileIndex]:
-    """The tiles with tissue of up to `count` blocks that are rich in it, within the slide; none cut by its edge."""
+    """Choose the tiles with tissue of up to `count` blocks rich in it, within the slide; none cut by its edge."""
     share = np.where(slide.kept, slide.tissue, 0).astype(np.float32)
     rows, cols = slide.size.height // TILE, slide.size.width // TILE
     chosen = []

@@ -1,1 +1,1 @@
-"""Where pixels change: a block, a region, a slide, a store, a patch, each by any normalizer."""
+"""Places where pixels change: a block, a region, a slide, a store, a patch, each by any normalizer."""

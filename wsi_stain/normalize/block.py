@@ -1,4 +1,4 @@
-"""One block on its way through a normalizer: read, normalized, judged, faded into white, encoded. Writes no files.
+"""One block on its way through a normalizer: read, normalized, measured, faded into white, encoded. Writes no files.
 
 The block is worked on in bands of rows. One thread reads ahead, others take the bands: while one band is read, the
 next is with the generator and another is encoded. With one thread all of it happens in turn. A pixel's result depends
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BlockWorkers:
-    """Who does the work of one task.
+    """Threads that do the work of one task.
 
     Attributes:
         reader: Reads the slide, one thing at a time.
@@ -71,7 +71,7 @@ class NormalizedBlock:
 
 @contextmanager
 def block_workers(threads: int) -> Iterator[BlockWorkers]:
-    """Who works with so many threads; with one, the caller himself. Torch itself takes one thread."""
+    """Start as many threads; with one, the caller's own does all. Torch itself takes one thread."""
     torch.set_num_threads(1)  # with more, sums within a convolution come out differently
     if threads == 1:
         yield BlockWorkers(_InlineExecutor(), _InlineExecutor())
@@ -81,7 +81,7 @@ def block_workers(threads: int) -> Iterator[BlockWorkers]:
 
 
 class _InlineExecutor(Executor):
-    """Does what is submitted at once, in the thread that submits it."""
+    """Executor that runs what is submitted at once, in the thread that submits it."""
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> Future[T]:
         results: Future[T] = Future()
@@ -103,7 +103,7 @@ def normalize_block_pixels(
     jpeg: JpegConfig,
     workers: BlockWorkers,
 ) -> NormalizedBlock:
-    """A block in the reference's stain.
+    """Normalize a block, measure it, fade it and encode its tiles.
 
     Args:
         slide: Where the source's pixels come from.
@@ -159,7 +159,7 @@ class _BlockJob:
         self.pixels: RgbImage = np.empty((height, width, 3), np.uint8)
 
     def spans(self) -> list[tuple[int, int]]:
-        """First row and the one after the last, from the window's top, of what to read for each band beyond the last's.
+        """List, for each band, the first row to read and the one after the last, from the window's top.
 
         They are cut between tiles of the slide, so that each tile is decoded once.
         """
@@ -178,7 +178,7 @@ class _BlockJob:
         self._window[start:end] = self._slide.read(Region(whole.x, whole.y + start, whole.width, end - start))
 
     def band(self, index: int, reads: Sequence[Future[None]]) -> _BandResult:
-        """Everything that happens to one band, once its rows are there."""
+        """Do all work on one band, once its rows are there."""
         for read in reads:
             read.result()
         top, rows = index * self._normalizer.band, self._normalizer.band // TILE
@@ -197,5 +197,5 @@ class _BlockJob:
         return _BandResult(streams, beyond, tally.retried)
 
     def seams(self) -> SeamSums:
-        """What the receipt says of the block's lines."""
+        """Measure what the receipt reports of the block's lines."""
         return measure_seams(self._source, self.pixels, self._tissue, self._core)

@@ -1,5 +1,5 @@
-"""What a device's errors mean to a task: too little memory, upon which a slide is begun again in a smaller shape, or a
-GPU that this process can use no more, upon which the process is replaced.
+"""Errors of a device as a task reports them: too little memory, upon which a slide is begun again in a smaller shape,
+or a GPU that this process can use no more, upon which the process is replaced.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ R = TypeVar("R")
 
 
 def translate_device_errors(function: Callable[[T], R]) -> Callable[[T], R]:
-    """A task's function that raises its device's errors as ours: DeviceMemoryError and BrokenDeviceError.
+    """Wrap a task's function so that its device's errors are ours: DeviceMemoryError and BrokenDeviceError.
 
     When either is raised, nothing that the call computed is held any more, neither by frames nor by torch's cache:
-    whoever tries again has the device's whole memory.
+    the next try has the device's whole memory.
     """
 
     @functools.wraps(function)
@@ -58,7 +58,7 @@ def translate_device_errors(function: Callable[[T], R]) -> Callable[[T], R]:
 
 
 def _translate(error: RuntimeError, stride_px: int) -> WsiStainError | None:
-    """The error of ours that torch's stands for; None where the device is not at fault."""
+    """Return the error of ours that torch's stands for; None where the device is not at fault."""
     message = str(error)
     first = message.splitlines()[0] if message else type(error).__name__
     if isinstance(error, torch.OutOfMemoryError) or any(words in message for words in _OUT_OF_MEMORY):
@@ -69,6 +69,6 @@ def _translate(error: RuntimeError, stride_px: int) -> WsiStainError | None:
     if isinstance(error, torch.AcceleratorError) or any(words in message for words in _BROKEN):
         return BrokenDeviceError(
             f"The GPU failed, and this process can use it no more: {first}",
-            "Run the same command again: finished work is kept. If it comes again, look at the GPU's driver",
+            "Run the same command again: finished work is kept. If it comes again, check the GPU's driver",
         )
     return None

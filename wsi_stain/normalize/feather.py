@@ -1,4 +1,4 @@
-"""How tissue fades into the output's background, so that no outline of tiles shows. Knows no slides.
+"""Fading of tissue into the output's background, so that no outline of tiles shows. Knows no slides.
 
 Each corner of the tile grid weighs 1 where all tiles around it are kept and 0 elsewhere; within a tile the weight is
 bilinear, so it is 0 along every border with a tile that is not kept, and continuous across all others. The slide's own
@@ -16,7 +16,7 @@ from wsi_stain.core.geometry import TILE
 
 
 def with_ring(kept: Mask, rows: slice, cols: slice) -> Mask:
-    """A part of a slide's grid and one more tile on each side.
+    """Return a part of a slide's grid and one more tile on each side.
 
     Args:
         kept: (rows, cols) of the whole slide.
@@ -47,7 +47,7 @@ def fade_to_white(pixels: RgbImage, ring: Mask, white: Rgb8) -> None:
 
 
 def _blend(tile: RgbImage, around: Mask, white: Rgb8) -> None:
-    """Weigh a tile by its four corners' weights, ((top left, top right), (bottom left, bottom right))."""
+    """Blend a tile by its four corners' weights, ((top left, top right), (bottom left, bottom right))."""
     share = (np.arange(TILE, dtype=np.float32) + 0.5) / TILE
     ramp = np.stack([1 - share, share])  # (2, 256): of the near and of the far corner
     weight = (ramp.T @ around.astype(np.float32) @ ramp)[: tile.shape[0], : tile.shape[1], None]
@@ -56,7 +56,7 @@ def _blend(tile: RgbImage, around: Mask, white: Rgb8) -> None:
 
 
 def fade_weights(kept: Mask, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much of tissue shows at places of a slide at any resolution, as `fade_to_white` weighs level 0.
+    """Return how much of tissue shows at places of a slide at any resolution, as `fade_to_white` weighs level 0.
 
     Args:
         kept: (rows, cols) of the whole slide's tile grid.
@@ -74,7 +74,7 @@ def fade_weights(kept: Mask, rows: NDArray[np.float64], cols: NDArray[np.float64
 
 
 def _interpolation(places: NDArray[np.float64], count: int) -> sparse.csr_array:
-    """(n, count + 1): linear weights of the lines of a grid, 0 to count, at places between them."""
+    """Return (n, count + 1): linear weights of the lines of a grid, 0 to count, at places between them."""
     inside = np.clip(places, 0, count)
     near = np.minimum(inside.astype(np.intp), count - 1)
     share, row = inside - near, np.arange(len(places))

@@ -53,7 +53,7 @@ class PatchFilesTask:
 
 
 class PatchFilesReceipt(Receipt):
-    """What the receipt of a part of a slide's patches says: its files, by their path in the folder."""
+    """Receipt of a part of a slide's patches: its files, by their path in the folder."""
 
     files: Files
 
@@ -95,14 +95,14 @@ def commit_patches(task: PatchFilesTask) -> Receipt:
 
 
 def placed_patches(slide: StoredSlide) -> list[Patch]:
-    """A slide's patches but for those that were refused; StoreError where it was not made of patches."""
+    """List a slide's patches but for those that were refused; StoreError where it was not made of patches."""
     if PATCH_TABLE not in slide.tables():
         raise StoreError(f"{slide.slide_id} was not made of patches", "Write a store of it instead, with --to store")
     return [patch for patch in from_csv(slide.table(PATCH_TABLE)) if patch.region]
 
 
 def file_names(patches: Sequence[Patch]) -> dict[str, str]:
-    """What each patch's file is called, by the patch's name: its path with .png, below its label.
+    """Name each patch's file, by the patch's name: its path with .png, below its label.
 
     Patches that would meet, such as x.jpg beside x.png, keep their own suffix before the new one.
 

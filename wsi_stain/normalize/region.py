@@ -89,7 +89,7 @@ class RegionNormalizer:
         self._cell = lru_cache(cached_cells)(self._normalize_cell)
 
     def read(self, region: Region) -> RgbImage:
-        """RGB pixels, (height, width, 3), white outside the slide."""
+        """Read RGB pixels, (height, width, 3), white outside the slide."""
         pixels = np.empty((region.height, region.width, 3), np.uint8)
         pixels[:] = self.white
         left, top = max(region.x, 0), max(region.y, 0)
@@ -105,11 +105,11 @@ class RegionNormalizer:
         return pixels
 
     def normalize_coarse(self, pixels: RgbImage) -> RgbImage:
-        """Pixels of the slide at any resolution, (h, w, 3), by its colour table: for looking."""
+        """Normalize pixels of the slide at any resolution, (h, w, 3), by its colour table: for looking."""
         return normalize_any_resolution(pixels, self._normalizer, self.artifact)
 
     def tiles(self, min_tissue: float = 0.0) -> Iterator[tuple[TileIndex, RgbImage]]:
-        """The kept tiles with enough tissue, cell by cell, each (256, 256, 3) and not faded.
+        """Yield the kept tiles with enough tissue, cell by cell, each (256, 256, 3) and not faded.
 
         Args:
             min_tissue: Least share of tissue, 0 to 1.
@@ -125,7 +125,7 @@ class RegionNormalizer:
                     yield tile, crop_square(pixels, top, left, TILE, self.white).copy()
 
     def _area(self, x: int, y: int) -> Region:
-        """The cell with a corner, cut at the slide's far edge."""
+        """Return the cell with a corner, cut at the slide's far edge."""
         size = self.slide.size
         return Region(x, y, min(self._side, size.width - x), min(self._side, size.height - y))
 
@@ -153,7 +153,7 @@ def normalized_tiles(
     statistics: StainStatistics | None = None,
     min_tissue: float = 0.0,
 ) -> Iterator[tuple[TileIndex, RgbImage]]:
-    """The tiles of a slide in the reference's stain, for those who feed models; glass is not faded away.
+    """Yield the tiles of a slide in the reference's stain, for those who feed models; glass is not faded away.
 
     Args:
         slide: The slide, stored or streamed.
@@ -173,14 +173,14 @@ def normalized_tiles(
 
 
 def normalize_any_resolution(pixels: RgbImage, normalizer: Normalizer, artifact: Artifact) -> RgbImage:
-    """Pixels of a slide, (h, w, 3), by its colour table, which all modes of Pix2Pix have: for looking."""
+    """Normalize pixels of a slide, (h, w, 3), by its colour table, which all modes of Pix2Pix have: for looking."""
     if TABLE in artifact:
         return apply_table(artifact[TABLE], pixels)
     return normalize_patch(pixels, normalizer, artifact)
 
 
 def normalize_patch(pixels: RgbImage, normalizer: Normalizer, artifact: Artifact) -> RgbImage:
-    """A patch, (h, w, 3), on its own: mirrored at its sides, since what lies beyond is not known."""
+    """Normalize a patch, (h, w, 3), on its own: mirrored at its sides, since what lies beyond is not known."""
     halo = normalizer.halo
     window = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="symmetric")
     every = np.ones(grid_shape(Size(pixels.shape[1], pixels.shape[0])), bool)
@@ -188,11 +188,11 @@ def normalize_patch(pixels: RgbImage, normalizer: Normalizer, artifact: Artifact
 
 
 def patch_config(config: NormalizeConfig, patch: RgbImage) -> NormalizeConfig:
-    """Settings whose passes of the generator are no larger than a patch, (h, w, 3), needs."""
+    """Return settings whose passes of the generator are no larger than a patch, (h, w, 3), needs."""
     side = ceil_div(max(patch.shape[:2]), TILE) * TILE
     return config.model_copy(update={"stride_px": min(side, config.stride_px)})
 
 
 def config_of_mode(mode: Mode | NormalizeConfig) -> NormalizeConfig:
-    """A mode as settings; torch keeps the threads that it has in this process."""
+    """Return a mode as settings."""
     return mode if isinstance(mode, NormalizeConfig) else NormalizeConfig(mode=mode)

@@ -4,7 +4,7 @@ Level 0 has the pixels that a run's pyramid has before JPEG. The coarser levels,
 writes, are for looking: the slide's colour table on the file's own coarser pixels. A generator that works at one
 resolution would have to see all of level 0 for them; the table takes milliseconds.
 
-Memory bound: that of `region_normalizer`, and the region asked for.
+Memory bound: that of `region`, and the region asked for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from wsi_stain.tiling.streamed_slide import StreamedSlide, survey_streamed
 
 
 class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships no types here
-    """A slide in the reference's stain, for everything that takes an `openslide.OpenSlide`.
+    """Slide in the reference's stain, for everything that takes an `openslide.OpenSlide`.
 
     Opening it looks for tissue, measures the slide's stain and fits its colour table, which takes a few seconds. What a
     run calls glass is the reference's white here. Threads may share it.
@@ -98,7 +98,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
 
     @classmethod
     def detect_format(cls, filename: str | Path) -> str | None:
-        """The vendor of a slide's file, as OpenSlide names it; None where OpenSlide cannot open it."""
+        """Return the vendor of a slide's file, as OpenSlide names it; None where OpenSlide cannot open it."""
         found: str | None = OpenSlide.detect_format(filename)
         return found
 
@@ -141,11 +141,11 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
         return MappingProxyType({})
 
     def get_best_level_for_downsample(self, downsample: float) -> int:
-        """The coarsest level that is at least as fine as a downsample."""
+        """Return the coarsest level that is at least as fine as a downsample."""
         return max((level for level, own in enumerate(self.level_downsamples) if own <= downsample), default=0)
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
-        """A region in the reference's stain.
+        """Read a region in the reference's stain.
 
         Args:
             location: (x, y) of its upper left corner, in pixels of level 0.
@@ -173,7 +173,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
         return image
 
     def _read_coarse(self, level: int, region: Region) -> NDArray[np.uint8]:
-        """RGB of a coarser level by the slide's colour table, faded into white as level 0 is."""
+        """Read RGB of a coarser level by the slide's colour table, faded into white as level 0 is."""
         factor = 2**level
         pixels = self._normalizer.normalize_coarse(self._slide.read_shrunk(factor, region))
         rows, cols = (

@@ -1,8 +1,8 @@
 """A tile store in the reference's stain: the same slides, tiles, maps, tables and labels, other pixels, lossless.
 
-    begin_restained      everything but tiles: maps, tables, a thumbnail by the slide's colour table
-    restain_block        4096 px of the source store  ->  one shard and its receipt
-    complete_restained   the slide's new stain, completion mark
+    begin_normalized_slide     everything but tiles: maps, tables, a thumbnail by the slide's colour table
+    normalize_store_block      4096 px of the source store  ->  one shard and its receipt
+    complete_normalized_slide  the slide's new stain, completion mark
 
 Glass is not faded, since patches that were imported may end where a tile ends. Where patches lie side by side and the
 method looks beyond a pixel, each is normalized on its own, mirrored at its sides: its neighbour may be a stranger.
@@ -69,16 +69,16 @@ class NormalizeStoreTask:
 
     @property
     def writer(self) -> SlideWriter:
-        """What makes the slide."""
+        """Writer of the slide."""
         return TileStore(self.store).writer(self.record.slide_id)
 
     def normalizer(self, normalize: NormalizeConfig) -> Normalizer:
-        """What makes the new pixels."""
+        """Load what makes the new pixels."""
         return load_normalizer(normalize, self.checkpoint, self.device, self.digest)
 
 
 def is_complete(writer: SlideWriter, key: str) -> bool:
-    """Whether a slide of a store is complete under a key."""
+    """Check that a slide of a store is complete under a key."""
     try:
         record = writer.record()
     except StoreError:
@@ -133,7 +133,7 @@ def normalize_store_block(task: NormalizeStoreTask) -> ShardReceipt:
 
 
 class CompleteReceipt(TypedDict):
-    """What the receipt of a completed slide says.
+    """Receipt of a completed slide.
 
     Attributes:
         key: Fingerprint of everything that its tiles depend on.
@@ -160,7 +160,7 @@ def complete_normalized_slide(task: NormalizeStoreTask) -> CompleteReceipt:
 
 
 def _normalize_block(slide: StoredSlide, area: Region, task: NormalizeStoreTask) -> RgbImage:
-    """An area, (h, w, 3), that is a whole block but for the slide's far edge."""
+    """Normalize an area, (h, w, 3), that is a whole block but for the slide's far edge."""
     normalizer, artifact = task.normalizer(task.normalize), load_artifact(task.artifact)
     if normalizer.halo == 0 or PATCHES not in slide.tables():
         return normalize_area(slide, area, normalizer, artifact)
@@ -178,7 +178,7 @@ def _normalize_block(slide: StoredSlide, area: Region, task: NormalizeStoreTask)
 
 
 def _patches_touching(patches: Sequence[Patch], area: Region) -> list[Region]:
-    """The places of patches that reach into an area, in their order."""
+    """List the places of patches that reach into an area, in their order."""
     return [
         region
         for patch in patches

@@ -1,7 +1,7 @@
 """The normalization as tasks: a slide is prepared once, then its blocks are normalized in any order, in any process.
 
 A task carries paths, coordinates and settings; it leaves one file and a receipt, and doing it again does nothing. Knows
-nothing of schedulers.
+no executor.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class NormalizeTask:
 
 
 class PrepareReceipt(Receipt):
-    """What the receipt of a prepared slide says; its product is the artifact.
+    """Receipt of a prepared slide; its product is the artifact.
 
     Attributes:
         white: The output's background, [R, G, B].
@@ -117,7 +117,7 @@ class PrepareReceipt(Receipt):
 
 
 class BlockReceipt(Receipt):
-    """What the receipt of a normalized block says; its product is the block file, None where no tile is kept.
+    """Receipt of a normalized block; its product is the block file, None where no tile is kept.
 
     Attributes:
         block: [row, col] in the block grid.

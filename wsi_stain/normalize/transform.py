@@ -1,7 +1,7 @@
 """Patches in the reference's stain: a transform for torchvision's v2 pipelines, usable in DataLoader workers.
 
 What decides whether a patch comes out right is the stain of the slide it is from, and no patch shows that. So the
-transform is told slides, or a pool of patches of one laboratory and scanner; a single patch is refused.
+transform is given slides, or a pool of patches of one laboratory and scanner; a single patch is refused.
 
 Memory bound: a table of 60 kB a slide; with `generator` or `guard` one pass over a patch and its surroundings.
 """
@@ -47,7 +47,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
     """Brings images of patches into the reference's stain.
 
     Takes what v2 transforms take: a `tv_tensors.Image`, a tensor or a PIL image in RGB, or a sample with one among
-    other things. Tensors are uint8, (3, H, W) or (B, 3, H, W). Told several slides, it takes samples that are
+    other things. Tensors are uint8, (3, H, W) or (B, 3, H, W). Of several slides, it takes samples that are
     dictionaries with the slide's id under "slide", a list of ids for a batch; `of(slide)` is one slide's transform.
 
     With `generator` and `guard` a patch's surroundings count; these are not known, so it is mirrored at its sides.
@@ -90,7 +90,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         mode: Mode | NormalizeConfig = "lut",
         device: str = "cpu",
     ) -> StainNormalize:
-        """The transform for patches of one laboratory and scanner whose slides are not known.
+        """Make the transform for patches of one laboratory and scanner whose slides are not known.
 
         Args:
             checkpoint: The checkpoint's file.
@@ -116,7 +116,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             return cls(checkpoint, TileStore(store)[pool], mode, device)
 
     def of(self, slide: str | Sequence[str]) -> StainNormalize:
-        """The transform of one of the slides, or of a batch with a slide for each image: samples need no id then.
+        """Return the transform of one slide, or of a batch with a slide for each image: samples need no id then.
 
         Raises:
             ConfigError: A slide is not known.
@@ -126,14 +126,14 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         return one
 
     def normalize(self, pixels: RgbImage, slide: str | None = None) -> RgbImage:
-        """A patch as an array, (h, w, 3) uint8 RGB.
+        """Normalize a patch, an array (h, w, 3) uint8 RGB.
 
         Args:
             pixels: The patch.
-            slide: The slide it is from, where the transform was told several.
+            slide: The slide it is from, where the transform has several.
 
         Raises:
-            ConfigError: It is no such array; or the slide is not known, or must be told.
+            ConfigError: It is no such array; or the slide is not known, or must be named.
         """
         (artifact,) = self._artifacts_for(1) if slide is None else [self._artifact_of(slide)]
         return self._normalize(pixels, artifact)
@@ -146,7 +146,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         return super().forward(*inputs)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """One of a sample's images; masks and boxes stay as they are."""
+        """Normalize one of a sample's images; masks and boxes stay as they are."""
         if isinstance(inpt, Image.Image):
             (artifact,) = self._artifacts_for(1)
             return Image.fromarray(self._normalize(np.asarray(inpt), artifact))
@@ -175,11 +175,11 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         return normalize_patch(pixels, self._normalizer(patch_config(self._config, pixels)), artifact)
 
     def _artifacts_for(self, count: int) -> list[Artifact]:
-        """What each of a number of images is normalized by."""
+        """Return the artifact that each of a number of images is normalized by."""
         bound = self._bound
         if bound is None:
             raise ConfigError(
-                f"The transform was told {len(self._artifacts)} slides, and not which of them the image is from",
+                f"The transform has {len(self._artifacts)} slides, and it is not known which of them the image is from",
                 'Use transform.of(slide_id), or samples that are dictionaries with the id under "slide"',
             )
         if len(bound) not in (1, count):
@@ -189,9 +189,7 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
     def _artifact_of(self, slide: str) -> Artifact:
         if slide not in self._artifacts:
             known = ", ".join(sorted(self._artifacts)[:5])
-            raise ConfigError(
-                f"The transform was not told of the slide {slide!r}, but of {known}", "Tell it all slides"
-            )
+            raise ConfigError(f"The transform does not have the slide {slide!r}, but {known}", "Give it all slides")
         return self._artifacts[slide]
 
     def _normalizer(self, config: NormalizeConfig) -> Normalizer:
@@ -207,7 +205,7 @@ class _Pool:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def listing(self) -> Listing:
-        """All images, the highest first."""
+        """List all images, the highest first."""
         sizes = [Size(image.shape[1], image.shape[0]) for image in self.images]
         order = sorted(range(len(sizes)), key=lambda number: (-sizes[number].height, number))
         places = place_in_rows([sizes[number] for number in order])

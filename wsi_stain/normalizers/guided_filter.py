@@ -26,7 +26,7 @@ STEP = 4
 
 
 def reach(radius: int) -> int:
-    """How far, px, a pixel of the result looks in each direction; a multiple of `STEP`."""
+    """Return how far, px, a pixel of the result looks in each direction; a multiple of `STEP`."""
     return 2 * radius + 2 * STEP
 
 
@@ -64,17 +64,17 @@ def guided_filter(source_BCHW: Tensor, changed_BCHW: Tensor, radius: int, epsilo
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
-    """(B, 9, h, w): each channel of `a` times each of `b`."""
+    """Return (B, 9, h, w): each channel of `a` times each of `b`."""
     return torch.cat([a[:, channel : channel + 1] * b for channel in range(3)], dim=1)
 
 
 def _apply_affine(slope: Tensor, image: Tensor) -> Tensor:
-    """(B, 3, h, w): the image's channels, weighted by the slopes, (B, 9, h, w), of `_products`' order."""
+    """Return (B, 3, h, w): the image's channels, weighted by the slopes, (B, 9, h, w), of `_products`' order."""
     return _sum(image[:, c : c + 1] * slope[:, 3 * c : 3 * c + 3] for c in range(3))
 
 
 def _solve(spread: Tensor, shared: Tensor, epsilon: float) -> Tensor:
-    """(B, 9, h, w): (S + e 1)^-1 cov(I, p) by cofactors; S is symmetric."""
+    """Return (B, 9, h, w): (S + e 1)^-1 cov(I, p) by cofactors; S is symmetric."""
     rr, rg, rb, _, gg, gb, _, _, bb = spread.unbind(1)
     rr, gg, bb = rr + epsilon, gg + epsilon, bb + epsilon
     minors = [

@@ -1,11 +1,9 @@
-"""What people look at after a run: `summary.csv` and `report/index.html`. Knows no stages; it is told rows.
+"""`report/index.html`, the page of a run, made from the rows of its slides.
 
-rows         what became of one slide
 pictures     everything that a row shows of the slide, made when its pyramid stands; from
              fields (places at several magnifications) and colours (OD, stain after)
-summary      the table
 sheet        one picture of several slides
-page         the page; from outliers (what to look at first), cohort (its colours), training, charts
+page         the page; from outliers (what to see first), cohort (its colours), training, charts
 """
 
 from wsi_stain.report.colours import reference_histogram

@@ -1,6 +1,6 @@
-"""Small charts as coordinates that a template draws as SVG: lines, points, intervals. Knows numbers, no slides.
+"""Small charts as coordinates that a template draws as SVG: lines, points, intervals. Knows no slides.
 
-A chart is `WIDTH` x `HEIGHT` units of SVG, y downwards. What a series looks like is the stylesheet's, by its `kind`.
+A chart is `WIDTH` x `HEIGHT` units of SVG, y downwards. The stylesheet decides how a series is drawn, by its `kind`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """What a template draws.
+    """Chart as a template draws it.
 
     Attributes:
         title: What it shows.
@@ -157,7 +157,7 @@ def ticks(low: float, high: float, least: float = 0.0) -> list[float]:
 
 
 def _labels(at: Sequence[float]) -> list[str]:
-    """What ticks say: all with as many decimals as the step between them needs."""
+    """Format what ticks say: all with as many decimals as the step between them needs."""
     step = at[1] - at[0]
     if not 1e-4 <= step < 1e6:
         return [f"{value:g}" for value in at]
@@ -177,7 +177,7 @@ class _Scale:
 
 
 def _draw_series(series: Series, points: Sequence[Point], floor_y: float) -> DrawnSeries:
-    """A series whose points are in the chart's units."""
+    """Draw a series whose points are in the chart's units."""
     if series.shape == "points":
         return DrawnSeries(series.name, series.kind, series.shape, "", points)
     if series.shape == "intervals":
@@ -190,7 +190,7 @@ def _draw_series(series: Series, points: Sequence[Point], floor_y: float) -> Dra
 
 
 def _step_outline(points: Sequence[Point]) -> list[Point]:
-    """A histogram's outline: each value holds until the next one's place; the last holds nowhere."""
+    """Return a histogram's outline: each value holds until the next one's place; the last holds nowhere."""
     outline: list[Point] = []
     for (x, y), (next_x, _) in pairwise(points):
         outline += [(x, y), (next_x, y)]

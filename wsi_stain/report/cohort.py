@@ -1,4 +1,4 @@
-"""A cohort's colours in charts and numbers, before and after, beside the reference's. Knows rows, no files."""
+"""A cohort's colours in charts and numbers, before and after, beside the reference's. Knows no files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 def colour_charts(
     rows: Sequence[SlideRow], reference: StainStatistics | None, reference_od: Sequence[float]
 ) -> list[Chart]:
-    """The cohort's stain vectors, OD before and after, and seam scores; those for which there are numbers."""
+    """Draw the cohort's stain vectors, OD before and after, and seam scores; those for which there are numbers."""
     compared = [row.colours for row in rows if row.colours]
     before = _cohort_od([colours.before for colours in compared], "before", reference_od)
     after = _cohort_od([colours.after for colours in compared], "after", reference_od)
@@ -56,7 +56,7 @@ def colour_charts(
 
 
 def od_chart(row: SlideRow, reference: StainStatistics | None, reference_od: Sequence[float]) -> Chart | None:
-    """One slide's OD before and after, over the reference's; marks where the reference's stroma and nuclei are."""
+    """Draw one slide's OD before and after, over the reference's."""
     if row.colours is None:
         return None
     series = [Series("reference", "reference", _histogram(reference_od), "area")] if reference_od else []
@@ -68,7 +68,7 @@ def od_chart(row: SlideRow, reference: StainStatistics | None, reference_od: Seq
 
 
 def stain_table(row: SlideRow, reference: StainStatistics | None) -> list[Line]:
-    """A slide's stain statistics as text, before and after, beside the reference's."""
+    """Format a slide's stain statistics, before and after, beside the reference's."""
     after = row.colours.stain if row.colours else None
     columns = (row.stain, after, reference)
 
@@ -98,7 +98,7 @@ def _numbers(values: Rgb, form: str) -> str:
 
 
 def _vectors(rows: Sequence[SlideRow], reference: StainStatistics | None, place: int) -> Iterator[Series]:
-    """A stain's vectors by the shares of red and blue in their OD, in percent."""
+    """Yield a stain's vectors by the shares of red and blue in their OD, in percent."""
     before = [_od_shares(row.stain.vectors[place]) for row in rows if row.stain]
     after = [_od_shares(row.colours.stain.vectors[place]) for row in rows if row.colours and row.colours.stain]
     moved = [
@@ -128,7 +128,7 @@ def _cohort_od(histograms: Sequence[Sequence[float]], kind: str, reference_od: S
 
 
 def _histogram(shares: Sequence[float]) -> list[Point]:
-    """Left edges of the bins in OD with their shares in percent, and the last bin's right edge."""
+    """Return left edges of the bins in OD with their shares in percent, and the last bin's right edge."""
     edges = [(number * BIN, 100 * share) for number, share in enumerate(shares)]
     return [*edges, (len(shares) * BIN, 0.0)]
 

@@ -1,7 +1,7 @@
-"""How a slide's colours changed: histograms of optical density, and the stain as it is after normalization.
+"""Change of a slide's colours: histograms of optical density, and the stain as it is after normalization.
 
-Histograms are of luminance OD as in `stain`: od = LUMINANCE . ln((white + 1) / (I + 1)), from 0 (glass) up, so that
-slides with different glass can be laid over each other. Bins are `BIN` wide; what is darker counts to the last.
+Histograms are of luminance OD as in `stain.statistics`: od = LUMINANCE . ln((white + 1) / (I + 1)), from 0 (glass) up,
+so that slides with different glass can be laid over each other. Bins are `BIN` wide; what is darker counts to the last.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EVERY = 8
 def compare_colours(
     slide: TiledSlide, pyramid: openslide.OpenSlide, stain: StainStatistics, white: Rgb
 ) -> Colours | None:
-    """A slide's colours before and after, from the same pixels of at most 48 tiles rich in tissue.
+    """Measure a slide's colours before and after, on the same pixels of at most 48 tiles rich in tissue.
 
     Args:
         slide: The slide.
@@ -59,12 +59,12 @@ def compare_colours(
 
 
 def reference_histogram(slide: StoredSlide, white: Rgb) -> tuple[float, ...]:
-    """The histogram of a reference slide."""
+    """Measure the histogram of a reference slide."""
     return od_histogram(sample_pixels(slide, white), white)
 
 
 def od_histogram(pixels: NDArray[np.uint8], white: Rgb) -> tuple[float, ...]:
-    """Share of stained pixels, of (N, 3) RGB, in each of `BINS` bins of luminance OD; 0 everywhere if there are none.
+    """Return the share of stained pixels, of (N, 3) RGB, in each of `BINS` bins of luminance OD; 0 if there are none.
 
     The first bin is glass and stays empty: how much of it lies within the mask is no matter of stain.
     """

@@ -33,7 +33,7 @@ Grid = NDArray[np.float64]
 def fields_of_view(
     slide: TiledSlide, pyramid: openslide.OpenSlide, change: Grid, changed: str
 ) -> tuple[FieldOfView, ...]:
-    """Where most tissue is at 5x, a border of two blocks at 20x, the largest change at 40x; fewer on small slides.
+    """Show most tissue at 5x, a border of two blocks at 20x, the largest change at 40x; fewer on small slides.
 
     Args:
         slide: The slide.
@@ -53,7 +53,7 @@ def fields_of_view(
 
 
 def change_of(before: Image.Image, after: Image.Image, shape: tuple[int, int]) -> Grid:
-    """How much the colour of each tile changed, as thumbnails tell: (rows, cols), mean of the absolute differences."""
+    """Measure how much each tile's colour changed, on thumbnails: (rows, cols), mean of absolute differences."""
     rows, cols = shape
     pictures = [
         np.asarray(picture.convert("RGB").resize((cols, rows), Image.Resampling.BOX), np.float64)
@@ -64,12 +64,12 @@ def change_of(before: Image.Image, after: Image.Image, shape: tuple[int, int]) -
 
 
 def _level(slide: TiledSlide, mpp: float) -> int:
-    """How often the slide's pixels are halved to come next to a resolution."""
+    """Return how often the slide's pixels are halved to come next to a resolution."""
     return min(max(round(log2(mpp / slide.mpp.mean)), 0), _COARSEST_LEVEL)
 
 
 def _largest(values: Grid) -> TileIndex:
-    """The place of the largest value, the first of equals in row-major order."""
+    """Return the index of the largest value, the first of equals in row-major order."""
     row, col = np.unravel_index(int(np.argmax(values)), values.shape)
     return TileIndex(int(row), int(col))
 
@@ -79,7 +79,7 @@ def _centre(tile: TileIndex) -> tuple[int, int]:
 
 
 def _block_border(tissue: Grid) -> tuple[int, int] | None:
-    """(x, y) on the border of two blocks with most tissue on both sides; None where no border lies in tissue."""
+    """Find (x, y) on the border of two blocks with most tissue on both sides; None where no border lies in tissue."""
     best, found = 0.0, None
     for axis, tiles in enumerate((tissue, tissue.T)):
         for line in range(TILES_PER_BLOCK, len(tiles), TILES_PER_BLOCK):
@@ -94,7 +94,7 @@ def _block_border(tissue: Grid) -> tuple[int, int] | None:
 def _field(
     slide: TiledSlide, pyramid: openslide.OpenSlide, what: str, level: int, centre: tuple[int, int]
 ) -> FieldOfView:
-    """Pictures of a place, averaged over squares of 2^level px."""
+    """Make pictures of a place, averaged over squares of 2^level px."""
     width, height = (min(shown << level, length) for shown, length in zip(_SIZE, slide.size, strict=True))
     x, y = (
         min(max(middle - side // 2, 0), length - side)

@@ -1,9 +1,9 @@
-"""Which slides to look at first, and why. Knows rows, no files.
+"""Slides to see first, and why. Knows no files.
 
 A slide stands out by what its row says outright (holes, tiles that may hold overlooked tissue, lines that show), or by
 a measure that is far from the other slides': the modified z-score 0.6745 (x - median) / MAD, beyond 3.5, of Iglewicz
 and Hoaglin (1993, How to Detect and Handle Outliers). Where nearly all slides agree the MAD is next to nothing; it is
-taken for at least what would not be worth a look.
+taken for at least what would not be worth mentioning.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True)
 class OutlierScore:
-    """How far a slide stands out.
+    """Score of a slide: how far it stands out.
 
     Attributes:
         score: 0 for a slide like the others; else the largest z-score, or as much.
@@ -82,7 +82,7 @@ MEASURES = (
 
 
 def score_outliers(rows: Sequence[SlideRow]) -> list[OutlierScore]:
-    """How far each slide stands out, in the rows' order."""
+    """Measure how far each slide stands out, in the rows' order."""
     reasons = [list(_row_reasons(row)) for row in rows]
     for measure in MEASURES:
         values = np.array([_number(measure.value(row)) for row in rows])

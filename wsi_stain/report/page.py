@@ -1,4 +1,4 @@
-"""`report/index.html`: the page that people look at after a run. Knows no stages; it is told rows.
+"""`report/index.html`: the page of a run, made from the rows of its slides. Knows no slides.
 
 The page is one file that needs nothing else: pictures are embedded, and its own policy (CSP) lets it load nothing and
 run only the script it came with. Names and messages are text, whatever they contain. Pictures get smaller where there
@@ -42,7 +42,7 @@ _WHITE = 10
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the page says of the run as a whole.
+    """Record of the run as a whole, for the page.
 
     Attributes:
         facts: By name; plain values are shown at once, nested ones unfold.
@@ -61,7 +61,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Detail:
-    """How large and how good the pictures are: longer side in px, WebP quality from 0 to 100."""
+    """Size and quality of the pictures: longer side in px, WebP quality from 0 to 100."""
 
     slide: int
     field: int
@@ -144,7 +144,7 @@ def write_report(
 
 
 def _counts(rows: Sequence[SlideRow]) -> dict[str, int]:
-    """Slides by status, in the statuses' order, only those that occur."""
+    """Count slides by status, in the statuses' order, only those that occur."""
     counted = Counter(row.status for row in rows)
     return {status: counted[status] for status in get_args(Status) if counted[status]}
 
@@ -175,7 +175,7 @@ def _sources(name: str) -> Iterator[str]:
 
 
 def _brighten(picture: bytes) -> bytes:
-    """A hallucination map whose white is a CIEDE2000 of 10: good slides stay below 5."""
+    """Brighten a hallucination map so that its white is a CIEDE2000 of 10: good slides stay below 5."""
     with Image.open(io.BytesIO(picture)) as image:
         return map_png(np.minimum(np.asarray(image) * (255 / (_WHITE * PER_UNIT)), 255).astype(np.uint8))
 
@@ -193,5 +193,5 @@ def _pretty(value: Any) -> str:
 
 
 def _href(output: str) -> str:
-    """The link from the report's directory to a file given relative to the output directory."""
+    """Return the link from the report's directory to a file given relative to the output directory."""
     return "../" + quote(output)

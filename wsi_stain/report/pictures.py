@@ -30,13 +30,13 @@ _THUMBNAIL, _OVERLAY = 1024, 720
 
 @dataclass(frozen=True, kw_only=True)
 class PictureTask:
-    """Take the pictures of one slide.
+    """Make the pictures of one slide.
 
     Attributes:
         opener: Opens the slide.
         pyramid: What was made of it, as TIFF.
         white: The pyramid's white.
-        tissue: How ink was told.
+        tissue: How ink was found.
         hallucination: The hallucination map, where there is one: PNG.
         out: Where the pictures go, as JSON.
     """
@@ -72,7 +72,7 @@ def make_pictures(task: PictureTask) -> dict[str, Any]:
 
 
 def load_pictures(path: Path) -> SlidePictures:
-    """What a `PictureTask` left."""
+    """Load what a `PictureTask` wrote."""
     return SlidePictures.model_validate_json(path.read_bytes())
 
 

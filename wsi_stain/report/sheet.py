@@ -16,7 +16,7 @@ from wsi_stain.results.slide_row import SlideRow
 
 
 def write_sheet(path: Path, rows: Iterable[SlideRow], height: int = 320, most: int = 4) -> None:
-    """One picture of the first slides that have both thumbnails: before above, after below, as a JPEG.
+    """Write one picture of the first slides that have both thumbnails: before above, after below, as a JPEG.
 
     Args:
         path: The picture; nothing is written where no slide has both.
@@ -34,7 +34,7 @@ def write_sheet(path: Path, rows: Iterable[SlideRow], height: int = 320, most: i
 
 
 def _pair(before: bytes, after: bytes, height: int) -> NDArray[np.uint8]:
-    """Both at the same size, one above the other: thumbnails of one slide may differ by a pixel's rounding."""
+    """Stack both at the same size: thumbnails of one slide may differ by a pixel's rounding."""
     pictures = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in (before, after)]
     size = (max(1, round(pictures[0].width * height / pictures[0].height)), height)
     return np.vstack([np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) for picture in pictures])

@@ -1,4 +1,4 @@
-"""What a training left to look at: its table of epochs and its panels."""
+"""Results of a training on the page: its table of epochs and its panels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Training:
     last: bytes | None
 
     def charts(self) -> list[Chart]:
-        """Losses and scores over the epochs."""
+        """Draw losses and scores over the epochs."""
         made = []
         for title, unit, columns in _CHARTS:
             series = [self._series(number, name) for number, name in enumerate(columns)]
@@ -47,7 +47,7 @@ class Training:
 
 
 def read_training(folder: Path) -> Training | None:
-    """What lies in a training's folder; None where there is no such folder."""
+    """Read what lies in a training's folder; None where there is no such folder."""
     if not folder.exists():
         return None
     panels = sorted((folder / "panels").glob("epoch_*.png"))
@@ -56,7 +56,7 @@ def read_training(folder: Path) -> Training | None:
 
 
 def _epochs(path: Path) -> list[dict[str, float]]:
-    """The table's rows; none where it is missing or damaged."""
+    """Read the table's rows; none where it is missing or damaged."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
         return [

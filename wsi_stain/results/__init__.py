@@ -1,4 +1,4 @@
-"""What became of each slide: its row, what is kept of a finished slide, `summary.csv`."""
+"""Results of each slide: its row, what is kept of a finished slide, `summary.csv`."""
 
 from wsi_stain.results.slide_row import SlideRow, Status
 from wsi_stain.results.summary import read_rows, read_summary, summary_row, write_summary

@@ -24,11 +24,11 @@ from wsi_stain.tissue.grid import TileGrid
 
 
 class Origin(StrictRecord):
-    """What a finished slide was made from.
+    """Source of a finished slide.
 
     Attributes:
         slide: The slide's file, absolute; None where the run knew only its tiles.
-        tiles: The slide's folder in the tile store, which a run drops unless it is told to keep it; None where its
+        tiles: The slide's folder in the tile store, which a run drops unless it has to keep it; None where its
             tiles were never stored.
         reading: How the file becomes the working frame.
         fingerprint: Fingerprint of the file, as the tile store has it.
@@ -52,7 +52,7 @@ class Origin(StrictRecord):
 
 @dataclass(frozen=True)
 class FinishedSlide:
-    """What is kept of a finished slide.
+    """Finished slide as it is kept.
 
     Attributes:
         key: Fingerprint of everything that decides its pyramid's bytes.
@@ -75,7 +75,7 @@ def save_finished(folder: Path, slide: FinishedSlide) -> None:
 
 
 def load_finished(folder: Path) -> FinishedSlide | None:
-    """The slide that was kept there; None where none was, or not all of it, or by another version."""
+    """Load the slide that was kept there; None where none was, or not all of it, or by another version."""
     saved: Any = read_json(folder / "row.json")
     try:
         row = SlideRow.model_validate_json(json.dumps(saved["row"]))

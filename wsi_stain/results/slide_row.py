@@ -1,4 +1,4 @@
-"""What became of one slide, as the summary and the report tell it."""
+"""Row of one slide: what became of it, for the summary and the report."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Colours(StrictRecord):
 
 
 class SlidePictures(StrictRecord):
-    """What a report shows of a slide; all of it is None or empty where there is no pyramid.
+    """Pictures and colours of a slide in the report; all of it is None or empty where there is no pyramid.
 
     Attributes:
         before: JPEG thumbnail of the slide.
@@ -80,7 +80,7 @@ class SlidePictures(StrictRecord):
 
 
 class SlideRow(SlidePictures):
-    """What became of one slide.
+    """Row of one slide: what became of it.
 
     Attributes:
         slide: Its name as the user knows it.
@@ -141,16 +141,16 @@ class SlideRow(SlidePictures):
         )
 
     def with_pictures(self, pictures: SlidePictures) -> SlideRow:
-        """The row with pictures and colours."""
+        """Return the row with pictures and colours."""
         return self.model_copy(update=dict(pictures))
 
     def without_pictures(self) -> SlideRow:
-        """The row as it can be held in memory for thousands of slides."""
+        """Return the row as it can be held in memory for thousands of slides."""
         return self.model_copy(
             update={"before": None, "after": None, "hallucination": None, "overlay": None, "fields": ()}
         )
 
     def with_outputs(self, names: Sequence[str]) -> SlideRow:
-        """The row with other outputs, the first being the one to show."""
+        """Return the row with other outputs, the first being the one to show."""
         first, *others = map(escape_undecodable, names)
         return self.model_copy(update={"output": first, "other_outputs": tuple(others)})

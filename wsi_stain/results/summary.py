@@ -26,7 +26,7 @@ def write_summary(path: Path, rows: Sequence[SlideRow]) -> None:
 
 
 def read_summary(path: Path) -> list[dict[str, str]]:
-    """The rows of such a table, by column; OutputError where there is none, or it has other columns."""
+    """Read the rows of such a table, by column; OutputError where there is none, or it has other columns."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -40,7 +40,7 @@ def read_summary(path: Path) -> list[dict[str, str]]:
 
 
 def read_rows(path: Path) -> list[SlideRow]:
-    """The rows of such a table, as far as they tell how a slide ended."""
+    """Read the rows of such a table, as far as they tell how a slide ended."""
     return [
         SlideRow.model_validate({name: unescape_formula(row[name]) for name in _OUTCOME if row[name]})
         for row in read_summary(path)
@@ -48,12 +48,12 @@ def read_rows(path: Path) -> list[SlideRow]:
 
 
 def summary_row(row: SlideRow) -> dict[str, str]:
-    """A slide's row as it stands in the table, by column."""
+    """Return a slide's row as it stands in the table, by column."""
     return {name: str(escape_formula(cell)) for name, cell in zip(_COLUMNS, _cells(row), strict=True)}
 
 
 def _cells(row: SlideRow) -> list[Any]:
-    """The values of a row in the order of `_COLUMNS`."""
+    """Return the values of a row in the order of `_COLUMNS`."""
     width, height = row.size or ("", "")
     mpp_x, mpp_y = row.mpp or ("", "")
     measured = [width, height, mpp_x, mpp_y, row.mpp_origin, row.suspect]

@@ -19,8 +19,8 @@ from wsi_stain.tissue.tile_quality import QUALITIES, quality_on_slide
 class BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
     """The kept tiles of a block: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid.
 
-    A tile is read from the slide, and looked at, whenever it is asked for. Ask for each once, in the mapping's order:
-    then a slide's own tiles are decoded once, whatever their size, and what was seen stands in that order.
+    A tile is read from the slide, and its quality measured, whenever it is asked for. Ask for each once, in the
+    mapping's order: then a slide's own tiles are decoded once, whatever their size, and `quality` has that order.
 
     Args:
         slide: The slide; it must stay open.

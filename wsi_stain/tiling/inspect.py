@@ -1,8 +1,8 @@
-"""Looking at slides before anything is done to them; nothing is written but overlays. Never imports torch.
+"""Inspection of slides before anything is done to them; nothing is written but overlays. Never imports torch.
 
-open_slide      can it be opened, and what is its resolution
-identify_slide  which tiles would it have, without looking at its pixels
-look_at_slide   everything that tiling it would give
+probe_slide     can it be opened, and what is its resolution
+identify_slide  which tiles would it have, without reading its pixels
+inspect_slide   everything that tiling it would give
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wsi_stain.tissue.overlay import draw_overlay
 
 @dataclass(frozen=True)
 class InspectTask:
-    """Look at one slide; nothing is written.
+    """Inspect one slide; nothing is written.
 
     Attributes:
         source: The slide.
@@ -36,19 +36,19 @@ class InspectTask:
 
 
 class ProbeReceipt(TypedDict):
-    """What the receipt of a probed slide says: doubts about its resolution, a sentence each."""
+    """Receipt of a probed slide: doubts about its resolution, a sentence each."""
 
     remarks: list[str]
 
 
 class IdentityReceipt(TypedDict):
-    """What the receipt of an identified slide says: the key that `survey_slide` would give it."""
+    """Receipt of an identified slide: the key that `survey_slide` would give it."""
 
     key: str
 
 
 class SlideFacts(TypedDict):
-    """What the receipt of an inspected slide says.
+    """Receipt of an inspected slide.
 
     Attributes:
         size_l0: [width, height] of level 0, px.
@@ -84,7 +84,7 @@ class SlideFacts(TypedDict):
 
 
 def probe_slide(task: InspectTask) -> ProbeReceipt:
-    """Open a slide and decide its resolution: what can be known of it without looking at its pixels.
+    """Open a slide and decide its resolution: what can be known of it without reading its pixels.
 
     Raises:
         SlideError: The slide cannot be used, or its mask is missing.
@@ -96,7 +96,7 @@ def probe_slide(task: InspectTask) -> ProbeReceipt:
 
 
 def identify_slide(task: InspectTask) -> IdentityReceipt:
-    """Tell which tiles a slide would have, without looking at its pixels.
+    """Decide which tiles a slide would have, without reading its pixels.
 
     Raises:
         SlideError: The slide cannot be used.

@@ -39,13 +39,13 @@ _SURVEY, _RECEIPT = "survey.npz", "survey.json"
 
 
 class SavedSurvey(Receipt):
-    """What the receipt of a survey that was kept says: the slide's record as JSON."""
+    """Receipt of a survey that was kept: the slide's record as JSON."""
 
     record: dict[str, Any]
 
 
 class StreamReceipt(TypedDict):
-    """What the receipt of `stream_slide` says.
+    """Receipt of `stream_slide`.
 
     Attributes:
         key: Fingerprint of everything that the slide's tiles depend on.
@@ -140,7 +140,7 @@ class StreamedSlide(TiledSlide):
         self.folder = folder
 
     def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
-        """As `Slide.read_shrunk`, glass included."""
+        """Read as `Slide.read_shrunk` does, glass included."""
         with self._lock:
             return self._slide.read_shrunk(factor, region)
 
@@ -155,7 +155,7 @@ class StreamedSlide(TiledSlide):
         return open_slide(self.source, self.config)
 
     def _decode_tiles(self, tiles: Sequence[TileIndex]) -> Iterator[NDArray[np.uint8]]:
-        """RGB of each tile in turn; what cannot be decoded shows a coarser level, as tiling stores it."""
+        """Yield RGB of each tile in turn; what cannot be decoded shows a coarser level, as tiling stores it."""
         for tile in tiles:
             with self._lock:
                 pixels, damaged = self._slide.read_repaired(tile_region(tile))
@@ -181,7 +181,7 @@ def survey_streamed(source: SlideSource, config: TilingConfig) -> StreamedSlide:
 
 
 def load_streamed(folder: Path, source: SlideSource, config: TilingConfig) -> StreamedSlide:
-    """A slide by the survey that `StreamedSlide.save` kept.
+    """Load a slide by the survey that `StreamedSlide.save` kept.
 
     Raises:
         SlideError: There is none, or it is damaged.

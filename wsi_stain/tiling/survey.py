@@ -1,4 +1,4 @@
-"""The look at a slide's thumbnail: where it has tissue, which tiles follow from that, and what may have been missed."""
+"""Survey of a slide's thumbnail: where it has tissue, which tiles follow from that, and what may have been missed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wsi_stain.tissue.mask import TissueConfig, dark_share, ink_mask, tissue_mas
 from wsi_stain.tissue.missed import find_missed_tissue
 
 _THUMBNAIL = 1024
-"""Least length of a thumbnail's longer side, px, where the slide has as many: small pieces deserve a sharp look too."""
+"""Least length of a thumbnail's longer side, px, where the slide has as many: small pieces need a sharp picture too."""
 
 _MOST_PIXELS = 5_000_000
 """Most pixels of a thumbnail: finding tissue takes about 60 B for each, and a worker has 500 MB."""
@@ -39,7 +39,7 @@ _UNLIKELY = 0.001
 
 @dataclass(frozen=True)
 class Survey:
-    """What the thumbnail of a slide tells.
+    """Survey of a slide's thumbnail.
 
     Attributes:
         thumbnail: RGB of the whole working frame, (h, w, 3).
@@ -57,7 +57,7 @@ class Survey:
 
 
 def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = None) -> Survey:
-    """Look at a slide's thumbnail.
+    """Find tissue on a slide's thumbnail.
 
     Args:
         slide: The slide.
@@ -159,7 +159,7 @@ def check_readable(slide: Slide, grid: TileGrid, most: float) -> list[str]:
 
 
 def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], float]:
-    """A slide's thumbnail, (h, w, 3), and its true resolution, um per px."""
+    """Read a slide's thumbnail, (h, w, 3), and its true resolution, um per px."""
     width_um, height_um = slide.size.width * slide.mpp.x, slide.size.height * slide.mpp.y
     finest = max(slide.mpp.mean, (width_um * height_um / _MOST_PIXELS) ** 0.5)
     thumbnail = slide.thumbnail(max(finest, min(config.mpp, max(width_um, height_um) / _THUMBNAIL)))
@@ -168,7 +168,7 @@ def _thumbnail(slide: Slide, config: TissueConfig) -> tuple[NDArray[np.uint8], f
 
 
 def _inside(bounds: Region, size: Size, shape: tuple[int, ...]) -> Mask:
-    """(h, w) of a thumbnail of the whole frame: which pixels' centres lie within the bounds, in the working frame."""
+    """Return (h, w) of a thumbnail of the whole frame: pixels whose centres lie within the bounds, in that frame."""
     y = (np.arange(shape[0]) + 0.5) * size.height / shape[0] - bounds.y
     x = (np.arange(shape[1]) + 0.5) * size.width / shape[1] - bounds.x
     inside: Mask = np.logical_and.outer((y >= 0) & (y < bounds.height), (x >= 0) & (x < bounds.width))

@@ -37,7 +37,7 @@ from wsi_stain.tissue.tile_quality import quality_maps
 
 
 class SurveyReceipt(Receipt):
-    """What the receipt of a survey says.
+    """Receipt of a survey.
 
     Attributes:
         slide_id: The slide's name in the store.
@@ -65,7 +65,7 @@ class SurveyReceipt(Receipt):
 
 
 class FinishReceipt(TypedDict):
-    """What the receipt of a finished slide says.
+    """Receipt of a finished slide.
 
     Attributes:
         key: The survey's `key`.
@@ -231,7 +231,7 @@ def _valid_receipt(writer: SlideWriter, record: SlideRecord) -> SurveyReceipt | 
 
 
 def _redo_reason(writer: SlideWriter, record: SlideRecord) -> str | None:
-    """What changed since the slide was last surveyed; None where it never was."""
+    """Return what changed since the slide was last surveyed; None where it never was."""
     try:
         last = writer.record()
     except StoreError:
@@ -323,7 +323,7 @@ def check_holes(relative: str, holes: int, tiles: int, most: float) -> None:
 
 
 def _update_labels(writer: SlideWriter, source: SlideSource) -> SlideRecord:
-    """The record of a complete slide, with what the slide list says today."""
+    """Return the record of a complete slide with what the slide list says today; it is written if that changed."""
     record = writer.record()
     assert record is not None
     today = record.model_copy(update=labels(source))

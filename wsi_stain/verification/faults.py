@@ -1,4 +1,4 @@
-"""What verification finds wrong: one fault is one row of `verify.csv`."""
+"""Faults that verification finds: one is one row of `verify.csv`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Fault(NamedTuple):
     """One thing that is wrong.
 
     Attributes:
-        check: What was looked at, in one word.
+        check: Name of the check, in one word.
         expected: What should be there.
         got: What is there.
         remedy: What the user can do about it.

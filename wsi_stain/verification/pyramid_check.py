@@ -1,4 +1,4 @@
-"""Does a pyramid hold what it should, whatever it was made from? Asked of the readers that its format has.
+"""Check of a pyramid alone, whatever it was made from, with all readers that its format has.
 
 Every stored tile of every level is decoded once. From the means of their quarters follows whether each level shows what
 the next finer one shows, so that a region that went missing on one level alone is found too.
@@ -37,7 +37,7 @@ _COMPARED_TILES = 4
 
 @dataclass(frozen=True)
 class Expected:
-    """What a pyramid should be.
+    """Facts that a pyramid should have.
 
     Attributes:
         size: Size of level 0, px.
@@ -52,7 +52,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class CheckedPyramid:
-    """What was found.
+    """Result of checking a pyramid.
 
     Attributes:
         faults: What is wrong.
@@ -64,7 +64,7 @@ class CheckedPyramid:
 
 
 def open_readers(path: Path, stack: ExitStack) -> list[PyramidReader]:
-    """All readers of a pyramid, by its name's ending; the first is the one to read all of it with.
+    """Open all readers of a pyramid, by its name's ending; the first is the one to read all of it with.
 
     Raises:
         OutputError: One of them cannot open it.
@@ -99,7 +99,7 @@ def check_pyramid(readers: Sequence[PyramidReader], expected: Expected) -> Check
 
 
 def _layout_faults(reader: PyramidReader, expected: Expected) -> list[Fault]:
-    """Levels and resolution."""
+    """Check levels and resolution."""
     faults, sizes = [], level_sizes(expected.size)
     for way, sizes_found in reader.layouts.items():
         if list(sizes_found) != sizes:
@@ -112,7 +112,7 @@ def _layout_faults(reader: PyramidReader, expected: Expected) -> list[Fault]:
 
 @dataclass(frozen=True)
 class _LevelScan:
-    """One level, looked through.
+    """One level, read through.
 
     Attributes:
         quarters: (2 rows, 2 cols) float32: mean of each quarter of each tile over R, G, B; NaN where it has none.
@@ -149,7 +149,7 @@ def _decode_faults(damaged: Sequence[tuple[TileIndex, str]], level: int, count: 
 
 
 def _level_faults(scans: Sequence[_LevelScan], reader: PyramidReader) -> list[Fault]:
-    """Levels that do not show what the next finer one shows."""
+    """Find levels that do not show what the next finer one shows."""
     faults = []
     for level in range(1, len(scans)):
         width, height = level_size(reader, level - 1)

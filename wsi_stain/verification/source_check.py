@@ -1,6 +1,6 @@
-"""Does a pyramid show its source? First against the source's thumbnail that the run kept, then against the source.
+"""Check of a pyramid against its source: first the source's thumbnail that the run kept, then the source itself.
 
-Thumbnails tell whether it is this slide and whether it has lost tissue; 32 tiles, chosen by their places, whether it
+Thumbnails show whether it is this slide and whether it has lost tissue; 32 tiles, chosen by their places, whether it
 lies on the source, keeps its structure and keeps its nuclei.
 
 Memory bound: the tiles of source and output, in all about 200 MB while nuclei are compared.
@@ -68,7 +68,7 @@ _LEAST_PX_A_TILE = 3
 
 
 class Similarity(NamedTuple):
-    """How a pyramid compares with its source; None where that was not measured.
+    """Similarity of a pyramid and its source; None where that was not measured.
 
     Attributes:
         source: Whether the source was found.
@@ -110,7 +110,7 @@ def check_against_source(
 
 
 def _tissue(finished: FinishedSlide) -> Mask:
-    """(rows, cols): kept tiles that the source's thumbnail shows to be more than glass."""
+    """Find (rows, cols): kept tiles that the source's thumbnail shows to be more than glass."""
     before, stain, kept = finished.row.before, finished.row.stain, finished.grid.kept
     if before is None or stain is None:
         return np.zeros_like(kept)
@@ -151,7 +151,7 @@ def _od(pixels: NDArray[np.uint8], white: Sequence[float]) -> NDArray[np.float32
 
 
 def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Mask) -> list[Fault]:
-    """Whether it is this slide: its thumbnail against the source's, where no tissue was lost."""
+    """Check that it is this slide: its thumbnail against the source's, where no tissue was lost."""
     if finished.row.before is None:
         return []
     before, size = _open_picture(finished.row.before), finished.grid.size
@@ -176,7 +176,7 @@ def _tissue_faults(tissue: Mask, lost: Mask) -> list[Fault]:
 
 @contextmanager
 def _open_source(origin: Origin, source_path: Path | None) -> Iterator[Slide | StoredSlide | None]:
-    """The slide's file, or its tiles where those were kept; None where neither is there."""
+    """Open the slide's file, or its tiles where those were kept; None where neither is there."""
     file = source_path or origin.slide
     if file is not None and file.exists():
         with Slide(file, origin.reading) as slide:
@@ -206,7 +206,7 @@ def _compare_tiles(
 
 
 def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
-    """Whether a source is the one that was normalized."""
+    """Check that a source is the one that was normalized."""
     known, size = finished.origin.fingerprint, finished.grid.size
     fingerprint = source.fingerprint() if isinstance(source, Slide) else source.record.fingerprint
     if fingerprint == known and source.size == size:
@@ -290,14 +290,14 @@ def _region(tile_index: TileIndex) -> Region:
 
 
 def _read_source(source: Slide | StoredSlide, tile_index: TileIndex) -> NDArray[np.uint8]:
-    """A tile, (256, 256, 3), as a run reads it: what a slide's file cannot give is shown by its next coarser level."""
+    """Read a tile, (256, 256, 3), as a run does: what a slide's file cannot give is shown by its next coarser level."""
     return (
         source.read_repaired(_region(tile_index))[0] if isinstance(source, Slide) else source.read(_region(tile_index))
     )
 
 
 def _read_output(pyramid: PyramidReader, tile_index: TileIndex) -> NDArray[np.uint8]:
-    """A tile of level 0, (256, 256, 3); 255 outside the slide, as sources are read."""
+    """Read a tile of level 0, (256, 256, 3); 255 outside the slide, as sources are read."""
     tile, size = pyramid.tile(0, tile_index), tile_size(level_size(pyramid, 0), tile_index)
     assert tile is not None
     pixels = np.full_like(tile, 255)

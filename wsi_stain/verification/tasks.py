@@ -4,7 +4,7 @@
     pyramid_check  does all of it open and decode, are resolution and profile right?
     source_check   does it show the source, in its place, with all its tissue, structure and nuclei?
 
-What follows from a fault is not looked at: a file with other bytes is read no further, a pyramid that cannot be decoded
+What follows from a fault is not checked: a file with other bytes is read no further, a pyramid that cannot be decoded
 is not compared. So one damage makes one fault.
 """
 
@@ -69,7 +69,7 @@ class ProductTask:
 
 
 class VerifyReceipt(TypedDict):
-    """What was found of one thing.
+    """Receipt of one check.
 
     Attributes:
         faults: What is wrong with it.
@@ -81,7 +81,7 @@ class VerifyReceipt(TypedDict):
 
 
 def verify_slide(task: VerifyTask) -> VerifyReceipt:
-    """Look through a finished slide."""
+    """Check a finished slide."""
     finished = load_finished(task.folder)
     if finished is None:
         expected = f"row.json and grid.npz in {task.folder}"

@@ -1,4 +1,4 @@
-"""The face that every finished pyramid shows to verification, whatever its format; and what is made of it."""
+"""The protocol of a reader of finished pyramids, whatever their format; and what is computed with one."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ class PyramidReader(Protocol):
         """The embedded profile."""
 
     def tiles(self, level: int) -> Iterator[StoredTile]:
-        """Every stored tile of a level once."""
+        """Yield every stored tile of a level once."""
 
     def tile(self, level: int, place: TileIndex) -> RgbImage | None:
-        """One tile, (256, 256, 3); any values beyond the level's edge. None where it cannot be decoded."""
+        """Read one tile, (256, 256, 3); any values beyond the level's edge. None where it cannot be decoded."""
 
 
 def level_size(reader: PyramidReader, level: int) -> Size:
-    """Width and height of a level, px."""
+    """Return width and height of a level, px."""
     return next(iter(reader.layouts.values()))[level]
 
 
 def tile_size(size: Size, place: TileIndex) -> Size:
-    """Width and height of the part of a tile that lies within a level of a size."""
+    """Return width and height of the part of a tile that lies within a level of a size."""
     return Size(min(TILE, size.width - place.col * TILE), min(TILE, size.height - place.row * TILE))
 
 
 def overview(reader: PyramidReader, size: Size) -> RgbImage:
-    """The whole pyramid, (height, width, 3), averaged from the coarsest level that is as fine; 255 where none decodes.
+    """Read the whole pyramid, (height, width, 3), averaged from the coarsest level as fine; 255 where none decodes.
 
     Memory bound: that level, at most four times the size asked for.
     """

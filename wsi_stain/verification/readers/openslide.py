@@ -58,7 +58,7 @@ class OpenSlidePyramid:
         self._slide.close()
 
     def tiles(self, level: int) -> Iterator[StoredTile]:
-        """Every tile of a level, row by row."""
+        """Yield every tile of a level, row by row."""
         for place in map(TileIndex._make, np.ndindex(grid_shape(self._sizes[level]))):
             try:
                 yield StoredTile(np.asarray([place]), self._read(level, place))
@@ -68,7 +68,7 @@ class OpenSlidePyramid:
                 yield StoredTile(np.asarray([place]), None, str(error))
 
     def tile(self, level: int, place: TileIndex) -> RgbImage | None:
-        """One tile, (256, 256, 3); None where it cannot be decoded."""
+        """Read one tile, (256, 256, 3); None where it cannot be decoded."""
         try:
             return self._read(level, place)
         except openslide.OpenSlideError:

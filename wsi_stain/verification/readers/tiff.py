@@ -1,4 +1,4 @@
-"""A finished OME-TIFF as tifffile sees it, as a `PyramidReader`. Knows nothing of how it was made.
+"""A finished OME-TIFF as tifffile sees it, as a `PyramidReader`. Shares no code with what wrote it.
 
 Memory bound: one decoded tile, and 12 bytes for each tile of the level being read.
 """
@@ -71,7 +71,7 @@ class TiffPyramid:
         self._tiff.close()
 
     def tiles(self, level: int) -> Iterator[StoredTile]:
-        """Every stored tile of a level, in the order of its first place; the level is cut into tiles of 256 px."""
+        """Yield every stored tile of a level, in the order of its first place; levels are cut into tiles of 256 px."""
         page = self._tiff.pages[level]
         rows, cols = grid_shape(self._sizes[level])
         if len(page.dataoffsets) != rows * cols:
@@ -86,7 +86,7 @@ class TiffPyramid:
             yield StoredTile(_places(groups[number], cols), pixels, problem)
 
     def tile(self, level: int, place: TileIndex) -> NDArray[np.uint8] | None:
-        """One tile, (256, 256, 3); None where it cannot be decoded."""
+        """Read one tile, (256, 256, 3); None where it cannot be decoded."""
         page = self._tiff.pages[level]
         index = place.row * grid_shape(self._sizes[level])[1] + place.col
         return self._decode(page, index, page.dataoffsets[index])[0]

@@ -1,4 +1,4 @@
-"""A finished OME-Zarr as zarr-python sees it, as a `PyramidReader`. Writing knows no zarr-python: this is another eye.
+"""A finished OME-Zarr as zarr-python sees it, as a `PyramidReader`. What writes it does not use zarr-python.
 
 Memory bound: one tile.
 """
@@ -57,10 +57,10 @@ class ZarrPyramid:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held open."""
+        """Close nothing: no file is held open."""
 
     def tiles(self, level: int) -> Iterator[StoredTile]:
-        """Every tile of a level, row by row."""
+        """Yield every tile of a level, row by row."""
         for place in map(TileIndex._make, np.ndindex(grid_shape(self._sizes[level]))):
             try:
                 yield StoredTile(np.asarray([place]), self._read(level, place))
@@ -68,7 +68,7 @@ class ZarrPyramid:
                 yield StoredTile(np.asarray([place]), None, str(error))
 
     def tile(self, level: int, place: TileIndex) -> RgbImage | None:
-        """One tile, (256, 256, 3); None where it cannot be decoded."""
+        """Read one tile, (256, 256, 3); None where it cannot be decoded."""
         try:
             return self._read(level, place)
         except (OSError, RuntimeError, ValueError):
