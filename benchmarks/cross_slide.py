@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from slide_parts import Part, apply_to_block, block_region, blocks_of, normalizers, train_variant, untouched
+from slide_parts import Part, apply_to_block, block_region, blocks_of, methods, train_variant, untouched
 
 from wsi_stain.core.geometry import TileIndex
 from wsi_stain.metrics.image import lab_wasserstein
@@ -46,7 +46,8 @@ def distances(
         print(f"  {name:20}{sum(lab_wasserstein(sample(images), target)):8.2f}", flush=True)
 
     show("untouched", [other.read(block_region(block)) for block in blocks])
-    for name, normalizer in normalizers(reference, {"wsi-stain": checkpoint}):
+    for name, load in methods(reference, {"wsi-stain": checkpoint}).items():
+        normalizer = load()
         artifact = normalizer.prepare(other, stain)
         show(name, [apply_to_block(normalizer, other, block, artifact) for block in blocks])
 

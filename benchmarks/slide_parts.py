@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,11 @@ from wsi_stain.normalizers.classical import (
 )
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
-from wsi_stain.store import StoredSlide
+from wsi_stain.stain.statistics import StainStatistics, od_table
+from wsi_stain.stain.template import Template, apply_template
+from wsi_stain.stain.vectors import unmixing
+from wsi_stain.store import StoredSlide, TiledSlide
+from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, unpack_statistics
 from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.training.loop import train
 
@@ -33,6 +37,9 @@ Pixels = NDArray[np.uint8]
 
 MODES = ("generator", "guard", "lut")
 """What is made of a checkpoint's pixels."""
+
+MEASURE_THEMSELVES = ("Reinhard", "Vahadane")
+"""Methods that measure a slide by themselves, beside its stain statistics."""
 
 _TRAIN_SHARE = 0.6
 _GUARD_TILES = 3
@@ -93,9 +100,9 @@ def untouched(pixels: Pixels) -> Pixels:
     return pixels
 
 
-def blocks_of(stored: StoredSlide, tiles: NDArray[np.bool_]) -> list[TileIndex]:
-    """First tiles of the blocks that are judged."""
-    return rich_blocks(np.where(tiles & stored.kept, stored.tissue, 0).astype(np.float32), _BLOCKS)
+def blocks_of(stored: StoredSlide, tiles: NDArray[np.bool_], count: int = _BLOCKS) -> list[TileIndex]:
+    """First tiles of the blocks that are judged, at most `count`."""
+    return rich_blocks(np.where(tiles & stored.kept, stored.tissue, 0).astype(np.float32), count)
 
 
 def apply_to_block(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
@@ -103,19 +110,68 @@ def apply_to_block(normalizer: Normalizer, slide: Part, block: TileIndex, artifa
     return normalizer.apply(source, np.ones((SIDE_TILES, SIDE_TILES), bool), artifact)
 
 
-def normalizers(reference: Part, checkpoints: Mapping[str, Path]) -> Iterator[tuple[str, Normalizer]]:
-    """Every method; the checkpoints are trained on the reference."""
-    stain = measure_stain(reference, reference.record.stain_config)  # type: ignore[arg-type]
-    rich = [TileIndex(int(r), int(c)) for r, c in np.argwhere(reference.tissue >= 0.5)]
-    pool = np.concatenate(
-        [reference.read_tile(tile).reshape(-1, 3)[::16] for tile in rich[:: max(1, len(rich) // 200)]]
-    )
-    yield "Reinhard", ReinhardNormalizer(*lab_moments(pool, stain.white))
-    yield "Macenko", MacenkoNormalizer(stain)
-    yield "Vahadane", VahadaneNormalizer(*sparse_stains(pool, stain.white), stain.white)
-    for name, path in checkpoints.items():
-        for mode in MODES:
-            yield f"{name} / {mode}", load_normalizer(NormalizeConfig(mode=mode), path)  # type: ignore[arg-type]
+class StatisticsAlone:
+    """The reference's stain vectors and levels, without any network: a Beer-Lambert picture of the he template.
+
+    What neither stain explains stays as it is.
+
+    Args:
+        reference: Stain of the reference.
+    """
+
+    halo, band = 0, 4 * TILE
+
+    def __init__(self, reference: StainStatistics) -> None:
+        self._template = Template(kind="he", reference=reference)
+        red, green, blue = (round(value) for value in reference.white)
+        self.white = red, green, blue
+
+    def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
+        """The slide's stain is all there is to know."""
+        return {STATISTICS: packed(statistics)}
+
+    def apply(
+        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> Pixels:
+        """Normalize a block, needed or not."""
+        own, ref = unpack_statistics(artifact), self._template.reference
+        table = od_table(own.white)
+        od = np.stack([table[pixels[..., c], c] for c in range(3)], axis=-1)
+        hallucination = od - od @ unmixing(own.vectors) @ np.asarray(own.vectors)
+        # A template counts from glass, -1, to twice the reference's levels, 1.
+        amounts = (apply_template(pixels, own, self._template) + 1) * (ref.h_nuclei, ref.e_stroma)
+        changed = np.maximum(amounts @ np.asarray(ref.vectors) + hallucination, 0)
+        light = (np.asarray(ref.white) + 1) * np.exp(-changed) - 1
+        return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+
+
+def methods(
+    reference: Part, checkpoints: Mapping[str, Path], modes: Sequence[str] = MODES
+) -> dict[str, Callable[[], Normalizer]]:
+    """How to load every method, by name; the checkpoints are trained on the reference."""
+
+    @cache
+    def stain() -> StainStatistics:
+        return measure_stain(reference, reference.record.stain_config)  # type: ignore[arg-type]
+
+    @cache
+    def pool() -> Pixels:
+        rich = [TileIndex(int(r), int(c)) for r, c in np.argwhere(reference.tissue >= 0.5)]
+        some = rich[:: max(1, len(rich) // 200)]
+        return np.concatenate([reference.read_tile(tile).reshape(-1, 3)[::16] for tile in some])
+
+    loaders: dict[str, Callable[[], Normalizer]] = {
+        "statistics alone": lambda: StatisticsAlone(stain()),
+        "Reinhard": lambda: ReinhardNormalizer(*lab_moments(pool(), stain().white)),
+        "Macenko": lambda: MacenkoNormalizer(stain()),
+        "Vahadane": lambda: VahadaneNormalizer(*sparse_stains(pool(), stain().white), stain().white),
+    }
+    trained_ones = {
+        f"{name} / {mode}": partial(load_normalizer, NormalizeConfig(mode=mode), path)  # type: ignore[arg-type]
+        for name, path in checkpoints.items()
+        for mode in modes
+    }
+    return loaders | trained_ones
 
 
 def train_variant(part: Part, config: str, changes: str, out: Path) -> Path:
