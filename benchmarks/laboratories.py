@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from slide_parts import Part, block_region, blocks_of, parts, untouched
 
+from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TileIndex
 from wsi_stain.stain.colour_table import apply_table
@@ -24,9 +25,6 @@ from wsi_stain.store import StoredSlide
 from wsi_stain.store.stain_sample import measure_stain, sample_pixels
 from wsi_stain.synthetic.scanner import Scanner, rescan
 from wsi_stain.training.augment import draw_perturbation, perturb
-
-Pixels = NDArray[np.uint8]
-Tiles = NDArray[np.bool_]
 
 FAMILIES = ("real", "other", "same")
 CONDITIONS = (
@@ -73,7 +71,7 @@ class Case:
         """Of the case, for files."""
         return f"{self.laboratory}_{self.condition.replace(' ', '_')}"
 
-    def show(self, stain: StainStatistics) -> Callable[[Pixels], Pixels]:
+    def show(self, stain: StainStatistics) -> Callable[[RgbImage], RgbImage]:
         """Return what the laboratory makes of pixels of a slide with this stain."""
         seed = _FIRST_SEED + self.number
         if self.table:
@@ -98,26 +96,26 @@ def list_cases(families: Sequence[str], conditions: Sequence[str], tables: Seque
     return [case for case in chosen if case.family in families]
 
 
-def as_real_scanner(pixels: Pixels, table: Path) -> Pixels:
+def as_real_scanner(pixels: RgbImage, table: Path) -> RgbImage:
     """Show pixels by a colour table fitted to registered pairs of two scanners."""
     with np.load(table) as found:
         return apply_table(found["table"], pixels)
 
 
-def as_other_optics(pixels: Pixels, show: Callable[[Pixels], Pixels], blurred: bool) -> Pixels:
+def as_other_optics(pixels: RgbImage, show: Callable[[RgbImage], RgbImage], blurred: bool) -> RgbImage:
     """Show pixels, blurred or sharpened."""
     seen = show(pixels).astype(np.float32)
     soft = gaussian_filter(seen, (_BLUR, _BLUR, 0) if blurred else (1.0, 1.0, 0))
     return _to_8bit(soft if blurred else seen + _SHARPEN * (seen - soft))
 
 
-def as_augmented(pixels: Pixels, seed: int, stain: StainStatistics) -> Pixels:
+def as_augmented(pixels: RgbImage, seed: int, stain: StainStatistics) -> RgbImage:
     """Show pixels as training's own augmentation would."""
     drawn = draw_perturbation(np.random.default_rng(seed))
     return np.rint(perturb(pixels, drawn, stain)).astype(np.uint8)
 
 
-def as_other_scanner(pixels: Pixels, seed: int) -> Pixels:
+def as_other_scanner(pixels: RgbImage, seed: int) -> RgbImage:
     """Show pixels by a simulated scanner of a family that training never sees."""
     rng = np.random.default_rng(seed)
     matrix = np.eye(3) + rng.uniform(-0.06, 0.06, (3, 3))
@@ -153,8 +151,8 @@ class JudgedSlide:
     measured: Part
     stain: StainStatistics
     blocks: list[TileIndex]
-    before: list[Pixels]
-    truth: list[Pixels]
+    before: list[RgbImage]
+    truth: list[RgbImage]
 
 
 def show_slide(case: Case, stored: StoredSlide, count: int) -> JudgedSlide:
@@ -213,7 +211,7 @@ def _off_levels(stain: StainStatistics, number: int) -> StainStatistics:
     return stain.model_copy(update={name: getattr(stain, name) * factor for name, factor in factors.items()})
 
 
-def _few_tiles(stored: StoredSlide, show: Callable[[Pixels], Pixels], seed: int) -> Part:
+def _few_tiles(stored: StoredSlide, show: Callable[[RgbImage], RgbImage], seed: int) -> Part:
     """Draw a part of few tiles; again where stain cannot be measured on them, as such a slide would be refused."""
     rng = np.random.default_rng(seed)
     rich = np.argwhere(stored.kept & (stored.tissue >= 0.5))
@@ -228,7 +226,7 @@ def _few_tiles(stored: StoredSlide, show: Callable[[Pixels], Pixels], seed: int)
         return part
 
 
-def _by_nuclei(stored: StoredSlide, test: Tiles) -> list[TileIndex]:
+def _by_nuclei(stored: StoredSlide, test: Mask) -> list[TileIndex]:
     """The test tiles rich in tissue, by their mean hematoxylin."""
     stain = stored.require_stain()
     tiles = [TileIndex(int(r), int(c)) for r, c in np.argwhere(test & stored.kept & (stored.tissue >= 0.5))]
@@ -242,13 +240,13 @@ def _by_nuclei(stored: StoredSlide, test: Tiles) -> list[TileIndex]:
     return sorted(tiles, key=amount)
 
 
-def _chosen(test: Tiles, tiles: Sequence[TileIndex]) -> Tiles:
+def _chosen(test: Mask, tiles: Sequence[TileIndex]) -> Mask:
     """The map of some tiles."""
     chosen = np.zeros_like(test)
     chosen[tuple(np.asarray(tiles).T)] = True
     return chosen
 
 
-def _to_8bit(values: NDArray[np.float32]) -> Pixels:
-    pixels: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _to_8bit(values: NDArray[np.float32]) -> RgbImage:
+    pixels: RgbImage = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return pixels

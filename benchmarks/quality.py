@@ -53,6 +53,7 @@ from laboratories import CONDITIONS, FAMILIES, Case, JudgedSlide, composed_stain
 from numpy.typing import NDArray
 from slide_parts import MEASURE_THEMSELVES, MODES, apply_to_block, methods, train_variant, training_part
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.geometry import TILE
 from wsi_stain.core.journal import atomic_write
 from wsi_stain.evaluation.pairs import oracle, sparse_ciede2000, worst_tenth
@@ -62,7 +63,6 @@ from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TileStore
 
-Pixels = NDArray[np.uint8]
 Scores = NDArray[np.float64]
 
 UNTOUCHED, ORACLE = "untouched", "paired oracle"
@@ -73,7 +73,7 @@ _RESAMPLES = 2000
 _ERROR, _PSNR, _SSIM, _TEXTURE = range(4)
 
 
-def block_scores(made: Pixels, truth: Pixels) -> list[list[float]]:
+def block_scores(made: RgbImage, truth: RgbImage) -> list[list[float]]:
     """CIEDE2000, PSNR, SSIM and texture of each tile of a block."""
     scores = []
     for row in range(SIDE_TILES):
@@ -120,7 +120,7 @@ def judge(
         atomic_write(score_file(out, name, case), json.dumps(scores).encode())
 
 
-def normalize_blocks(normalizer: Normalizer, judged: JudgedSlide, stain: StainStatistics, name: str) -> list[Pixels]:
+def normalize_blocks(normalizer: Normalizer, judged: JudgedSlide, stain: StainStatistics, name: str) -> list[RgbImage]:
     """Normalize the blocks that are judged."""
     artifact = normalizer.prepare(judged.measured if name in MEASURE_THEMSELVES else judged.slide, stain)
     return [apply_to_block(normalizer, judged.slide, block, artifact) for block in judged.blocks]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from pipelines.shared.config import load_config
+from wsi_stain.core.arrays import Mask, RgbImage, round_rgb
 from wsi_stain.core.geometry import TILE, Region, TileIndex
 from wsi_stain.evaluation.tile_choice import SIDE_TILES, rich_blocks
 from wsi_stain.normalizers.base import Normalizer
@@ -29,11 +29,9 @@ from wsi_stain.stain.statistics import StainStatistics, od_table
 from wsi_stain.stain.template import Template, apply_template
 from wsi_stain.stain.vectors import unmixing
 from wsi_stain.store import StoredSlide, TiledSlide
-from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, unpack_statistics
+from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics, unpack_statistics
 from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.training.loop import train
-
-Pixels = NDArray[np.uint8]
 
 MODES = ("generator", "guard", "lut")
 """What is made of a checkpoint's pixels."""
@@ -55,21 +53,21 @@ class Part:
         show: What the laboratory makes of pixels, (h, w, 3) to the same.
     """
 
-    def __init__(self, stored: StoredSlide, tiles: NDArray[np.bool_], show: Callable[[Pixels], Pixels]) -> None:
+    def __init__(self, stored: StoredSlide, tiles: Mask, show: Callable[[RgbImage], RgbImage]) -> None:
         self._stored, self._show, self.path = stored, show, stored.path
         self.size, self.mpp, self.record, self.mask = stored.size, stored.mpp, stored.record, stored.mask
         self.kept = stored.kept & tiles
         self.tissue = np.where(tiles, stored.tissue, 0).astype(np.float32)
 
     @cached_property
-    def thumbnail(self) -> Pixels:
+    def thumbnail(self) -> RgbImage:
         return self._show(self._stored.thumbnail)
 
-    def read(self, region: Region) -> Pixels:
+    def read(self, region: Region) -> RgbImage:
         pixels = self._stored.read(region)
         return np.where((pixels == 255).all(axis=2, keepdims=True), np.uint8(255), self._show(pixels))
 
-    def read_tile(self, tile: TileIndex) -> Pixels:
+    def read_tile(self, tile: TileIndex) -> RgbImage:
         return self.read(square(tile, 1))
 
 
@@ -82,7 +80,7 @@ def block_region(first: TileIndex) -> Region:
     return square(first, SIDE_TILES)
 
 
-def parts(stored: StoredSlide) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def parts(stored: StoredSlide) -> tuple[Mask, Mask]:
     """Tiles to train on and tiles to test on, (rows, cols) each, along the slide's longer side."""
     rows, cols = stored.kept.shape
     place, count = (np.arange(cols)[None, :], cols) if cols > rows else (np.arange(rows)[:, None], rows)
@@ -96,16 +94,16 @@ def training_part(stored: StoredSlide) -> Part:
     return Part(stored, parts(stored)[0], untouched)
 
 
-def untouched(pixels: Pixels) -> Pixels:
+def untouched(pixels: RgbImage) -> RgbImage:
     return pixels
 
 
-def blocks_of(stored: StoredSlide, tiles: NDArray[np.bool_], count: int = _BLOCKS) -> list[TileIndex]:
+def blocks_of(stored: StoredSlide, tiles: Mask, count: int = _BLOCKS) -> list[TileIndex]:
     """First tiles of the blocks that are judged, at most `count`."""
     return rich_blocks(np.where(tiles & stored.kept, stored.tissue, 0).astype(np.float32), count)
 
 
-def apply_to_block(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> Pixels:
+def apply_to_block(normalizer: Normalizer, slide: Part, block: TileIndex, artifact: Any) -> RgbImage:
     source = slide.read(block_region(block).expand(normalizer.halo))
     return normalizer.apply(source, np.ones((SIDE_TILES, SIDE_TILES), bool), artifact)
 
@@ -123,16 +121,15 @@ class StatisticsAlone:
 
     def __init__(self, reference: StainStatistics) -> None:
         self._template = Template(kind="he", reference=reference)
-        red, green, blue = (round(value) for value in reference.white)
-        self.white = red, green, blue
+        self.white = round_rgb(reference.white)
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
         """The slide's stain is all there is to know."""
-        return {STATISTICS: packed(statistics)}
+        return {STATISTICS: pack_statistics(statistics)}
 
     def apply(
-        self, pixels: Pixels, needed: NDArray[np.bool_], artifact: Artifact, tally: NormalizationCounts | None = None
-    ) -> Pixels:
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
+    ) -> RgbImage:
         """Normalize a block, needed or not."""
         own, ref = unpack_statistics(artifact), self._template.reference
         table = od_table(own.white)
@@ -155,7 +152,7 @@ def methods(
         return measure_stain(reference, reference.record.stain_config)  # type: ignore[arg-type]
 
     @cache
-    def pool() -> Pixels:
+    def pool() -> RgbImage:
         rich = [TileIndex(int(r), int(c)) for r, c in np.argwhere(reference.tissue >= 0.5)]
         some = rich[:: max(1, len(rich) // 200)]
         return np.concatenate([reference.read_tile(tile).reshape(-1, 3)[::16] for tile in some])

@@ -178,6 +178,6 @@ def test_batches_hold_the_crops_in_order(slide: StoredSlide, cache: int) -> None
 
 def test_the_eight_orientations_differ(slide: StoredSlide) -> None:
     source = TilePixels([slide], tissue_tiles([slide], 0.5), 100)
-    samples = [Sample(tile=3, row=0, col=9, turn=turn, lab=0.0) for turn in range(8)]
+    samples = [Sample(tile=3, row=0, col=9, turn=turn, lab=0.0, jitter=0) for turn in range(8)]
     (batch,) = load_batches(source, samples, 8, 128)
     assert len({crop.tobytes() for crop in batch.pixels.numpy()}) == 8

@@ -109,14 +109,14 @@ def _mixing(p: Perturbation, reference: StainStatistics) -> NDArray[np.float64]:
     """(3, 3): OD times this is OD with the other stains; what neither stain explains stays as it is."""
     own = np.asarray(reference.vectors)
     own = own / np.linalg.norm(own, axis=1, keepdims=True)
-    other = np.stack([_tilt(own[0], p.h_tilt) * p.h_gain, _tilt(own[1], p.e_tilt) * p.e_gain])
+    other = np.stack([tilt_vector(own[0], p.h_tilt) * p.h_gain, tilt_vector(own[1], p.e_tilt) * p.e_gain])
     unmixing = np.linalg.pinv(own)
     mixing: NDArray[np.float64] = np.eye(3) + unmixing @ (other - own)
     return mixing
 
 
-def _tilt(vector: NDArray[np.float64], tilt: Tilt) -> NDArray[np.float64]:
-    """A unit vector rotated on the sphere; components stay non-negative."""
+def tilt_vector(vector: NDArray[np.float64], tilt: Tilt) -> NDArray[np.float64]:
+    """Return a unit OD vector, (3,), rotated on the sphere; components stay non-negative."""
     across = np.cross(vector, (1.0, 0.0, 0.0))
     across /= np.linalg.norm(across)
     along = np.cross(vector, across)

@@ -33,6 +33,8 @@ class TrainingConfig(StrictRecord):
         laboratories: Laboratories to draw, over all slides; each is measured once, as a foreign slide is.
         strength: How far they lie from the reference; 1 is about as far as real ones do.
         clean_share: Share of the images that stay as the slide has them.
+        statistics_jitter: How far off stain statistics are in training; 1 is about as far as those of real scanners,
+            0 takes them as exact.
         clip: Largest norm of a network's gradient; 0 sets no limit.
         precision: `auto` takes bfloat16 where the device computes in it natively; float16 scales its losses.
         compile: Let torch.compile make the networks faster; the first steps take minutes.
@@ -67,6 +69,7 @@ class TrainingConfig(StrictRecord):
     laboratories: int = Field(default=32, ge=1)
     strength: float = Field(default=1.0, ge=0)
     clean_share: float = Field(default=0.1, ge=0, le=1)
+    statistics_jitter: float = Field(default=0.0, ge=0, le=4)
     clip: float = Field(default=0.0, ge=0)
     precision: Precision = "auto"
     compile: bool = False

@@ -79,6 +79,9 @@ class TrainingData:
         self._labs, self._scoring_labs = (
             [self._draw_labs(index, count, rng) for index in range(len(slides))] for count in (each, _SCORING_LABS)
         )
+        self._scoring_labs = [
+            [self._jittered(lab, seed) for seed, lab in enumerate(labs)] for labs in self._scoring_labs
+        ]
         self.held_out = self._hold_out(split.held_out, config.validation_tiles)
         self.shown = self.held_out[: config.panels] or self._hold_out(self.source.tiles, config.panels)
 
@@ -129,7 +132,10 @@ class TrainingData:
         own = stain_of(slide)
         if pool is None or not count:
             return [own_lab(own)]
-        labs = draw_simulated_labs(pool, own, count, self.config.strength, rng, slide.record.stain_config)
+        config = self.config
+        labs = draw_simulated_labs(
+            pool, own, count, config.strength, rng, slide.record.stain_config, config.statistics_jitter
+        )
         if not labs:
             raise TrainingError(
                 f"No simulated laboratory leaves {slide.record.slide_id} a stain that can be measured",
@@ -148,6 +154,13 @@ class TrainingData:
         return held
 
     def _lab_of(self, sample: Sample) -> SimulatedLab:
+        return self._jittered(self._choose_lab(sample), sample.jitter)
+
+    def _jittered(self, lab: SimulatedLab, seed: int) -> SimulatedLab:
+        jitter = self.config.statistics_jitter
+        return lab.with_jitter(jitter, np.random.default_rng(seed)) if jitter else lab
+
+    def _choose_lab(self, sample: Sample) -> SimulatedLab:
         slide = self.source.tiles[sample.tile].slide
         labs, clean = self._labs[slide], self.config.clean_share
         if sample.lab < clean:

@@ -64,6 +64,7 @@ class Sample(NamedTuple):
         col: First column of the crop in the tile, px.
         turn: Which of the eight orientations of a square: quarter turns (0 to 3), plus 4 when mirrored.
         lab: Random number that chooses how the tile is shown (see `labs`), 0 up to but not including 1.
+        jitter: Seed of how far off its slide's statistics are (see `statistics_jitter`).
     """
 
     tile: int
@@ -71,6 +72,7 @@ class Sample(NamedTuple):
     col: int
     turn: int
     lab: float
+    jitter: int
 
 
 @dataclass(frozen=True)
@@ -243,10 +245,10 @@ def draw_samples(rng: np.random.Generator, by_slide: Sequence[Sequence[int]], co
     turns_of_slides = [_repeat_shuffled(rng, tiles, share) for tiles in by_slide]
     order = rng.permutation(np.stack(turns_of_slides, axis=1).reshape(-1)[:count])
     corners = rng.integers(0, TILE - crop + 1, (count, 2))
-    turns, labs = rng.integers(0, 8, count), rng.random(count)
+    turns, labs, jitters = rng.integers(0, 8, count), rng.random(count), rng.integers(0, 2**63, count)
     return [
-        Sample(int(tile), int(corner[0]), int(corner[1]), int(turn), float(lab))
-        for tile, corner, turn, lab in zip(order, corners, turns, labs, strict=True)
+        Sample(int(tile), int(corner[0]), int(corner[1]), int(turn), float(lab), int(jitter))
+        for tile, corner, turn, lab, jitter in zip(order, corners, turns, labs, jitters, strict=True)
     ]
 
 

@@ -7,7 +7,7 @@ the template made with those statistics, and so learns to undo only what statist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from wsi_stain.core.errors import StainError
 from wsi_stain.stain.statistics import StainConfig, StainStatistics, slide_statistics
 from wsi_stain.stain.template import Template, apply_template
 from wsi_stain.training.augment import Perturbation, draw_perturbation, perturb, perturbed_white
+from wsi_stain.training.statistics_jitter import jitter_statistics, recompose
 
 POOL_PIXELS = 50_000
 """Pixels of a slide on which a look is measured."""
@@ -67,6 +68,10 @@ class SimulatedLab:
         values: Tensor = apply_template(self.simulate(pixels), self.statistics, template)
         return values
 
+    def with_jitter(self, strength: float, rng: np.random.Generator) -> SimulatedLab:
+        """Return this laboratory with statistics that are off; see `statistics_jitter.jitter_statistics`."""
+        return replace(self, statistics=jitter_statistics(self.statistics, strength, rng))
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -74,7 +79,7 @@ class HeldOut:
 
     Attributes:
         pixels: RGB as the slide has them, (256, 256, 3), uint8; also the target.
-        pool: Pixels of its slide, (N, 3), to measure on.
+        pool: Pixels of its slide, (T, N, 3) of T tiles, to measure on.
         own: The slide as it is.
         foreign: The slide as another laboratory shows it.
     """
@@ -86,10 +91,10 @@ class HeldOut:
 
 
 def pixel_pool(tiles: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """About 50,000 pixels, (N, 3), scattered over up to 64 of the tiles."""
+    """Return about 50,000 pixels, (T, N, 3), scattered over T of the tiles, at most 64."""
     chosen = rng.permutation(len(tiles))[:_POOL_TILES]
     each = POOL_PIXELS // len(chosen)
-    return np.concatenate([rng.choice(tiles[index].reshape(-1, 3), each) for index in chosen])
+    return np.stack([rng.choice(tiles[index].reshape(-1, 3), each) for index in chosen])
 
 
 def own_lab(own: StainStatistics) -> SimulatedLab:
@@ -104,31 +109,35 @@ def draw_simulated_labs(
     strength: float,
     rng: np.random.Generator,
     config: StainConfig | None = None,
+    jitter: float = 0.0,
 ) -> list[SimulatedLab]:
     """Draw laboratories and measure each as a foreign slide would be; one that would be refused is drawn again.
 
     Args:
-        pool: Pixels of the slide, (N, 3).
+        pool: Pixels of the slide, (T, N, 3) of T tiles.
         own: The slide's own stain.
         count: Looks wanted; fewer come back when too many are refused.
         strength: See `draw_perturbation`.
         rng: Source of chance.
         config: How the slide's own stain was measured.
+        jitter: Strength with which each laboratory's slide shows other tissue (see `statistics_jitter.recompose`);
+            0 measures all of the pool.
     """
     labs: list[SimulatedLab] = []
     for _ in range(count * _DRAWS_EACH):
         if len(labs) == count:
             break
         perturbation = draw_perturbation(rng, strength)
+        measured = recompose(pool, jitter, rng) if jitter else pool.reshape(-1, 3)
         try:
-            labs.append(SimulatedLab(perturbation, own, _measure(pool, perturbation, own, config)))
+            labs.append(SimulatedLab(perturbation, own, _measure(measured, perturbation, own, config)))
         except StainError:
             continue
     return labs
 
 
 def _measure(
-    pool: NDArray[np.uint8], perturbation: Perturbation, own: StainStatistics, config: StainConfig | None
+    pixels: NDArray[np.uint8], perturbation: Perturbation, own: StainStatistics, config: StainConfig | None
 ) -> StainStatistics:
-    shown = np.rint(perturb(pool, perturbation, own)).astype(np.uint8)
+    shown = np.rint(perturb(pixels, perturbation, own)).astype(np.uint8)
     return slide_statistics(shown, perturbed_white(own.white, perturbation), own.white_origin, config)
