@@ -39,7 +39,7 @@ class Mpp(NamedTuple):
 
 
 class GlassPlacement(NamedTuple):
-    """How an image lies on its glass, in DICOM's slide coordinate system (PS3.3, C.8.12.2.1).
+    """Placement of an image on its glass, in DICOM's slide coordinate system (PS3.3, C.8.12.2.1).
 
     Attributes:
         orientation: Direction cosines of its rows and of its columns, three each.

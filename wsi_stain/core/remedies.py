@@ -1,4 +1,4 @@
-"""What to do about a slide file that a reader refuses."""
+"""Remedies for slide files that a reader refuses."""
 
 from __future__ import annotations
 

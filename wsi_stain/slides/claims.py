@@ -1,4 +1,4 @@
-"""What a slide's file claims, read beside OpenSlide and checked before any pixel: directories, resolutions, images."""
+"""Claims of a slide's file, read beside OpenSlide and checked before any pixel: directories, resolutions, images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIFF_VENDORS = {*PLAIN_VENDORS, "trestle", "leica", "ventana", "philips"}
 
 @dataclass(frozen=True)
 class SlideClaims:
-    """What a file says of its slide beside what OpenSlide passes on.
+    """Claims of a file on its slide, beside what OpenSlide passes on.
 
     Attributes:
         directories: Of each level the TIFF directory that holds its tiles side by side; None where there is none.
@@ -73,7 +73,7 @@ def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
 
 
 def _described(directories: Sequence[TiffDirectory], level_0: TiffDirectory) -> tuple[list[Resolution], float | None]:
-    """What the texts of a TIFF say of its level 0: resolutions, and the objective's magnification."""
+    """Return what the texts of a TIFF say of its level 0: resolutions, and the objective's magnification."""
     image, text = described_image(ome_images(directories[0].description), level_0), vendor_text(level_0)
     said = [("ome-xml", image), ("description", text)]
     powers = [found.power for _, found in said if found and found.power]

@@ -49,7 +49,7 @@ def may_be_dicom(name: str) -> bool:
 
 
 def read_header(path: Path) -> Header | None:
-    """The header of a file; None for a file that is not DICOM, or cannot be read as such."""
+    """Return the header of a file; None for a file that is not DICOM, or cannot be read as such."""
     if not may_be_dicom(path.name) or odd_kind(path):
         return None
     try:
@@ -76,7 +76,7 @@ def files_of_slide(path: Path) -> list[Path]:
 
 
 class DicomLevel(NamedTuple):
-    """What one file of a DICOM slide says of its level.
+    """Level of a DICOM slide as its file describes it.
 
     Attributes:
         size: Width and height of the whole image, px.

@@ -51,7 +51,7 @@ _APPLICATION = {*range(0xE0, 0xF0), 0xFE}
 
 
 class _Level(NamedTuple):
-    """Where the tiles of one level lie in the file, and how they are coded."""
+    """Offsets of the tiles of one level in the file, and their coding."""
 
     columns: int
     tile: Size
@@ -149,13 +149,13 @@ def _complete_jpeg(tile: bytes, header: bytes, size: Size) -> bytes:
 
 
 def _jpeg_header(directory: TiffDirectory) -> bytes:
-    """The colour transform as Adobe's marker says it (Technical Note 5116), then the directory's shared tables."""
+    """Return the colour transform in Adobe's marker (Technical Note 5116), then the directory's shared tables."""
     marker = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([_TRANSFORMS[directory.photometric]])
     return marker + (directory.jpeg_tables or _SOI)[2:].removesuffix(b"\xff\xd9")
 
 
 def _level(directory: TiffDirectory) -> _Level | None:
-    """Where a directory's tiles lie, if it holds nothing but plain RGB tiles as JPEG."""
+    """Return where a directory's tiles lie, if it holds nothing but plain RGB tiles as JPEG."""
     rows, columns = directory.grid
     if directory.tile is None or not _is_plain(directory) or len(directory.offsets) != rows * columns:
         return None
@@ -167,7 +167,7 @@ def _level(directory: TiffDirectory) -> _Level | None:
 
 
 def _is_plain(directory: TiffDirectory) -> bool:
-    """Whether a directory holds interleaved RGB or YCbCr of 8 bits as JPEG, in tiles that are not too large."""
+    """Check whether a directory holds interleaved RGB or YCbCr of 8 bits as JPEG, in tiles that are not too large."""
     coding = directory.compression, directory.planes, directory.samples, directory.bits, directory.depth
     tile = directory.tile
     fits = tile is not None and tile.width * tile.height <= _MAX_TILE_PIXELS

@@ -1,4 +1,4 @@
-"""How many pixels of level 0 one pixel of each level stands for. Knows no file formats.
+"""Scales of levels: pixels of level 0 that one pixel of each level stands for. Knows no file formats.
 
 The ratio of a level's size to level 0's tells it only where the size is a level's true one: writers also round sizes
 up to whole tiles, and then the ratio is wrong by any amount, often another one along each axis. So a level's own
@@ -56,7 +56,7 @@ class Scale(NamedTuple):
 
 
 class LevelClaim(NamedTuple):
-    """What a file says of a level.
+    """Claims of a file on a level.
 
     Attributes:
         size: Width and height, px.
@@ -117,7 +117,7 @@ def length_ratio(length_l0: int, length: int) -> Fraction:
 
 
 def _stated(base: LevelClaim, own: LevelClaim) -> Scale | None:
-    """The scale that the level's resolution gives; None where it says nothing."""
+    """Return the scale that the level's resolution gives; None where it says nothing."""
     if base.mpp is None or own.mpp is None:
         return None
     sides = [Fraction(level / finest) for level, finest in zip(own.mpp, base.mpp, strict=True)]
@@ -127,7 +127,7 @@ def _stated(base: LevelClaim, own: LevelClaim) -> Scale | None:
 
 
 def _is_exact(size_l0: Size, size: Size, scale: Scale) -> bool:
-    """Whether a level has the size that a scale gives, the last pixel dropped, kept or padded."""
+    """Check whether a level has the size that a scale gives, the last pixel dropped, kept or padded."""
     return all(
         abs(length * side - length_l0) <= side + _WHOLE * length_l0 * (side.denominator != 1)
         for length_l0, length, side in zip(size_l0, size, scale, strict=True)
@@ -135,7 +135,7 @@ def _is_exact(size_l0: Size, size: Size, scale: Scale) -> bool:
 
 
 def _is_padded(size_l0: Size, own: LevelClaim, scale: Scale) -> bool:
-    """Whether a level has the size that a scale gives, rounded up to whole tiles."""
+    """Check whether a level has the size that a scale gives, rounded up to whole tiles."""
     return own.tile is not None and all(
         ceil_div(ceil(length_l0 / side), tile) * tile == length
         for length_l0, length, side, tile in zip(size_l0, own.size, scale, own.tile, strict=True)
@@ -143,21 +143,21 @@ def _is_padded(size_l0: Size, own: LevelClaim, scale: Scale) -> bool:
 
 
 def _refined(size_l0: Size, size: Size, stated: Scale) -> Scale:
-    """A stated scale, to the last digit where the size is the true one: resolutions are rounded."""
+    """Return a stated scale, to the last digit where the size is the true one: resolutions are rounded."""
     if not _is_exact(size_l0, size, stated):
         return stated
     return Scale(*(length_ratio(*lengths) for lengths in zip(size_l0, size, strict=True)))
 
 
 def _is_isotropic(size_l0: Size, size: Size) -> bool:
-    """Whether one scale explains both sides, give or take the last pixel."""
+    """Check whether one scale explains both sides, give or take the last pixel."""
     lengths = list(zip(size_l0, size, strict=True))
     least = max(Fraction(length_l0, length + 1) for length_l0, length in lengths)
     return least <= min(Fraction(length_l0, max(length - 1, 1)) for length_l0, length in lengths)
 
 
 def _paddings(size_l0: Size, own: LevelClaim, factors: Sequence[int]) -> Iterator[Scale]:
-    """The factors that give the level's size rounded up to whole tiles."""
+    """Yield the factors that give the level's size rounded up to whole tiles."""
     for factor in factors:
         scale = Scale(Fraction(factor), Fraction(factor))
         if _is_padded(size_l0, own, scale):
@@ -170,7 +170,7 @@ def _paddings(size_l0: Size, own: LevelClaim, factors: Sequence[int]) -> Iterato
 def _likeliest(
     claims: Sequence[LevelClaim], scales: Sequence[Scale | None], number: int, options: Sequence[Scale], read: Read
 ) -> Scale | None:
-    """The scale at which a level shows what the next finer one shows; None where no single one stands out."""
+    """Return the scale at which a level shows what the next finer one shows; None where no single one stands out."""
     fine = max(level for level, scale in enumerate(scales) if scale is not None)
     own, finer, step = claims[number].size, claims[fine].size, scales[fine]
     assert step is not None
@@ -193,7 +193,7 @@ def _likeliest(
 
 
 def _patches(number: int, size: Size, read: Read) -> list[tuple[Region, NDArray[np.float32]]]:
-    """The parts of a level that show most, (h, w), and where they lie."""
+    """Return the parts of a level that show most, (h, w), and where they lie."""
     side = max(8, min(_PATCH, min(size) // 4))
     found = []
     for place in sorted({place for place in _cells(size, side)}):
@@ -215,7 +215,7 @@ def _cells(size: Size, side: int) -> Iterator[Region]:
 def _likeness(
     place: Region, patch: NDArray[np.float32], size: Size, step: Scale, read: Callable[[Region], NDArray[np.uint8]]
 ) -> float | None:
-    """Correlation of a patch with what the finer level of a size shows there; None where it does not reach so far."""
+    """Correlate a patch with what the finer level of a size shows there; None where it ends before."""
     left, top = floor(place.x * step.x), floor(place.y * step.y)
     right, bottom = ceil((place.x + place.width) * step.x), ceil((place.y + place.height) * step.y)
     width, height = right - left, bottom - top
@@ -233,11 +233,11 @@ def _likeness(
 
 
 def _is_same(one: Scale, other: Scale, size_l0: Size) -> bool:
-    """Whether two scales place the last pixel of a level alike."""
+    """Check whether two scales place the last pixel of a level alike."""
     return all(abs(length / a - length / b) < _SAME_PX for length, a, b in zip(size_l0, one, other, strict=True))
 
 
 def _structure(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Luminance less its surroundings, (h, w): shades that pass over a whole patch are alike wherever it lies."""
+    """Compute luminance less its surroundings, (h, w): shades over a whole patch are alike wherever it lies."""
     luminance = pixels.mean(axis=2, dtype=np.float32)
     return np.asarray(luminance - gaussian_filter(luminance, _SURROUNDINGS_PX), np.float32)

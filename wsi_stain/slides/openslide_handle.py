@@ -51,7 +51,7 @@ class OpenSlideHandle:
         self._handle.close()
 
     def read(self, location_l0: tuple[int, int], level: int, size: Size) -> NDArray[np.uint8]:
-        """RGB pixels of a region, (height, width, 3), alpha composited on the background.
+        """Read RGB pixels of a region, (height, width, 3), alpha composited on the background.
 
         Args:
             location_l0: Its upper left corner (x, y) in pixels of level 0.
@@ -101,7 +101,7 @@ def _open(path: Path) -> openslide.OpenSlide:
 
 
 def _not_a_slide(path: Path) -> SlideError:
-    """OpenSlide gives no reason for a file that is none of its formats; a TIFF's directories may."""
+    """Explain a refusal: OpenSlide gives none for an unknown format; a TIFF's directories may."""
     directories = read_directories(path)
     if directories and directories[0].tile is None:
         size = directories[0].size
@@ -120,7 +120,7 @@ def _background(properties: dict[str, str]) -> Rgb8:
 
 
 def _icc_profile(handle: openslide.OpenSlide) -> tuple[bytes | None, str]:
-    """The profile, if RGB pixels can be converted by it, and what speaks against it."""
+    """Return the profile, if RGB pixels can be converted by it, and what speaks against it."""
     try:
         profile = handle.color_profile
         if profile is None:

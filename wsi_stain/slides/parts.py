@@ -32,7 +32,7 @@ def digest_of_parts(path: Path) -> dict[str, Any]:
 
 
 def _opened_files(path: Path) -> list[Path]:
-    """The files that OpenSlide may open for a slide: for formats of many files whatever lies where they lie."""
+    """Return the files that OpenSlide may open for a slide: for formats of many files whatever lies where they lie."""
     suffix = path.suffix.lower()
     folder = path.with_suffix("") if suffix == ".mrxs" else path.parent
     if suffix not in {".mrxs", ".vms", ".vmu"} and read_header(path) is None:
@@ -41,7 +41,7 @@ def _opened_files(path: Path) -> list[Path]:
 
 
 def _companions(path: Path) -> list[Path]:
-    """All files that a slide consists of, the given one first."""
+    """List all files that a slide consists of, the given one first."""
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         others = list(path.with_suffix("").glob("*"))
@@ -53,7 +53,7 @@ def _companions(path: Path) -> list[Path]:
 
 
 def _digest(paths: Sequence[Path]) -> dict[str, Any]:
-    """Sizes and evenly spaced pieces, the head and the tail among them."""
+    """Hash the sizes and evenly spaced pieces of files, the head and the tail among them."""
     digest, total = hashlib.sha256(), 0
     for path in paths:
         with open(path, "rb") as file:

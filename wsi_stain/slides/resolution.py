@@ -1,4 +1,4 @@
-"""How many micrometres a pixel of level 0 measures, and who says so. Decides from what the file says, before any pixel.
+"""Resolution of level 0, um per px, and who says so. Decides from what the file says, before any pixel.
 
 In this order: the value the user gives, OpenSlide's own, OME-XML, a vendor's description, the TIFF resolution tags. A
 value is refused, never mended: a wrong resolution gives wrong magnification everywhere downstream without a sign. What
@@ -99,7 +99,7 @@ def resolve_mpp(
 
 
 def objective_power(properties: Mapping[str, str]) -> float | None:
-    """The objective's magnification as the file states it, or None."""
+    """Return the objective's magnification as the file states it, or None."""
     return _positive(properties.get(POWER))
 
 
@@ -157,7 +157,7 @@ def _fits(resolution: Resolution, power: float | None, factor: float) -> bool:
 
 
 def _against_other(path: Path, own: Resolution, other: Resolution, power: float | None) -> tuple[str, ...]:
-    """What another source says where it differs; values that no scanner could mean (72 dpi) say nothing."""
+    """Return what another source says where it differs; values that no scanner could mean (72 dpi) say nothing."""
     if not _is_possible(other) or _agree(own, other):
         return ()
     if power and _fits(own, power, _FITS_OBJECTIVE_FACTOR) and not _fits(other, power, _FITS_OBJECTIVE_FACTOR):
@@ -166,7 +166,7 @@ def _against_other(path: Path, own: Resolution, other: Resolution, power: float 
 
 
 def _against_power(resolution: Resolution, power: float | None) -> tuple[str, ...]:
-    """A doubt where the objective is another than the one that usually gives such pixels."""
+    """Return a doubt where the objective is another than the one that usually gives such pixels."""
     if power is None or _fits(resolution, power, _FITS_OBJECTIVE_FACTOR):
         return ()
     usual = (
@@ -176,7 +176,7 @@ def _against_power(resolution: Resolution, power: float | None) -> tuple[str, ..
 
 
 def _against_unit(resolution: Resolution, power: float | None) -> tuple[str, ...]:
-    """A doubt where the tags would give a usual value with the other unit: inches are taken for centimetres."""
+    """Return a doubt where the tags would give a usual value with the other unit: inches are taken for centimetres."""
     if resolution.origin == "--slide-mpp" or (power and _fits(resolution, power, _FITS_OBJECTIVE_FACTOR)):
         return ()
     for usual in unit_mistakes(resolution.mpp.mean):

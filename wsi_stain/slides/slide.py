@@ -177,7 +177,7 @@ class Slide:
         return self._read(self._shrunk(factor), region, None)
 
     def read_shrunk_repaired(self, factor: int, region: Region) -> tuple[NDArray[np.uint8], float]:
-        """As `read_shrunk`, of a slide that may be damaged here and there.
+        """Read as `read_shrunk` does, of a slide that may be damaged here and there.
 
         Returns:
             The pixels, and the share of them, 0 to 1, that is lost; these are shown as in `read_repaired`.

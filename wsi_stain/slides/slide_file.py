@@ -162,7 +162,7 @@ class SlideFile:
         )
 
     def _read_alone(self, level: int, region_level: Region) -> NDArray[np.uint8]:
-        """What a level has itself, in the file's own colour space; UnreadableError where it lacks a part."""
+        """Read what a level has itself, in the file's own colour space; UnreadableError where it lacks a part."""
         out = np.empty((region_level.height, region_level.width, 3), np.uint8)
         self._read(level, region_level, out, None, alone=True)
         return out
@@ -221,7 +221,7 @@ class SlideFile:
         repaired: list[LostPart] | None = None,
         alone: bool = False,
     ) -> None:
-        """As `read`, in the file's own colour space; with `alone` no other level stands in, and that is an error."""
+        """Read as `read` does, in the file's own colours; with `alone`, what another level would fill is an error."""
         exact = self.levels[level].downsample.is_integer()
         for part in self._tiles.paste(self.levels[level].number, region_level, out):
             for piece in split_on_grid(part, _PIECE if exact else _CELL):
@@ -276,7 +276,7 @@ class SlideFile:
         out[:] = self.background if pixels is None else pixels
 
     def _lacks(self, level: int, part: Region) -> bool:
-        """Whether a part of a level touches a tile that was never written."""
+        """Check whether a part of a level touches a tile that was never written."""
         own = self.levels[level]
         absent = self._absent[own.number]
         if absent is None:
@@ -286,7 +286,7 @@ class SlideFile:
         return bool(absent[top:bottom, left:right].any())
 
     def _decode(self, level: int, piece: Region) -> NDArray[np.uint8]:
-        """A piece that lies within one cell of the grid, where the level has a fractional downsample."""
+        """Decode a piece that lies within one cell of the grid, where the level has a fractional downsample."""
         own = self.levels[level]
         if own.number in self._hidden:
             return self._hidden_tiles(own.number).read(piece)
@@ -301,7 +301,7 @@ class SlideFile:
         return self._tifffile[number]
 
     def _from_finer(self, level: int, part: Region) -> NDArray[np.uint8] | None:
-        """A part of a level as the next finer level has it, (height, width, 3); None where that lacks it too."""
+        """Shrink a part of a level from the next finer level, (height, width, 3); None where that lacks it too."""
         if level == 0:
             return None
         own, finer = self.levels[level], self.levels[level - 1]
@@ -310,7 +310,7 @@ class SlideFile:
         return self._as_in(level - 1, level, part)[0]
 
     def _from_coarser(self, level: int, part: Region) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
-        """As `_as_in`, by the next coarser level that has all of it."""
+        """Read as `_as_in` does, by the next coarser level that has all of it."""
         for coarser in range(level + 1, len(self.levels)):
             pixels, shown = self._as_in(coarser, level, part)
             if pixels is not None:
@@ -318,7 +318,7 @@ class SlideFile:
         return None, None
 
     def _as_in(self, other: int, level: int, part: Region) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
-        """A part of a level as another level has it: (height, width, 3), and the other's own pixels there."""
+        """Read a part of a level as another level has it: (height, width, 3), and the other's own pixels there."""
         own, there = self.levels[level], self.levels[other]
         step_x, step_y = own.scale_x / there.scale_x, own.scale_y / there.scale_y
         margin, sample = (2, bicubic) if other > level else (0, area_average)
@@ -334,7 +334,7 @@ class SlideFile:
     # Tiles that were never written
 
     def _is_glass(self, pixels: NDArray[np.uint8]) -> bool:
-        """Whether pixels (h, w, 3) of a coarser level show nothing but glass."""
+        """Check whether pixels (h, w, 3) of a coarser level show nothing but glass."""
         od = np.log((self._white + 1) / (pixels.astype(np.float32) + 1))
         stained = (np.ptp(od, axis=2) > _GLASS_CHROMA) | (od.mean(axis=2) > _GLASS_OD)
         return float(stained.mean()) <= _GLASS_SHARE
@@ -356,7 +356,7 @@ class SlideFile:
         return np.asarray(white, np.float32)
 
     def _count_nowhere(self) -> tuple[int, int]:
-        """How many tiles of level 0 were never written on any level that would show their centres, of how many."""
+        """Count the tiles of level 0, and those never written on any level that would show their centres."""
         absent = self._absent[self.levels[0].number]
         if absent is None:
             return 0, 1
@@ -374,7 +374,7 @@ class SlideFile:
 
 
 def _hidden_levels(vendor: str, claims: SlideClaims, absent: Sequence[NDArray[np.bool_] | None]) -> dict[int, int]:
-    """The directory of each level that OpenSlide does not show, by its number.
+    """Return the directory of each level that OpenSlide does not show, by its number.
 
     Of an Aperio file it shows nothing on coarser levels where a finer one lacks tiles, though the file has them there.
     """
@@ -399,7 +399,7 @@ def _check_sizes(handle: OpenSlideHandle) -> None:
 
 
 def _levels(handle: OpenSlideHandle) -> tuple[Level, ...]:
-    """The levels, each with a scale of 1 so far."""
+    """Return the levels, each with a scale of 1 so far."""
     return tuple(
         Level(number, size, Fraction(1), Fraction(1), downsample, _tile(handle, number))
         for number, (size, downsample) in enumerate(zip(handle.sizes, handle.downsamples, strict=True))
@@ -414,7 +414,7 @@ def _tile(handle: OpenSlideHandle, number: int) -> Size:
 
 
 def _spread(size: Size) -> Iterator[Region]:
-    """Small regions spread evenly over a level."""
+    """Yield spread small regions evenly over a level."""
     width, height = min(_WHITE_SIDE, size.width), min(_WHITE_SIDE, size.height)
     for y in np.unique(np.linspace(0, size.height - height, _WHITE_PLACES).astype(int)).tolist():
         for x in np.unique(np.linspace(0, size.width - width, _WHITE_PLACES).astype(int)).tolist():
@@ -422,7 +422,7 @@ def _spread(size: Size) -> Iterator[Region]:
 
 
 def _refused_profile(path: Path, problem: str, to_srgb: bool) -> str:
-    """A remark on an ICC profile that cannot be used; SlideError where it is needed."""
+    """Make a remark on an ICC profile that cannot be used; SlideError where it is needed."""
     if to_srgb:
         raise SlideError(
             f"{path} has an unusable ICC profile: {problem}", "Set tiling.slide.icc to keep for this slide"

@@ -113,7 +113,7 @@ def _draw_tiles(picture: Image.Image, tiles: Mask, scale: tuple[float, float], c
 
 
 def _pixels_of(number: int, scale: float, length: int) -> tuple[int, int]:
-    """First and last pixel of a tile along an axis of the picture: at least one, even of a tile that rounds to none."""
+    """Find the first and last pixel of a tile along an axis of the picture: at least one, even if it rounds to none."""
     first = min(round(number * TILE * scale), length - 1)
     return first, max(first, min(round((number + 1) * TILE * scale), length) - 1)
 

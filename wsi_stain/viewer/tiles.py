@@ -111,7 +111,7 @@ class SlideTiles:
 
     @contextmanager
     def _borrowed(self, path: Path) -> Iterator[Slide]:
-        """A slide that no other thread reads, of any resolution: here pixels count."""
+        """Lend a slide that no other thread reads, of any resolution: here pixels count."""
         with self._lock:
             slide = next((idle for idle in self._idle if idle.path == path), None)
             if slide is not None:
@@ -140,12 +140,12 @@ def file_version(path: Path) -> str:
 
 
 def _level_count(size: Size) -> int:
-    """Deep Zoom levels of a slide, down to one pixel."""
+    """Count the Deep Zoom levels of a slide, down to one pixel."""
     return (max(size) - 1).bit_length() + 1
 
 
 def _tile_region(slide: Slide, level: int, column: int, row: int) -> Region | None:
-    """What a tile shows, margins included, in the level's pixels; None where there is no such tile."""
+    """Return what a tile shows, margins included, in the level's pixels; None where there is no such tile."""
     if not 0 <= level < _level_count(slide.size) or _pixels_read(slide, level) > _MOST_READ:
         return None
     factor = 2 ** (_level_count(slide.size) - 1 - level)
@@ -159,7 +159,7 @@ def _tile_region(slide: Slide, level: int, column: int, row: int) -> Region | No
 
 
 def _pixels_read(slide: Slide, level: int) -> int:
-    """Pixels of the file that are read for a level's first tile, which is as large as any."""
+    """Count the pixels of the file that are read for a level's first tile, which is as large as any."""
     factor = 2 ** (_level_count(slide.size) - 1 - level)
     width, height = ceil_div(slide.size.width, factor), ceil_div(slide.size.height, factor)
     side = TILE_PX + _MARGIN_PX

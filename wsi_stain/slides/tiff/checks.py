@@ -1,4 +1,4 @@
-"""What must hold of a TIFF slide before any of its pixels is read: refusals by its directories alone, within seconds.
+"""Checks of a TIFF slide before any of its pixels is read: refusals by its directories alone, within seconds.
 
 OpenSlide believes what a directory claims. It shows as white, or mirrored, or as another image, what is not as it says.
 """
@@ -132,7 +132,7 @@ def described_image(images: Sequence[DescribedImage], directory: TiffDirectory) 
 
 
 def _others(directories: Sequence[TiffDirectory], levels: Sequence[Size]) -> Iterator[TiffDirectory]:
-    """The images beside the slide's pyramid: of full resolution, and no unmarked level of it."""
+    """Find the images beside the slide's pyramid: of full resolution, and no unmarked level of it."""
     known = list(levels)
     for directory in directories:
         if directory.size in known:
@@ -142,7 +142,7 @@ def _others(directories: Sequence[TiffDirectory], levels: Sequence[Size]) -> Ite
 
 
 def _is_level(size: Size, size_l0: Size) -> bool:
-    """Whether an image has the shape of a level that is not marked as one: both sides shrunk alike by two or more."""
+    """Check whether an image has the shape of an unmarked level: both sides shrunk alike by two or more."""
     least = max(length_l0 / (length + 1) for length_l0, length in zip(size_l0, size, strict=True))
     most = min(length_l0 / max(length - 1, 0.5) for length_l0, length in zip(size_l0, size, strict=True))
     return most >= 1.5 and least <= most

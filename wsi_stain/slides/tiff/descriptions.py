@@ -1,4 +1,4 @@
-"""What the free texts of a TIFF say of its images: OME-XML, and the lines that vendors write. Opens no file."""
+"""Facts in the free texts of a TIFF on its images: OME-XML, and the lines that vendors write. Opens no file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DescribedImage:
 
     @property
     def is_no_slide(self) -> bool:
-        """Whether its name says that it shows a label or the whole glass, and not the tissue in detail."""
+        """True if its name says that it shows a label or the whole glass, and not the tissue in detail."""
         return _NO_SLIDE.search(self.name) is not None
 
 
@@ -75,7 +75,7 @@ def vendor_text(directory: TiffDirectory) -> DescribedImage | None:
 
 
 def _all(root: ET.Element, name: str) -> Sequence[ET.Element]:
-    """All elements of a name, in whatever version of the schema."""
+    """Find all elements of a name, in whatever version of the schema."""
     return [element for element in root.iter() if element.tag.rpartition("}")[2] == name]
 
 
@@ -106,7 +106,7 @@ def _text_mpp(text: str) -> Mpp | None:
 
 
 def _imagej_mpp(directory: TiffDirectory, text: str) -> Mpp | None:
-    """ImageJ writes pixels per unit into the tags, and the unit's name into the text."""
+    """Read ImageJ's resolution: it writes pixels per unit into the tags, and the unit's name into the text."""
     if not text.startswith("ImageJ=") or (unit := _IMAGEJ_UNIT.search(text)) is None:
         return None
     factor = _UM.get(unit[1].replace("\\u00B5", "µ").lower())

@@ -1,4 +1,4 @@
-"""What the directories of a TIFF slide claim, as tifffile reads them. Decodes no pixels and knows no slide.
+"""Directories of a TIFF slide: their claims, as tifffile reads them. Decodes no pixels and knows no slide.
 
 A second witness beside OpenSlide, which passes on neither a directory's Orientation nor which of its tiles are missing.
 
@@ -142,7 +142,7 @@ def _integers(values: Sequence[int]) -> NDArray[np.uint64]:
 
 
 def _first(tags: Any, code: int, default: int) -> int:
-    """The value of a tag, or the first of its values."""
+    """Return the value of a tag, or the first of its values."""
     tag = tags.get(code)
     if tag is None:
         return default
@@ -155,7 +155,7 @@ def _pixels_per_unit(tags: Any) -> tuple[float, float] | None:
 
 
 def _ratio(tags: Any, code: int) -> float:
-    """A rational tag's value; 0 where it is absent or no number above 0."""
+    """Read a rational tag's value; 0 where it is absent or no number above 0."""
     tag = tags.get(code)
     if tag is None or not isinstance(tag.value, tuple) or len(tag.value) != 2:
         return 0.0
