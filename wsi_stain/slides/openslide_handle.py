@@ -16,6 +16,7 @@ from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.remedies import CONVERT, remedy_for
+from wsi_stain.slides.tiff.checks import check_level
 from wsi_stain.slides.tiff.directories import read_directories
 
 _UNKNOWN = "Copy it again, should the copy be incomplete; else convert it to a pyramidal TIFF"
@@ -94,15 +95,20 @@ def _open(path: Path) -> openslide.OpenSlide:
         ) from error
     try:
         return openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        raise _not_a_slide(path) from error
     except openslide.OpenSlideError as error:
-        raise SlideError(f"{path} cannot be opened as a slide: {error}", remedy_for(str(error))) from error
+        raise _refusal(path, error) from error
 
 
-def _not_a_slide(path: Path) -> SlideError:
-    """Explain a refusal: OpenSlide gives none for an unknown format; a TIFF's directories may."""
+def _refusal(path: Path, error: openslide.OpenSlideError) -> SlideError:
+    """Explain why OpenSlide refuses a file: by what a TIFF's directories claim, if they tell more than it says."""
     directories = read_directories(path)
+    try:
+        for directory in directories[:1]:
+            check_level(path, directory)
+    except SlideError as reason:
+        return reason
+    if not isinstance(error, openslide.OpenSlideUnsupportedFormatError):
+        return SlideError(f"{path} cannot be opened as a slide: {error}", remedy_for(str(error)))
     if directories and directories[0].tile is None:
         size = directories[0].size
         shape = f"it is a TIFF of {size.width} x {size.height} px in strips, expected tiles"

@@ -243,7 +243,7 @@ def _remedy(mode: str) -> str:
 
 
 def _oracle_faults(pyramid: PyramidReader, source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
-    """Whether tifffile reads a TIFF source as the run did: a reader may mirror tiles, or show missing ones as white."""
+    """Check whether tifffile reads a TIFF source as the run did, and misses no tissue that was never written."""
     if not isinstance(source, Slide) or source.vendor not in _TIFF_VENDORS:
         return []
     if source.size != source.size_l0 or source.config.icc != "keep" or finished.row.stain is None:

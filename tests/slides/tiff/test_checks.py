@@ -143,11 +143,14 @@ def test_more_than_the_table_of_tiles_holds_is_refused_with_both_numbers(
     tmp_path: Path, code: int, value: int, says: str
 ) -> None:
     path = set_integer(write_slide(tmp_path / "a.tif", [PIXELS]), code, value)
-    try:
-        openslide.OpenSlide(path).close()
-    except openslide.OpenSlideError:
-        pytest.skip("this OpenSlide refuses it by itself")
     assert says in refusal(path).problem
+
+
+def test_a_claim_that_openslide_refuses_too_is_explained(tmp_path: Path) -> None:
+    path = set_integer(set_integer(write_slide(tmp_path / "a.tif", [PIXELS]), 256, 200_000), 257, 200_000)
+    with pytest.raises(openslide.OpenSlideError, match="Invalid TIFF"):
+        openslide.OpenSlide(path)
+    assert "claims 200000 x 200000 px, which take 9765625 tiles of 64 x 64 px, but lists 24" in refusal(path).problem
 
 
 def test_a_slide_that_lies_beyond_the_end_of_its_file_is_refused_with_both_numbers(tmp_path: Path) -> None:
