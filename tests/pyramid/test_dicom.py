@@ -25,6 +25,7 @@ from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.pyramid.dicom import DicomTask, require_dicom, write_dicom
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
 from wsi_stain.slides.dicom_series import dicom_levels
+from wsi_stain.slides.slide import Slide
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
 
@@ -194,7 +195,11 @@ def test_where_the_slide_lies_on_its_glass_is_kept_or_not_said(tmp_path: Path) -
         (origin,) = level.TotalPixelMatrixOriginSequence
         assert tuple(level.ImageOrientationSlide) == PLACEMENT.orientation
         assert (origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem) == PLACEMENT[1:]
-    assert [level.placement for level in dicom_levels(min(known.output.iterdir()))] == [PLACEMENT] * 3
+    levels = dicom_levels(min(known.output.iterdir()))
+    assert [level.placement for level in levels] == [PLACEMENT] * 3
+    assert [level.mpp for level in levels] == [pytest.approx((0.25 * 2**k, 0.26 * 2**k)) for k in range(3)]
+    with Slide(min(known.output.iterdir())) as slide:
+        assert (slide.placement, slide.level_count) == (PLACEMENT, 3)
     unknown = make_task(tmp_path / "unknown", Size(700, 300))
     write_dicom(unknown)
     for level in datasets(unknown.output):

@@ -54,7 +54,7 @@ def check_level(path: Path, directory: TiffDirectory) -> None:
         kind = _FORMATS.get(directory.sample_format, "unsigned")
         raise SlideError(
             f"{path} has {kind} samples of {directory.bits} bits, expected unsigned ones of 8 bits",
-            "Convert it to 8 bits a sample first (for example: vips cast FILE OUT.tif[tile,pyramid] uchar)",
+            "Convert it to 8 bits a sample first, scaled to 0 to 255",
         )
     if tile is None:
         return
