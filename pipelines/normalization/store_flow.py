@@ -27,6 +27,7 @@ from wsi_stain.normalize.store_writer import (
     normalize_store_block,
 )
 from wsi_stain.results import SlideRow
+from wsi_stain.results.advice import another_way
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 
@@ -84,7 +85,7 @@ def _store_flow(
         yield from _images_flow(made, outputs[0], products.place)
     products.tidy()
     names = [path.relative_to(shared.workspace.out).as_posix() for path in outputs]
-    row = _row(made, source, names, started)
+    row = _row(made, source, names, started, shared.normalize.name)
     return row.model_copy(update={"reason": "; ".join(filter(None, (row.reason, shared.remark)))})
 
 
@@ -110,14 +111,14 @@ def _record(slide: StoredSlide, shared: Normalization, key: str) -> SlideRecord:
     return slide.record.model_copy(update=update)
 
 
-def _row(made: StoredSlide, source: SlideSource, outputs: Sequence[str], started: float) -> SlideRow:
+def _row(made: StoredSlide, source: SlideSource, outputs: Sequence[str], started: float, mode: str) -> SlideRow:
     """The row of a slide whose outputs stand."""
     row = SlideRow(
         slide=source.relative,
         slide_id=source.slide_id,
         status="done",
         reason="" if made.stain else "its new stain could not be measured: it does not pass for H&E",
-        remedy="" if made.stain else "Look at it; train longer, or normalize with --mode lut",
+        remedy="" if made.stain else another_way(mode),
         tiles=int(made.kept.sum()),
         seconds=round(time.monotonic() - started, 1),
         size=made.size,

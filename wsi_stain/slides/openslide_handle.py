@@ -16,7 +16,7 @@ from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.remedies import CONVERT, remedy_for
-from wsi_stain.slides.tiff.checks import check_level
+from wsi_stain.slides.tiff.checks import check_images, check_level
 from wsi_stain.slides.tiff.directories import read_directories
 
 _UNKNOWN = "Copy it again, should the copy be incomplete; else convert it to a pyramidal TIFF"
@@ -105,6 +105,7 @@ def _refusal(path: Path, error: openslide.OpenSlideError) -> SlideError:
     try:
         for directory in directories[:1]:
             check_level(path, directory)
+            check_images(path, directories, [directory.size])
     except SlideError as reason:
         return reason
     if not isinstance(error, openslide.OpenSlideUnsupportedFormatError):

@@ -24,6 +24,7 @@ from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
 from wsi_stain.core.storage import storage_path
 from wsi_stain.metrics.nuclei import nuclei_kept
 from wsi_stain.metrics.structure import luminance_correlation, shift_px, tile_ssim
+from wsi_stain.results.advice import another_way
 from wsi_stain.results.finished import FinishedSlide, Origin
 from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.vectors import LUMINANCE
@@ -49,15 +50,7 @@ NUCLEI = 0.95
 """Least share of the nuclei that is kept, see `nuclei_kept`: real outputs keep 0.966 to 0.995."""
 
 _TILES = 32
-_OTHER_WAYS = {
-    "generator": "normalize it with --mode lut, or train longer, and run again",
-    "guard": "normalize it with --mode lut, or train longer, and run again",
-    "lut": "train longer, or on a reference that is more like it, and run again",
-}
-"""What to do where a slide lost structure, by the mode it was made in: never what was done."""
-
 _TISSUE_REMEDY = f"Look at the slide there, with wsi-stain view. {REPORT}"
-_OTHER_METHOD = "take another --method and run again"
 _TIFF_VENDORS = {"aperio", "generic-tiff"}
 _ORACLE_TILES, _FLAT = 8, 6
 _READERS_APART = 6.0
@@ -163,7 +156,7 @@ def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Mask)
         return []
     expected = f"a picture of {finished.row.slide}: thumbnails correlated by at least {RESEMBLANCE}"
     got = f"{correlation:.2f}: of another slide, or not all in its place"
-    return [Fault("picture", expected, got, _remedy(finished.origin.mode))]
+    return [Fault("picture", expected, got, another_way(finished.origin.mode))]
 
 
 def _tissue_faults(tissue: Mask, lost: Mask) -> list[Fault]:
@@ -202,7 +195,7 @@ def _compare_tiles(
         return [], Similarity(source=True)
     before = np.stack([_read_source(source, tile_index) for tile_index in sampled])
     after = np.stack([_read_output(pyramid, tile_index) for tile_index in sampled])
-    return _compare_quality(after, before, sampled, source.mpp.mean, _remedy(finished.origin.mode))
+    return _compare_quality(after, before, sampled, source.mpp.mean, another_way(finished.origin.mode))
 
 
 def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
@@ -235,11 +228,6 @@ def _compare_quality(
     if likeness.nuclei is not None and likeness.nuclei < NUCLEI:
         return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{likeness.nuclei:.3f}", remedy)], likeness
     return [], likeness
-
-
-def _remedy(mode: str) -> str:
-    """What to do about a slide that lost structure, made in a mode or by a classical method."""
-    return f"Look at the slide; {_OTHER_WAYS.get(mode, _OTHER_METHOD)}"
 
 
 def _oracle_faults(pyramid: PyramidReader, source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:

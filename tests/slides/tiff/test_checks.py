@@ -69,9 +69,10 @@ def test_pixels_that_are_stored_mirrored_or_turned_are_refused(tmp_path: Path, o
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 9])
-def test_upright_pixels_are_not(tmp_path: Path, orientation: int) -> None:
+def test_upright_pixels_are_not(tmp_path: Path, orientation: int, capfd: pytest.CaptureFixture[str]) -> None:
     with Slide(oriented(tmp_path / "a.tif", orientation)) as slide:
         assert np.array_equal(slide.read(Region(0, 0, WIDTH, HEIGHT)), PIXELS)
+    assert capfd.readouterr().err == "", "whatever the parser thinks of it"
 
 
 def test_the_remedy_for_mirrored_pixels_works(tmp_path: Path) -> None:
@@ -201,6 +202,14 @@ def test_where_the_first_image_may_not_be_the_slide_all_are_listed(
     error = refusal(write_images(tmp_path / "a.ome.tif", images))
     for number, (name, (width, height)) in enumerate(zip(images, sizes, strict=True)):
         assert f"{number} {name!r} of {width} x {height} px" in error.problem
+
+
+def test_an_image_in_strips_before_the_slide_does_not_hide_it(tmp_path: Path) -> None:
+    """OpenSlide refuses such a file without a reason."""
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(noise(90, 70), photometric="rgb", metadata=None)
+        tiff.write(PIXELS, photometric="rgb", tile=(TILE, TILE), metadata=None)
+    assert "0 of 90 x 70 px; 1 of 333 x 217 px" in refusal(tmp_path / "a.tif").problem
 
 
 def test_small_images_beside_the_slide_are_remarked_on(tmp_path: Path) -> None:

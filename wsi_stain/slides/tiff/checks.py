@@ -115,7 +115,7 @@ def check_images(path: Path, directories: Sequence[TiffDirectory], levels: Seque
     ):
         listed = "; ".join(_listed(*image) for image in images)
         raise SlideError(
-            f"{path} holds {len(images)} images, of which OpenSlide reads the first: {listed}",
+            f"{path} holds {len(images)} images, of which OpenSlide takes the first: {listed}",
             "Save the image of the slide to a file of its own (for example: tiffcp FILE,NUMBER slide.tif, counting"
             " from 0), and use that",
         )

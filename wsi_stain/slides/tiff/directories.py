@@ -7,6 +7,7 @@ Memory bound: for each tile of the file 16 B, its place.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from wsi_stain.core.geometry import Mpp, Size, ceil_div
+
+tifffile.logger().addHandler(logging.NullHandler())  # what is odd about a file is said by `checks`, not on the terminal
 
 _MAX_DIRECTORIES = 256
 _UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
