@@ -25,12 +25,12 @@ from statistics import median
 
 import psutil
 
-from pipelines.normalization.tasks import Normalization
-from pipelines.normalization.tile_store import normalize_flow
+from pipelines.normalization.context import RunContext
+from pipelines.normalization.flow import normalize_flow
+from pipelines.normalization.target import NormalizationTarget
 from pipelines.run_directory.workspace import Workspace, output_stems
 from pipelines.shared.config import choose_config
 from pipelines.shared.device import resolve_auto
-from pipelines.shared.target import NormalizationTarget
 from wsi_stain.core.geometry import TILE
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, SerialExecutor, run_flows
 from wsi_stain.slides.find import SlideSource
@@ -58,9 +58,9 @@ def normalize(
     folder = Path(tempfile.mkdtemp(prefix="executors-"))
     config = resolve_auto(choose_config(None, {"normalize": {"mode": mode}}), executor)
     stems = output_stems([source])
-    shared = Normalization(Workspace(folder), target, config, stems, lambda: None, lambda text: None)
+    context = RunContext(Workspace(folder), target, config, stems, lambda: None, lambda text: None)
     began, cpu, passed = time.monotonic(), cpu_seconds(), count_bytes(port)
-    (result,) = run_flows(executor, {source.slide_id: normalize_flow(slide, source, shared, began)})
+    (result,) = run_flows(executor, {source.slide_id: normalize_flow(context, slide, source, began)})
     cost = Cost(time.monotonic() - began, cpu_seconds() - cpu, count_bytes(port) - passed)
     shutil.rmtree(folder)
     if result.error is not None:

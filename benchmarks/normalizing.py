@@ -43,11 +43,12 @@ import torch
 from contest import machine
 from executors import cpu_seconds
 
-from pipelines.normalization.tasks import Normalization
+from pipelines.normalization.context import RunContext
+from pipelines.normalization.target import NormalizationTarget
+from pipelines.normalization.tasks import block_tasks, prepare_flow
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import choose_config, gpu_count
 from pipelines.shared.device import resolve_auto
-from pipelines.shared.target import NormalizationTarget
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, Size
 from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, open_executor, run_flows
 from wsi_stain.normalizers.config import NormalizeConfig
@@ -129,20 +130,20 @@ def normalize(
     config = resolve_auto(choose_config(None, {"normalize": {"mode": mode}}), executor)
     slide_id = slide.record.slide_id
     stems = {slide_id: PurePosixPath(slide_id)}
-    shared = Normalization(Workspace(workdir), target, config, stems, lambda: None, lambda text: None)
-    products = shared.products(slide_id, "benchmark")
+    context = RunContext(Workspace(workdir), target, config, stems, lambda: None, lambda text: None)
+    outputs = context.outputs(slide_id, "benchmark")
     megapixels = int(slide.kept.sum()) * TILE**2 / 1e6
     times = [(time.perf_counter(), cpu_seconds())]
 
     def flow() -> Flow:
-        yield from shared.prepare(slide, slide_id, products)
+        yield from prepare_flow(context, slide, slide_id, outputs)
         times.append((time.perf_counter(), cpu_seconds()))
-        yield shared.blocks(slide, products)
+        yield block_tasks(context, slide, outputs)
         times.append((time.perf_counter(), cpu_seconds()))
 
     _run_flow(executor, flow())
     first, second = (Turn(megapixels, end[0] - start[0], end[1] - start[1]) for start, end in pairwise(times))
-    return first, second, shared.normalize
+    return first, second, context.settings
 
 
 def _run_flow(executor: Executor, flow: Flow) -> Any:

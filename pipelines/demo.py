@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipelines import run as pipeline
 from pipelines.shared.config import load_config
-from pipelines.shared.progress import print_line
+from pipelines.shared.messages import print_line
 from wsi_stain.synthetic import write_cohort
 
 _SHORT = {"training": {"images": 1200}}

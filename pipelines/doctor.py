@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from pipelines.shared.messages import print_line
+from pipelines.shared.tables import Column, print_table
 
 _GIB = 2**30
 _PACKAGES = (
@@ -36,7 +37,7 @@ EXTRAS = {
     "s3": ("tile stores on s3://", ("obstore",)),
     "tensorboard": ("training.tensorboard", ("tensorboard",)),
 }
-"""What few need, by the name that pip takes: what wants it, and the packages that it brings."""
+"""Extras by the name that pip takes: what needs them, and the packages that they bring."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Finding:
     """One line of the diagnosis.
 
     Attributes:
-        subject: What was looked at.
-        found: What was found.
+        subject: What was checked.
+        result: Its state.
         cure: What to do about it; empty when all is well.
     """
 
@@ -55,7 +56,7 @@ class Finding:
 
 
 def plan(directory: Path) -> list[Finding]:
-    """Look at everything; nothing is changed."""
+    """Run all checks; nothing is changed."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _versions,
         _openslide,
@@ -75,18 +76,16 @@ def run(directory: Path, console: Console) -> int:
         0 when nothing needs a cure, else 1.
     """
     findings = plan(directory)
-    table = Table(title="wsi-stain doctor")
-    for heading in ("", "subject", "found", "cure"):
-        table.add_column(heading, overflow="fold")
+    rows = [[f"{'x ' if finding.cure else 'ok'} {finding.subject}", finding.result] for finding in findings]
+    print_table([Column("   subject"), Column("found")], rows, console)
     for finding in findings:
-        mark = "[red]x[/red]" if finding.cure else "[green]ok[/green]"
-        table.add_row(mark, *map(escape, (finding.subject, finding.result, finding.cure)))
-    console.print(table)
+        if finding.cure:
+            print_line(console, f"{finding.subject}: {finding.result}. {finding.cure}")
     return 1 if any(finding.cure for finding in findings) else 0
 
 
 def _run_check(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """A check's findings; a library that fails to load is itself a finding."""
+    """Run one check; a library that fails to load is itself a finding."""
     try:
         return list(check())
     except Exception as error:
@@ -155,7 +154,7 @@ def _disk(directory: Path) -> Iterator[Finding]:
     existing = next(parent for parent in (directory.resolve(), *directory.resolve().parents) if parent.exists())
     free = shutil.disk_usage(existing).free / _GIB
     yield Finding(
-        f"disk at {directory}", f"{free:.0f} GiB free", "" if free >= 20 else "Free 20 GiB or choose another place"
+        f"disk at {directory}", f"{free:.0f} GiB free", "" if free >= 20 else "Free 20 GiB or choose another directory"
     )
     writable = os.access(existing, os.W_OK)
     yield Finding(

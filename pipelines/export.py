@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.shared.progress import print_line
+from pipelines.shared.messages import print_line
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.onnx_export import export
 

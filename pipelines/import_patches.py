@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pipelines.shared.config import RunConfig
-from pipelines.shared.inspection import size_text
-from pipelines.shared.progress import Progress, describe_error, escape_undecodable, print_line
+from pipelines.shared.messages import describe_error, describe_size, print_line
+from pipelines.shared.progress import Progress
+from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import TILE, Size, grid_shape
 from wsi_stain.core.lease import lease
+from wsi_stain.core.text import escape_undecodable
 from wsi_stain.datasets.idc import find_patients
 from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide, inspect_patches
@@ -27,13 +27,22 @@ from wsi_stain.slides.resolution import MPP_RANGE
 from wsi_stain.store import TileStore
 from wsi_stain.store.patches import PatchSource
 
+_COLUMNS = (
+    Column("slide"),
+    Column("patches", number=True),
+    Column("refused", number=True),
+    Column("labels", rank=2),
+    Column("size, px", number=True, rank=3),
+    Column("bytes, at most", number=True, rank=1),
+)
+
 _FINE = 0.4
 """um per px; IDC patches are coarser than the 40x scans (about 0.25) they were made from."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What an import was asked for.
+    """Arguments of an import.
 
     Attributes:
         sources: The slides.
@@ -91,14 +100,8 @@ def show_plan(request: Request, console: Console) -> int:
     """
     with Progress(console) as progress, open_executor(request.config.executor) as executor:
         results = _run_tasks(executor, request, progress, inspect_patches, "inspect")
-    table = Table()
-    for heading in ("slide", "patches", "refused", "labels", "size, px", "bytes, at most"):
-        table.add_column(heading, overflow="fold")
-    for result in sorted(results, key=lambda result: result.key):
-        table.add_row(
-            escape(escape_undecodable(result.key)), *(_cells(result.value) if result.value else ["cannot be used"])
-        )
-    console.print(table)
+    results.sort(key=lambda result: result.key)
+    print_table(_COLUMNS, [[escape_undecodable(result.key), *_cells(result.value)] for result in results], console)
     return _exit_code(request, results)
 
 
@@ -132,7 +135,7 @@ def run(request: Request, console: Console) -> int:
 def _run_tasks(
     executor: Executor, request: Request, progress: Progress, function: Callable[[ImportTask], Receipt], stage: str
 ) -> list[FlowResult]:
-    """Work on slides side by side; what is odd is told as it comes, and leaves the others alone."""
+    """Run one task a slide side by side; what is odd is reported as it comes, and leaves the others alone."""
     for line in (*request.notes, *request.faults):
         progress.report(line)
     tissue, stain = request.config.tiling.tissue, request.config.tiling.stain
@@ -169,13 +172,15 @@ def _sum(receipts: Sequence[Receipt], name: str) -> int:
     return sum(receipt[name] for receipt in receipts)
 
 
-def _cells(receipt: Receipt) -> list[str]:
+def _cells(receipt: Receipt | None) -> list[str]:
+    if receipt is None:
+        return ["cannot be used", *[""] * (len(_COLUMNS) - 2)]
     labels = [f"{label}: {count}" for label, count in receipt["labels"].items()]
     rows, cols = grid_shape(Size(*receipt["size"]))
     return [
         str(receipt["patches"]),
         str(receipt["refused"]),
-        escape(escape_undecodable(", ".join(labels))),
+        escape_undecodable(", ".join(labels)),
         " x ".join(map(str, receipt["size"])),
-        size_text(rows * cols * TILE * TILE * 3),
+        describe_size(rows * cols * TILE * TILE * 3),
     ]

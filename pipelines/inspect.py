@@ -11,7 +11,8 @@ from rich.console import Console
 
 from pipelines.shared.config import RunConfig
 from pipelines.shared.inspection import SlideInspection, inspect_slides, print_inspections
-from pipelines.shared.progress import Progress, print_line
+from pipelines.shared.messages import print_line
+from pipelines.shared.progress import Progress
 from wsi_stain.core.text import write_table
 from wsi_stain.slides.find import find_slides
 
@@ -25,7 +26,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain inspect` was asked for."""
+    """Arguments of `wsi-stain inspect`."""
 
     slides: Sequence[Path]
     config: RunConfig
@@ -35,7 +36,7 @@ class Request:
 
 
 def plan(request: Request, progress: Progress) -> list[SlideInspection]:
-    """Look at each slide; nothing is written."""
+    """Inspect each slide; nothing is written."""
     sources = find_slides(request.slides, request.masks)
     return inspect_slides(sources, request.config.tiling, request.config.executor, progress, request.overlay)
 
@@ -56,7 +57,7 @@ def run(request: Request, console: Console) -> int:
 
 
 def _row(inspection: SlideInspection) -> list[Any]:
-    """One slide's cells in the order of COLUMNS."""
+    """Return one slide's cells in the order of COLUMNS."""
     verdict_cells = [
         inspection.source.relative,
         str(inspection.source.path),

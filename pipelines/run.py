@@ -10,17 +10,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.normalization.tasks import Normalization
-from pipelines.normalization.tile_store import collect_rows, normalize_flow, reuse_flow
-from pipelines.run_directory.run_record import failed_row, write_results, write_run_record
+from pipelines.normalization.context import RunContext
+from pipelines.normalization.flow import collect_rows, normalize_flow, reuse_flow
+from pipelines.normalization.rows import failed_row
+from pipelines.normalization.target import NormalizationTarget, choose_classical_reference
+from pipelines.run_directory.run_record import write_results, write_run_record
 from pipelines.run_directory.workspace import Workspace, output_stems
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import own_device, resolve_auto
+from pipelines.shared.formats import check_formats
 from pipelines.shared.inspection import SlideInspection, inspect_slides, print_plan
 from pipelines.shared.preflight import find_unusable
 from pipelines.shared.progress import Progress
-from pipelines.shared.slide_outputs import check_formats
-from pipelines.shared.target import NormalizationTarget, choose_classical_reference
 from pipelines.tile import tile_flow, tile_slides
 from pipelines.train import ensure_checkpoint
 from wsi_stain.core.errors import ConfigError, SlideError
@@ -34,7 +35,7 @@ from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.find import SlideSource, find_slides, merge_details
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.store import TiledSlide, TileStore
+from wsi_stain.store import StoredSlide, TiledSlide, TileStore
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, identify_slide
 from wsi_stain.tiling.streamed_slide import StreamTask, drop_survey, load_streamed, stream_slide
@@ -42,7 +43,7 @@ from wsi_stain.tiling.streamed_slide import StreamTask, drop_survey, load_stream
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain run` was asked for: a reference to train on, or a checkpoint."""
+    """Arguments of `wsi-stain run`: a reference to train on, or a checkpoint."""
 
     slides: Sequence[Path]
     references: Sequence[Path]
@@ -57,11 +58,11 @@ class Job:
     """One slide to do: where its tiles go, and under which name.
 
     Attributes:
-        source: The slide as it is listed: its row, its products.
+        source: The slide as it is listed: its row, its outputs.
         tiled_as: The slide as its store knows it; a reference keeps its own name there.
         store: The tile store; None reads the tiles from the slide's file.
         survey: Where a slide that is not tiled keeps its survey.
-        keep_tiles: Whether the tiles stay when the products are written.
+        keep_tiles: Whether the tiles stay when the outputs are written.
     """
 
     source: SlideSource
@@ -71,7 +72,7 @@ class Job:
     keep_tiles: bool
 
     def tiles_flow(self, config: TilingConfig, report: Callable[[str], None]) -> Flow[TiledSlide]:
-        """Tile or survey the slide; nothing to do where that stands.
+        """Tile or survey the slide; nothing to do where that is done.
 
         Returns:
             The slide, ready to be normalized.
@@ -84,8 +85,8 @@ class Job:
             report(f"{self.source.relative}: surveyed again, because {receipt['redone_because']}")
         return load_streamed(self.survey, self.tiled_as, config)
 
-    def tidy(self) -> None:
-        """Remove what only the making of the products needed."""
+    def remove_intermediates(self) -> None:
+        """Remove what only the making of the outputs needed."""
         if self.store is None:
             drop_survey(self.survey)
         elif not self.keep_tiles:
@@ -93,7 +94,7 @@ class Job:
 
 
 def plan(request: Request, progress: Progress) -> list[SlideInspection]:
-    """Look at each slide; nothing is written.
+    """Inspect each slide; nothing is written.
 
     Raises:
         ConfigError: There are no slides, or neither a reference nor a checkpoint.
@@ -116,166 +117,162 @@ def run(request: Request, console: Console) -> int:
     Returns:
         0, or 3 when some slides failed.
     """
-    _check(request)
+    given = _check(request)
     sources, references = slides_and_references(request)
     workspace, config = Workspace(request.out), request.config
     with (
-        lease(request.out) as check,
+        lease(request.out) as check_lease,
         Progress(console) as progress,
         open_executor(config.executor) as executor,
     ):
         remove_partials(request.out)
         workspace.mark()
         jobs = _jobs(sources, references, workspace, config)
-        tiled_here = [job.source for job in jobs if job.store != workspace.reference]
-        refused = find_unusable(executor, tiled_here, config.tiling, progress)
-        target = _prepare_target(request, references, workspace, executor, progress)
+        to_open = [job.source for job in jobs if job.store != workspace.reference]
+        unusable = find_unusable(executor, to_open, config.tiling, progress)
+        target = given or _prepare_target(request, references, workspace, executor, progress)
         config = resolve_auto(config, executor)
-        write_run_record(workspace, sources, config, target)
-        shared = Normalization(workspace, target, config, output_stems(sources), check, progress.report)
+        write_run_record(workspace, sources, config, target.facts)
+        context = RunContext(workspace, target, config, output_stems(sources), check_lease, progress.report)
         if not config.stream:
             TileStore.create(workspace.tiles)
-        usable = [job for job in jobs if job.source.slide_id not in refused]
-        shared = replace(shared, stains=group_stains(executor, usable, shared, progress))
-        rows = _rows(executor, jobs, refused, shared, progress)
-        check()
-        return write_results(workspace, rows, console)
+        usable = [job for job in jobs if job.source.slide_id not in unusable]
+        context = replace(context, group_stains=measure_group_stains(context, usable, executor, progress))
+        flows = {job.source.slide_id: slide_flow(context, job) for job in usable}
+        rows = collect_rows(executor, flows, [job.source for job in usable], progress)
+        by_id = {row.slide_id: row for row in rows}
+        check_lease()
+        return write_results(
+            workspace,
+            [by_id.get(name) or failed_row(source, unusable[name], 0.0) for name, source in _by_id(sources).items()],
+            console,
+        )
 
 
-def _rows(
-    executor: Executor, jobs: Sequence[Job], refused: Mapping[str, Exception], shared: Normalization, progress: Progress
-) -> list[SlideRow]:
-    """Do the slides that open, and give each slide its row, in their order."""
-    usable = [job for job in jobs if job.source.slide_id not in refused]
-    flows = {job.source.slide_id: slide_flow(job, shared) for job in usable}
-    done = {row.slide_id: row for row in collect_rows(executor, flows, [job.source for job in usable], progress)}
-    sources = [job.source for job in jobs]
-    return [done.get(source.slide_id) or failed_row(source, refused[source.slide_id], 0.0) for source in sources]
-
-
-def group_stains(
-    executor: Executor, jobs: Sequence[Job], shared: Normalization, progress: Progress
+def measure_group_stains(
+    context: RunContext, jobs: Sequence[Job], executor: Executor, progress: Progress
 ) -> dict[str, StainStatistics]:
-    """What to take for the stain of slides that share a group: these are all tiled before any is normalized.
+    """Measure the pooled stain of slides that share a group: these are all tiled before any is normalized.
 
     A slide that fails is left out; its own flow will say why.
     """
     groups = {job.source.slide_id: job.source.group for job in jobs}
-    count = Counter(group for group in groups.values() if group)
-    shared_by = {group: number for group, number in count.items() if number > 1}
-    flows = {job.source.slide_id: _stain_flow(job, shared) for job in jobs if job.source.group in shared_by}
+    counts = Counter(group for group in groups.values() if group)
+    shared = {group: count for group, count in counts.items() if count > 1}
+    flows = {job.source.slide_id: _stain_flow(context, job) for job in jobs if job.source.group in shared}
     results = run_flows(executor, flows, progress.on_tasks, progress.on_done)
     stains = {result.key: result.value for result in results if result.value}
-    for group, number in shared_by.items():
-        progress.report(f"stain is measured for the {number} slides of the group {group} together")
+    for group, count in shared.items():
+        progress.report(f"stain is measured for the {count} slides of the group {group} together")
     return pool_by_group(stains, groups)
 
 
-def _stain_flow(job: Job, shared: Normalization) -> Flow[StainStatistics | None]:
-    """A slide's own stain: as it was measured when the slide was finished, or on its tiles."""
-    tiling = shared.config.tiling
-    known = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify"))
-    kept = load_finished(shared.workspace.slide(job.source.slide_id))
-    if kept and kept.origin.tiles_key == known["key"]:
-        return kept.origin.stain
-    slide = yield from job.tiles_flow(tiling, shared.report)
+def _stain_flow(context: RunContext, job: Job) -> Flow[StainStatistics | None]:
+    """Return a slide's own stain: as it was measured when the slide was finished, or on its tiles."""
+    tiling = context.config.tiling
+    identity = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify"))
+    finished = load_finished(context.workspace.slide(job.source.slide_id))
+    if finished and finished.origin.tiles_key == identity["key"]:
+        return finished.origin.stain
+    slide = yield from job.tiles_flow(tiling, context.report)
     return slide.stain
 
 
-def slide_flow(job: Job, shared: Normalization) -> Flow[SlideRow]:
-    """Take one slide from its file to its products; what was done before under the same key is kept.
+def slide_flow(context: RunContext, job: Job) -> Flow[SlideRow]:
+    """Take one slide from its file to its outputs; what was done before under the same key is kept.
 
     Args:
+        context: What all slides of the run share.
         job: The slide.
-        shared: What all slides of the run share.
 
     Returns:
         The slide's row.
     """
-    started, tiling, slide_id = time.monotonic(), shared.config.tiling, job.source.slide_id
-    row = None
-    if shared.is_known(slide_id):
-        known = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify"))
-        shaped = shared.shaped(slide_id)
-        products = shaped.products(slide_id, shaped.key(slide_id, known["key"]))
-        row = yield from reuse_flow(job.source, shaped, products)
-        if row is None:
-            products.forget()
+    started, tiling, row = time.monotonic(), context.config.tiling, None
+    if context.outputs(job.source.slide_id, "").has_any:
+        identity = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify"))
+        row = yield from reuse_flow(context, job.source, identity["key"])
     if row is None:
-        slide = yield from job.tiles_flow(tiling, shared.report)
-        row = yield from normalize_flow(slide, job.source, shared, started, job.source.path)
-    job.tidy()
+        slide = yield from job.tiles_flow(tiling, context.report)
+        row = yield from normalize_flow(context, slide, job.source, started, job.source.path)
+    job.remove_intermediates()
     return row
 
 
 def slides_and_references(request: Request) -> tuple[list[SlideSource], list[SlideSource]]:
-    """The slides to do and the references to train on; what either list says of a slide holds in both.
+    """Find the slides to do and the references to train on; what either list says of a slide holds in both.
 
     Raises:
         ConfigError: There are no slides, or no references to learn from, or the lists contradict each other.
     """
     out = request.out.resolve()
     # Pyramids that an earlier run left among the slides are no slides.
-    found = [
+    slides = [
         source for source in find_slides(request.slides, request.masks) if not source.path.resolve().is_relative_to(out)
     ]
-    if not found:
+    if not slides:
         raise ConfigError(f"All slides lie within the output directory {out}", "Choose another --out")
     if request.checkpoint is not None:
-        return found, []
-    references = merge_details(find_slides(request.references, request.masks), found)
+        return slides, []
+    references = merge_details(find_slides(request.references, request.masks), slides)
     training_references = [reference for reference in references if reference.split != "test"]
     if not training_references:
         raise ConfigError("All references are of the split 'test', set aside for testing", "Name another --reference")
-    return merge_details(found, references), training_references
+    return merge_details(slides, references), training_references
 
 
-def _check(request: Request) -> None:
+def _check(request: Request) -> NormalizationTarget | None:
+    """Refuse what the method cannot use, before any work; returns the checkpoint that Pix2Pix was given."""
     if not request.references and request.checkpoint is None:
-        raise ConfigError("There is no style to normalize to", "Give --reference SLIDE, or --checkpoint FILE")
-    method = request.config.normalize.method
-    if request.checkpoint is not None and method != "pix2pix":
-        choose_classical_reference(method, request.checkpoint, ())
-    elif request.checkpoint is not None:
-        contract = read_contract(request.checkpoint)
-        if (mpp := request.config.tiling.slide.mpp) is not None:
-            contract.check_fits(Mpp(mpp, mpp))
+        raise ConfigError("There is nothing to normalize to", "Give --reference SLIDE, or --checkpoint FILE")
     check_formats(request.config.formats)
+    method = request.config.normalize.method
+    if request.checkpoint is None:
+        return None
+    if method != "pix2pix":
+        choose_classical_reference(method, request.checkpoint, ())
+        return None
+    if (mpp := request.config.tiling.slide.mpp) is not None:
+        read_contract(request.checkpoint).check_fits(Mpp(mpp, mpp))
+    return NormalizationTarget.load(request.checkpoint)
 
 
 def _prepare_target(
     request: Request, references: Sequence[SlideSource], workspace: Workspace, executor: Executor, progress: Progress
 ) -> NormalizationTarget:
-    """The checkpoint given, or the one trained on the references; for a classical method what it takes from either."""
-    method = request.config.normalize.method
-    if request.checkpoint is not None:
-        if method == "pix2pix":
-            return NormalizationTarget.load(request.checkpoint)
-        return NormalizationTarget.of_classical(
-            choose_classical_reference(method, request.checkpoint, ()), workspace.classical_reference
-        )
-    TileStore.create(workspace.reference)
-    for result in tile_slides(executor, references, workspace.reference, request.config.tiling, progress):
+    """Train on the references, or measure on them or take from the checkpoint what a classical method needs."""
+    method, slides = request.config.normalize.method, []
+    if request.checkpoint is None:
+        slides = _tile_references(references, workspace, request.config.tiling, executor, progress)
+    if method != "pix2pix":
+        reference = choose_classical_reference(method, request.checkpoint, slides)
+        return NormalizationTarget.of_classical(reference, workspace.classical_reference)
+    device = own_device(request.config.executor)
+    checkpoint = ensure_checkpoint(slides, request.config.training, workspace.training, progress, device)
+    return NormalizationTarget.load(checkpoint)
+
+
+def _tile_references(
+    references: Sequence[SlideSource],
+    workspace: Workspace,
+    config: TilingConfig,
+    executor: Executor,
+    progress: Progress,
+) -> list[StoredSlide]:
+    """Tile the references into their store; SlideError where one cannot be used."""
+    store = TileStore.create(workspace.reference)
+    for result in tile_slides(executor, references, workspace.reference, config, progress):
         if result.error is not None:
             raise SlideError(
                 f"The reference {result.key} cannot be used: {result.error}", "Choose another reference"
             ) from result.error
-    store = TileStore(workspace.reference)
-    slides = [store[source.slide_id] for source in references]
-    if method != "pix2pix":
-        return NormalizationTarget.of_classical(
-            choose_classical_reference(method, None, slides), workspace.classical_reference
-        )
-    device = own_device(request.config.executor)
-    return NormalizationTarget.load(
-        ensure_checkpoint(slides, request.config.training, workspace.training, progress, device)
-    )
+    return [store[source.slide_id] for source in references]
 
 
 def _jobs(
     sources: Sequence[SlideSource], references: Sequence[SlideSource], workspace: Workspace, config: RunConfig
 ) -> list[Job]:
-    """A job for each slide; one that is itself a reference is taken from the reference's store, not tiled twice."""
+    """Make a job for each slide; a reference among them is taken from the references' store, not tiled twice."""
     tiled: Mapping[Path, SlideSource] = {source.path.resolve(): source for source in references}
     jobs = []
     for source in sources:
@@ -286,3 +283,7 @@ def _jobs(
             Job(source, reference_slide or source, store, survey, config.keep_tiles or reference_slide is not None)
         )
     return jobs
+
+
+def _by_id(sources: Sequence[SlideSource]) -> dict[str, SlideSource]:
+    return {source.slide_id: source for source in sources}

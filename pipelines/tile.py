@@ -10,8 +10,9 @@ from rich.console import Console
 
 from pipelines.shared.config import RunConfig
 from pipelines.shared.inspection import SlideInspection, inspect_slides, overlay_path, print_plan
+from pipelines.shared.messages import describe_error, describe_holes, print_line
 from pipelines.shared.preflight import find_unusable
-from pipelines.shared.progress import Progress, describe_error, describe_holes, print_line
+from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.lease import lease
@@ -32,7 +33,7 @@ from wsi_stain.tiling.tasks import (
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain tile` was asked for."""
+    """Arguments of `wsi-stain tile`."""
 
     slides: Sequence[Path]
     store: Path
@@ -42,7 +43,7 @@ class Request:
 
 
 def plan(request: Request, progress: Progress) -> list[SlideInspection]:
-    """Look at each slide; nothing is written."""
+    """Inspect each slide; nothing is written."""
     sources = find_slides(request.slides, request.masks)
     return inspect_slides(sources, request.config.tiling, request.config.executor, progress)
 
@@ -88,7 +89,7 @@ def tile_slides(
     progress: Progress,
     overlay: Path | None = None,
 ) -> list[FlowResult]:
-    """Tile slides side by side; each failure is told and leaves the others alone."""
+    """Tile slides side by side; each failure is reported and leaves the others alone."""
     refused = find_unusable(executor, sources, config, progress)
     results = [FlowResult(slide_id, None, error, 0.0) for slide_id, error in refused.items()]
     flows = {

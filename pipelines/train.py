@@ -17,7 +17,8 @@ from rich.console import Console
 from pipelines.run_directory.usable_slides import UsableSlides, find_usable_slides
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import own_device
-from pipelines.shared.progress import Progress, print_line
+from pipelines.shared.messages import print_line
+from pipelines.shared.progress import Progress
 from wsi_stain import __version__
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.journal import fingerprint, remove_partials
@@ -33,7 +34,7 @@ from wsi_stain.training.samples import usable_tiles
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain train` was asked for."""
+    """Arguments of `wsi-stain train`."""
 
     stores: Sequence[StoragePath]
     out: Path
@@ -41,7 +42,7 @@ class Request:
 
 
 def plan(request: Request) -> UsableSlides:
-    """The slides that would be trained on, and those left out because they are damaged.
+    """Find the slides that would be trained on, and those left out because they are damaged.
 
     Raises:
         StoreError: There is no store, or no slide in any to train on.
@@ -60,11 +61,11 @@ def plan(request: Request) -> UsableSlides:
 
 def show_plan(request: Request, console: Console) -> int:
     """Print what training would do."""
-    training, found = request.config.training, plan(request)
-    for slide in found.slides:
+    training, usable = request.config.training, plan(request)
+    for slide in usable.slides:
         tiles = len(usable_tiles(slide, training.min_tissue, training.max_pen, training.min_blur))
         print_line(console, f"{slide.record.slide_id}: {tiles} tiles to learn from, {slide.mpp.mean:.4g} um/px")
-    _print_damaged(found, console)
+    _print_damaged(usable, console)
     where = own_device(request.config.executor)
     print_line(console, f"{training.images} images an epoch, {training.epochs} epochs, on {where}")
     return 0
@@ -72,30 +73,30 @@ def show_plan(request: Request, console: Console) -> int:
 
 def run(request: Request, console: Console) -> int:
     """Train, unless the same training was done there before; under torchrun the first process shows and writes."""
-    found, device = plan(request), distributed.rank_device(own_device(request.config.executor))
+    usable, device = plan(request), distributed.rank_device(own_device(request.config.executor))
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     with distributed.process_group(device):
         is_main = distributed.is_main()
         console.quiet = not is_main
-        _print_damaged(found, console)
+        _print_damaged(usable, console)
         with lease(request.out) if is_main else nullcontext(), Progress(console) as progress:
             if is_main:
                 remove_partials(request.out)
-            checkpoint = ensure_checkpoint(found.slides, request.config.training, request.out, progress, device)
+            checkpoint = ensure_checkpoint(usable.slides, request.config.training, request.out, progress, device)
     print_line(console, f"checkpoint: {checkpoint}")
     return 0
 
 
-def _print_damaged(found: UsableSlides, console: Console) -> None:
-    for slide_id, error in found.damaged.items():
+def _print_damaged(usable: UsableSlides, console: Console) -> None:
+    for slide_id, error in usable.damaged.items():
         print_line(console, f"{slide_id}: left out: {error}")
 
 
 def ensure_checkpoint(
     slides: Sequence[StoredSlide], config: TrainingConfig, out: Path, progress: Progress, device: str
 ) -> Path:
-    """The checkpoint trained on these slides with this configuration; trained now unless it is there.
+    """Return the checkpoint trained on these slides with this configuration; it is trained now unless it is there.
 
     Args:
         slides: Complete slides of the reference laboratory.
@@ -114,7 +115,7 @@ def ensure_checkpoint(
     parts = {"slides": [slide.record.key for slide in slides], "config": config.model_dump(mode="json")}
     key = fingerprint({**parts, "version": __version__})
     standing = valid_receipt(receipt, key, checkpoint, Receipt)
-    distributed.barrier()  # nobody may change what another still looks at
+    distributed.barrier()  # nobody may change what another still reads
     if standing:
         progress.report(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
         return checkpoint
@@ -134,7 +135,7 @@ def ensure_checkpoint(
 
 
 def _show_steps(progress: Progress) -> Callable[[TrainingProgress], None]:
-    """What shows each step: the first one tells how many there are, and how many an earlier try did."""
+    """Return the callback that shows each step: the first one says how many there are and were done."""
     done = 0
 
     def on_progress(now: TrainingProgress) -> None:
@@ -150,7 +151,7 @@ def _show_steps(progress: Progress) -> Callable[[TrainingProgress], None]:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """While it is open, SIGINT and SIGTERM only make a wish to stop; a second one ends the process at once."""
+    """Turn SIGINT and SIGTERM into a request to stop while it is open; a second one ends the process at once."""
     is_asked = False
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:

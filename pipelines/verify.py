@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pipelines.run_directory.workspace import Workspace
-from pipelines.shared.progress import Progress, escape_undecodable, print_line
-from pipelines.shared.slide_outputs import SUFFIXES, Format
+from pipelines.shared.formats import SUFFIXES, Format
+from pipelines.shared.messages import print_line
+from pipelines.shared.progress import Progress
+from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.lease import lease
-from wsi_stain.core.text import write_table
+from wsi_stain.core.text import escape_undecodable, write_table
 from wsi_stain.executor import Executor, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.results import read_summary, summary_row
 from wsi_stain.results.finished import load_finished
@@ -33,12 +33,20 @@ from wsi_stain.verification.tasks import (
 )
 
 _COLUMNS = ("slide", "check", "expected", "got", "remedy")
+_TABLE = (
+    Column("slide"),
+    Column("outcome"),
+    Column("source", rank=1),
+    Column("shift, px", number=True, rank=4),
+    Column("SSIM", number=True, rank=3),
+    Column("nuclei kept", number=True, rank=2),
+)
 _AGAIN = "Run the same command again"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain verify` was asked for.
+    """Arguments of `wsi-stain verify`.
 
     Attributes:
         out: The output directory of a run.
@@ -53,12 +61,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found of one thing.
+    """Outcome of the checks of one output.
 
     Attributes:
         name: The slide as the summary has it; of other things their path below OUT.
         faults: What is wrong with it.
-        similarity: How a slide compares with its source, where that was looked at.
+        similarity: How a slide compares with its source, where that was compared.
     """
 
     name: str
@@ -67,7 +75,7 @@ class Outcome:
 
 
 def plan(request: Request) -> dict[str, Task[VerifyReceipt]]:
-    """What is to be looked at, by name; nothing is written.
+    """List the checks by name; nothing is written.
 
     Raises:
         OutputError: There is no finished run.
@@ -92,14 +100,14 @@ def plan(request: Request) -> dict[str, Task[VerifyReceipt]]:
 
 
 def show_plan(request: Request, console: Console) -> int:
-    """Print what would be looked at."""
+    """Print what would be checked."""
     for name in plan(request):
         print_line(console, name)
     return 0
 
 
 def run(request: Request, console: Console) -> int:
-    """Look at everything; write verify.csv.
+    """Run all checks; write verify.csv.
 
     Returns:
         0, or 3 when something is wrong.
@@ -136,13 +144,13 @@ def _run_checks(executor: Executor, tasks: Mapping[str, Task[VerifyReceipt]], pr
 
 
 def _pyramid_rows(workspace: Workspace) -> list[dict[str, str]]:
-    """The rows of the summary that name a pyramid."""
+    """Read the rows of the summary that name a pyramid."""
     rows = read_summary(workspace.out / "summary.csv")
     return [row for row in rows if row["output"].endswith(tuple(SUFFIXES.values()))]
 
 
 def _patch_folders(workspace: Workspace) -> dict[str, ProductTask]:
-    """The folders of patches that the summary names."""
+    """Find the folders of patches that the summary names."""
     return {
         row["output"]: ProductTask(workspace.slide(row["slide_id"]) / "patches.json", workspace.out / row["output"])
         for row in read_summary(workspace.out / "summary.csv")
@@ -151,7 +159,7 @@ def _patch_folders(workspace: Workspace) -> dict[str, ProductTask]:
 
 
 def _stored_folders(workspace: Workspace) -> list[Path]:
-    """The folders of all complete slides in the run's tile stores."""
+    """Find the folders of all complete slides in the run's tile stores."""
     stores = [
         path
         for path in (workspace.reference, workspace.tiles, workspace.normalized_tiles)
@@ -161,28 +169,28 @@ def _stored_folders(workspace: Workspace) -> list[Path]:
 
 
 def _pyramids_of(workspace: Workspace, slide_id: str) -> dict[Path, Path]:
-    """A finished slide's pyramids by their receipts, whichever run made them; none of an unknown slide."""
-    place = workspace.slide(slide_id)
-    finished = load_finished(place)
+    """Find a finished slide's pyramids by their receipts, whichever run made them; none of an unknown slide."""
+    folder = workspace.slide(slide_id)
+    finished = load_finished(folder)
     if finished is None:
         return {}
     named = {finished.row.output, *finished.row.other_outputs}
-    products = {place / f"{kind}.json": path for kind, path in _formats(workspace, finished.row.output).items()}
+    outputs = {folder / f"{kind}.json": path for kind, path in _formats(workspace, finished.row.output).items()}
     return {
         receipt: path
-        for receipt, path in products.items()
+        for receipt, path in outputs.items()
         if receipt.exists() or path.relative_to(workspace.out).as_posix() in named
     }
 
 
 def _formats(workspace: Workspace, output: str) -> dict[Format, Path]:
-    """What a slide is called in each format, given one of its names."""
+    """Return the paths of a slide in each format, given one of its names."""
     suffix = next(suffix for suffix in SUFFIXES.values() if output.endswith(suffix))
     return {kind: workspace.out / f"{output.removesuffix(suffix)}{other}" for kind, other in SUFFIXES.items()}
 
 
 def _summary_faults(workspace: Workspace) -> Iterator[tuple[str, Fault]]:
-    """Rows that say something else than what was kept of their slides, and outputs without a row."""
+    """Find rows that differ from what was kept of their slides, and outputs without a row."""
     known = set()
     for row in _pyramid_rows(workspace):
         known |= set(_formats(workspace, row["output"]).values())
@@ -201,7 +209,7 @@ def _summary_faults(workspace: Workspace) -> Iterator[tuple[str, Fault]]:
 
 
 def _outputs(folder: Path) -> Iterator[Path]:
-    """The pyramids below a folder, files or directories; not what is still being written."""
+    """Find the pyramids below a folder, files or directories; not what is still being written."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or path.name.endswith(".partial"):
             continue
@@ -212,18 +220,13 @@ def _outputs(folder: Path) -> Iterator[Path]:
 
 
 def _print(outcomes: Sequence[Outcome], console: Console) -> None:
-    """The table of outcomes, and below it what is wrong."""
-    table = Table()
-    for heading in ("slide", "outcome", "source", "shift, px", "SSIM", "nuclei kept"):
-        table.add_column(heading, overflow="fold")
+    """Print the table of outcomes, and below it the faults."""
+    rows = []
     for outcome in outcomes:
         checks = ", ".join(dict.fromkeys(fault.check for fault in outcome.faults))
-        table.add_row(
-            escape(escape_undecodable(outcome.name)),
-            f"wrong: {checks}" if checks else "good",
-            *_cells(outcome.similarity),
-        )
-    console.print(table)
+        verdict = f"wrong: {checks}" if checks else "good"
+        rows.append([escape_undecodable(outcome.name), verdict, *_cells(outcome.similarity)])
+    print_table(_TABLE, rows, console)
     for outcome in outcomes:
         for fault in outcome.faults:
             print_line(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.run_directory.partial_results import recover_rows, run_record, summary_rows
+from pipelines.run_directory.partial_results import read_run_record, recover_rows, summary_rows
 from pipelines.run_directory.workspace import Workspace
-from pipelines.shared.progress import print_line
-from pipelines.shared.slide_outputs import SUFFIXES
+from pipelines.shared.formats import SUFFIXES
+from pipelines.shared.messages import print_line
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
@@ -25,7 +25,7 @@ from wsi_stain.viewer.tiles import SlideTiles
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain view` was asked for.
+    """Arguments of `wsi-stain view`.
 
     Attributes:
         subject: The output directory of a run, a slide, or a directory of slides.
@@ -43,10 +43,10 @@ class Request:
 
 
 def plan(request: Request) -> list[Case]:
-    """What is to be seen.
+    """List the cases to show.
 
     Raises:
-        ConfigError: Nothing is, or not one slide on each side.
+        ConfigError: There are none, or not one slide on each side.
         SlideError: The slide, or both of the two, cannot be opened.
     """
     if request.other is not None:
@@ -55,7 +55,7 @@ def plan(request: Request) -> list[Case]:
         return [_check_openable(Case(f"{before.name} and {after.name}", pictures))]
     workspace = Workspace(request.subject)
     if workspace.summary.exists() or workspace.record.exists():
-        rows = summary_rows(workspace) or recover_rows(workspace, run_record(workspace))
+        rows = summary_rows(workspace) or recover_rows(workspace, read_run_record(workspace))
         return [_case(workspace, row) for row in rows]
     cases = [Case(slide.relative, (Picture("", slide.path, slide.mpp),)) for slide in find_slides([request.subject])]
     return [_check_openable(case) for case in cases] if len(cases) == 1 else cases
@@ -82,7 +82,7 @@ def run(request: Request, console: Console) -> int:
 
 
 def _only_slide(path: Path) -> Path:
-    """The file that OpenSlide opens of the one slide that a path names."""
+    """Return the file that OpenSlide opens of the one slide that a path names."""
     slides = find_slides([path])
     if len(slides) > 1:
         raise ConfigError(f"{path} holds {len(slides)} slides, expected one to show beside another", "Name one of them")
@@ -90,7 +90,7 @@ def _only_slide(path: Path) -> Path:
 
 
 def _check_openable(case: Case) -> Case:
-    """The case, unless none of its pictures can be opened: better said at once than on the page."""
+    """Return the case; SlideError where none of its pictures can be opened: better now than on the page."""
     panes = describe_case(case, SlideTiles())["panes"]
     if all("problem" in pane for pane in panes):
         raise SlideError(panes[0]["problem"], panes[0]["remedy"])
@@ -98,7 +98,7 @@ def _check_openable(case: Case) -> Case:
 
 
 def _case(workspace: Workspace, row: SlideRow) -> Case:
-    """A slide of a run, with its pyramid and its source where these are."""
+    """Make the case of a slide of a run, with its pyramid and its source where these are."""
     finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
     pictures, notes = [], [text for text in (row.reason, row.remedy) if text]
     source = finished.origin.slide if finished else None
@@ -115,7 +115,7 @@ def _case(workspace: Workspace, row: SlideRow) -> Case:
 
 
 def _find_readable(out: Path, row: SlideRow) -> Iterator[Path]:
-    """A slide's outputs in formats that OpenSlide reads, the OME-TIFF first."""
+    """Find a slide's outputs in formats that OpenSlide reads, the OME-TIFF first."""
     outputs = [out / name for name in (row.output, *row.other_outputs) if name]
     for kind in ("ome-tiff", "dicom"):
         for path in outputs:

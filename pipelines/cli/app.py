@@ -42,6 +42,7 @@ from pipelines.cli.options import (
     console,
     overrides_of,
     print_line,
+    run_or_plan,
 )
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, WsiStainError
@@ -51,7 +52,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Re-stain whole-slide images in the style of a reference laboratory with Pix2Pix.",
+    help="Normalize whole-slide images to the stain of a reference laboratory with Pix2Pix.",
 )
 
 app.add_typer(patches, name="import")
@@ -61,10 +62,7 @@ app.add_typer(evaluate, name="evaluate")
 @app.callback(invoke_without_command=True)
 def _options(
     debug: Annotated[
-        bool,
-        typer.Option(
-            "--debug", help="Show tracebacks and the address of Dask's dashboard; give it before the command."
-        ),
+        bool, typer.Option("--debug", help="Show tracebacks and the address of Dask's dashboard; before the command.")
     ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
@@ -114,7 +112,7 @@ def run(
     request = pipeline.Request(
         slides, reference or [], checkpoint, out, choose_config(config, overrides, print_line), masks
     )
-    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+    run_or_plan(pipeline, request, dry_run)
 
 
 @app.command()
@@ -140,7 +138,7 @@ def tile(
         mpp, slide_mpp, workers=workers, scheduler=scheduler, scheduler_file=scheduler_file, codec=codec
     )
     request = pipeline.Request(slides, store, choose_config(config, overrides), masks, overlay)
-    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+    run_or_plan(pipeline, request, dry_run)
 
 
 @app.command()
@@ -161,7 +159,7 @@ def train(
 
     store_paths = [absolute(storage_path(store)) for store in stores]
     request = pipeline.Request(store_paths, out, choose_config(config, {}, print_line))
-    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+    run_or_plan(pipeline, request, dry_run)
 
 
 @app.command()
@@ -196,19 +194,17 @@ def normalize(
     dry_run: DryRun = False,
 ) -> None:
     """Normalize tiled slides, slide files or patches with a trained checkpoint, or by a classical method."""
-    from pipelines import normalize
-    from pipelines.normalization import tile_store as pipeline
+    from pipelines import normalize as pipeline
     from pipelines.shared.config import choose_config
 
     overrides = overrides_of(None, None, mode, formats, workers, scheduler, scheduler_file, method=method)
-    source_path, reference_store = (
-        absolute(storage_path(source)),
-        absolute(storage_path(reference)) if reference else None,
+    source_path = absolute(storage_path(source))
+    reference_store = absolute(storage_path(reference)) if reference else None
+    run_config = choose_config(config, overrides, print_line)
+    request = pipeline.Request(
+        source_path, checkpoint, reference_store, out, run_config, to, patch_mpp=patch_mpp, labelled=labels
     )
-    run_config, patches = choose_config(config, overrides, print_line), normalize.Patches(patch_mpp, labels)
-    request = pipeline.Request(source_path, checkpoint, reference_store, out, run_config, to)
-    command = normalize.show_plan if dry_run else normalize.run
-    raise typer.Exit(command(request, patches, console()))
+    run_or_plan(pipeline, request, dry_run)
 
 
 @app.command()
@@ -254,7 +250,7 @@ def verify(
     workers: Workers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be looked at and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be checked and stop.")] = False,
 ) -> None:
     """Check every output of a run against its receipts, its readers and its source; faults go to OUT/verify.csv."""
     from pipelines import verify as pipeline
@@ -262,7 +258,7 @@ def verify(
 
     executor = ExecutorConfig(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     request = pipeline.Request(out, slides or [], executor)
-    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+    run_or_plan(pipeline, request, dry_run)
 
 
 @app.command()
@@ -287,7 +283,7 @@ def view(
     browser: OpenBrowser = True,
     host: Host = "127.0.0.1",
 ) -> None:
-    """Look at slides in the web browser: source and normalized side by side, or one over the other."""
+    """Show slides in the web browser: source and normalized side by side, or one over the other."""
     from pipelines import view as pipeline
 
     raise typer.Exit(pipeline.run(pipeline.Request(subject, other, host, port, browser), console()))

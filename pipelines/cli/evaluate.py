@@ -22,7 +22,7 @@ Modes = Annotated[
     typer.Option(
         "--mode",
         show_default="auto: generator on a GPU, else lut",
-        help="What becomes of its pixels: generator, guard, lut; repeatable.",
+        help="How it changes pixels: generator, guard, lut; repeatable.",
     ),
 ]
 Baselines = Annotated[
@@ -56,7 +56,7 @@ def pairs(
             metavar="TRUTH",
             callback=absolute,
             exists=True,
-            help="The same tissue in the reference's look, registered, under the same names.",
+            help="The same tissue in the reference's stain, registered, under the same names.",
         ),
     ],
     out: Results,
@@ -79,7 +79,7 @@ def pairs(
     slide_mpp: SlideMpp = None,
     workers: Workers = None,
 ) -> None:
-    """Registered pairs: each SOURCE normalized by every method, against its TRUTH pixel by pixel."""
+    """Compare registered pairs: each SOURCE normalized by every method, with its TRUTH pixel by pixel."""
     from pipelines.evaluate import pairs as pipeline
     from pipelines.shared.config import choose_config
 
@@ -101,7 +101,7 @@ def cohort(
     baseline: Baselines = None,
     workers: Workers = None,
 ) -> None:
-    """A cohort without truth: how alike its slides look and how near the reference, before and after."""
+    """Measure a cohort without truth: how alike its slides are and how near the reference, before and after."""
     from pipelines.evaluate import cohort as pipeline
     from pipelines.shared.config import choose_config
 
@@ -134,7 +134,7 @@ def transfer(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the patches.")] = 10,
     workers: Workers = None,
 ) -> None:
-    """A classifier trained on TRAIN, tested on TEST raw and by every method: AUC, with intervals by slide."""
+    """Train a classifier on TRAIN, test it on TEST raw and by every method: AUC, with intervals by slide."""
     from pipelines.evaluate import transfer as pipeline
     from pipelines.shared.config import choose_config
     from wsi_stain.evaluation.classifier import ClassifierConfig

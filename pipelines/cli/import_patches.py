@@ -17,8 +17,8 @@ from pipelines.cli.options import (
     Store,
     Workers,
     absolute,
-    console,
     overrides_of,
+    run_or_plan,
 )
 
 patches = typer.Typer(
@@ -37,7 +37,7 @@ def idc(
     scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Kaggle breast-histopathology-images: 50 px patches, laid back at their coordinates, a slide a patient."""
+    """Import Kaggle's breast-histopathology-images: 50 px patches, put back in their places, a slide a patient."""
     from pipelines import import_patches as pipeline
     from pipelines.shared.config import choose_config
 
@@ -45,7 +45,7 @@ def idc(
         config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     )
     request = pipeline.idc(directory, store, mpp, run_config)
-    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+    run_or_plan(pipeline, request, dry_run)
 
 
 @patches.command()
@@ -67,7 +67,7 @@ def pcam(
     scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """PatchCamelyon in HDF5: 96 px patches, side by side, a slide for each one that the metadata names."""
+    """Import PatchCamelyon in HDF5: 96 px patches, side by side, a slide for each one that the metadata names."""
     from pipelines import import_patches as pipeline
     from pipelines.shared.config import choose_config
 
@@ -75,7 +75,7 @@ def pcam(
         config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     )
     request = pipeline.pcam(files, meta, store, mpp, run_config)
-    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+    run_or_plan(pipeline, request, dry_run)
 
 
 @patches.command()
@@ -92,7 +92,7 @@ def images(
     scheduler_file: SchedulerFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Folders of PNG, JPEG or TIFF patches, side by side, labels from the folders' names."""
+    """Import folders of PNG, JPEG or TIFF patches, side by side, labels from the folders' names."""
     from pipelines import import_patches as pipeline
     from pipelines.shared.config import choose_config
 
@@ -100,4 +100,4 @@ def images(
         config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     )
     request = pipeline.images(directory, store, mpp, labels, run_config)
-    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
+    run_or_plan(pipeline, request, dry_run)

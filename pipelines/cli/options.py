@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar
 
 import typer
 from rich.console import Console
 
+_Request = TypeVar("_Request", contravariant=True)
+
 
 def absolute(value: Any) -> Any:
-    """Paths as every worker on every machine understands them."""
+    """Make paths absolute, as every worker understands them."""
     if isinstance(value, list):
         return [absolute(item) for item in value]
     return value.absolute() if isinstance(value, Path) else value
@@ -58,7 +60,7 @@ Mode = Annotated[
     typer.Option(
         "--mode",
         show_default="auto: generator on a GPU, else lut",
-        help="What becomes of generated pixels: generator (as they are), guard (the smooth part of their change), or "
+        help="How Pix2Pix changes pixels: generator (as generated), guard (the smooth part of their change), or "
         "lut (one colour table a slide).",
     ),
 ]
@@ -139,7 +141,7 @@ def overrides_of(
     codec: str | None = None,
     method: str | None = None,
 ) -> dict[str, Any]:
-    """Command-line options as the nested sections of a configuration."""
+    """Return command-line options as the nested sections of a configuration."""
     return {
         "tiling": {"slide": {"mpp": mpp, "slide_mpp": slide_mpp}, "codec": codec},
         "normalize": {"method": method, "mode": mode},
@@ -151,6 +153,19 @@ def overrides_of(
 
 def console() -> Console:
     return Console(stderr=False)
+
+
+class Pipeline(Protocol[_Request]):
+    """Module of a command that can print its plan instead of running."""
+
+    def show_plan(self, request: _Request, console: Console, /) -> int: ...
+
+    def run(self, request: _Request, console: Console, /) -> int: ...
+
+
+def run_or_plan(pipeline: Pipeline[_Request], request: _Request, dry_run: bool) -> NoReturn:
+    """Run a command, or print its plan; exits with its code."""
+    raise typer.Exit(pipeline.show_plan(request, console()) if dry_run else pipeline.run(request, console()))
 
 
 def print_line(text: str) -> None:

@@ -1,4 +1,4 @@
-"""`evaluate cohort`: how alike the slides of a cohort look, and how near the reference, by every method."""
+"""`evaluate cohort`: how alike the slides of a cohort are, and how near the reference, by every method."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ _PANELS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain evaluate cohort` was asked for.
+    """Arguments of `wsi-stain evaluate cohort`.
 
     Attributes:
         cohort: The output directory of a run, or a tile store.
         reference: Tile store of the reference; None takes what the run kept of it.
         checkpoint: A trained generator to compare.
-        modes: What becomes of its pixels.
+        modes: Modes to compare it in.
         baselines: Which classical methods to compare; none named means all.
         out: Where results go.
         config: Where the work runs.
@@ -93,7 +93,7 @@ def run(request: Request, console: Console) -> int:
             save_reference(compared_with, references, measure_classical_reference("macenko", references).stain)
         else:
             progress.report(
-                "no reference: only the slides' likeness is told; give --reference STORE for distances to it"
+                "no reference: only the spread over slides is measured; give --reference STORE for distances to it"
             )
         tasks = _tasks(
             request, [*baselines(references, request.baselines, request.out), *trained_methods], compared_with
@@ -107,7 +107,7 @@ def run(request: Request, console: Console) -> int:
 
 
 def _references(request: Request) -> list[StoredSlide]:
-    """The reference's slides: as given, or as the run kept them; none where it was given a checkpoint."""
+    """Return the reference's slides: as given, or as the run kept them; none where it was given a checkpoint."""
     if request.reference is not None:
         return find_usable_slides(request.reference).slides
     kept = Workspace(Path(request.cohort)).reference if isinstance(request.cohort, Path) else None
@@ -115,7 +115,7 @@ def _references(request: Request) -> list[StoredSlide]:
 
 
 def _tasks(request: Request, methods: Sequence[Method], reference: Path | None) -> dict[str, CohortTask]:
-    """A task for each slide of a run or of a tile store."""
+    """Make a task for each slide of a run or of a tile store."""
     shared: dict[str, Any] = {"methods": methods, "reference": reference}
     strips = request.out / "strips"
     if isinstance(request.cohort, Path) and (request.cohort / "summary.csv").exists():
@@ -144,7 +144,7 @@ def _tasks(request: Request, methods: Sequence[Method], reference: Path | None) 
 
 
 def _pyramid(out: Path, row: dict[str, str]) -> Path:
-    """The slide's OME-TIFF."""
+    """Return the slide's OME-TIFF; OutputError where it has none."""
     outputs = [row["output"], *row["other_outputs"].split("; ")]
     for output in outputs:
         if output.endswith(".ome.tif"):

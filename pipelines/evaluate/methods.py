@@ -1,4 +1,4 @@
-"""Which methods an evaluation compares: the classical ones, fitted to a reference, and the modes of a checkpoint."""
+"""The methods that an evaluation compares: the classical ones, fitted to a reference, and the modes of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from pipelines.normalization.target import NormalizationTarget
 from pipelines.shared.device import tasks_device
-from pipelines.shared.target import NormalizationTarget
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.executor import ExecutorConfig
@@ -30,7 +30,7 @@ def require_extras() -> None:
 
 
 def baselines(references: Sequence[StoredSlide], names: Sequence[str], out: Path) -> list[Method]:
-    """Classical methods fitted to the reference's slides, by default all three; none where there are no slides.
+    """Fit classical methods to the reference's slides, by default all three; none where there are no slides.
 
     Raises:
         ConfigError: There is no such method.
@@ -50,7 +50,7 @@ def baselines(references: Sequence[StoredSlide], names: Sequence[str], out: Path
 
 
 def checkpoint_methods(checkpoint: Path | None, modes: Sequence[str], executor: ExecutorConfig) -> list[Method]:
-    """A checkpoint in each of the modes asked for; by default in the one that a run would take there.
+    """Return a checkpoint as a method in each of the requested modes; by default in the one that a run would take.
 
     Raises:
         CheckpointError: It is damaged, or none.

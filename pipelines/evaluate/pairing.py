@@ -28,7 +28,7 @@ class Pair:
 
     Attributes:
         source: The slide to be normalized: its folder in a tile store.
-        truth: The same tissue in the reference's look, likewise.
+        truth: The same tissue in the reference's stain, likewise.
         normalized: The source as it was normalized before; a slide's file, or a folder in a tile store.
     """
 
@@ -39,14 +39,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """What turns directories into pairs.
+    """Reader of directories of pairs.
 
     Attributes:
         work: Directory for tile stores.
         config: How slides are tiled and stain measured.
         patch_mpp: Resolution of patches, um per px; slides know their own.
         executor: Where the work runs.
-        progress: Where it is told.
+        progress: Where it is shown.
     """
 
     work: Path
@@ -56,11 +56,11 @@ class Pairing:
     progress: Progress
 
     def find(self, source: Path, truth: Path, normalized: Path | None) -> dict[str, Pair]:
-        """The pairs by name.
+        """Find the pairs by name.
 
         Args:
             source: Slides, patches or a tile store of one laboratory.
-            truth: The same tissue in the reference's look, under the same names; a single slide may have another.
+            truth: The same tissue in the reference's stain, under the same names; a single slide may have another.
             normalized: The source as it was normalized before, under the same names.
 
         Raises:
@@ -82,7 +82,7 @@ class Pairing:
         return pairs
 
     def ensure_stored(self, path: Path, name: str) -> dict[str, Path]:
-        """The slides at a path by name, as folders in a tile store; a store `name` is made where it is none."""
+        """Return the slides at a path by name, as folders in a tile store; where it is none, a store `name` is made."""
         if (path / "zarr.json").exists():
             return {_stem(slide.record.relative): path / slide.slide_id for slide in find_usable_slides(path).slides}
         store = self.work / f"{name}.zarr"
@@ -113,7 +113,7 @@ class Pairing:
         return {name: store / slide_id(folders[name].relative) for name in done}
 
     def _find_normalized(self, path: Path) -> dict[str, Path]:
-        """What an earlier run made: patches, slides, or the output directory of `run`."""
+        """Find what an earlier run made: patches, slides, or the output directory of `run`."""
         if _has_pictures(path) and not (path / "slides").is_dir():
             return self.ensure_stored(path, "normalized")
         root = path / "slides" if (path / "slides").is_dir() else path
@@ -122,7 +122,7 @@ class Pairing:
 
 
 def _check_patches(pair: Pair) -> None:
-    """Patches of a pair must be the same ones, in the same places."""
+    """Check that the patches of a pair are the same ones, in the same places."""
     listed = [
         _list_patches(folder) for folder in (pair.source, pair.truth, pair.normalized) if folder and folder.is_dir()
     ]

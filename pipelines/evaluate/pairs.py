@@ -40,13 +40,13 @@ _SHIFT_PX = 1.0
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain evaluate pairs` was asked for.
+    """Arguments of `wsi-stain evaluate pairs`.
 
     Attributes:
         source: Slides or patches of one laboratory.
-        truth: The same tissue in the reference's look.
+        truth: The same tissue in the reference's stain.
         checkpoint: A trained generator to compare.
-        modes: What becomes of its pixels.
+        modes: Modes to compare it in.
         baselines: Which classical methods to compare; none named means all.
         normalized: The source as it was normalized before.
         reference: Tile store that the classical methods are fitted to; None takes the truth itself.

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: a table on the terminal, CSV, JSON, figures."""
+"""The results of an evaluation: a table on the terminal, CSV, JSON, figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.shared.progress import print_line
+from pipelines.shared.messages import print_line
 from pipelines.shared.tables import Column, print_table
 from wsi_stain import __version__
 from wsi_stain.core.journal import file_digest, write_json
@@ -27,9 +27,9 @@ def print_scores(rows: Rows, headings: Mapping[str, str], console: Console) -> N
         headings: Which of them to show, and under which heading; columns without any value are left out.
         console: Where to.
     """
-    shown = {name: text for name, text in headings.items() if any(_text(row.get(name)) for row in rows.values())}
-    columns = [Column("method"), *(Column(text, number=True, rank=place) for place, text in enumerate(shown.values()))]
-    lines = [[method, *(_text(row.get(name)) for name in shown)] for method, row in rows.items()]
+    visible = {name: text for name, text in headings.items() if any(_text(row.get(name)) for row in rows.values())}
+    columns = [Column("method"), *(Column(text, number=True, rank=rank) for rank, text in enumerate(visible.values()))]
+    lines = [[method, *(_text(row.get(name)) for name in visible)] for method, row in rows.items()]
     print_table(columns, lines, console)
 
 
@@ -47,12 +47,12 @@ def write_record(path: Path, rows: Rows, facts: Mapping[str, Any], slides: Seque
 
 
 def checkpoint_facts(path: Path | None) -> dict[str, str] | None:
-    """Which checkpoint was compared, by name and SHA-256; None where there was none."""
+    """Return the name and SHA-256 of the checkpoint that was compared; None where there was none."""
     return {"file": path.name, "sha256": file_digest(path)} if path else None
 
 
 def print_files(out: Path, console: Console) -> None:
-    """Say where everything lies."""
+    """Print where everything lies."""
     names = sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".json", ".png"))
     print_line(console, f"{out}: {', '.join(names)}")
 
@@ -68,7 +68,7 @@ def _cell(value: float) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """Values as JSON knows them: rounded, and null for what is no number."""
+    """Convert values to what JSON knows: rounded, and null for what is no number."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

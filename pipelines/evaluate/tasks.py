@@ -1,18 +1,19 @@
-"""One task a slide: run side by side, each failure told and out of the way of the others."""
+"""One task a slide, run side by side; a failure is reported and leaves the others alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pipelines.shared.progress import Progress, describe_error
+from pipelines.shared.messages import describe_error
+from pipelines.shared.progress import Progress
 from wsi_stain.executor import Executor, Task, run_flows, single_task
 
 R = TypeVar("R")
 
 
 def receipts_of(executor: Executor, tasks: Mapping[str, Task[R]], progress: Progress) -> dict[str, R]:
-    """Run a task for each name; the receipts of those that succeed, in the order given."""
+    """Run a task for each name; returns the receipts of those that succeed, in the order given."""
     flows = {name: single_task(task) for name, task in tasks.items()}
     done: dict[str, R] = {}
     for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):

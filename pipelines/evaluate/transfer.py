@@ -47,13 +47,13 @@ _HELD_OUT = 0.25
 
 @dataclass(frozen=True)
 class Request:
-    """What `wsi-stain evaluate transfer` was asked for.
+    """Arguments of `wsi-stain evaluate transfer`.
 
     Attributes:
         train: Labelled tile store of the laboratory that the classifier is trained on; also the methods' reference.
         test: Labelled tile store of the other one.
-        checkpoint: A generator trained on the first one's look.
-        modes: What becomes of its pixels.
+        checkpoint: A generator trained on the first one's stain.
+        modes: Modes to compare it in.
         baselines: Which classical methods to compare; none named means all.
         positive: The label to find; None where there are two, of which the last in order is meant.
         seeds: How many classifiers are trained, each with its own split and start.
@@ -112,10 +112,10 @@ def run(request: Request, console: Console) -> int:
         files = {_name(method): _show_patches(request, other, method, executor, progress) for method in methods}
         rows = _drop_empty(files, progress)
         usable = keep_common_slides(other, rows)
-        shown = {name: _load_patches(by_slide, usable) for name, by_slide in rows.items()}
-        positive = _positive(request, train_patches, shown[UNTOUCHED])
-        results = _test_methods(request, train_patches, shown, positive, progress)
-    _write_results(request, results, positive, {"train": train_patches, "test": shown[UNTOUCHED]}, console)
+        test_patches = {name: _load_patches(by_slide, usable) for name, by_slide in rows.items()}
+        positive = _positive(request, train_patches, test_patches[UNTOUCHED])
+        results = _test_methods(request, train_patches, test_patches, positive, progress)
+    _write_results(request, results, positive, {"train": train_patches, "test": test_patches[UNTOUCHED]}, console)
     trained_on_all = set(train_patches.groups) == {_group(slide) for slide in own}
     return 0 if trained_on_all and len(usable) == len(other) and len(rows) == len(files) else 3
 
@@ -123,7 +123,7 @@ def run(request: Request, console: Console) -> int:
 def _show_patches(
     request: Request, slides: Sequence[StoredSlide], method: Method | None, executor: Executor, progress: Progress
 ) -> dict[str, Path]:
-    """The labelled patches of each slide as a method shows them; slides that fail are told and left out."""
+    """Write the labelled patches of each slide as a method shows them; slides that fail are reported and left out."""
     folder = (
         request.out / "work" / "patches" / ("train" if slides and slides[0].path.parent == request.train else "test")
     )
@@ -142,7 +142,7 @@ def _show_patches(
 
 
 def _drop_empty(files: Mapping[str, Mapping[str, Path]], progress: Progress) -> dict[str, Mapping[str, Path]]:
-    """The methods that show any slide, and the untouched ones; a checkpoint of another resolution shows none."""
+    """Keep the methods that show any slide, and the untouched one; a checkpoint of another resolution shows none."""
     for name, by_slide in files.items():
         if not by_slide and name != UNTOUCHED:
             progress.report(f"{name}: no row, since it shows none of the slides")
@@ -150,18 +150,18 @@ def _drop_empty(files: Mapping[str, Mapping[str, Path]], progress: Progress) -> 
 
 
 def keep_common_slides(slides: Sequence[StoredSlide], rows: Mapping[str, Mapping[str, Path]]) -> list[StoredSlide]:
-    """The slides that every method shows, so that all are judged on the same ones.
+    """Return the slides that every method shows, so that all are judged on the same ones.
 
     Raises:
         ConfigError: Each of those that have labelled patches is missing from some method.
     """
-    shown = [slide for slide in slides if all(slide.slide_id in by_slide for by_slide in rows.values())]
-    if rows[UNTOUCHED] and not shown:
+    common = [slide for slide in slides if all(slide.slide_id in by_slide for by_slide in rows.values())]
+    if rows[UNTOUCHED] and not common:
         raise ConfigError(
             f"None of the {len(slides)} slides to test on is shown by all of {', '.join(rows)}",
             "See the reasons above; compare fewer methods: --baseline, --mode, or no --checkpoint",
         )
-    return shown
+    return common
 
 
 def _load_patches(files: Mapping[str, Path], slides: Sequence[StoredSlide]) -> Labelled:
@@ -184,7 +184,7 @@ def _group(slide: StoredSlide) -> str:
 
 
 def _positive(request: Request, train: Labelled, test: Labelled) -> str:
-    """The label to find; ConfigError where it is not clear, or one side lacks it or all others."""
+    """Return the label to find; ConfigError where it is not clear, or one side lacks it or all others."""
     labels = sorted({*train.labels.tolist(), *test.labels.tolist()})
     if request.positive is None and len(labels) != 2:
         raise ConfigError(f"There are {len(labels)} labels ({', '.join(labels)}), expected 2", "Give --positive LABEL")
@@ -198,12 +198,12 @@ def _positive(request: Request, train: Labelled, test: Labelled) -> str:
 
 
 def _test_methods(
-    request: Request, train: Labelled, shown: Mapping[str, Labelled], positive: str, progress: Progress
+    request: Request, train: Labelled, test_patches: Mapping[str, Labelled], positive: str, progress: Progress
 ) -> dict[str, Auc]:
     """Train a classifier a seed, each on other slides; test all of them on everything."""
     progress.expect("train", request.seeds * request.classifier.epochs)
     is_positive, where = train.labels == positive, own_device(request.config.executor)
-    scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in shown}
+    scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in test_patches}
     areas = []
     for seed in range(request.seeds):
         held_out = split(train.groups, is_positive, seed)
@@ -217,16 +217,16 @@ def _test_methods(
         )
         own = classify(network, train.pixels[held_out], where)
         areas.append(auc(is_positive[held_out], own))
-        for name, labelled in shown.items():
+        for name, labelled in test_patches.items():
             scores[name].append(classify(network, labelled.pixels, where))
-    test = shown[UNTOUCHED]
+    test = test_patches[UNTOUCHED]
     spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else float("nan")
     own_row = Auc(float(np.mean(areas)), spread, *(float("nan"),) * 4)
     return {OWN: own_row, **compare_methods(test.labels == positive, test.groups.tolist(), scores)}
 
 
 def split(groups: NDArray[np.str_], is_positive: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """(n,): the patches of about a quarter of the groups, on either side both labels.
+    """Choose the patches, (n,), of about a quarter of the groups, so that either side has both labels.
 
     Raises:
         ConfigError: No split leaves both labels on either side.
@@ -265,7 +265,7 @@ def _write_results(
 
 
 def _slides(side: str, labelled: Labelled, positive: str) -> Iterator[dict[str, Any]]:
-    """What each slide gave."""
+    """Count the patches of each slide."""
     for slide in dict.fromkeys(labelled.slides.tolist()):
         own = labelled.slides == slide
         yield {

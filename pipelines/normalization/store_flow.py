@@ -1,4 +1,4 @@
-"""What `normalize` makes for those who feed models: a tile store in the reference's stain, its patches as pictures.
+"""One slide from its tiles to a tile store in the reference's stain, on request with its patches as pictures.
 
 OUT/tiles.zarr                            the slides under their names, with labels, splits, maps and tables
 OUT/patches/<slide>/<label>/<patch>.png   by --to images, of slides that were made of patches
@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipelines.normalization.tasks import Normalization
+from pipelines.normalization.context import RunContext
+from pipelines.normalization.out_of_memory import describe_stride, run_within_memory
+from pipelines.normalization.tasks import prepare_flow
 from wsi_stain.core.icc import encode_profile
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.executor import Flow, Task
@@ -35,14 +37,14 @@ To = Literal["pyramids", "store", "images"]
 
 
 def store_flow(
-    slide: StoredSlide, source: SlideSource, shared: Normalization, started: float, images: bool
+    context: RunContext, slide: StoredSlide, source: SlideSource, started: float, images: bool
 ) -> Flow[SlideRow]:
-    """Put one stored slide into the store of OUT in the reference's stain.
+    """Normalize one stored slide into the tile store of OUT.
 
     Args:
+        context: What all slides of the run share.
         slide: Its tiles.
-        source: Its place in the list: the name of its row.
-        shared: What all slides of the run share.
+        source: The slide as it is listed: the name of its row.
         started: When work on the slide began, by time.monotonic().
         images: Whether its patches are wanted as pictures too.
 
@@ -50,79 +52,79 @@ def store_flow(
         The slide's row.
     """
     flow = partial(_store_flow, slide=slide, source=source, started=started, images=images)
-    return (yield from shared.in_memory(source.slide_id, flow))
+    return (yield from run_within_memory(context, source.slide_id, flow))
 
 
 def _store_flow(
-    shared: Normalization, slide: StoredSlide, source: SlideSource, started: float, images: bool
+    context: RunContext, slide: StoredSlide, source: SlideSource, started: float, images: bool
 ) -> Flow[SlideRow]:
-    """`restain_flow` in one shape."""
-    shared.target.check_colours(slide.record)
+    """Do `store_flow` with one stride."""
+    context.target.check_colours(slide.record)
     if images:
         placed_patches(slide)  # refused before any work where there are none
-    store = TileStore.create(shared.workspace.normalized_tiles)
-    products = shared.products(source.slide_id, shared.key(source.slide_id, slide.record.key))
+    workspace, store = context.workspace, TileStore.create(context.workspace.normalized_tiles)
+    outputs = context.outputs(source.slide_id, slide.record.key)
     task = NormalizeStoreTask(
         slide=slide.opener,
-        store=shared.workspace.normalized_tiles,
-        record=_record(slide, shared, products.key),
-        checkpoint=shared.target.path,
-        digest=shared.target.digest,
-        normalize=shared.normalize,
-        device=shared.device,
-        artifact=products.place / "artifact.npz",
+        store=workspace.normalized_tiles,
+        record=_record(context, slide, outputs.key),
+        checkpoint=context.target.path,
+        digest=context.target.digest,
+        normalize=context.settings,
+        device=context.device,
+        artifact=outputs.artifact,
     )
     if not is_complete(store.writer(source.slide_id), task.record.key):
-        yield from shared.prepare(slide, source.slide_id, products)
+        yield from prepare_flow(context, slide, source.slide_id, outputs)
         yield [Task(begin_normalized_slide, task, "prepare")]  # where the generator may be
         yield [Task(normalize_store_block, replace(task, block=block), "normalize") for block in slide.grid.blocks()]
-        shared.check_lease()
+        context.check_lease()
         yield [Task(complete_normalized_slide, task, "measure")]
-    made = store[source.slide_id]
-    outputs = [shared.workspace.normalized_tiles / source.slide_id]
+    normalized = store[source.slide_id]
+    paths = [workspace.normalized_tiles / source.slide_id]
     if images:
-        outputs.insert(0, shared.workspace.patches / source.relative)
-        yield from _images_flow(made, outputs[0], products.place)
-    products.tidy()
-    names = [path.relative_to(shared.workspace.out).as_posix() for path in outputs]
-    row = _row(made, source, names, started, shared.normalize.name)
-    return row.model_copy(update={"reason": "; ".join(filter(None, (row.reason, shared.remark)))})
+        paths.insert(0, workspace.patches / source.relative)
+        yield from _images_flow(normalized, paths[0], outputs.folder)
+    outputs.remove_intermediates()
+    names = [path.relative_to(workspace.out).as_posix() for path in paths]
+    row = _row(normalized, source, names, started, context.settings.name)
+    return row.model_copy(update={"reason": "; ".join(filter(None, (row.reason, describe_stride(context))))})
 
 
-def _images_flow(slide: StoredSlide, folder: Path, place: Path) -> Flow[None]:
-    """Write a restained slide's patches as pictures."""
-    task = PatchFilesTask(slide=slide.opener, folder=folder, receipt=place / "patches.json", key=slide.record.key)
+def _images_flow(slide: StoredSlide, folder: Path, work: Path) -> Flow[None]:
+    """Write a normalized slide's patches as pictures; their receipts go below `work`."""
+    task = PatchFilesTask(slide=slide.opener, folder=folder, receipt=work / "patches.json", key=slide.record.key)
     parts = [
-        replace(task, first=first, receipt=place / "blocks" / f"patches-{first}.json")
+        replace(task, first=first, receipt=work / "blocks" / f"patches-{first}.json")
         for first in range(0, len(placed_patches(slide)), PART)
     ]
     yield [Task(write_patches, part, "write") for part in parts]
     yield [Task(commit_patches, task, "finish")]
 
 
-def _record(slide: StoredSlide, shared: Normalization, key: str) -> SlideRecord:
-    """What is known of the slide in the reference's stain: what it was, but for its colours."""
+def _record(context: RunContext, slide: StoredSlide, key: str) -> SlideRecord:
+    """Return the slide's record in the reference's stain: as it was, but for its colours."""
     update = {
         "settings_key": fingerprint([VERSION, key]),
-        "background": shared.target.white,
-        "icc_profile": encode_profile(shared.target.icc_profile),
+        "background": context.target.white,
+        "icc_profile": encode_profile(context.target.icc_profile),
         "stain": None,
     }
     return slide.record.model_copy(update=update)
 
 
-def _row(made: StoredSlide, source: SlideSource, outputs: Sequence[str], started: float, mode: str) -> SlideRow:
-    """The row of a slide whose outputs stand."""
+def _row(slide: StoredSlide, source: SlideSource, outputs: Sequence[str], started: float, mode: str) -> SlideRow:
+    """Return the row of a normalized slide."""
     row = SlideRow(
         slide=source.relative,
         slide_id=source.slide_id,
         status="done",
-        reason="" if made.stain else "its new stain could not be measured: it does not pass for H&E",
-        remedy="" if made.stain else another_way(mode),
-        tiles=int(made.kept.sum()),
+        reason="" if slide.stain else "its new stain could not be measured: it does not pass for H&E",
+        remedy="" if slide.stain else another_way(mode),
+        tiles=int(slide.kept.sum()),
         seconds=round(time.monotonic() - started, 1),
-        size=made.size,
-        mpp=made.mpp,
-        mpp_origin=made.record.mpp_origin,
+        size=slide.size,
+        mpp=slide.mpp,
+        mpp_origin=slide.record.mpp_origin,
     )
     return row.with_outputs(outputs)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipelines.run_directory.partial_results import AGAIN, recover_rows, run_record, summary_rows
+from pipelines.run_directory.partial_results import AGAIN, read_run_record, recover_rows, summary_rows
 from pipelines.run_directory.workspace import Workspace
 from wsi_stain.core.errors import WsiStainError
 from wsi_stain.report import RunRecord, read_training, reference_histogram, write_report, write_sheet
@@ -27,26 +27,26 @@ def write_page(workspace: Workspace) -> Path:
     Raises:
         OutputError: They cannot be written.
     """
-    return write_remains(workspace, read_remains(workspace))
+    return write_state_page(workspace, read_run_state(workspace))
 
 
 @dataclass(frozen=True)
-class Remains:
-    """What a run left: what run.json says, a row for each slide, and what is missing."""
+class RunState:
+    """State of a run as it is on disk: its run.json, a row for each slide, and notes on what is missing."""
 
     record: Mapping[str, Any]
     rows: Sequence[SlideRow]
     notes: Sequence[str]
 
 
-def read_remains(workspace: Workspace) -> Remains:
+def read_run_state(workspace: Workspace) -> RunState:
     """Read the record and the rows of a run, finished or not."""
-    record = run_record(workspace)
+    record = read_run_record(workspace)
     rows = recover_rows(workspace, record)
-    return Remains(record, rows, list(_notes(workspace, record, rows)))
+    return RunState(record, rows, list(_notes(workspace, record, rows)))
 
 
-def write_remains(workspace: Workspace, state: Remains) -> Path:
+def write_state_page(workspace: Workspace, state: RunState) -> Path:
     """Write the page and the sheet of what was read."""
     reference = _reference(state.record)
 
@@ -77,7 +77,7 @@ def _reference(record: Mapping[str, Any]) -> StainStatistics | None:
 
 
 def _reference_od(workspace: Workspace, reference: StainStatistics | None) -> tuple[float, ...]:
-    """The OD histogram of the first reference slide, if the run has tiled one."""
+    """Return the OD histogram of the first reference slide, if the run has tiled one."""
     if reference is None or not workspace.reference.exists():
         return ()
     try:
@@ -88,7 +88,7 @@ def _reference_od(workspace: Workspace, reference: StainStatistics | None) -> tu
 
 
 def _notes(workspace: Workspace, record: Mapping[str, Any], rows: Sequence[SlideRow]) -> Iterator[str]:
-    """What is missing, and what follows."""
+    """List what is missing, and what follows."""
     if not record:
         yield "There is no run.json: the run ended before it had a checkpoint. Its slides and settings are unknown."
     elif not workspace.summary.exists():

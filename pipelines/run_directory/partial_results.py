@@ -22,14 +22,14 @@ AGAIN = "Run the same command again: what is finished stays"
 _SLIDES = TypeAdapter(list[tuple[str, str]])
 
 
-def run_record(workspace: Workspace) -> Mapping[str, Any]:
-    """What run.json says of the run; empty where there is none, or it is damaged."""
+def read_run_record(workspace: Workspace) -> Mapping[str, Any]:
+    """Read run.json; empty where there is none, or it is damaged."""
     record = read_json(workspace.record)
     return record if isinstance(record, dict) else {}
 
 
 def recover_rows(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:
-    """A row for each slide, without pictures: as the summary has them if the run ended, else as far as it came."""
+    """Return a row for each slide, without pictures: of the summary if the run ended, else as far as it came."""
     ended = {row.slide_id: row for row in summary_rows(workspace) or []}
     listed = (
         _read_slide_list(record)
@@ -40,7 +40,7 @@ def recover_rows(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideR
 
 
 def _read_slide_list(record: Mapping[str, Any]) -> dict[str, str]:
-    """The slides of the run by id, as `results.begin` wrote them."""
+    """Return the slides of the run by id, as `write_run_record` wrote them."""
     try:
         return dict(_SLIDES.validate_python(record.get("slides", [])))
     except ValidationError:
@@ -60,7 +60,7 @@ def _row(workspace: Workspace, slide_id: str, name: str, ended: Mapping[str, Sli
 
 
 def summary_rows(workspace: Workspace) -> list[SlideRow] | None:
-    """The rows of summary.csv; None where it cannot be read."""
+    """Read the rows of summary.csv; None where it cannot be read."""
     try:
         return read_rows(workspace.summary) if workspace.summary.exists() else []
     except (OutputError, ValidationError):
@@ -68,7 +68,7 @@ def summary_rows(workspace: Workspace) -> list[SlideRow] | None:
 
 
 def _find_finished(workspace: Workspace) -> dict[str, str]:
-    """Slides that were finished, where no list of them is left: id and name."""
+    """Find the slides that were finished, where no list of them is left: id and name."""
     places = sorted((workspace.out / "work" / "slides").glob("*/row.json"))
     finished = [load_finished(place.parent) for place in places]
-    return {found.row.slide_id: found.row.slide for found in finished if found}
+    return {each.row.slide_id: each.row.slide for each in finished if each}

@@ -1,4 +1,4 @@
-"""What a tile store offers to train on or to normalize: a damaged slide makes only itself unusable."""
+"""The slides of a tile store that can be trained on or normalized; a damaged one leaves the others alone."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def find_usable_slides(path: StoragePath) -> UsableSlides:
     Raises:
         StoreError: There is no store, or no complete slide in it.
     """
-    store, found = TileStore(path), UsableSlides([], {})
+    store, usable = TileStore(path), UsableSlides([], {})
     for slide_id in store.slide_ids():
         try:
             slide = store[slide_id]
             slide.check()
-            found.slides.append(slide)
+            usable.slides.append(slide)
         except StoreError as error:
-            found.damaged[slide_id] = error
-    if not found.slides and not found.damaged:
+            usable.damaged[slide_id] = error
+    if not usable.slides and not usable.damaged:
         raise StoreError(f"{path} holds no complete slide", "Tile slides into it first: wsi-stain tile")
-    return found
+    return usable

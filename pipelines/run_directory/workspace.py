@@ -1,4 +1,4 @@
-"""What lies where under an output directory.
+"""The paths below an output directory.
 
 OUT/slides/<relative path>.ome.tif   one pyramid a slide, or .ome.zarr, .dicom
 OUT/summary.csv  run.json  report/   what happened
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.shared.slide_outputs import SUFFIXES
+from pipelines.shared.formats import SUFFIXES
 from wsi_stain.core.journal import atomic_write
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.slides.search import OUTPUT_MARK
@@ -33,7 +33,7 @@ class Workspace:
 
     @property
     def record(self) -> Path:
-        """What the run is: configuration, versions, hashes, slides; there once the checkpoint is."""
+        """The run record: configuration, versions, hashes, slides; there once the checkpoint is."""
         return self.out / "run.json"
 
     @property
@@ -48,11 +48,11 @@ class Workspace:
 
     @property
     def patches(self) -> Path:
-        """Where patches in the reference's stain go as pictures."""
+        """The folder of patches in the reference's stain, as pictures."""
         return self.out / "patches"
 
     @property
-    def imported(self) -> Path:
+    def imported_patches(self) -> Path:
         """The tile store of patches that were given as pictures."""
         return self.out / "work" / "patches.zarr"
 
@@ -63,13 +63,13 @@ class Workspace:
 
     @property
     def training(self) -> Path:
-        """Where training leaves its checkpoint, metrics and panels."""
+        """The folder of training's checkpoint, metrics and panels."""
         return self.out / "training"
 
     @property
     def classical_reference(self) -> Path:
-        """What a classical method took from the reference."""
-        return self.out / "work" / "style.json"
+        """The file of what a classical method took from the reference."""
+        return self.out / "work" / "classical_reference.json"
 
     def mark(self) -> None:
         """Mark the directory as a run's output, so that no search for slides enters it."""
@@ -77,16 +77,16 @@ class Workspace:
             atomic_write(self.out / OUTPUT_MARK, b"Output of wsi-stain: not searched for slides.\n")
 
     def slide(self, slide_id: str) -> Path:
-        """A slide's own corner for artifact, blocks, thumbnails and receipts."""
+        """Return a slide's own folder for artifact, blocks, thumbnails and receipts."""
         return self.out / "work" / "slides" / slide_id
 
     def survey(self, slide_id: str) -> Path:
-        """Where the survey of a slide that is streamed is kept until its products stand."""
+        """Return the folder of the survey of a streamed slide, kept until its outputs are finished."""
         return self.slide(slide_id) / "survey"
 
 
 def output_stems(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
-    """What each slide id's products are called, relative to OUT, without suffix: slides/ and its relative path.
+    """Name each slide id's outputs, relative to OUT, without suffix: slides/ and its relative path.
 
     Slides that would meet (a.svs beside a.tif, or beside a folder a.dicom) keep their own suffix; if they still meet,
     their ids.
@@ -101,7 +101,7 @@ def output_stems(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
 
 
 def _claims(stem: PurePosixPath) -> Iterator[str]:
-    """The stems that a slide takes: its own, and those whose products its folders are called like."""
+    """List the stems that a slide takes: its own, and those whose outputs its folders are called like."""
     yield str(stem).casefold()
     for folder in stem.parents:
         for suffix in SUFFIXES.values():

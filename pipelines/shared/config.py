@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipelines.shared.slide_outputs import Format
+from pipelines.shared.formats import Format
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.executor import ExecutorConfig
@@ -20,7 +20,7 @@ from wsi_stain.training.config import TrainingConfig
 
 
 class RunConfig(StrictRecord):
-    """Everything that `wsi-stain run` can be told.
+    """Configuration of `wsi-stain run`.
 
     Attributes:
         tiling: Reading slides, finding tissue, measuring stain.
@@ -57,18 +57,18 @@ class RunConfig(StrictRecord):
 
 
 def configs_directory() -> Path:
-    """Where the shipped YAML files are: inside the wheel, or at the top of a checkout."""
+    """Return the directory of the shipped YAML files: inside the wheel, or at the top of a checkout."""
     packaged = Path(__file__).parent.parent / "configs"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent.parent / "configs"
 
 
 def shipped_configs() -> list[str]:
-    """Names that `--config` takes without a path."""
+    """List the names that `--config` takes without a path."""
     return sorted(path.stem for path in configs_directory().glob("*.yaml"))
 
 
 def gpu_count() -> int:
-    """GPUs that torch finds on this machine."""
+    """Count the GPUs that torch finds on this machine."""
     import torch  # not loaded before it is needed
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -77,7 +77,7 @@ def gpu_count() -> int:
 def choose_config(
     name: str | None, overrides: Mapping[str, Any], report: Callable[[str], None] = lambda text: None
 ) -> RunConfig:
-    """The configuration asked for; by default `wsi` on a GPU and `small` without one.
+    """Load the requested configuration; by default `wsi` on a GPU and `small` without one.
 
     Args:
         name: As for `load_config`, or None for the default.

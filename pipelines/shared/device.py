@@ -1,4 +1,4 @@
-"""Where networks compute, settled in one place for a whole run. No module below decides it, and no worker.
+"""Where networks compute, decided in one place for a whole run: by no module below, and no worker.
 
 The rule, of `executor.gpus` and this machine:
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def own_device(executor: ExecutorConfig) -> str:
-    """Where this process computes (it trains, and tests classifiers), as torch names it: cuda or cpu."""
+    """Return where this process computes (it trains, and tests classifiers), as torch names it: cuda or cpu."""
     from wsi_stain.pix2pix.precision import default_device  # torch is not loaded before it is needed
 
     return "cpu" if executor.gpus == 0 else default_device()
 
 
 def tasks_device(executor: ExecutorConfig) -> str:
-    """Where the generator runs in tasks, as torch names it: cuda or cpu."""
+    """Return where the generator runs in tasks, as torch names it: cuda or cpu."""
     return "cuda" if executor.gpus and executor.is_remote else own_device(executor)
 
 
 def resolve_auto(config: RunConfig, executor: Executor) -> RunConfig:
-    """The same configuration with each `auto` of its output replaced, once for all tasks of the run.
+    """Return the configuration with each `auto` of its section `normalize` replaced, once for all tasks of the run.
 
     A GPU is asked for its precision where it is, by a worker: this process opens no context on it, and may have none.
 

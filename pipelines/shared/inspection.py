@@ -1,4 +1,4 @@
-"""Looking at slides before anything is done to them: what `inspect` shows and every dry run prints."""
+"""Inspection of slides before anything is done to them: the tables of `inspect` and of every dry run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.shared.progress import Progress, escape_undecodable, print_line
-from pipelines.shared.slide_outputs import BYTES_PER_TILE, Format
+from pipelines.shared.formats import BYTES_PER_TILE, Format
+from pipelines.shared.messages import describe_duration, describe_size, print_line
+from pipelines.shared.progress import Progress
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
+from wsi_stain.core.text import escape_undecodable
 from wsi_stain.executor import ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
@@ -39,12 +41,12 @@ _COLUMNS = (
 )
 
 _VERDICTS = {MppError: "no resolution", NoTissueError: "empty", StainError: "not H&E", SlideError: "unreadable"}
-"""What an error says of a slide, in a word or two; the first that fits."""
+"""Verdicts by kind of error; the first that fits."""
 
 
 @dataclass(frozen=True)
 class SlideInspection:
-    """One slide as it was found: its facts, or the error that makes it unusable."""
+    """Inspection of one slide: its facts, or the error that makes it unusable."""
 
     source: SlideSource
     facts: SlideFacts | None
@@ -57,19 +59,19 @@ class SlideInspection:
 
     @property
     def verdict(self) -> str:
-        """Whether the slide can be used, in a word or two: `ok`, `empty`, or what is wrong with it."""
+        """The verdict in a word or two: `ok`, `empty`, or what is wrong with it."""
         if self.error is None:
             return "ok" if self.tiles else "empty"
         return next((word for kind, word in _VERDICTS.items() if isinstance(self.error, kind)), "fault")
 
     @property
     def is_unusable(self) -> bool:
-        """Whether the slide cannot be used; one without tissue can, there is just nothing to do."""
+        """True where the slide cannot be used; one without tissue can, there is just nothing to do."""
         return self.verdict not in ("ok", "empty")
 
     @property
     def reason(self) -> str:
-        """What is wrong with the slide, under the name it is listed by."""
+        """The problem with the slide, under the name it is listed by."""
         if self.error is None:
             return ""
         problem = self.error.problem if isinstance(self.error, WsiStainError) else repr(self.error)
@@ -78,7 +80,7 @@ class SlideInspection:
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """The remedy."""
         return self.error.remedy if isinstance(self.error, WsiStainError) else ""
 
 
@@ -89,12 +91,12 @@ def inspect_slides(
     progress: Progress,
     overlay: Path | None = None,
 ) -> list[SlideInspection]:
-    """Look at each slide, side by side; nothing is written.
+    """Inspect slides side by side; nothing is written.
 
     Args:
         sources: The slides.
         config: How they would be tiled.
-        executor: Where to look; a single slide is looked at in this process.
+        executor: Where the work runs; a single slide is inspected in this process.
         progress: Where it is shown.
         overlay: Directory for a picture of what would be decided on each slide.
     """
@@ -129,8 +131,8 @@ def print_plan(inspections: Sequence[SlideInspection], console: Console, formats
     usable = sum(inspection.facts is not None for inspection in inspections)
     print_line(
         console,
-        f"{usable} of {len(inspections)} slides, {tiles} tiles, about {size_text(size)} of them on disk, "
-        f"about {_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
+        f"{usable} of {len(inspections)} slides, {tiles} tiles, about {describe_size(size)} of them on disk, "
+        f"about {describe_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
     )
     if formats:
         print_line(console, describe_outputs(tiles, formats))
@@ -138,8 +140,8 @@ def print_plan(inspections: Sequence[SlideInspection], console: Console, formats
 
 
 def describe_outputs(tiles: int, formats: Sequence[Format]) -> str:
-    """What the products of so many tiles will take on disk, in words."""
-    return "outputs: " + ", ".join(f"{kind} about {size_text(tiles * BYTES_PER_TILE[kind])}" for kind in formats)
+    """Describe what the pyramids of so many tiles will take on disk."""
+    return "outputs: " + ", ".join(f"{kind} about {describe_size(tiles * BYTES_PER_TILE[kind])}" for kind in formats)
 
 
 def print_inspections(inspections: Sequence[SlideInspection], console: Console) -> int:
@@ -164,7 +166,7 @@ def print_inspections(inspections: Sequence[SlideInspection], console: Console) 
 
 
 def overlay_path(directory: Path | None, source: SlideSource) -> Path | None:
-    """Where a slide's overlay goes."""
+    """Return where a slide's overlay goes."""
     return directory / f"{source.slide_id}.png" if directory else None
 
 
@@ -189,25 +191,6 @@ def _facts_cells(facts: SlideFacts) -> list[str]:
         f"{facts['tissue']:.0%}",
         str(facts["tiles"]),
         str(facts["suspect"]),
-        size_text(facts["bytes"]),
-        _duration(facts["tiles"] * _SECONDS_PER_TILE),
+        describe_size(facts["bytes"]),
+        describe_duration(facts["tiles"] * _SECONDS_PER_TILE),
     ]
-
-
-def size_text(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

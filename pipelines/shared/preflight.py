@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.shared.progress import Progress, describe_error
+from pipelines.shared.messages import describe_error
+from pipelines.shared.progress import Progress
 from wsi_stain.executor import Executor, Task, run_flows, single_task
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
@@ -14,13 +15,13 @@ from wsi_stain.tiling.inspect import InspectTask, probe_slide
 def find_unusable(
     executor: Executor, sources: Sequence[SlideSource], config: TilingConfig, progress: Progress
 ) -> dict[str, Exception]:
-    """Open slides, side by side, and tell which cannot be used and what is doubtful about the others.
+    """Open slides, side by side, and report which cannot be used and what is doubtful about the others.
 
     Args:
         executor: Where to open them.
         sources: The slides.
         config: How they would be read.
-        progress: Where it is told.
+        progress: Where it is shown.
 
     Returns:
         By slide id the errors of those that do not open, or whose resolution is missing or absurd.

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: bars with ETA on a terminal, a plain line now and then elsewhere."""
+"""Progress of a run: bars with ETA on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -13,28 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from wsi_stain.core.errors import WsiStainError
+from pipelines.shared.messages import print_line
 from wsi_stain.core.geometry import TILE
+from wsi_stain.core.text import escape_undecodable
 from wsi_stain.executor import Receipt, Task
 
 _PLAIN_EVERY_S = 10.0
 _BY_PIXELS = ("tile", "normalize")
-"""Stages whose rate is told in pixels: their receipts say how many tiles they did."""
-
-
-def escape_undecodable(text: str) -> str:
-    """Text with what a terminal cannot encode, such as file names that are not UTF-8, shown escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def print_line(console: Console, text: str) -> None:
-    """Print a line as it is: nothing in a name is markup."""
-    console.print(escape_undecodable(text), highlight=False, markup=False, soft_wrap=True)
-
-
-def describe_error(error: Exception) -> str:
-    """An error in one line: ours speak for themselves, others carry their type."""
-    return str(error) if isinstance(error, WsiStainError) else f"{type(error).__name__}: {error}"
+"""Stages whose rate is shown in pixels: their receipts say how many tiles they did."""
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -81,18 +67,18 @@ class Progress(AbstractContextManager["Progress"]):
             self._print_status()
 
     def on_tasks(self, key: str, tasks: list[Task[Any]]) -> None:
-        """For `run_flows`: a flow asked for tasks."""
+        """Announce the tasks that a flow asked for; a callback of `run_flows`."""
         for stage, count in Counter(task.stage for task in tasks).items():
             self.expect(stage, count)
 
     def on_done(self, key: str, task: Task[Any], receipt: Receipt) -> None:
-        """For `run_flows`: a task ended well; where its receipt counts tiles, their rate is told."""
+        """Record a task that succeeded, with its rate where the receipt counts tiles; a callback of `run_flows`."""
         self._tiles[task.stage] += receipt.get("tiles", 0)
         rate = self._megapixels_per_second(task.stage)
         self.advance(task.stage, note=f"{rate:.1f} Mpx/s, {key}" if rate else key)
 
     def _megapixels_per_second(self, stage: str) -> float:
-        """Tissue that a stage got through since it began."""
+        """Return how much tissue a stage got through since it began."""
         seconds = self._bars.tasks[self._tasks[stage]].elapsed or 0.0
         return self._tiles[stage] * TILE**2 / 1e6 / seconds if seconds and stage in _BY_PIXELS else 0.0
 
@@ -111,8 +97,3 @@ class Progress(AbstractContextManager["Progress"]):
         ]
         if parts:
             self.report("  ".join(parts))
-
-
-def describe_holes(holes: int, tiles: int) -> str:
-    """In one line, that some of a slide's tiles are damaged in its file."""
-    return f"{holes} of {tiles} tiles cannot be read and show a coarser level"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.cells import cell_len, chop_cells
 from rich.console import Console
 
-from pipelines.shared.progress import print_line
+from pipelines.shared.messages import print_line
 
 _GAP = "  "
 _NAME = 16
@@ -50,7 +50,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], consol
 
 
 def _find_fitting_columns(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
-    """The places of the columns to show, so that at least a short name fits beside them."""
+    """Choose the columns to show, by index, so that at least a short name fits beside them."""
     visible = list(range(len(columns)))
     for index in sorted(visible[1:], key=lambda index: -columns[index].rank):
         needed = min(widths[0], _NAME) + sum(len(_GAP) + widths[other] for other in visible[1:])

@@ -13,9 +13,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from pipelines.normalization import tile_store
+from pipelines import normalize
 from pipelines.shared.config import RunConfig, load_config
-from pipelines.shared.slide_outputs import SUFFIXES
+from pipelines.shared.formats import SUFFIXES
 from tests.support.files_below import digests
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import ConfigError
@@ -50,7 +50,7 @@ class Laboratory:
         )
         told = io.StringIO()
         console = Console(file=told, width=200)
-        assert tile_store.run(tile_store.Request(self.store, self.checkpoint, None, out, config), console) == 0
+        assert normalize.run(normalize.Request(self.store, self.checkpoint, None, out, config), console) == 0
         return told.getvalue()
 
 

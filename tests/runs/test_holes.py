@@ -179,19 +179,19 @@ def test_a_file_that_vanished_is_no_hole(tmp_path: Path) -> None:
 
 
 def test_a_finished_slide_with_holes_says_so_in_its_row(tmp_path: Path, sound: Run) -> None:
-    from pipelines.run_directory.run_record import finished_row
-    from pipelines.shared.slide_outputs import SlideOutputs  # torch stays out of the other tests
+    from pipelines.normalization.rows import finished_row
+    from pipelines.run_directory.slide_outputs import SlideOutputs  # torch stays out of the other tests
 
-    run, products = (
+    run, outputs = (
         write_damaged_slide(tmp_path, {(0, 1, 3): BOGUS}),
         SlideOutputs(tmp_path, tmp_path, PurePosixPath("a"), ["ome-tiff"], "key"),
     )
-    write_jpeg_slide(products.tiff.path, [paint(SMALL)], JPEG)
+    write_jpeg_slide(outputs.tiff.path, [paint(SMALL)], JPEG)
     slide = run.whole()
-    row = finished_row(slide, run.source, products, slide.record.holes, 1.0)
+    row = finished_row(slide, run.source, outputs, slide.record.holes, 1.0)
     assert row.status == "done-with-holes" and row.remedy
     assert row.reason == f"4 of {row.tiles} tiles cannot be read and show a coarser level"
-    row = finished_row(sound.stored, sound.source, products, 0, 1.0)
+    row = finished_row(sound.stored, sound.source, outputs, 0, 1.0)
     assert (row.status, row.reason, row.remedy) == ("done", "", "")
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from pipelines.normalization import tile_store
-from pipelines.run_directory.run_record import unfitted_colours_warning
+from pipelines import normalize
+from pipelines.normalization.rows import unfitted_colours_warning
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from tests.support.identity import IdentityNormalizer
@@ -40,9 +40,9 @@ def normalized_row(tmp_path: Path, mode: str, **base: object) -> SlideRow:
         store_slide(store, "one", paint_tissue(SIZE, seed=4), mpp=0.5)
     settings = {"mode": mode, "stride_px": 512, "lut_tiles": 20, "lut_size": 9, **base}
     config = RunConfig.model_validate({"executor": {"workers": 0}, "normalize": settings})
-    request = tile_store.Request(store, write_untrained(tmp_path / "c.safetensors"), None, out, config)
+    request = normalize.Request(store, write_untrained(tmp_path / "c.safetensors"), None, out, config)
     said = io.StringIO()
-    assert tile_store.run(request, Console(file=said)) == 0, said.getvalue()
+    assert normalize.run(request, Console(file=said)) == 0, said.getvalue()
     kept = load_finished(Workspace(out).slide("one"))
     assert kept is not None
     (cells,) = read_summary(out / "summary.csv")

@@ -20,7 +20,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from pipelines.shared.slide_outputs import SUFFIXES, Format
+from pipelines.shared.formats import SUFFIXES, Format
 from tests.support.commands import TINY, Run
 from wsi_stain.core import journal
 from wsi_stain.core.geometry import BlockIndex, Mpp

@@ -1,10 +1,11 @@
-"""What a run must know of the checkpoint it normalizes with; of a style, where the method is a classical one."""
+"""What a run normalizes to: a trained checkpoint, or for a classical method what it takes from the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsi_stain.core.arrays import Rgb8, round_rgb
 from wsi_stain.core.errors import CheckpointError
@@ -23,15 +24,15 @@ from wsi_stain.store import SlideRecord, StoredSlide
 
 @dataclass(frozen=True)
 class NormalizationTarget:
-    """A checkpoint or a style, by its file and the parts of its contract that reach the outputs.
+    """A checkpoint or a classical reference, by its file and the parts of its contract that reach the outputs.
 
     Attributes:
-        path: The safetensors file; for a style a JSON file.
+        path: The safetensors file; for a classical reference a JSON file.
         digest: SHA-256 of its bytes.
         white: The reference's white, R, G, B, 0 to 255: the colour of all glass in the outputs.
         icc_profile: The reference's ICC profile, which outputs embed.
         reference: Stain of the reference, which every slide is brought to.
-        template: Kind of template that the generator takes; `none` for a style.
+        template: Kind of template that the generator takes; `none` for a classical reference.
         icc_policy: What was done with the reference's ICC profile: `keep` or `srgb`.
     """
 
@@ -45,7 +46,7 @@ class NormalizationTarget:
 
     @classmethod
     def load(cls, path: Path) -> NormalizationTarget:
-        """Read a checkpoint's contract.
+        """Read a checkpoint's contract; the weights are not loaded.
 
         Raises:
             CheckpointError: It is damaged, or no checkpoint.
@@ -56,13 +57,19 @@ class NormalizationTarget:
         return cls(path, file_digest(path), white, profile, template.reference, template.kind, contract.icc_policy)
 
     @classmethod
-    def of_classical(cls, classical_reference: ClassicalReference, path: Path) -> NormalizationTarget:
-        """Write a style to its file, from which the workers read it."""
-        write_json(path, classical_reference.model_dump(mode="json"))
-        white, profile = round_rgb(classical_reference.stain.white), decode_profile(classical_reference.icc_profile)
-        return cls(
-            path, file_digest(path), white, profile, classical_reference.stain, "none", classical_reference.icc_policy
-        )
+    def of_classical(cls, reference: ClassicalReference, path: Path) -> NormalizationTarget:
+        """Write a classical reference to its file, from which the workers read it."""
+        write_json(path, reference.model_dump(mode="json"))
+        white, profile = round_rgb(reference.stain.white), decode_profile(reference.icc_profile)
+        return cls(path, file_digest(path), white, profile, reference.stain, "none", reference.icc_policy)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Its entries in run.json: the reference's stain, and the file's name and SHA-256."""
+        return {
+            "reference": self.reference.model_dump(mode="json"),
+            "checkpoint": {"file": self.path.name, "sha256": self.digest},
+        }
 
     def check_colours(self, record: SlideRecord) -> None:
         """Refuse a slide whose pixels are in another colour space than those the generator was trained on."""
@@ -76,7 +83,7 @@ class NormalizationTarget:
 def choose_classical_reference(
     method: ClassicalMethod, checkpoint: Path | None, references: Sequence[StoredSlide]
 ) -> ClassicalReference:
-    """What a classical method takes from the reference: from a checkpoint where one is given, else from its tiles.
+    """Take what a classical method needs of the reference: from a checkpoint where one is given, else from its tiles.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or none.

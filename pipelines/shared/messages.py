@@ -1,0 +1,43 @@
+"""Lines for the terminal: how they are printed, and how errors, sizes and durations are described in them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from wsi_stain.core.errors import WsiStainError
+from wsi_stain.core.text import escape_undecodable
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a line as it is: nothing in a name is markup."""
+    console.print(escape_undecodable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def describe_error(error: Exception) -> str:
+    """Describe an error in one line; one that is no WsiStainError with its type."""
+    return str(error) if isinstance(error, WsiStainError) else f"{type(error).__name__}: {error}"
+
+
+def describe_holes(holes: int, tiles: int) -> str:
+    """Describe in one line how many of a slide's tiles are damaged in its file."""
+    return f"{holes} of {tiles} tiles cannot be read and show a coarser level"
+
+
+def describe_size(count: float) -> str:
+    """Describe a number of bytes, such as 1.23 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def describe_duration(seconds: float) -> str:
+    """Describe a duration, such as 12 min."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
