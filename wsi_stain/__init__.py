@@ -1,4 +1,4 @@
-"""wsi-stain: re-stain whole-slide images in the style of a reference laboratory with Pix2Pix.
+"""wsi-stain: normalize whole-slide images to the stain of a reference laboratory with Pix2Pix.
 
 The parts that a notebook wants first can be had from here: `wsi_stain.TileStore("tiles.zarr")`. Each is imported when
 it is first asked for, so that `import wsi_stain` stays quick and torch is loaded only by what needs it.

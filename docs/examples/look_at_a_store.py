@@ -23,10 +23,10 @@ def main(store_path: str, checkpoint: str, picture: str) -> None:
         slide = store[slide_id]
         print(slide_id, *(f"  {name}: {value}" for name, value in slide.facts().items() if value), sep="\n")
         richest = sorted(slide.tile_indices(), key=lambda tile: -slide.tissue[tile])[:TILES]
-        restain = wsi_stain.StainNormalize(checkpoint, slide)
+        transform = wsi_stain.StainNormalize(checkpoint, slide)
         before = slide.read_tiles(richest)
         rows.append(np.concatenate(list(before), axis=1))
-        rows.append(np.concatenate([restain.normalize(pixels) for pixels in before], axis=1))
+        rows.append(np.concatenate([transform.normalize(pixels) for pixels in before], axis=1))
     width = max(row.shape[1] for row in rows)
     whole = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     Image.fromarray(np.concatenate(whole)).save(picture)

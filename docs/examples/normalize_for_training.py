@@ -1,4 +1,4 @@
-"""Train on tiles in the reference's stain: a DataLoader whose workers re-stain what they read.
+"""Train on tiles in the reference's stain: a DataLoader whose workers normalize what they read.
 
 python normalize_for_training.py tiles.zarr training/checkpoint.safetensors
 """

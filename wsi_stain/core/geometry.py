@@ -1,4 +1,4 @@
-"""Sizes, regions and indices, and how they round. Knows no files and no pixels.
+"""Sizes, regions and indices, and how they round. Knows no files or pixels.
 
 Two coordinate frames exist. *Slide space* is (x, y), (width, height), in pixels of a named level; here it is the
 *working frame*, the level-0 grid of what is stored and written (the slide's own level 0, unless the run resamples).

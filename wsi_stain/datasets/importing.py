@@ -2,7 +2,7 @@
 
 A tile exists where a patch lies on it, tissue or not, so that every patch can be read back. The rest of such a tile has
 the colour of the patches' own glass: white there would teach a generator two colours of glass. The frame is a whole
-number of tiles. Never imports torch.
+number of tiles. Knows no torch.
 
 Memory bound: that of the mosaic and of the listing.
 """

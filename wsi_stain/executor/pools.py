@@ -35,7 +35,7 @@ class WorkerPools:
     """The workers as they were a moment ago: on a cluster they come one by one, and go.
 
     Args:
-        ask: Gives what the scheduler knows of each worker, by address: its nthreads and resources.
+        list_workers: Gives what the scheduler knows of each worker, by address: its nthreads and resources.
         with_gpus: Whether tasks of the pool `gpu` need a GPU.
         timeout_s: How long a pool may be without a worker, seconds.
     """

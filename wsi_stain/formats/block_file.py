@@ -1,4 +1,4 @@
-"""The block file: one block of a normalized slide, ready to be copied into a pyramid. Knows no slides and no generator.
+"""The block file: one block of a normalized slide, ready to be copied into a pyramid. Knows no slides or generator.
 
 JPEG tiles of levels 0 to 3 and a lossless level 4, with an index and a checksum: format 3, specified in
 docs/block-file.md.

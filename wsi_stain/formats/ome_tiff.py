@@ -11,7 +11,7 @@ Tiles are complete YCbCr JPEG streams, copied as they are. Tag 530 (YCbCrSubSamp
 out on purpose for 4:4:4: its only right value, (1, 1), makes Bio-Formats show pink tissue (ome/bioformats#2811), and
 libtiff finds the value in the stream. A tile that is never put is glass; all of these share one stream.
 
-Memory: 12 bytes per tile, 3.6 MB for a slide of 150,000 x 100,000 px. Knows no slides, blocks or pixels.
+Memory: 12 bytes per tile, 3.6 MB for a slide of 150,000 x 100,000 px. Knows no slides or blocks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The OME-XML of a pyramid: size, resolution, objective, provenance. Knows no files and no pixels.
+"""The OME-XML of a pyramid: size, resolution, objective, provenance. Knows no files or pixels.
 
 It carries no name, date or identifier of the source: slides carry patient data, and two runs shall give equal bytes.
 """

@@ -1,4 +1,4 @@
-"""The bytes of one chunk, and the Zarr v3 metadata that says how they were made. Knows no shards and no files.
+"""The bytes of one chunk, and the Zarr v3 metadata that says how they were made. Knows no shards or files.
 
 Every chunk ends in its own CRC-32C: LZ4 alone would turn a flipped bit into other pixels without a word, and so would
 JPEG.

@@ -1,4 +1,4 @@
-"""Zarr v3 and OME-NGFF 0.5 metadata, and small arrays of one chunk, as plain files. Knows no tile store.
+"""Zarr v3 and OME-NGFF 0.5 metadata, and small arrays of one chunk, as plain files. Knows no store.
 
 Written by hand rather than by zarr-python, so that every file is atomic, durable and the same bytes each time.
 """

@@ -1,4 +1,4 @@
-"""The bytes of one Zarr v3 shard of tiles, written and read without zarr. Knows no slides and no metadata.
+"""The bytes of one Zarr v3 shard of tiles, written and read without zarr. Knows no slides or metadata.
 
 A shard is the encoded chunks, one after the other, and at the end an index: for each chunk of the shard, in row-major
 order, its (offset, size) as little-endian uint64, both 2^64-1 where the chunk is absent; then the CRC-32C of the index

@@ -3,7 +3,7 @@
 The segmentation may know no absolute colour, or a mere change of stain would count as a loss. So hematoxylin is
 measured along each image set's own stain vector and against its own surroundings, and what it segments afterwards is as
 much area as it segmented before: any monotone change of hematoxylin leaves it the same. What counts is which pixels are
-darker than which. Knows no slides and no files.
+darker than which. Knows no slides or files.
 """
 
 from __future__ import annotations

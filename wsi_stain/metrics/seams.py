@@ -10,7 +10,7 @@ from each other more than their pieces do, by the scanner's and the resampling's
 
 Two kinds of line: where two passes of the generator meet within a block, and where two blocks meet. Of the second kind
 a block knows only its own side, and leaves thinned rows of luminance there, which are paired afterwards.
-Everything is integers until the last division, so the order of blocks is nothing. Knows no files and no generator.
+Everything is integers until the last division, so the order of blocks is nothing. Knows no files or generator.
 """
 
 from __future__ import annotations

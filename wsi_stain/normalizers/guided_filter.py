@@ -7,7 +7,7 @@ function explains (invented or lost structure) drops out.
 
 with S the covariance of the source I over the window, p the changed image: He, Sun and Tang (2013), IEEE Trans.
 Pattern Anal. Mach. Intell. 35, 1397-1409, equations 16 to 19. A and b are found on a grid four times coarser and
-interpolated: He and Sun (2015), arXiv 1505.00996. Knows no slides and no generator.
+interpolated: He and Sun (2015), arXiv 1505.00996. Knows no slides or generator.
 
 Shape legend: B batch, C channels (3), H rows, W columns; h, w the coarse grid.
 """

@@ -1,4 +1,4 @@
-"""The files of an OME-Zarr pyramid: OME-NGFF 0.5 on Zarr v3, sharded, lossless. Knows no slides and no generator.
+"""The files of an OME-Zarr pyramid: OME-NGFF 0.5 on Zarr v3, sharded, lossless. Knows no slides or generator.
 
     X.ome.zarr/zarr.json                     group: OME-NGFF metadata, provenance, colour profile; written last
     X.ome.zarr/<level>/zarr.json             array (3, height, width) uint8, axes c y x, a chunk a tile of 256 px

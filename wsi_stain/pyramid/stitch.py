@@ -11,7 +11,7 @@ Memory bound: two block files (some 10 MB each, checked whole before a byte is c
 strips of 256 rows: 21 MB for a slide of 150,000 px width. It rests on blocks coming in row-major order and on a block's
 mip being one tile high.
 
-Knows neither stores nor generators, and of the formats only that blocks and strips are put into them.
+Knows no store or generator. Of the formats it needs only that blocks and strips are put into them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The JPEG tiles of a TIFF slide, decoded straight from the file. Knows no colour profile and no resolution.
+"""The JPEG tiles of a TIFF slide, decoded straight from the file. Knows no colour profile or resolution.
 
 OpenSlide spends more on its way over RGBA than on JPEG itself. Where a level is one directory of JPEG tiles side by
 side, its pixels are those of the tiles, and libjpeg-turbo gives the very values that OpenSlide gives: the largest

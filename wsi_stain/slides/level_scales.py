@@ -1,4 +1,4 @@
-"""Scales of levels: pixels of level 0 that one pixel of each level stands for. Knows no file formats.
+"""Scales of levels: pixels of level 0 that one pixel of each level stands for. Knows no formats.
 
 The ratio of a level's size to level 0's tells it only where the size is a level's true one: writers also round sizes
 up to whole tiles, and then the ratio is wrong by any amount, often another one along each axis. So a level's own

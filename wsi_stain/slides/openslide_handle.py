@@ -1,4 +1,4 @@
-"""OpenSlide's handle on one slide file, and RGB regions from it. Knows no levels' geometry and no colour profile.
+"""OpenSlide's handle on one slide file, and RGB regions from it. Decides nothing about levels or colour.
 
 Memory bound: beside the pixels returned, the same region in RGBA.
 """

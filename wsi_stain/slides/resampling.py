@@ -1,4 +1,4 @@
-"""Exact resampling of pixel arrays: box filter (area averaging) and bicubic. Pure arithmetic, knows no slides.
+"""Exact resampling of pixel arrays: box filter (area averaging) and bicubic. Pure arithmetic. Knows no slides.
 
 Both filters are separable and linear, so each axis is a sparse matrix of weights. Positions are rational numbers and
 weights are rounded once, from the exact position: an output pixel is the same whichever block it is computed in.

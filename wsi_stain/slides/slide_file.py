@@ -1,4 +1,4 @@
-"""One slide file: its levels, and RGB pixels of any level. Knows no working frame and no mpp.
+"""One slide file: its levels, and RGB pixels of any level. Knows no resolution.
 
 Plain JPEG tiles are read from the file directly (`jpeg_tiles`), exact at any level; all else by OpenSlide. It places
 a level by `x_l0 / downsample` and blends neighbouring pixels when that is fractional. Levels whose downsample is not

@@ -1,4 +1,4 @@
-"""A user's own idea of where tissue is: a picture, or polygons drawn in QuPath. Knows no slides' pixels.
+"""A user's own idea of where tissue is: a picture, or polygons drawn in QuPath. Reads no slides.
 
 The mask of a slide lies in a directory under the slide's relative path or its bare name, with `.png`, `.geojson` or
 `.json` in the place of the slide's suffix or after it. Where there are several, the first in that order counts.

@@ -1,4 +1,4 @@
-"""One 3-D colour table for a slide: fitted to pairs of colours, applied to every pixel. Knows no slides, no generator.
+"""One 3-D colour table for a slide: fitted to pairs of colours, applied to every pixel. Knows no slides or generator.
 
 A table is (N, N, N, 3) float32, RGB 0..255; its first three axes are red, green and blue of the source, entry i
 standing for the value 255 i / (N - 1), and what lies between entries is trilinear.

@@ -1,6 +1,6 @@
 """Hematoxylin and eosin found in optical density: their vectors, and their levels in nuclei and in stroma.
 
-Plain numpy on natural-log OD, (N, 3) in R, G, B. Knows no slides, no white points and no templates.
+Plain numpy on natural-log OD, (N, 3) in R, G, B. Knows no slides or templates.
 
 Composition bias is the enemy: a slide full of nuclei is not a darker *stain*. So every percentile here is taken over
 values whose frequency was evened out, and levels are medians within strata, never over all tissue.

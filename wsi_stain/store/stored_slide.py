@@ -1,4 +1,4 @@
-"""One slide of the store, read. Knows nothing of how it was made."""
+"""One slide of the store, read. Knows no tiling."""
 
 from __future__ import annotations
 

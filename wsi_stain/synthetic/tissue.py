@@ -1,4 +1,4 @@
-"""Plausible tissue with known truth: how much hematoxylin and eosin lies at every pixel. Knows no stains and no files.
+"""Plausible tissue with known truth: how much hematoxylin and eosin lies at every pixel. Knows no stains or files.
 
 A mucosa as in a cartoon, from the bottom up: an irregular outline, wavy collagen with clefts, fat, capillaries, glands
 of columnar or foamy epithelium around a pale lumen, lymphocytes in clusters, fibroblasts along the fibres.

@@ -1,4 +1,4 @@
-"""Inspection of slides before anything is done to them; nothing is written but overlays. Never imports torch.
+"""Inspection of slides before anything is done to them; nothing is written but overlays. Knows no torch.
 
 probe_slide     can it be opened, and what is its resolution
 identify_slide  which tiles would it have, without reading its pixels

@@ -1,4 +1,4 @@
-"""A slide's own file read as the tile store would read it, so that nothing has to be stored. Never imports torch.
+"""A slide's own file read as the tile store would read it, so that nothing has to be stored. Knows no torch.
 
 What tiling decides is decided here as well, by the same code: tissue and grid on the thumbnail, stain on a sample of
 the tiles. So pixels, `kept` and stain are those of a lossless tile store. The survey is kept in two small files, the

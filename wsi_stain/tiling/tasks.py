@@ -1,4 +1,4 @@
-"""From a slide to its tiles in the store: survey, one task a block, finish. Never imports torch.
+"""From a slide to its tiles in the store: survey, one task a block, finish. Knows no torch.
 
     survey_slide   thumbnail, tissue, grid  ->  the slide's folder with everything but tiles
     tile_block     4096 px of the slide     ->  one shard and its receipt

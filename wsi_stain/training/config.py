@@ -1,4 +1,4 @@
-"""How a generator is trained: every setting of `training` in a configuration file. Knows no slides and no networks."""
+"""How a generator is trained: every setting of `training` in a configuration file. Knows no slides."""
 
 from __future__ import annotations
 

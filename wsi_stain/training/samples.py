@@ -1,4 +1,4 @@
-"""Which tiles train and which are held out, and their pixels in batches. Knows no network and no stain.
+"""Which tiles train and which are held out, and their pixels in batches. Knows no network or stain.
 
 Held-out tiles never touch training tiles: they come from slides of their own, or, with fewer than three slides, from
 one end of each slide behind a guard band, because neighbouring tiles show the same glands.

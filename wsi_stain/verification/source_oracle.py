@@ -1,7 +1,7 @@
 """A TIFF slide as tifffile reads it: a second opinion on the source, where the reader that a run used may be wrong.
 
-Knows nothing of how the run reads slides, and takes pixels from the file as its tags describe them: upright, at their
-places, and missing where a tile was never written.
+Knows no OpenSlide. It takes pixels from the file as its tags describe them: upright, at their places, and missing where
+a tile was never written.
 
 Memory bound: one coarse level, at most `_MOST_PIXELS`, and four tiles of the file.
 """

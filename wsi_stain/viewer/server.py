@@ -1,4 +1,4 @@
-"""The viewer's web server: a page, its cases, their tiles. Knows no slides' insides and no runs.
+"""The viewer's web server: a page, its cases, their tiles. Knows no slides or runs.
 
 Slides are patient data. So the server is bound to loopback unless asked; every address begins with a secret that only
 who started it knows (other users of the machine can reach its ports); what a request names is looked up in a list and

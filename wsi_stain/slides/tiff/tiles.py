@@ -1,4 +1,4 @@
-"""Tiles of one directory of a TIFF, decoded by tifffile whatever their coding. Knows neither OpenSlide nor levels.
+"""Tiles of one directory of a TIFF, decoded by tifffile whatever their coding. Knows no OpenSlide.
 
 Memory bound: beside the pixels returned, one tile.
 """
