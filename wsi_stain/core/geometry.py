@@ -123,7 +123,7 @@ def block_region(block: BlockIndex, size: Size) -> Region:
 
 
 def tile_slices(area: Region) -> tuple[slice, slice]:
-    """The rows and columns of the tile grid that an area on its lines covers."""
+    """Return the rows and columns of the tile grid that an area on its lines covers."""
     right, bottom = area.x + area.width, area.y + area.height
     return slice(area.y // TILE, ceil_div(bottom, TILE)), slice(area.x // TILE, ceil_div(right, TILE))
 
