@@ -20,7 +20,7 @@ from wsi_stain.pix2pix.generator import LEAK, Generator, ResizeConvolution
 
 
 class InferenceGenerator(nn.Module):
-    """A generator in eval mode, without its last tanh, which would make a number of infinity.
+    """Generator in eval mode, without its last tanh, which would make a number of infinity.
 
     Args:
         generator: Its weights and BatchNorm statistics are copied.

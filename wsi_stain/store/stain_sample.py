@@ -21,18 +21,18 @@ _PIXELS = 200_000
 _NEARLY_GLASS = 0.9
 
 
-def measure_stain(slide: TiledSlide, config: StainConfig, own_mask: bool = False) -> StainStatistics:
+def measure_stain(slide: TiledSlide, config: StainConfig, has_user_mask: bool = False) -> StainStatistics:
     """Stain statistics of a slide, from a sample that depends on its tiles alone.
 
     Args:
         slide: The slide; it may still be in the making.
         config: What is measured.
-        own_mask: Its mask is a user's: what that leaves out may be pale tissue, and is not all glass.
+        has_user_mask: Its mask is a user's: what that leaves out may be pale tissue, and is not all glass.
 
     Raises:
         StainError: The slide is not H&E, or has too little tissue.
     """
-    stained = slide.mask | tissue_mask(slide.thumbnail, slide.thumbnail_mpp) if own_mask else slide.mask
+    stained = slide.mask | tissue_mask(slide.thumbnail, slide.thumbnail_mpp) if has_user_mask else slide.mask
     white, origin = white_point(slide.thumbnail, stained)
     return slide_statistics(sample_pixels(slide, white), white, origin, config)
 

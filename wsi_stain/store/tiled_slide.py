@@ -159,7 +159,7 @@ class TiledSlide(ABC):
                 kept.append(position)
             if not there or self._is_partial(tile):
                 pixels[position] = 255
-        kept.sort(key=lambda position: _by_block(tiles[position]))
+        kept.sort(key=lambda position: _block_order(tiles[position]))
 
         def read_part(positions: Sequence[int]) -> None:
             wanted = [tiles[position] for position in positions]
@@ -196,7 +196,7 @@ class TiledSlide(ABC):
         rows = slice(max(region.y // TILE, 0), max(ceil_div(region.y + region.height, TILE), 0))
         cols = slice(max(region.x // TILE, 0), max(ceil_div(region.x + region.width, TILE), 0))
         positions = np.argwhere(self.kept[rows, cols]) + np.array([rows.start, cols.start])
-        return sorted((TileIndex(row, col) for row, col in positions.tolist()), key=_by_block)
+        return sorted((TileIndex(row, col) for row, col in positions.tolist()), key=_block_order)
 
     def _is_kept(self, tile: TileIndex) -> bool:
         rows, cols = self.kept.shape
@@ -206,7 +206,7 @@ class TiledSlide(ABC):
         return (tile.row + 1) * TILE > self.size.height or (tile.col + 1) * TILE > self.size.width
 
 
-def _by_block(tile: TileIndex) -> tuple[BlockIndex, TileIndex]:
+def _block_order(tile: TileIndex) -> tuple[BlockIndex, TileIndex]:
     return block_of(tile), tile
 
 

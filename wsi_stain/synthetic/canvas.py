@@ -27,7 +27,7 @@ _LATTICE_SD = 1 / (2 * np.pi**0.5 * _SMOOTHING)
 
 
 class Nucleus(NamedTuple):
-    """An ellipse: centre and half axes, um; direction of the long axis, radians from x; hematoxylin at its core."""
+    """Ellipse: centre and half axes, um; direction of the long axis, radians from x; hematoxylin at its core."""
 
     x: float
     y: float
@@ -38,7 +38,7 @@ class Nucleus(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """A window of the canvas, and how far its pixels lie from a position: dx (1, w), dy (h, 1), um."""
+    """Window of the canvas, and how far its pixels lie from a position: dx (1, w), dy (h, 1), um."""
 
     at: tuple[slice, slice]
     dx: Field

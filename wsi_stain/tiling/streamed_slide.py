@@ -175,7 +175,7 @@ def survey_streamed(source: SlideSource, config: TilingConfig) -> StreamedSlide:
         record = make_record(slide, source, config)
         survey = require_tissue(slide, config, source)
     with StreamedSlide(source, config, record, survey) as streamed:  # it opens its file again when pixels are asked for
-        stain = measure_stain(streamed, config.stain, own_mask=source.mask is not None)
+        stain = measure_stain(streamed, config.stain, has_user_mask=source.mask is not None)
     streamed.record = record.model_copy(update={"stain": stain, "suspect_tiles": int(survey.suspect.sum())})
     return streamed
 

@@ -276,7 +276,7 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
     measured = {
         "holes": _write_holes(writer, task, receipts),
         "suspect_tiles": int(stored.map("suspect").sum()),
-        "stain": measure_stain(stored, task.config.stain, own_mask=task.source.mask is not None),
+        "stain": measure_stain(stored, task.config.stain, has_user_mask=task.source.mask is not None),
     }
     record = record.model_copy(update=measured)
     writer.complete(record, receipts)

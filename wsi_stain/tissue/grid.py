@@ -16,7 +16,7 @@ _ANY = 1e-6
 
 @dataclass(frozen=True)
 class TileGrid:
-    """The tiles of one slide.
+    """Tiles of one slide.
 
     Attributes:
         size: Working frame, px.
