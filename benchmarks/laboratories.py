@@ -193,7 +193,7 @@ def _off_white(part: Part, seed: int) -> StainStatistics:
     white, origin = white_point(part.thumbnail, part.mask)
     moved = np.add(white, np.random.default_rng(seed).uniform(-_WHITE_OFF, _WHITE_OFF, 3))
     red, green, blue = np.clip(moved, 0, 255).tolist()
-    pixels = sample_pixels(part, (red, green, blue))  # type: ignore[arg-type]
+    pixels, _ = sample_pixels(part, (red, green, blue))  # type: ignore[arg-type]
     return slide_statistics(pixels, (red, green, blue), origin, part.record.stain_config)
 
 

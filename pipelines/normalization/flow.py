@@ -11,7 +11,13 @@ from pathlib import Path
 
 from pipelines.normalization.context import RunContext
 from pipelines.normalization.out_of_memory import describe_stride, run_within_memory, with_recorded_stride
-from pipelines.normalization.rows import failed_row, finished_row, quality_fields, unfitted_colours_warning
+from pipelines.normalization.rows import (
+    describe_stain,
+    failed_row,
+    finished_row,
+    quality_fields,
+    unfitted_colours_warning,
+)
 from pipelines.normalization.tasks import (
     block_receipt,
     block_tasks,
@@ -114,7 +120,8 @@ def _normalize_flow(
     row = row.with_pictures(load_pictures(pictures.argument.out))
     if warning := unfitted_colours_warning(prepared, context.settings):
         context.report(f"{row.slide}: {warning}")
-    remarks = "; ".join(filter(None, (row.reason, describe_stride(context), warning)))
+    stain = describe_stain(slide, context.group_stains.get(source.slide_id))
+    remarks = "; ".join(filter(None, (row.reason, *stain, describe_stride(context), warning)))
     row = row.model_copy(update={"reason": remarks})
     origin = _origin(context, slide, source, file)
     save_finished(outputs.folder, FinishedSlide(outputs.key, row, origin, slide.grid))

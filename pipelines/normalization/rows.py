@@ -16,6 +16,8 @@ from wsi_stain.metrics.seams import seam_score
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
 from wsi_stain.results import SlideRow
 from wsi_stain.slides.find import SlideSource
+from wsi_stain.stain.pool import disagreement
+from wsi_stain.stain.statistics import StainStatistics, stain_remarks
 from wsi_stain.store import TiledSlide
 
 if TYPE_CHECKING:
@@ -54,6 +56,13 @@ def finished_row(slide: TiledSlide, source: SlideSource, outputs: SlideOutputs, 
         stain=slide.record.stain,
     )
     return row.with_outputs(outputs.names)
+
+
+def describe_stain(slide: TiledSlide, group: StainStatistics | None) -> list[str]:
+    """Say how sure a slide's stain is, and how it differs from that of its group, a sentence each."""
+    if slide.stain is None:
+        return []
+    return [*stain_remarks(slide.stain), *filter(None, [disagreement(slide.stain, group) if group else ""])]
 
 
 def quality_fields(

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pipelines.normalization.context import RunContext
 from pipelines.normalization.out_of_memory import describe_stride, run_within_memory
+from pipelines.normalization.rows import describe_stain
 from pipelines.normalization.tasks import prepare_flow
 from wsi_stain.core.icc import encode_profile
 from wsi_stain.core.journal import fingerprint
@@ -88,7 +89,9 @@ def _store_flow(
     outputs.remove_intermediates()
     names = [path.relative_to(workspace.out).as_posix() for path in paths]
     row = _row(normalized, source, names, started, context.settings.name)
-    return row.model_copy(update={"reason": "; ".join(filter(None, (row.reason, describe_stride(context))))})
+    stain = describe_stain(slide, context.group_stains.get(source.slide_id))
+    remarks = "; ".join(filter(None, (row.reason, *stain, describe_stride(context))))
+    return row.model_copy(update={"reason": remarks})
 
 
 def _images_flow(slide: StoredSlide, folder: Path, work: Path) -> Flow[None]:

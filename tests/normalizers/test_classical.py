@@ -17,6 +17,7 @@ from wsi_stain.normalizers.classical import (
     sparse_stains,
 )
 from wsi_stain.stain.statistics import slide_statistics
+from wsi_stain.stain.vectors import angle_deg
 
 OTHER_WHITE = (250.0, 228.0, 233.0)
 OTHER_VECTORS = ((0.55, 0.74, 0.39), (0.12, 0.90, 0.42))
@@ -107,3 +108,14 @@ def test_tiles_that_are_not_needed_are_white(method: str, source: np.ndarray) ->
 def test_glass_alone_has_no_moments() -> None:
     with pytest.raises(NoTissueError):
         lab_moments(np.full((5, 7, 3), 240, np.uint8), WHITE)
+
+
+@pytest.mark.parametrize("ink", [(20, 120, 60), (40, 70, 200), (25, 25, 25)], ids=["green", "blue", "black"])
+def test_ink_is_not_measured(ink: tuple[int, int, int], target: np.ndarray) -> None:
+    marked = target.copy()
+    marked[::8] = ink
+    rest = np.delete(target, np.s_[::8], axis=0)
+    np.testing.assert_allclose(lab_moments(marked, WHITE), lab_moments(rest, WHITE))
+    (hematoxylin, eosin), _ = sparse_stains(marked.reshape(-1, 3), WHITE)
+    clean, _ = sparse_stains(target.reshape(-1, 3), WHITE)
+    assert max(angle_deg(hematoxylin, clean[0]), angle_deg(eosin, clean[1])) < 2

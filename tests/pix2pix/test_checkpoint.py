@@ -32,6 +32,7 @@ STATISTICS = StainStatistics(
     e_stroma=0.5,
     lum_nuclei=1.1,
     lum_stroma=0.5,
+    dark_ratio=1.3,
     pixels=4000,
 )
 SMALL = GeneratorConfig(downs=3, ngf=4)

@@ -37,6 +37,7 @@ STAIN = StainStatistics(
     e_stroma=0.5,
     lum_nuclei=0.8,
     lum_stroma=0.3,
+    dark_ratio=1.3,
     pixels=100_000,
 )
 HOSTILE = [

@@ -29,6 +29,9 @@ HE_SLIDES = {
     "CMU": "formats/CMU-1-Small-Region.svs",
     "TCGA": "formats/TCGA-CR-7395-01A-01-TS1.svs",
 }
+BELIEVED = {"slides": 1000, "dark_ratio": 0.5}
+"""Of statistics whose gains are taken as they are."""
+
 REFERENCE = StainStatistics(
     white=WHITE,
     white_origin="glass",
@@ -39,6 +42,7 @@ REFERENCE = StainStatistics(
     e_stroma=0.5,
     lum_nuclei=1.3,
     lum_stroma=0.65,
+    dark_ratio=1.3,
     pixels=50_000,
 )
 
@@ -104,6 +108,17 @@ class TestWhitePoint:
         thumbnail[tissue] = (200, 120, 190)
         assert white_point(thumbnail, tissue) == ((240.0, 236.0, 238.0), "glass")
 
+    @pytest.mark.parametrize(
+        "tint", [(250, 235, 150), (245, 230, 185), (190, 225, 245), (245, 200, 215), (150, 140, 120)], ids=str
+    )
+    def test_glass_has_any_tint(self, tint: tuple[int, int, int]) -> None:
+        thumbnail = np.full((40, 40, 3), tint, np.uint8)
+        thumbnail[:3] = (60, 60, 70)
+        tissue = np.zeros((40, 40), bool)
+        tissue[20:30] = True
+        thumbnail[tissue] = np.rint(np.multiply(tint, (0.8, 0.5, 0.75)))
+        assert white_point(thumbnail, tissue) == (tint, "glass")
+
     def test_without_glass_the_brightest_tissue_stands_in(self) -> None:
         thumbnail = np.full((30, 41, 3), (190, 110, 180), np.uint8)
         thumbnail[0] = (231, 220, 229)
@@ -132,7 +147,9 @@ class TestStatistics:
         pixels = he_pixels(0.25)
         dirt = np.repeat(np.array([(20, 120, 60), (25, 25, 25)], np.uint8), 1000, axis=0)
         clean = slide_statistics(pixels, WHITE, "glass")
-        assert slide_statistics(np.concatenate([pixels, dirt]), WHITE, "glass") == clean
+        found = slide_statistics(np.concatenate([pixels, dirt]), WHITE, "glass")
+        assert found.foreign > 0.01 > clean.foreign
+        assert found.model_copy(update={"foreign": clean.foreign}) == clean
 
     @pytest.mark.parametrize(
         ("pixels", "white", "reason"),
@@ -142,7 +159,7 @@ class TestStatistics:
             (lambda: he_pixels(0.3), (30.0, 4.0, 4.0), "No brightfield slide"),
             (lambda: he_pixels(0.3, glass=1.0), WHITE, "stained as by H&E"),
             (lambda: np.full((5000, 3), (180, 90, 170), np.uint8), WHITE, "Only one stain|Not H&E"),
-            (lambda: np.full((5000, 3), 0, np.uint8), WHITE, "stained as by H&E"),
+            (lambda: np.full((5000, 3), 0, np.uint8), WHITE, "Not H&E: 100% of the stained pixels are gray or black"),
         ],
         ids=["DAB", "hematoxylin only", "dark", "glass", "one colour", "black"],
     )
@@ -224,10 +241,11 @@ class TestTemplate:
     @pytest.mark.parametrize(("kind", "level"), [("gray", 0.25), ("he", 0.0)])
     def test_nuclei_land_on_one_level_whatever_the_stain(self, kind: str, level: float) -> None:
         """The reference's nuclei stand at 2 / headroom - 1, and so do those of a paler slide."""
+        template = Template(kind=kind, reference=REFERENCE.model_copy(update={"slides": 1000}))
         for gains in ((1.0, 1.0), (0.6, 1.0), (1.4, 1.4)):
             pixels = he_pixels(0.3, gains=gains, glass=0.0)
-            own = slide_statistics(pixels, WHITE, "glass")
-            made = apply_template(pixels, own, Template(kind=kind, reference=REFERENCE))[:, 0]
+            own = slide_statistics(pixels, WHITE, "glass").model_copy(update=BELIEVED)
+            made = apply_template(pixels, own, template)[:, 0]
             nuclei = np.random.default_rng(7).random(len(pixels)) < 0.3
             assert np.median(made[nuclei]) == pytest.approx(level, abs=0.15)
 
@@ -255,7 +273,7 @@ def test_impossible_statistics_are_refused(damage: dict[str, Any]) -> None:
 
 def _statistics_like(**levels: float) -> dict[str, Any]:
     levels = {"h_nuclei": 1.5, "h_stroma": 0.4, "e_nuclei": 0.4, "e_stroma": 0.6, **levels}
-    levels = {"lum_nuclei": 1.3, "lum_stroma": 0.6, **levels}
+    levels = {"lum_nuclei": 1.3, "lum_stroma": 0.6, "dark_ratio": 1.3, **levels}
     shape = {"white": (240.0, 240.0, 241.0), "white_origin": "glass", "pixels": 10_000}
     return {**shape, "vectors": ((0.6, 0.72, 0.35), (0.1, 0.95, 0.3)), **levels}
 

@@ -24,6 +24,7 @@ STATISTICS = StainStatistics(
     e_stroma=0.6,
     lum_nuclei=1.1,
     lum_stroma=0.5,
+    dark_ratio=1.3,
     pixels=10_000,
 )
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.support.slide_files import write_slide
-from wsi_stain.core.errors import SlideError, StainError
+from tests.support.tiled_slides import SMALL, paint, write
+from wsi_stain.core.errors import NoTissueError, SlideError, StainError
 from wsi_stain.core.geometry import Region, Size
 from wsi_stain.slides.slide import Slide
 from wsi_stain.tiling import survey
+from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tissue.mask import TissueConfig
 
 STAINED = (190, 120, 170)
@@ -79,3 +81,25 @@ def test_a_dark_slide_is_no_bright_field(tmp_path: Path) -> None:
         pytest.raises(StainError, match="bright-field"),
     ):
         survey.find_tissue(slide, TissueConfig())
+
+
+@pytest.mark.parametrize("kind", ["gray", "green"])
+def test_a_slide_that_shows_something_that_is_not_he_is_refused_not_empty(kind: str, tmp_path: Path) -> None:
+    pixels = paint(SMALL)
+    if kind == "gray":
+        pixels = np.repeat(pixels[..., 1:2], 3, axis=2)
+    else:  # what absorbed green absorbs red and blue
+        pixels = np.stack([pixels[..., 1], pixels[..., 2] // 4 + 180, pixels[..., 1]], axis=-1)
+    source = write(tmp_path / "slide.tif", pixels)
+    with Slide(source.path) as slide, pytest.raises(StainError, match="Not H&E"):
+        survey.require_tissue(slide, TilingConfig(), source)
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["glass", "a stroke of a pen"])
+def test_glass_and_a_pen_on_it_are_empty(marked: bool, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).normal(240, 2, (905, 1503, 3))
+    if marked:
+        pixels[300:340, 200:900] = (20, 120, 60)
+    source = write(tmp_path / "slide.tif", pixels.clip(0, 255).astype(np.uint8))
+    with Slide(source.path) as slide, pytest.raises(NoTissueError):
+        survey.require_tissue(slide, TilingConfig(), source)

@@ -16,7 +16,7 @@ from wsi_stain.core.errors import ConfigError, NoTissueError
 from wsi_stain.core.geometry import TILE
 from wsi_stain.normalizers.tile_sample import read_pixels
 from wsi_stain.stain.statistics import StainStatistics, od_table
-from wsi_stain.stain.vectors import RUIFROK, unmixing
+from wsi_stain.stain.vectors import RUIFROK, could_be_he, unmixing
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics, unpack_statistics
 
@@ -159,7 +159,7 @@ def sparse_stains(pixels: RgbImage, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[
     """Find stain vectors after Vahadane et al. (2016), equation 7: a sparse non-negative dictionary of two.
 
     Args:
-        pixels: RGB, (N, 3).
+        pixels: RGB, (N, 3); ink, pigment and black among them do not count, as in `slide_statistics`.
         white: The slide's white point.
 
     Returns:
@@ -175,9 +175,8 @@ def sparse_stains(pixels: RgbImage, white: Rgb) -> tuple[tuple[Rgb, Rgb], tuple[
         raise ConfigError(
             "Vahadane's method needs scikit-learn, which is not installed", "pip install 'wsi-stain[baselines]'"
         ) from error
-    table = od_table(white)
-    od = np.stack([table[pixels[:, c], c] for c in range(3)], axis=-1)
-    od = od[od.mean(axis=1) > _STAINED_OD]
+    od = _od(pixels, white)
+    od = od[_is_stained(od)]
     if len(od) < _SPARSE_LEAST:
         raise NoTissueError(f"Only {len(od)} stained pixels were found, expected at least {_SPARSE_LEAST}", _LEAVE_OUT)
     sample = od[np.linspace(0, len(od) - 1, min(len(od), _SPARSE_PIXELS)).astype(np.intp)].astype(np.float64)
@@ -197,19 +196,29 @@ def lab_moments(pixels: RgbImage, white: Rgb) -> tuple[Rgb, Rgb]:
     """Measure mean and standard deviation of L*, a*, b* over stained pixels.
 
     Args:
-        pixels: RGB, (..., 3).
+        pixels: RGB, (..., 3); ink, pigment and black among them do not count, as in `slide_statistics`.
         white: The slide's white point; what is nearly as bright is glass and does not count.
 
     Raises:
         NoTissueError: No pixel is stained.
     """
-    table = od_table(white)
-    od = sum(table[pixels[..., c], c] for c in range(3)) / 3
-    stained = pixels[od > _STAINED_OD]
+    flat = pixels.reshape(-1, 3)
+    stained = flat[_is_stained(_od(flat, white))]
     if not len(stained):
         raise NoTissueError("No stained pixel was found", _LEAVE_OUT)
     lab = rgb2lab(stained)
     return _to_rgb(lab.mean(axis=0)), _to_rgb(lab.std(axis=0))
+
+
+def _od(pixels: RgbImage, white: Rgb) -> NDArray[np.float32]:
+    """Compute the optical density of (N, 3) pixels."""
+    table = od_table(white)
+    return np.stack([table[pixels[:, c], c] for c in range(3)], axis=-1)
+
+
+def _is_stained(od: NDArray[np.float32]) -> Mask:
+    """Mark, (N,), what is neither nearly glass nor anything that cannot be H&E."""
+    return np.asarray((od.mean(axis=1) > _STAINED_OD) & could_be_he(od))
 
 
 def _needed_windows(needed: Mask) -> Iterator[tuple[slice, slice]]:

@@ -32,7 +32,7 @@ from wsi_stain.stain.pool import pool_stains
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
 
-FORMAT = 1
+FORMAT = 2
 """Number of the file's format; files of another are refused."""
 
 _TILES = 200

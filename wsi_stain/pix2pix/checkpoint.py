@@ -27,7 +27,7 @@ from wsi_stain.core.records import StrictRecord
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.stain.template import Template
 
-FORMAT = 1
+FORMAT = 2
 """Number of the contract's format; files of another are refused."""
 
 _METADATA_KEY = "wsi_stain"

@@ -9,8 +9,8 @@ from wsi_stain.core.arrays import Rgb
 from wsi_stain.report.charts import Chart, Point, Series, chart
 from wsi_stain.report.colours import BIN
 from wsi_stain.results.slide_row import SlideRow
+from wsi_stain.stain.gains import stain_gains
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.stain.template import gain
 from wsi_stain.stain.vectors import angle_deg
 
 _STAINS = ("hematoxylin", "eosin")
@@ -20,7 +20,6 @@ _LEVELS = {
     "luminance OD of nuclei": "lum_nuclei",
     "luminance OD of stroma": "lum_stroma",
 }
-_GAINS = {"gain of hematoxylin": "h_nuclei", "gain of eosin": "e_stroma"}
 _SHARE_X, _SHARE_Y = "share of red in the stain's OD, %", "share of blue, %"
 _OD, _OD_Y = "luminance OD (natural log), 0 is glass", "% of pixels"
 _SEAMS = (0.99, 1.01)
@@ -86,10 +85,10 @@ def stain_table(row: SlideRow, reference: StainStatistics | None) -> list[Line]:
             lines.append(Line("its angle to the reference's", old, new, ""))
     for name, attribute in _LEVELS.items():
         lines.append(level_line(name, attribute))
-    for name, attribute in _GAINS.items() if reference else ():
-        wanted = getattr(reference, attribute)
-        old, new = (f"{gain(wanted, getattr(stain, attribute)):.2f}" if stain else "" for stain in columns[:2])
-        lines.append(Line(name, old, new, ""))
+    for place, name in enumerate(_STAINS if reference else ()):
+        gains = [stain_gains(stain, reference)[place] if stain and reference else None for stain in columns[:2]]
+        old, new = ("" if gain is None else f"{gain:.2f}" for gain in gains)
+        lines.append(Line(f"gain of {name}", old, new, ""))
     return [found for found in lines if any(found[1:])]
 
 

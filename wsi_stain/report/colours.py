@@ -60,7 +60,8 @@ def compare_colours(
 
 def reference_histogram(slide: StoredSlide, white: Rgb) -> tuple[float, ...]:
     """Measure the histogram of a reference slide."""
-    return od_histogram(sample_pixels(slide, white), white)
+    pixels, _ = sample_pixels(slide, white)
+    return od_histogram(pixels, white)
 
 
 def od_histogram(pixels: NDArray[np.uint8], white: Rgb) -> tuple[float, ...]:

@@ -23,24 +23,42 @@ from wsi_stain.stain.vectors import (
     NOT_HE_REMEDY,
     check_vectors,
     could_be_he,
+    looks_black,
+    looks_brown,
+    looks_like_ink,
     macenko,
+    mixed_with_usual,
     stratum_levels,
 )
 
 Array: TypeAlias = Any
 """A numpy or torch array; whatever goes in comes out."""
 
-_GLASS_MIN = 140
-_GLASS_CHROMA = 40
+_GLASS_BELOW_BRIGHTEST = 25
+"""Grey levels of luminance: glass is as bright as the brightest that is no tissue, less its vignetting and noise."""
+
+_BRIGHT_PERCENTILE = 95
+
+_PALE_SHARE, _PALE_PERCENTILE, _PALE_LEAST = 0.25, 95, 1 / 3
+"""Stained is what has this share of a percentile of OD, where that is less than `min_od`; at least this share of it."""
+
+_BLURRED_EVIDENCE = 0.5
+"""What hematoxylin's level is worth on a blurred slide, where nuclei are mixed with what is around them."""
+
+_LEAST_EXPLAINED = 0.5
+_MOSTLY = 0.5
+_HARDLY = 0.45
+_WORTH_TELLING = 0.05
 
 
 class StainConfig(StrictRecord):
     """Settings of the measurement of stain, and limits beyond which a slide is refused as not H&E.
 
     Attributes:
-        min_od: Pixels whose mean OD over R, G, B is below this are not stained tissue (beta of Macenko et al.).
+        min_od: Pixels whose mean OD over R, G, B is below this are not stained tissue (beta of Macenko et al.); on a
+            pale slide less, down to a third.
         tail: Share of pixels whose angle in the stain plane lies beyond a stain vector.
-        max_angle_deg: Largest angle of a stain vector from Ruifrok's, degrees.
+        max_angle_deg: Largest angle of a stain vector from the usual one, degrees.
         min_separation_deg: Smallest angle between hematoxylin and eosin, degrees.
         min_pixels: Fewest stained pixels to measure on.
         min_white: Lowest luminance of the white point of a brightfield slide, 0 to 255.
@@ -49,7 +67,7 @@ class StainConfig(StrictRecord):
 
     min_od: float = Field(default=0.15, gt=0, lt=1)
     tail: float = Field(default=0.015, gt=0, lt=0.2)
-    max_angle_deg: float = Field(default=45.0, gt=0, le=90)
+    max_angle_deg: float = Field(default=35.0, gt=0, le=90)
     min_separation_deg: float = Field(default=8.0, ge=0, le=90)
     min_pixels: int = Field(default=1000, ge=100)
     min_white: float = Field(default=100.0, ge=0, le=255)
@@ -69,7 +87,12 @@ class StainStatistics(StrictRecord):
         e_stroma: Median eosin concentration in stroma and cytoplasm.
         lum_nuclei: Median luminance OD of nuclei.
         lum_stroma: Median luminance OD of stroma and cytoplasm.
+        dark_ratio: Luminance OD of the darkest nuclei, the 98th percentile, over `lum_nuclei`.
         pixels: Stained pixels measured.
+        evidence: Of hematoxylin and eosin, how far what is said of them rests on the slide, 0 to 1.
+        foreign: Share of the stained pixels that are neither: pigment, ink, black; they are left out.
+        blurred: Share of the sampled tiles that are out of focus.
+        slides: How many slides were measured together.
     """
 
     white: Rgb
@@ -81,7 +104,12 @@ class StainStatistics(StrictRecord):
     e_stroma: float = Field(gt=0)
     lum_nuclei: float = Field(gt=0)
     lum_stroma: float = Field(gt=0)
+    dark_ratio: float = Field(gt=0)
     pixels: int
+    evidence: tuple[float, float] = (1.0, 1.0)
+    foreign: float = Field(default=0.0, ge=0, le=1)
+    blurred: float = Field(default=0.0, ge=0, le=1)
+    slides: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _check_ranges(self) -> StainStatistics:
@@ -93,10 +121,10 @@ class StainStatistics(StrictRecord):
 
 
 def white_point(thumbnail: NDArray[np.uint8], tissue_mask: Mask) -> tuple[Rgb, str]:
-    """Find the colour of a slide's glass.
+    """Find the colour of a slide's glass, whatever its tint.
 
-    Exact fill values (0 and 255 in all channels) are no glass: scanners paint them where they did not look. Neither is
-    what is dark or coloured: folds, shadows, pen.
+    Glass is the brightest that is no tissue. Exact fill values (0 and 255 in all channels) are none: scanners paint
+    them where they did not look. What is darker is none either: folds, shadows, pen.
 
     Args:
         thumbnail: RGB, (h, w, 3).
@@ -106,11 +134,12 @@ def white_point(thumbnail: NDArray[np.uint8], tissue_mask: Mask) -> tuple[Rgb, s
         R, G, B from 0 to 255, and where it came from: "glass", or "brightest tissue" where there is hardly any glass.
     """
     flat, tissue = thumbnail.reshape(-1, 3), tissue_mask.reshape(-1)
-    low, high = flat.min(axis=1), flat.max(axis=1)
-    filled = (low == 255) | (high == 0)
-    glass = ~tissue & ~filled & (low >= _GLASS_MIN) & (high - low <= _GLASS_CHROMA)
-    if np.count_nonzero(glass) >= max(50, flat.shape[0] // 1000):
-        return to_rgb(np.median(flat[glass], axis=0)), "glass"
+    filled = (flat.min(axis=1) == 255) | (flat.max(axis=1) == 0)
+    bare = flat[~tissue & ~filled]
+    if len(bare) >= max(50, flat.shape[0] // 1000):
+        luminance = bare @ np.asarray(LUMINANCE)
+        glass = luminance > np.percentile(luminance, _BRIGHT_PERCENTILE) - _GLASS_BELOW_BRIGHTEST
+        return to_rgb(np.median(bare[glass], axis=0)), "glass"
     seen = flat[~filled] if not filled.all() else flat
     darkest_channel = seen.min(axis=1)
     brightest = seen[darkest_channel >= np.percentile(darkest_channel, 99)]
@@ -123,18 +152,24 @@ def od_table(white: Rgb) -> NDArray[np.float32]:
 
 
 def slide_statistics(
-    pixels: NDArray[np.uint8], white: Rgb, white_origin: str, config: StainConfig | None = None
+    pixels: NDArray[np.uint8],
+    white: Rgb,
+    white_origin: str,
+    config: StainConfig | None = None,
+    blurred: float = 0.0,
 ) -> StainStatistics:
     """Measure a slide's stain on a sample of its pixels.
 
     Stain vectors after Macenko et al. (2009), refused unless they can be those of H&E; then the levels of nuclei and
-    of stroma. What cannot be H&E (ink, black pigment) is left out.
+    of stroma. What cannot be H&E (ink, pigment, black) is left out, and refused where it is most of the slide. A stain
+    that is hardly there is held to its usual direction.
 
     Args:
-        pixels: RGB, (N, 3), uint8 or float from 0 to 255; glass among them does no harm, pen does.
+        pixels: RGB, (N, 3), uint8 or float from 0 to 255; glass among them does no harm.
         white: The slide's white point.
         white_origin: Where `white` came from; recorded.
         config: Thresholds; by default those calibrated on real slides.
+        blurred: Share of the sampled tiles that are out of focus; recorded.
 
     Raises:
         StainError: Too little stained tissue, or not H&E.
@@ -146,17 +181,67 @@ def slide_statistics(
             NOT_HE_REMEDY,
         )
     od = optical_density(np.asarray(pixels, np.float32), np.asarray(white, np.float32), np)
-    od = od[(od.mean(axis=1) > config.min_od) & could_be_he(od)]
-    if len(od) < config.min_pixels:
+    stained = _choose_stained(od, config.min_od)
+    od = stained[could_be_he(stained)]
+    if len(od) < config.min_pixels and len(stained) < config.min_pixels:
         raise StainError(
             f"Only {len(od)} pixels of the sample are stained as by H&E, expected at least {config.min_pixels}",
             "Check the tissue mask, or leave the slide out",
         )
-    vectors = macenko(od, config.tail)
-    check_vectors(vectors, config.max_angle_deg, config.min_separation_deg)
+    _check_explained(stained, len(od) / len(stained))
+    own = macenko(od, config.tail)
+    check_vectors(own, config.max_angle_deg, config.min_separation_deg)
+    vectors, (evidence_h, evidence_e) = mixed_with_usual(od, own)
     levels = stratum_levels(od, vectors)
     _check_levels(levels, config)
-    return StainStatistics(white=white, white_origin=white_origin, vectors=vectors, pixels=len(od), **levels)
+    facts = {
+        "white": white,
+        "white_origin": white_origin,
+        "vectors": vectors,
+        "pixels": len(od),
+        "evidence": (evidence_h * (_BLURRED_EVIDENCE if blurred > _MOSTLY else 1.0), evidence_e),
+        "foreign": 1 - len(od) / len(stained),
+        "blurred": blurred,
+    }
+    return StainStatistics.model_validate({**facts, **levels})
+
+
+def stain_remarks(stain: StainStatistics) -> list[str]:
+    """Say what a reader of a slide's row should know of how its stain was measured, a sentence each."""
+    remarks = [
+        f"hardly any {name}: its colour and level are partly the usual ones (evidence {evidence:.0%})"
+        for name, evidence in zip(("hematoxylin", "eosin"), stain.evidence, strict=True)
+        if evidence < _HARDLY
+    ]
+    if stain.foreign > _WORTH_TELLING:
+        remarks.append(f"{stain.foreign:.0%} of the stained pixels are pigment, blood or ink, and were not measured")
+    if stain.blurred > _MOSTLY:
+        remarks.append(f"{stain.blurred:.0%} of the sampled tiles are out of focus: nuclei are measured as too pale")
+    return remarks
+
+
+def _choose_stained(od: NDArray[np.float32], min_od: float) -> NDArray[np.float32]:
+    """Choose the stained pixels of (N, 3); on a pale slide the limit is lower."""
+    mean = od.mean(axis=1)
+    seen = mean[mean > _PALE_LEAST * min_od]
+    if not len(seen):
+        return od[:0]
+    limit = _PALE_SHARE * float(np.percentile(seen, _PALE_PERCENTILE))
+    return np.asarray(od[mean > np.clip(limit, _PALE_LEAST * min_od, min_od)])
+
+
+def _check_explained(stained: NDArray[np.float32], share: float) -> None:
+    """Refuse a slide most of whose stained pixels are neither hematoxylin nor eosin, nor a mixture."""
+    if share >= _LEAST_EXPLAINED:
+        return
+    black = looks_black(stained)
+    kinds = {"blue or green": looks_like_ink(stained), "brown": looks_brown(stained) & ~black, "gray or black": black}
+    name, measured = max(((name, float(kind.mean())) for name, kind in kinds.items()), key=lambda item: item[1])
+    raise StainError(
+        f"Not H&E: {measured:.0%} of the stained pixels are {name}, and only {share:.0%} can be hematoxylin or eosin, "
+        f"expected at least {_LEAST_EXPLAINED:.0%}",
+        NOT_HE_REMEDY,
+    )
 
 
 def _check_levels(levels: Mapping[str, float], config: StainConfig) -> None:

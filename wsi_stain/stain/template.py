@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.stain.gains import believed_gain, hold_dark, stain_gains
 from wsi_stain.stain.statistics import Array, StainStatistics, od_table, optical_density
 from wsi_stain.stain.vectors import LUMINANCE, unmixing
 
-_GAIN_MAX = 4.0
 _LEVELS_APART = 0.1
 _BEND_MAX = 2.0
 # The darkest level a template shows, as a multiple of the reference's nuclei (gray, H) or stroma (E).
@@ -93,26 +93,19 @@ def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.
     """
     own, ref = statistics, template.reference
     if template.kind == "he":
-        gains = [
-            2 / _HEADROOM_HE / ref.h_nuclei * gain(ref.h_nuclei, own.h_nuclei),
-            2 / _HEADROOM_HE / ref.e_stroma * gain(ref.e_stroma, own.e_stroma),
-        ]
+        h_gain, e_gain = stain_gains(own, ref)
+        gains = [2 / _HEADROOM_HE / ref.h_nuclei * h_gain, 2 / _HEADROOM_HE / ref.e_stroma * e_gain]
         return (unmixing(own.vectors) * gains).astype(np.float32), 0.0, 0.0
     scale = 2 / _HEADROOM_GRAY / ref.lum_nuclei
-    overall = gain(ref.lum_nuclei, own.lum_nuclei)
+    overall = hold_dark(believed_gain(own, ref, "lum_nuclei", 0), own, ref)
     # The stroma's level depends on what the slide shows as well as on its stain: go half of the way (geometrically).
-    low = (overall * gain(ref.lum_stroma, own.lum_stroma)) ** 0.5
-    target, measured = ref.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma
+    low = (overall * believed_gain(own, ref, "lum_stroma", 1)) ** 0.5
+    target, measured = overall * own.lum_nuclei - low * own.lum_stroma, own.lum_nuclei - own.lum_stroma
     # Where luminance hardly tells nuclei from stroma, it cannot say how steep the curve is between them.
     is_distinct = min(target, measured) > _LEVELS_APART * own.lum_stroma
-    high = float(np.clip(gain(target, measured), low / _BEND_MAX, low * _BEND_MAX)) if is_distinct else low
+    high = float(np.clip(target / measured, low / _BEND_MAX, low * _BEND_MAX)) if is_distinct else low
     weights = np.asarray(LUMINANCE, np.float32)[:, None] * np.float32(low * scale)
     return weights, high / low - 1, low * scale * own.lum_stroma
-
-
-def gain(target: float, measured: float) -> float:
-    """Return the factor from a measured level to its target, clipped: beyond is a fault of measurement, no stain."""
-    return float(np.clip(target / max(measured, 1e-3), 1 / _GAIN_MAX, _GAIN_MAX))
 
 
 def _as_array_like(values: Any, array: Array, xp: Any) -> Array:

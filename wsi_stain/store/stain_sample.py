@@ -12,13 +12,17 @@ from wsi_stain.core.arrays import Mask, Rgb
 from wsi_stain.core.geometry import TILE, TileIndex, ceil_div
 from wsi_stain.stain.statistics import StainConfig, StainStatistics, slide_statistics, white_point
 from wsi_stain.store import TiledSlide
-from wsi_stain.tissue.mask import pen_mask, tissue_mask
+from wsi_stain.tissue.mask import tissue_mask
+from wsi_stain.tissue.tile_quality import quality_on_slide
 
 _TILES = 256
 _RICH = 0.25
 _ENOUGH = 16
 _PIXELS = 200_000
 _NEARLY_GLASS = 0.9
+
+_BLURRED, _SHARP_SHARE, _SHARP_PERCENTILE = 60.0, 0.2, 90
+"""A tile is blurred whose `blur` is below this, or below this share of what the slide's sharp tiles have."""
 
 
 def measure_stain(slide: TiledSlide, config: StainConfig, has_user_mask: bool = False) -> StainStatistics:
@@ -34,16 +38,25 @@ def measure_stain(slide: TiledSlide, config: StainConfig, has_user_mask: bool = 
     """
     stained = slide.mask | tissue_mask(slide.thumbnail, slide.thumbnail_mpp) if has_user_mask else slide.mask
     white, origin = white_point(slide.thumbnail, stained)
-    return slide_statistics(sample_pixels(slide, white), white, origin, config)
+    pixels, blurred = sample_pixels(slide, white)
+    return slide_statistics(pixels, white, origin, config, blurred)
 
 
-def sample_pixels(slide: TiledSlide, white: Rgb) -> NDArray[np.uint8]:
-    """Sample (N, 3): about 200,000 pixels that are neither pen nor glass, the same number from each sampled tile."""
+def sample_pixels(slide: TiledSlide, white: Rgb) -> tuple[NDArray[np.uint8], float]:
+    """Sample about 200,000 pixels of tissue that are not glass, (N, 3); and the share of the tiles that is blurred.
+
+    The same number of pixels comes from each sampled tile that is sharp, or from all where most are blurred.
+    """
     tiles = sample_tiles(slide.kept, slide.tissue)
     share = ceil_div(_PIXELS, len(tiles))
-    return np.concatenate(
-        [stained_pixels(slide.read_tile(tile)[tissue_pixels(slide, tile)], white, share) for tile in tiles]
-    )
+    samples, sharpness = [], []
+    for tile in tiles:
+        pixels = slide.read_tile(tile)
+        sharpness.append(quality_on_slide(pixels, tile, slide.size, slide.mpp)["blur"] or 0.0)
+        samples.append(stained_pixels(pixels[tissue_pixels(slide, tile)], white, share))
+    sharp = np.array(sharpness) >= max(_BLURRED, _SHARP_SHARE * float(np.percentile(sharpness, _SHARP_PERCENTILE)))
+    chosen = sharp if 2 * sharp.sum() > len(sharp) else np.ones_like(sharp)
+    return np.concatenate([sample for sample, use in zip(samples, chosen, strict=True) if use]), float(1 - sharp.mean())
 
 
 def tissue_pixels(slide: TiledSlide, tile: TileIndex) -> Mask:
@@ -69,10 +82,10 @@ def _index_hash(tile: TileIndex) -> bytes:
 
 
 def stained_pixels(pixels: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
-    """Sample (n, 3), n <= count: evenly spaced ones of the pixels, (..., 3), that are neither nearly glass nor ink."""
+    """Sample (n, 3), n <= count: evenly spaced ones of the pixels, (..., 3), that are not nearly glass."""
     glass = [np.uint8(ceil(value * _NEARLY_GLASS)) for value in white]
     red, green, blue = (pixels[..., channel] < glass[channel] for channel in range(3))
     stained = pixels[red | green | blue]
     indices = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
     sample: NDArray[np.uint8] = stained[indices]
-    return sample[~pen_mask(sample)]
+    return sample

@@ -30,6 +30,9 @@ _MOST_PIXELS = 5_000_000
 
 _MOSTLY_DARK = 0.5
 
+_SHOWS_SOMETHING, _SHOWS_COLOUR = 0.05, 0.1
+"""Shares of a thumbnail without tissue that are no dust and no pen strokes: of what stands out, of ink's colours."""
+
 _SAMPLED_TILES = 32
 """Tiles that a look reads."""
 
@@ -66,7 +69,7 @@ def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = Non
 
     Raises:
         SlideError: The thumbnail or the mask cannot be read.
-        StainError: The slide has no tissue and is mostly dark: it is not a bright-field slide.
+        StainError: The slide has no tissue, but is mostly dark, gray, blue or green: it is not H&E.
     """
     thumbnail, mpp = _thumbnail(slide, config)
     inside = _inside(slide.bounds, slide.size, thumbnail.shape)
@@ -84,8 +87,21 @@ def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = Non
         return Survey(thumbnail, mask, ink, grid, np.zeros_like(grid.kept))
     if grid.kept.any():  # tissue may lie under ink: those tiles are kept, and their ink is not measured
         grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, ink).kept)
-    missed = tile_grid(slide.size, find_missed_tissue(thumbnail, mask, mpp, config) & inside)
+    stands_out = find_missed_tissue(thumbnail, mask, mpp, config) & inside
+    if not grid.kept.any():
+        _check_shows_nothing(slide, float(stands_out.mean()), float(ink.mean()))
+    missed = tile_grid(slide.size, stands_out)
     return Survey(thumbnail, mask, ink, grid, (missed.tissue > 0) & ~grid.kept)
+
+
+def _check_shows_nothing(slide: Slide, stands_out: float, ink: float) -> None:
+    """Refuse a slide that shows much, and nothing stained as by H&E; the shares are of its thumbnail, 0 to 1."""
+    if stands_out > _SHOWS_SOMETHING or ink > _SHOWS_COLOUR:
+        raise StainError(
+            f"Not H&E: {stands_out + ink:.0%} of {slide.path} stands out from the glass, and nothing there is pink or "
+            "purple",
+            f"{NOT_HE_REMEDY}; if it is H&E, see inspect --overlay, and choose tiling.tissue.method or --masks",
+        )
 
 
 def require_tissue(slide: Slide, config: TilingConfig, source: SlideSource) -> Survey:
