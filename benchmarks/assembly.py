@@ -63,6 +63,7 @@ def stitch_task(folder: Path, size: Size, blocks: Mapping[BlockIndex, Path], jpe
         size=size,
         mpp=MPP,
         objective_power=40.0,
+        placement=None,
         white=WHITE,
         icc_profile=None,
         blocks=blocks,

@@ -38,7 +38,7 @@ class Laboratory:
     store: Path
     checkpoint: Path
 
-    def tile_store(self, out: Path, *formats: str, workers: int = 0, quality: int = 90) -> str:
+    def normalize(self, out: Path, *formats: str, workers: int = 0, quality: int = 90) -> str:
         """Run the command; returns what it printed."""
         config = RunConfig.model_validate(
             {
