@@ -91,8 +91,8 @@ def test_damage_that_the_thumbnail_does_not_show_is_found(tmp_path: Path) -> Non
 
     assert inspect_damaged([])["remarks"] == []
     (remark,) = inspect_damaged([0])["remarks"]
-    assert remark.startswith("1 of 8 tiles looked at cannot be read")
-    with pytest.raises(SlideError, match="cannot be read"):
+    assert remark.startswith("1 of 32 tiles looked at are lost")
+    with pytest.raises(SlideError, match="32 of 32 tiles looked at are lost"):
         inspect_damaged(range(17 * 9))
 
 
