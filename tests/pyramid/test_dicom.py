@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 
 from tests.support.made_pyramid import picture
 from wsi_stain.core import journal
-from wsi_stain.core.errors import ConfigError
+from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import BlockIndex, GlassPlacement, Mpp, Size, grid_shape, level_sizes
 from wsi_stain.core.icc import input_profile, srgb_profile
 from wsi_stain.core.receipts import partial_directory
@@ -206,3 +206,34 @@ def test_where_the_slide_lies_on_its_glass_is_kept_or_not_said(tmp_path: Path) -
         assert "ImageOrientationSlide" not in level and "TotalPixelMatrixOriginSequence" not in level
     with openslide.OpenSlide(min(unknown.output.iterdir())) as slide:
         assert slide.dimensions == (700, 300)
+
+
+def test_a_slide_that_claims_more_than_its_frames_cover_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    from pydicom import dcmread
+
+    task = make_task(tmp_path, Size(700, 300))
+    write_dicom(task)
+    finest = max(task.output.iterdir(), key=lambda file: file.stat().st_size)
+    with Slide(finest) as slide:
+        assert slide.remarks == ()
+    dataset = dcmread(finest)
+    dataset.TotalPixelMatrixColumns, dataset.TotalPixelMatrixRows = 200_000, 100_001
+    dataset.save_as(finest)
+    with pytest.raises(SlideError, match=r"claims 200000 x 100001 px, which take 305762 frames .* but has 6 frames"):
+        Slide(finest)
+
+
+def test_a_level_that_claims_the_size_of_its_frames_lies_where_its_spacing_says(tmp_path: Path) -> None:
+    """Some writers state a coarser level's size in whole frames: 350 x 150 px become 512 x 256."""
+    from pydicom import dcmread
+
+    task = make_task(tmp_path, Size(701, 300))
+    write_dicom(task)
+    for file in task.output.iterdir():
+        dataset = dcmread(file)
+        if dataset.TotalPixelMatrixColumns == 351:
+            dataset.TotalPixelMatrixColumns, dataset.TotalPixelMatrixRows = 512, 256
+        dataset.save_as(file)
+    with Slide(min(task.output.iterdir())) as slide:
+        scales = {level.size: (level.scale_x, level.scale_y) for level in slide._file.levels}
+    assert scales[Size(512, 256)] == (2, 2)

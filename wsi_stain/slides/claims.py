@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_stain.core.geometry import GlassPlacement, Mpp, Size
-from wsi_stain.slides.dicom_series import dicom_levels
+from wsi_stain.slides.dicom_series import check_frames, dicom_levels
 from wsi_stain.slides.jpeg_tiles import PLAIN_VENDORS
 from wsi_stain.slides.resolution import Resolution
 from wsi_stain.slides.tiff.checks import check_content, check_images, check_level, described_image
@@ -53,7 +53,9 @@ def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
     """
     nothing: list[TiffDirectory | None] = [None] * len(sizes)
     if vendor == "dicom":
-        stated = {level.size: level for level in dicom_levels(path)}
+        levels = dicom_levels(path)
+        check_frames(path, levels)
+        stated = {level.size: level for level in levels}
         mpp = [stated[size].mpp if size in stated else None for size in sizes]
         placement = stated[sizes[0]].placement if sizes[0] in stated else None
         return SlideClaims(nothing, mpp, may_pad=True, placement=placement)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from wsi_stain.core.geometry import GlassPlacement, Mpp, Size
+from wsi_stain.core.errors import SlideError
+from wsi_stain.core.geometry import GlassPlacement, Mpp, Size, ceil_div
 from wsi_stain.core.regular_files import odd_kind
+from wsi_stain.core.remedies import DAMAGED
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class of a VL Whole Slide Microscopy Image (DICOM PS3.4, B.5)."""
@@ -23,6 +25,7 @@ _UID = re.compile(r"[0-9.]{1,64}")
 _LEVEL_TAGS = [
     *("ImageType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "ImageOrientationSlide"),
     *("TotalPixelMatrixOriginSequence", "SharedFunctionalGroupsSequence"),
+    *("Columns", "Rows", "NumberOfFrames", "DimensionOrganizationType"),
 ]
 _UM_PER_MM = 1000
 _PREAMBLE, _MAGIC = 128, b"DICM"
@@ -80,11 +83,17 @@ class DicomLevel(NamedTuple):
 
     Attributes:
         size: Width and height of the whole image, px.
+        tile: Width and height of a frame, px.
+        frames: How many frames the file has.
+        is_full: Whether its frames cover the whole image, in one or several files (TILED_FULL).
         mpp: Resolution, um per px, or None.
         placement: How it lies on the glass, or None.
     """
 
     size: Size
+    tile: Size
+    frames: int
+    is_full: bool
     mpp: Mpp | None
     placement: GlassPlacement | None
 
@@ -95,6 +104,25 @@ def dicom_levels(path: Path) -> list[DicomLevel]:
     return sorted(levels, key=lambda level: -level.size.width)
 
 
+def check_frames(path: Path, levels: Sequence[DicomLevel]) -> None:
+    """Refuse a slide one of whose levels claims more than its frames cover.
+
+    Raises:
+        SlideError: It has fewer frames than its size takes.
+    """
+    for size in {level.size for level in levels}:
+        own = [level for level in levels if level.size == size]
+        columns, rows = (ceil_div(length, tile) for length, tile in zip(size, own[0].tile, strict=True))
+        listed = sum(level.frames for level in own)
+        if all(level.is_full for level in own) and listed < rows * columns:
+            tile = f"{own[0].tile.width} x {own[0].tile.height} px"
+            raise SlideError(
+                f"{path} claims {size.width} x {size.height} px, which take {rows * columns} frames of {tile}, but has"
+                f" {listed} frames",
+                DAMAGED,
+            )
+
+
 def _level(path: Path) -> DicomLevel | None:
     from pydicom import dcmread
 
@@ -103,7 +131,9 @@ def _level(path: Path) -> DicomLevel | None:
         if "VOLUME" not in header.ImageType:
             return None
         size = Size(int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows))
-        return DicomLevel(size, _spacing(header), _placement(header))
+        tile, frames = Size(int(header.Columns), int(header.Rows)), int(header.NumberOfFrames)
+        is_full = header.get("DimensionOrganizationType") == "TILED_FULL"
+        return DicomLevel(size, tile, frames, is_full, _spacing(header), _placement(header))
     except Exception:  # a damaged header may fail anywhere within the library; OpenSlide judges the file
         return None
 

@@ -62,8 +62,7 @@ def check_level(path: Path, directory: TiffDirectory) -> None:
         raise SlideError(f"{path} has tiles of {_px(tile)}, expected sides up to {_MAX_TILE_SIDE}", DAMAGED)
     rows, columns = directory.grid
     needed = rows * columns * directory.planes
-    if len(directory.counts) < needed or len(directory.offsets) < needed:
-        listed = min(len(directory.counts), len(directory.offsets))
+    if (listed := len(directory.counts)) < needed:
         raise SlideError(
             f"{path} claims {_px(size)}, which take {needed} tiles of {_px(tile)}, but lists {listed} tiles", DAMAGED
         )

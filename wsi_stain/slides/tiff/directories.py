@@ -37,7 +37,7 @@ class TiffDirectory:
         number: Its place in the chain of directories, from 0.
         size: Width and height, px.
         tile: Width and height of its tiles, px; None where it is stored in strips.
-        offsets: Where each tile starts in the file, row by row, (n,).
+        offsets: Where each tile starts in the file, row by row, (n,); those that the table lists.
         counts: Bytes of each tile, (n,); 0 where the tile was never written.
         orientation: The tag Orientation: 1 where the first row is the top and the first column the left.
         pixels_per_unit: The tags XResolution and YResolution, or None.
@@ -118,12 +118,13 @@ def of_levels(directories: Sequence[TiffDirectory], sizes: Sequence[Size]) -> li
 def _directory(number: int, page: Any) -> TiffDirectory:
     tags, samples = page.tags, int(page.samplesperpixel)
     separate = int(page.planarconfig or 1) == _SEPARATE_PLANES
+    listed = min(len(page.dataoffsets), len(page.databytecounts))
     return TiffDirectory(
         number=number,
         size=Size(int(page.imagewidth), int(page.imagelength)),
         tile=Size(int(page.tilewidth), int(page.tilelength)) if page.is_tiled else None,
-        offsets=_integers(page.dataoffsets),
-        counts=_integers(page.databytecounts),
+        offsets=np.array(page.dataoffsets[:listed], np.uint64),
+        counts=np.array(page.databytecounts[:listed], np.uint64),
         orientation=_first(tags, 274, 1),
         pixels_per_unit=_pixels_per_unit(tags),
         unit_um=_UM_PER_UNIT.get(_first(tags, 296, 2)),
@@ -138,10 +139,6 @@ def _directory(number: int, page: Any) -> TiffDirectory:
         depth=int(page.imagedepth),
         jpeg_tables=bytes(page.jpegtables or b""),
     )
-
-
-def _integers(values: Sequence[int]) -> NDArray[np.uint64]:
-    return np.array(values, np.uint64)
 
 
 def _first(tags: Any, code: int, default: int) -> int:
