@@ -26,7 +26,6 @@ from wsi_stain.normalize.store_writer import (
     NormalizeStoreTask,
     begin_normalized_slide,
     complete_normalized_slide,
-    is_complete,
     normalize_store_block,
 )
 from wsi_stain.results import SlideRow
@@ -75,7 +74,7 @@ def _store_flow(
         device=context.device,
         artifact=outputs.artifact,
     )
-    if not is_complete(store.writer(source.slide_id), task.record.key):
+    if not store.writer(source.slide_id).is_complete(task.record.key):
         yield from prepare_flow(context, slide, source.slide_id, outputs)
         yield [Task(begin_normalized_slide, task, "prepare")]  # where the generator may be
         yield [Task(normalize_store_block, replace(task, block=block), "normalize") for block in slide.grid.blocks()]

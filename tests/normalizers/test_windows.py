@@ -94,7 +94,7 @@ def test_a_large_core_is_exact_even_at_that_depth(predictor: GeneratorPredictor,
     assert unlike.max() <= 1 and (unlike > 0).mean() < 1e-3
 
 
-@pytest.mark.parametrize("core", [256, 512, 1024])
+@pytest.mark.parametrize("stride_px", [256, 512, 1024])
 def test_weights_of_all_passes_sum_to_one(stride_px: int) -> None:
     windows, needed = Windows(stride_px, 128, 64), np.ones((4, 5), bool)
     made = [

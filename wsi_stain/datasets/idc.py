@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Region
-from wsi_stain.datasets.pictures import PictureError, digest, read_picture
+from wsi_stain.datasets.pictures import digest, read_or_explain
 from wsi_stain.slides.find import to_utf8
 from wsi_stain.store.patches import Listing, Patch
 
@@ -64,10 +64,7 @@ class IdcPatient:
     def read(self, patches: Sequence[Patch]) -> Iterator[tuple[Patch, NDArray[np.uint8] | str]]:
         """Yield each patch with its pixels, or with the reason why it cannot be read."""
         for patch in patches:
-            try:
-                yield patch, read_picture(self.folder / patch.name)
-            except PictureError as error:
-                yield patch, str(error)
+            yield patch, read_or_explain(self.folder / patch.name)
 
 
 def find_patients(root: Path) -> tuple[list[IdcPatient], list[str]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
-from wsi_stain.datasets.pictures import SUFFIXES, PictureError, digest, is_picture, picture_size, read_picture
+from wsi_stain.datasets.pictures import SUFFIXES, PictureError, digest, is_picture, picture_size, read_or_explain
 from wsi_stain.slides.find import to_utf8
 from wsi_stain.store.patches import Listing, Patch, place_in_rows
 
@@ -67,10 +67,7 @@ class ImageFolders:
     def read(self, patches: Sequence[Patch]) -> Iterator[tuple[Patch, NDArray[np.uint8] | str]]:
         """Yield each patch with its pixels, or with the reason why it cannot be read."""
         for patch in patches:
-            try:
-                yield patch, read_picture(self.root / patch.name)
-            except PictureError as error:
-                yield patch, str(error)
+            yield patch, read_or_explain(self.root / patch.name)
 
     def _names(self) -> Iterator[tuple[str, str | None]]:
         for folder, label in self.folders:

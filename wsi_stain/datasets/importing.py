@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from wsi_stain.core import journal
 from wsi_stain.core.arrays import Mask, Rgb8, round_rgb
-from wsi_stain.core.errors import SlideError, StoreError
+from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, Mpp, Size, ceil_div
 from wsi_stain.datasets.mosaic import Mosaic, label_maps
 from wsi_stain.slides.find import slide_id
@@ -125,7 +125,7 @@ def import_slide(task: ImportTask) -> ImportReceipt:
     """
     writer = TileStore.create(task.store).writer(slide_id(task.source.relative))
     listing = task.source.listing()
-    record, before = _make_record(task, listing), _read_record(writer)
+    record, before = _make_record(task, listing), writer.sound_record()
     if before is not None and before.key == record.key:
         writer.clean_up()
         patches = from_csv(writer.open_slide(record).table(PATCH_TABLE))
@@ -167,13 +167,6 @@ def _make_record(task: ImportTask, listing: Listing) -> SlideRecord:
         stain_config=task.stain,
         **task.source.facts,
     )
-
-
-def _read_record(writer: SlideWriter) -> SlideRecord | None:
-    try:
-        return writer.record()
-    except StoreError:
-        return None
 
 
 def _import(

@@ -53,6 +53,14 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
             raise PictureError(f"cannot be read: {error}") from error
 
 
+def read_or_explain(path: Path) -> NDArray[np.uint8] | str:
+    """Read a picture as `read_picture` does, or return why it cannot be."""
+    try:
+        return read_picture(path)
+    except PictureError as error:
+        return str(error)
+
+
 def digest(paths: Iterable[tuple[str, Path]]) -> dict[str, str | int]:
     """Identify files: {"size": bytes, "digest": SHA-256 of names, sizes and tails}; a PNG ends with checksums."""
     total, sha = 0, hashlib.sha256()

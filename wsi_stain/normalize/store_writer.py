@@ -20,7 +20,7 @@ from typing import TypedDict
 import numpy as np
 
 from wsi_stain.core.arrays import RgbImage
-from wsi_stain.core.errors import StainError, StoreError
+from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, block_region, tiles_of
 from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
 from wsi_stain.normalize.device_errors import translate_device_errors
@@ -75,15 +75,6 @@ class NormalizeStoreTask:
     def normalizer(self, normalize: NormalizeConfig) -> Normalizer:
         """Load what makes the new pixels."""
         return load_normalizer(normalize, self.checkpoint, self.device, self.digest)
-
-
-def is_complete(writer: SlideWriter, key: str) -> bool:
-    """Check that a slide of a store is complete under a key."""
-    try:
-        record = writer.record()
-    except StoreError:
-        return False
-    return record is not None and record.key == key
 
 
 @translate_device_errors

@@ -108,6 +108,18 @@ class SlideWriter:
         """Read the record of the slide; None where it is not complete."""
         return read_record(self.path)
 
+    def sound_record(self) -> SlideRecord | None:
+        """Read the record of the slide; None also where it is damaged, since the slide will be made again."""
+        try:
+            return self.record()
+        except StoreError:
+            return None
+
+    def is_complete(self, key: str) -> bool:
+        """Check that the slide is complete under a key."""
+        record = self.sound_record()
+        return record is not None and record.key == key
+
     def kept(self) -> Mask:
         """Read which tiles the slide has or will have, (rows, cols)."""
         return zarr_metadata.read_array(self.path / "maps" / "kept", "bool")

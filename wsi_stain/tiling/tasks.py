@@ -162,7 +162,7 @@ def tile_block(task: BlockTask) -> ShardReceipt:
         OutputError: The shard cannot be written.
     """
     writer = TileStore(task.store).writer(task.source.slide_id)
-    if _is_complete(writer, task.key):
+    if writer.is_complete(task.key):
         return {"key": task.key, "product": None, "block": list(task.block), "tiles": 0, "quality": {}, "holes": []}
     valid = writer.valid_shard(task.block, task.key)
     if valid is not None:
@@ -182,7 +182,7 @@ def finish_slide(task: FinishTask) -> FinishReceipt:
         StoreError: A shard is missing.
     """
     writer = TileStore(task.store).writer(task.source.slide_id)
-    if _is_complete(writer, task.key):
+    if writer.is_complete(task.key):
         record = _update_labels(writer, task.source)
         writer.clean_up()
     else:
@@ -225,7 +225,7 @@ def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | No
 
 def _valid_receipt(writer: SlideWriter, record: SlideRecord) -> SurveyReceipt | None:
     """Return the receipt of a survey that still holds: of a complete slide, or of one that is being made."""
-    if _is_complete(writer, record.key):
+    if writer.is_complete(record.key):
         return _survey_receipt(writer.open_slide(record), complete=True, redone_because=None)
     return valid_receipt(writer.receipt_path("survey"), record.key, None, SurveyReceipt)
 
@@ -245,14 +245,6 @@ def _redo_reason(writer: SlideWriter, record: SlideRecord) -> str | None:
 
 
 # The end
-
-
-def _is_complete(writer: SlideWriter, key: str) -> bool:
-    try:
-        record = writer.record()
-    except StoreError:
-        return False
-    return record is not None and record.key == key
 
 
 def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:

@@ -96,10 +96,10 @@ def check_against_source(
     faults = _tissue_faults(tissue, lost)
     try:
         with _open_source(finished.origin, source_path) as source:
-            found, likeness = _compare_tiles(pyramid, source, finished, lost)
+            found, similarity = _compare_tiles(pyramid, source, finished, lost)
     except (SlideError, StoreError) as error:
         return [*faults, Fault("source", "a source that can be read", error.problem, error.remedy)], None
-    return faults + found, likeness
+    return faults + found, similarity
 
 
 def _tissue(finished: FinishedSlide) -> Mask:
@@ -213,21 +213,21 @@ def _compare_quality(
     after: NDArray[np.uint8], before: NDArray[np.uint8], sampled: Sequence[TileIndex], mpp: float, remedy: str
 ) -> tuple[list[Fault], Similarity]:
     """Place, then structure, then nuclei; each where the one before it holds."""
-    likeness = Similarity(source=True, shift_px=shift_px(after, before))
-    if likeness.shift_px is not None and likeness.shift_px > SHIFT_PX:
+    similarity = Similarity(source=True, shift_px=shift_px(after, before))
+    if similarity.shift_px is not None and similarity.shift_px > SHIFT_PX:
         expected = f"the source's pixels in their places, to {SHIFT_PX} px"
-        return [Fault("place", expected, f"{likeness.shift_px:.2f} px beside them", REPORT)], likeness
+        return [Fault("place", expected, f"{similarity.shift_px:.2f} px beside them", REPORT)], similarity
     scores = tile_ssim(after, before)
-    likeness = likeness._replace(ssim=float(scores.mean()))
+    similarity = similarity._replace(ssim=float(scores.mean()))
     if scores.mean() < SSIM_MEAN or scores.min() < SSIM_TILE:
         row, col = sampled[int(scores.argmin())]
         expected = f"SSIM with the source of {SSIM_MEAN} on average and {SSIM_TILE} on each tile"
         got = f"{scores.mean():.3f} on average, {scores.min():.3f} at row {row}, column {col}"
-        return [Fault("structure", expected, got, remedy)], likeness
-    likeness = likeness._replace(nuclei=nuclei_kept(after, before, mpp))
-    if likeness.nuclei is not None and likeness.nuclei < NUCLEI:
-        return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{likeness.nuclei:.3f}", remedy)], likeness
-    return [], likeness
+        return [Fault("structure", expected, got, remedy)], similarity
+    similarity = similarity._replace(nuclei=nuclei_kept(after, before, mpp))
+    if similarity.nuclei is not None and similarity.nuclei < NUCLEI:
+        return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{similarity.nuclei:.3f}", remedy)], similarity
+    return [], similarity
 
 
 def _oracle_faults(pyramid: PyramidReader, source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:

@@ -92,10 +92,10 @@ def verify_slide(task: VerifyTask) -> VerifyReceipt:
         return {"faults": faults, "similarity": None}
     similarity = None
     for path in task.products.values():
-        found, alike = _pyramid_faults(path, finished, task.source)
+        found, compared = _pyramid_faults(path, finished, task.source)
         several = len(task.products) > 1
         faults += [fault._replace(got=f"{fault.got} ({path.name})") if several else fault for fault in found]
-        similarity = similarity or alike
+        similarity = similarity or compared
     return {"faults": faults, "similarity": similarity}
 
 
