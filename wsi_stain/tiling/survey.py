@@ -105,7 +105,7 @@ def _check_shows_nothing(slide: Slide, stands_out: float, ink: float) -> None:
 
 
 def require_tissue(slide: Slide, config: TilingConfig, source: SlideSource) -> Survey:
-    """As `find_tissue`, of a slide that is to be worked on.
+    """Find tissue on a slide that is to be worked on, as `find_tissue`.
 
     Raises:
         UnreadableError: Too many of its tiles are nowhere in the file.
@@ -148,7 +148,7 @@ def unwritten(slide: Slide, most: float) -> list[str]:
 
 
 def check_readable(slide: Slide, grid: TileGrid, most: float) -> list[str]:
-    """Doubts after reading some tiles, evenly spaced: a damaged file often opens, and shows a whole thumbnail.
+    """Read some tiles, evenly spaced: a damaged file often opens, and shows a whole thumbnail.
 
     Args:
         slide: The slide.

@@ -46,7 +46,7 @@ class Perturbation(StrictRecord):
 
 
 def draw_perturbation(rng: np.random.Generator, strength: float = 1.0) -> Perturbation:
-    """A random laboratory.
+    """Draw a random laboratory.
 
     Args:
         rng: Source of chance.
@@ -74,7 +74,7 @@ def draw_perturbation(rng: np.random.Generator, strength: float = 1.0) -> Pertur
 
 
 def perturbed_white(white: Rgb, p: Perturbation) -> Rgb:
-    """The white point of a slide after `perturb`."""
+    """Return the white point of a slide after `perturb`."""
     red, green, blue = (min(255.0, (value + 1) * factor - 1) for value, factor in zip(white, p.balance, strict=True))
     return red, green, blue
 
@@ -106,7 +106,7 @@ def perturb(pixels: Array, p: Perturbation, reference: StainStatistics) -> Array
 
 @lru_cache(1024)
 def _mixing(p: Perturbation, reference: StainStatistics) -> NDArray[np.float64]:
-    """(3, 3): OD times this is OD with the other stains; what neither stain explains stays as it is."""
+    """Return (3, 3): OD times this is OD with the other stains; what neither stain explains stays as it is."""
     own = np.asarray(reference.vectors)
     own = own / np.linalg.norm(own, axis=1, keepdims=True)
     other = np.stack([tilt_vector(own[0], p.h_tilt) * p.h_gain, tilt_vector(own[1], p.e_tilt) * p.e_gain])

@@ -1,4 +1,4 @@
-"""How a generator is trained: every setting of `training` in a configuration file. Knows no slides."""
+"""Settings of a training: section `training` of a configuration. Knows no slides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_stain.pix2pix.precision import Precision
 
 
 class TrainingConfig(StrictRecord):
-    """How a generator is trained.
+    """Settings of a training.
 
     Attributes:
         template: The generator's input: `gray` (luminance) or `he` (hematoxylin and eosin).

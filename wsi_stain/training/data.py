@@ -1,10 +1,10 @@
-"""What one training learns from and is judged on: tiles of the reference as simulated laboratories would show them.
+"""Data that one training learns from and is scored on: tiles of the reference as simulated laboratories show them.
 
-    tiles -> crops, turned -> look of a random laboratory -> template with that look's statistics -> x
+    tiles -> crops, turned -> as a random laboratory shows it -> template with its statistics ----> x
                            -> as they are --------------------------------------------------------> y
 
 Chance depends on the seed, the epoch and the purpose alone, so that a training can be taken up in the middle of any
-epoch. With several replicas each gets its share of every batch.
+epoch. With several processes each gets its share of every batch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _POOL_TILES = 64
 
 
 class TrainingData:
-    """Tiles, looks and batches of one training.
+    """Tiles, simulated laboratories and batches of one training.
 
     Args:
         config: How to train.
@@ -54,7 +54,7 @@ class TrainingData:
         template: The generator's input.
 
     Attributes:
-        held_out: Tiles that are never trained on, with the looks to score them with.
+        held_out: Tiles that are never trained on, with the laboratories to score them with.
         shown: Tiles for the panels.
 
     Raises:
@@ -86,7 +86,7 @@ class TrainingData:
         self.shown = self.held_out[: config.panels] or self._hold_out(self.source.tiles, config.panels)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """This replica's shares of an epoch's batches, from the batch with number `first`."""
+        """Load this process's shares of an epoch's batches, from the batch with number `first`."""
         config, among = self.config, distributed.world_size()
         samples = draw_samples(self._rng(_EPOCH, epoch), self._by_slide(), config.images, config.crop)
         size = config.batch // among
@@ -94,21 +94,21 @@ class TrainingData:
         return load_batches(self.source, own[first * size :], size, config.crop)
 
     def calibration_inputs(self, epoch: int) -> Iterator[Tensor]:
-        """Templates, (B, C, H, W), to estimate BatchNorm statistics on."""
+        """Yield templates, (B, C, H, W), to estimate BatchNorm statistics on."""
         config = self.config
         samples = draw_samples(self._rng(_CALIBRATION, epoch), self._by_slide(), config.calibration_images, config.crop)
         for batch in load_batches(self.source, samples, max(config.batch, _CALIBRATION_BATCH), config.crop):
             yield self.pair(batch)[0]
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Templates and targets, (B, C, H, W), in [-1, 1], in memory as (B, H, W, C)."""
+        """Make templates and targets, (B, C, H, W), in [-1, 1], in memory as (B, H, W, C)."""
         pixels = batch.pixels.to(self.device, non_blocking=True)
         labs = (self._lab_of(sample) for sample in batch.samples)
         templates = [lab.template(rgb, self.template) for lab, rgb in zip(labs, pixels, strict=True)]
         return torch.stack(templates).movedim(-1, 1), pixels.float().div_(127.5).sub_(1).movedim(-1, 1)
 
     def tile_names(self, batch: Batch) -> str:
-        """The tiles of a batch, for messages."""
+        """Name the tiles of a batch, for messages."""
         refs = [self.source.tiles[sample.tile] for sample in batch.samples]
         return ", ".join(f"{self.slides[ref.slide].record.slide_id} ({ref.tile.row}, {ref.tile.col})" for ref in refs)
 
@@ -116,7 +116,7 @@ class TrainingData:
         return np.random.default_rng([self.config.seed, purpose, epoch])
 
     def _by_slide(self) -> list[list[int]]:
-        """Indices of the training tiles, slide by slide."""
+        """List indices of the training tiles, slide by slide."""
         places: dict[int, list[int]] = {}
         for index, ref in enumerate(self.source.tiles):
             places.setdefault(ref.slide, []).append(index)
@@ -127,7 +127,7 @@ class TrainingData:
         return pixel_pool([self.slides[ref.slide].read_tile(ref.tile) for ref in some], rng) if some else None
 
     def _draw_labs(self, index: int, count: int, rng: np.random.Generator) -> list[SimulatedLab]:
-        """Looks of a slide; its own alone where none are wanted or it has no tissue."""
+        """Draw laboratories for a slide; its own alone where none are wanted or it has no tissue."""
         slide, pool = self.slides[index], self._pools[index]
         own = stain_of(slide)
         if pool is None or not count:
@@ -169,7 +169,7 @@ class TrainingData:
 
 
 def stain_of(slide: StoredSlide) -> StainStatistics:
-    """A slide's stain; TrainingError where it was not measured."""
+    """Return a slide's stain; TrainingError where it was not measured."""
     if slide.record.stain is None:
         raise TrainingError(
             f"The stain of {slide.record.slide_id} was not measured, so no template can be made",

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: a table of epochs, panels, a film of them, and TensorBoard if asked for."""
+"""Log of a training: a table of epochs, panels, a GIF of them, and TensorBoard if asked for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FRAME_MS = 600
 
 
 def to_rgb(y_BCHW: Tensor) -> NDArray[np.uint8]:
-    """Generated values in [-1, 1] as pixels, (B, H, W, 3)."""
+    """Convert generated values in [-1, 1] to pixels, (B, H, W, 3)."""
     pixels = ((y_BCHW.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(pixels.movedim(1, -1).cpu().numpy())
 
@@ -46,10 +46,10 @@ def colour_templates(generator: Generator, templates: Sequence[Tensor], autocast
 def score_generator(
     generator: Generator, tiles: Sequence[HeldOut], template: Template, autocast: torch.autocast
 ) -> dict[str, float]:
-    """Mean scores against the slide's own pixels.
+    """Measure mean scores against the slide's own pixels.
 
     Returns:
-        For `clean` (the slide's own look) and `perturbed` (another laboratory's): PSNR in dB, SSIM of luminance,
+        For `clean` (the slide as it is) and `perturbed` (as another laboratory has it): PSNR in dB, SSIM of luminance,
         CIEDE2000. Empty where there are no tiles.
     """
     if not tiles:
@@ -63,7 +63,7 @@ def score_generator(
 def draw_panel(
     generator: Generator, tiles: Sequence[HeldOut], template: Template, autocast: torch.autocast
 ) -> NDArray[np.uint8]:
-    """One row a tile, as another laboratory shows it: template (hematoxylin, if two stains), generated, target."""
+    """Draw one row a tile, as another laboratory shows it: template (hematoxylin, if two stains), generated, target."""
     templates = [tile.foreign.template(tile.pixels, template) for tile in tiles]
     pictures = colour_templates(generator, templates, autocast)
     cells: list[Tensor] = []

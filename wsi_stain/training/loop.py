@@ -65,7 +65,7 @@ class TrainingProgress:
 
 
 def training_fingerprint(config: TrainingConfig, slides: Sequence[StoredSlide]) -> str:
-    """Fingerprint of everything a checkpoint depends on but the software and the machine."""
+    """Return the fingerprint of everything a checkpoint depends on but the software and the machine."""
     return fingerprint([config.model_dump(mode="json"), [slide.record.key for slide in slides]])
 
 
@@ -77,7 +77,7 @@ def train(
     device: str = "cpu",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train a generator to bring any slide to the look of these; where it was interrupted, it goes on.
+    """Train a generator to normalize any slide to these; where it was interrupted, it goes on.
 
     Args:
         config: How.
@@ -263,7 +263,7 @@ class _Training:
 
 
 def recipe(config: TrainingConfig, device: torch.device) -> Recipe:
-    """How the networks of a training take their steps."""
+    """Return the settings of the steps that the networks of a training take."""
     return Recipe(
         steps=config.epochs * config.steps_per_epoch,
         lr=config.lr,

@@ -1,4 +1,4 @@
-"""Which tiles train and which are held out, and their pixels in batches. Knows no network or stain.
+"""Tiles to train on and tiles held out, and their pixels in batches. Knows no network or stain.
 
 Held-out tiles never touch training tiles: they come from slides of their own, or, with fewer than three slides, from
 one end of each slide behind a guard band, because neighbouring tiles show the same glands.
@@ -63,7 +63,7 @@ class Sample(NamedTuple):
         row: First row of the crop in the tile, px.
         col: First column of the crop in the tile, px.
         turn: Which of the eight orientations of a square: quarter turns (0 to 3), plus 4 when mirrored.
-        lab: Random number that chooses how the tile is shown (see `labs`), 0 up to but not including 1.
+        lab: Random number, 0 up to but not including 1, that chooses the laboratory (see `simulated_labs`).
         jitter: Seed of how far off its slide's statistics are (see `statistics_jitter`).
     """
 
@@ -107,13 +107,13 @@ def check_resolution(slides: Sequence[StoredSlide]) -> None:
 def tissue_tiles(
     slides: Sequence[StoredSlide], min_tissue: float, max_pen: float = 1.0, min_blur: float = 0.0
 ) -> list[TileRef]:
-    """All whole tiles with enough tissue that are clean and sharp enough, slide by slide in row-major order.
+    """List all whole tiles with enough tissue that are clean and sharp enough, slide by slide in row-major order.
 
     Args:
         slides: The slides.
         min_tissue: Least share of tissue, 0 to 1.
         max_pen: Largest share of ink, 0 to 1.
-        min_blur: Least variance of the Laplacian (see `quality`).
+        min_blur: Least variance of the Laplacian (see `tissue.tile_quality`).
 
     Raises:
         TrainingError: There is none.
@@ -134,7 +134,7 @@ def tissue_tiles(
 
 
 def usable_tiles(slide: StoredSlide, min_tissue: float, max_pen: float, min_blur: float) -> list[TileIndex]:
-    """The tiles of one slide that `tissue_tiles` takes; a map that its store lacks (as imports do) limits nothing."""
+    """List the tiles of one slide that `tissue_tiles` takes; a map that its store lacks, as imports do, limits none."""
     usable = slide.kept & (slide.tissue >= min_tissue)
     usable[slide.size.height // TILE :], usable[:, slide.size.width // TILE :] = False, False
     measured = slide.maps()
@@ -193,7 +193,7 @@ def _split_region(tiles: list[TileRef], share: float) -> Split:
 
 
 def thin_out(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], count: int) -> list[TileRef]:
-    """At most `count` tiles, scattered, always the same ones: chosen by a hash of slide and place."""
+    """Choose at most `count` tiles, scattered, always the same ones, by a hash of slide and place."""
 
     def order(ref: TileRef) -> str:
         return _hash(f"{slides[ref.slide].record.slide_id}/{ref.tile.row}/{ref.tile.col}")
@@ -225,7 +225,7 @@ class TilePixels:
         return len(self.tiles)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """RGB of one tile, (256, 256, 3)."""
+        """Read RGB of one tile, (256, 256, 3)."""
         return self._held[index] if self._held else self._read(self.tiles[index])
 
     def _read(self, ref: TileRef) -> NDArray[np.uint8]:
@@ -233,7 +233,7 @@ class TilePixels:
 
 
 def draw_samples(rng: np.random.Generator, by_slide: Sequence[Sequence[int]], count: int, crop: int) -> list[Sample]:
-    """One epoch's samples: every slide equally often, and of a slide every tile; each time another crop, turn and look.
+    """Draw one epoch's samples: slides equally often, and tiles of a slide; each time another crop, turn and lab.
 
     Args:
         rng: Source of chance.
@@ -253,7 +253,7 @@ def draw_samples(rng: np.random.Generator, by_slide: Sequence[Sequence[int]], co
 
 
 def _repeat_shuffled(rng: np.random.Generator, tiles: Sequence[int], count: int) -> NDArray[np.int64]:
-    """Tiles in random order, all of them again and again, (count,)."""
+    """Repeat tiles in random order, all of them again and again, (count,)."""
     return np.concatenate([rng.permutation(np.asarray(tiles)) for _ in range(ceil_div(count, len(tiles)))])[:count]
 
 

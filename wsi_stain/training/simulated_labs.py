@@ -1,6 +1,6 @@
 """The training tiles as other laboratories and scanners would have shown them, each measured as a foreign slide is.
 
-A *look* is one simulated laboratory together with the stain statistics that it leaves on the slide. The generator sees
+A *simulated laboratory* comes with the stain statistics that it leaves on the slide. The generator sees
 the template made with those statistics, and so learns to undo only what statistics of the whole slide leave over.
 """
 
@@ -21,7 +21,7 @@ from wsi_stain.training.augment import Perturbation, draw_perturbation, perturb,
 from wsi_stain.training.statistics_jitter import jitter_statistics, recompose
 
 POOL_PIXELS = 50_000
-"""Pixels of a slide on which a look is measured."""
+"""Pixels of a slide on which a laboratory is measured."""
 
 _POOL_TILES = 64
 _DRAWS_EACH = 4
@@ -42,7 +42,7 @@ class SimulatedLab:
     statistics: StainStatistics
 
     def simulate(self, pixels: Tensor) -> Tensor:
-        """Pixels as a scanner there would have stored them.
+        """Show pixels as a scanner there would have stored them.
 
         Args:
             pixels: RGB, (..., 3), uint8.
@@ -56,7 +56,7 @@ class SimulatedLab:
         return shown.round().to(torch.uint8)
 
     def template(self, pixels: Tensor, template: Template) -> Tensor:
-        """The generator's input for pixels as this laboratory shows them.
+        """Make the generator's input for pixels as this laboratory shows them.
 
         Args:
             pixels: RGB, (H, W, 3), uint8, as the slide has them.
@@ -98,7 +98,7 @@ def pixel_pool(tiles: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> 
 
 
 def own_lab(own: StainStatistics) -> SimulatedLab:
-    """The slide as it is."""
+    """Return the laboratory of the slide itself, which changes nothing."""
     return SimulatedLab(None, own, own)
 
 
@@ -116,7 +116,7 @@ def draw_simulated_labs(
     Args:
         pool: Pixels of the slide, (T, N, 3) of T tiles.
         own: The slide's own stain.
-        count: Looks wanted; fewer come back when too many are refused.
+        count: Laboratories wanted; fewer come back when too many are refused.
         strength: See `draw_perturbation`.
         rng: Source of chance.
         config: How the slide's own stain was measured.

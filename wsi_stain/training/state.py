@@ -1,4 +1,4 @@
-"""Where a training stands, in one file, so that it can be taken up exactly there. Nothing pickled.
+"""State of a training in one file, so that it can be taken up exactly there. Nothing pickled.
 
 The file is safetensors: the tensors of `Pix2Pix.state`, and as metadata the course so far and the key of the training
 it belongs to. Chance needs no place here: it depends on seed, epoch and step alone.
@@ -22,7 +22,7 @@ _METADATA_KEY = "wsi_stain_training"
 
 
 class TrainingState(StrictRecord):
-    """How a training went so far.
+    """State of a training between two steps.
 
     Attributes:
         epoch: The epoch at work, from 1.
@@ -56,7 +56,7 @@ def save_state(path: Path, key: str, state: TrainingState, tensors: dict[str, Te
 
 
 def load_state(path: Path, key: str) -> tuple[TrainingState, dict[str, Tensor]] | None:
-    """The state in a file; None where there is none, or one of another training, or a damaged one."""
+    """Read the state in a file; None where there is none, or one of another training, or a damaged one."""
     if not path.exists():
         return None
     try:
@@ -71,5 +71,5 @@ def load_state(path: Path, key: str) -> tuple[TrainingState, dict[str, Tensor]] 
 
 
 def _to_channels_last(tensor: Tensor) -> Tensor:
-    """Weights of convolutions in the layout that training keeps them in."""
+    """Bring weights of convolutions into the layout that training keeps them in."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

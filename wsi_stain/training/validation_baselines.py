@@ -1,7 +1,7 @@
-"""What a generator's scores are read beside: the same held-out tiles without it, by classical methods, by an oracle.
+"""Baselines beside a generator's scores: the same held-out tiles without it, by classical methods, by an oracle.
 
 untouched   as the other laboratory shows them
-reinhard, macenko   normalized at slide level, see `baselines`
+reinhard, macenko   normalized at slide level, see `normalizers.classical`
 oracle      by the best 3-D table from that laboratory to the truth, fitted on the very tiles it is judged on
 """
 
@@ -26,7 +26,7 @@ _WHOLE_TILE = np.ones((1, 1), bool)
 
 
 def mean_scores(row: str, images: Sequence[RgbImage], targets: Sequence[RgbImage]) -> dict[str, float]:
-    """PSNR in dB, SSIM of luminance and CIEDE2000, each named `row_score`, as means over images."""
+    """Measure PSNR in dB, SSIM of luminance and CIEDE2000, each named `row_score`, as means over images."""
     return {
         f"{row}_{name}": float(np.mean([measure(a, b) for a, b in zip(images, targets, strict=True)]))
         for name, measure in _SCORES.items()
@@ -34,7 +34,7 @@ def mean_scores(row: str, images: Sequence[RgbImage], targets: Sequence[RgbImage
 
 
 def score_baselines(tiles: Sequence[HeldOut], reference: StainStatistics) -> dict[str, float]:
-    """Scores of the rows above on held-out tiles; empty where there are none.
+    """Score the rows above on held-out tiles; empty where there are none.
 
     Args:
         tiles: The held-out tiles.
@@ -67,19 +67,19 @@ def _macenko(tiles: Sequence[HeldOut], shown: Sequence[RgbImage], reference: Sta
 
 
 def _oracle(tiles: Sequence[HeldOut], shown: Sequence[RgbImage], targets: Sequence[RgbImage]) -> list[RgbImage]:
-    made: dict[int, RgbImage] = {}
-    for look in _distinct_labs([tile.foreign for tile in tiles]):
-        places = [place for place, tile in enumerate(tiles) if tile.foreign is look]
+    results: dict[int, RgbImage] = {}
+    for lab in _distinct_labs([tile.foreign for tile in tiles]):
+        indices = [index for index, tile in enumerate(tiles) if tile.foreign is lab]
         pairs = ColourPairs()
-        for place in places:
-            pairs.add(shown[place].reshape(-1, 3), targets[place].reshape(-1, 3))
-        table = fit_table(pairs, look.statistics.white, look.own.white)
-        made |= {place: apply_table(table, shown[place]) for place in places}
-    return [made[place] for place in range(len(tiles))]
+        for index in indices:
+            pairs.add(shown[index].reshape(-1, 3), targets[index].reshape(-1, 3))
+        table = fit_table(pairs, lab.statistics.white, lab.own.white)
+        results |= {index: apply_table(table, shown[index]) for index in indices}
+    return [results[index] for index in range(len(tiles))]
 
 
-def _distinct_labs(looks: Sequence[SimulatedLab]) -> list[SimulatedLab]:
-    return list({id(look): look for look in looks}.values())
+def _distinct_labs(labs: Sequence[SimulatedLab]) -> list[SimulatedLab]:
+    return list({id(lab): lab for lab in labs}.values())
 
 
 def _simulate_pool(tile: HeldOut) -> RgbImage:

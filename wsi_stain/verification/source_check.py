@@ -112,7 +112,7 @@ def _tissue(finished: FinishedSlide) -> Mask:
 
 
 def _confirm_lost(lost: Mask, finished: FinishedSlide, source_path: Path | None) -> Mask:
-    """The tiles that the source itself shows to be more than glass.
+    """Find the tiles that the source itself shows to be more than glass.
 
     A pixel of a vast slide's thumbnail is as wide as a tile, and shows its neighbours as well. Without the source only
     thumbnails are believed that show a tile in several pixels.
@@ -137,7 +137,7 @@ def _confirm_lost(lost: Mask, finished: FinishedSlide, source_path: Path | None)
 
 
 def _od(pixels: NDArray[np.uint8], white: Sequence[float]) -> NDArray[np.float32]:
-    """Optical density of luminance, (h, w), at least 0."""
+    """Return optical density of luminance, (h, w), at least 0."""
     weights = np.asarray(LUMINANCE, np.float32)
     od = -np.log((pixels.astype(np.float32) @ weights + 1) / (np.asarray(white, np.float32) @ weights + 1))
     return np.asarray(np.maximum(od, 0), np.float32)
@@ -256,7 +256,7 @@ def _reading_faults(source: Slide, oracle: TiffOracle, finished: FinishedSlide) 
 
 
 def _unwritten_faults(pyramid: PyramidReader, oracle: TiffOracle, finished: FinishedSlide) -> list[Fault]:
-    """Tiles that the source's file lacks, where a coarser level shows tissue and the output is blank."""
+    """Find tiles that the source's file lacks, where a coarser level shows tissue and the output is blank."""
     missing, shown, stain = oracle.unwritten(), oracle.overview(), finished.row.stain
     if shown is None or stain is None or not missing.any():
         return []
