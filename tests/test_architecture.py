@@ -146,7 +146,7 @@ def is_within(name: str, packages: set[str] | list[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def declared() -> Iterator[tuple[str, str]]:
+def list_declarations() -> Iterator[tuple[str, str]]:
     """Modules, and each thing that their headers say they do not know; a package's header speaks for its modules."""
     for module, path in MODULES.items():
         header = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
@@ -193,7 +193,7 @@ def test_torch_stays_in_its_rooms() -> None:
     assert {module for module in users if not is_within(module, TORCH)} == set()
 
 
-@pytest.mark.parametrize(("module", "thing"), [pytest.param(*each, id="-".join(each)) for each in declared()])
+@pytest.mark.parametrize(("module", "thing"), [pytest.param(*each, id="-".join(each)) for each in list_declarations()])
 def test_headers_are_true(module: str, thing: str) -> None:
     """What a module is said not to know it does not import; torch not even by what it imports."""
     known = loads(module) if thing == "torch" else imports(module)
