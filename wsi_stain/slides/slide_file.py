@@ -138,7 +138,7 @@ class SlideFile:
             self.levels = _levels(handle)
             self._settle_scales(claims)
         except BaseException:
-            self._tiles.close()
+            self._close_tiles()
             raise
         self.tiles_nowhere = self._count_nowhere()
 
@@ -178,8 +178,10 @@ class SlideFile:
     def close(self) -> None:
         """Release the file."""
         self._handle.close()
-        self._tiles.close()
-        for tiles in self._tifffile.values():
+        self._close_tiles()
+
+    def _close_tiles(self) -> None:
+        for tiles in (self._tiles, *self._tifffile.values()):
             tiles.close()
 
     def read(
