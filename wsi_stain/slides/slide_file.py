@@ -181,7 +181,8 @@ class SlideFile:
         self._close_tiles()
 
     def _close_tiles(self) -> None:
-        for tiles in (self._tiles, *self._tifffile.values()):
+        self._tiles.close()
+        for tiles in self._tifffile.values():
             tiles.close()
 
     def read(
