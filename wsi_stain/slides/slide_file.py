@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from wsi_stain.core.icc import srgb_profile
 from wsi_stain.core.remedies import DAMAGED
 from wsi_stain.slides.claims import SlideClaims, read_claims
 from wsi_stain.slides.jpeg_tiles import JpegTiles
-from wsi_stain.slides.level_scales import LevelClaim, level_scales
+from wsi_stain.slides.level_scales import LevelClaim, Scale, level_scales
 from wsi_stain.slides.openslide_handle import OpenSlideHandle
 from wsi_stain.slides.parts import check_parts, digest_of_parts
 from wsi_stain.slides.resampling import area_average, bicubic, source_span
@@ -148,7 +148,10 @@ class SlideFile:
             LevelClaim(level.size, level.tile if said.may_pad else None, mpp)
             for level, mpp in zip(self.levels, said.mpp, strict=True)
         ]
-        scales = level_scales(claims, self._read_alone)
+        known = _known_scales(self.path, *_file_state(self.path), tuple(claims))
+        if not known:
+            known.append(level_scales(claims, self._read_alone))
+        scales = known[0]
         for level, scale in zip(self.levels, scales, strict=True):
             if scale is None:
                 self.remarks += (
@@ -374,6 +377,22 @@ class SlideFile:
             at_x = np.minimum(x / float(level.scale_x) // level.tile.width, there.shape[1] - 1).astype(int)
             nowhere[rows, columns] &= there[at_y, at_x]
         return int(nowhere.sum()), absent.size
+
+
+@lru_cache(maxsize=256)
+def _known_scales(path: Path, size: int, mtime_ns: int, claims: tuple[LevelClaim, ...]) -> list[list[Scale | None]]:
+    """Remember the scales of a file's levels, once they are found: comparing pixels takes seconds.
+
+    Returns:
+        A list with the scales, or an empty one to put them into.
+    """
+    return []
+
+
+def _file_state(path: Path) -> tuple[int, int]:
+    """Size of a file and time of its last change, ns."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def _hidden_levels(vendor: str, claims: SlideClaims, absent: Sequence[NDArray[np.bool_] | None]) -> dict[int, int]:
