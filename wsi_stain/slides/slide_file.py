@@ -390,7 +390,7 @@ def _known_scales(path: Path, size: int, mtime_ns: int, claims: tuple[LevelClaim
 
 
 def _file_state(path: Path) -> tuple[int, int]:
-    """Size of a file and time of its last change, ns."""
+    """Return the size of a file and the time of its last change, ns."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns
 

@@ -72,7 +72,7 @@ def pool_stains(stains: Sequence[StainStatistics]) -> StainStatistics:
 
 
 def disagreement(own: StainStatistics, group: StainStatistics) -> str:
-    """A sentence where a slide's own stain is not what its group's is; empty where they agree."""
+    """Say where a slide's own stain is not what its group's is; empty where they agree."""
     apart = []
     for place, (name, level) in enumerate((("hematoxylin", "h_nuclei"), ("eosin", "e_stroma"))):
         ratio = getattr(own, level) / max(getattr(group, level), _LEAST)

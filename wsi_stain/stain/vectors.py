@@ -159,7 +159,7 @@ def check_vectors(vectors: tuple[Rgb, Rgb], max_angle_deg: float, min_separation
 
 
 def stratum_levels(od: Floats, vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
-    """Medians of H and E concentration and of luminance OD, in nuclei and in the rest (stroma, cytoplasm).
+    """Measure medians of H and E concentration and of luminance OD, in nuclei and in the rest (stroma, cytoplasm).
 
     Otsu's threshold on hematoxylin tells the strata apart.
 
@@ -182,12 +182,12 @@ def stratum_levels(od: Floats, vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
 
 
 def unmixing(vectors: tuple[Rgb, Rgb]) -> NDArray[np.float64]:
-    """(3, 2): OD times this gives H and E concentrations (least squares)."""
+    """Compute (3, 2): OD times this gives H and E concentrations (least squares)."""
     return np.linalg.pinv(np.asarray(vectors, np.float64))
 
 
 def angle_deg(a: Rgb, b: Rgb) -> float:
-    """Angle between two OD vectors, degrees."""
+    """Return the angle between two OD vectors, degrees."""
     cosine = np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 

@@ -39,7 +39,7 @@ class ShardReceipt(Receipt):
     block: list[int]
     tiles: int
     quality: Mapping[str, Sequence[float | None]]
-    holes: Sequence[Sequence[int]]
+    holes: list[list[int]]
 
 
 class SlideWriter:
@@ -161,7 +161,7 @@ class SlideWriter:
             "block": list(block),
             "tiles": len(tiles),
             "quality": quality or {},
-            "holes": holes,
+            "holes": [list(place) for place in holes],
         }
         return write_receipt(self.receipt_path(_shard_name(block)), receipt)
 
