@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +63,7 @@ class SlideTiles:
 
     def __init__(self) -> None:
         self._idle: list[Slide] = []
+        weakref.finalize(self, _close_all, self._idle)
         self._lock = threading.Lock()
 
     def describe(self, path: Path, slide_mpp: float | None = None) -> DeepSlide:
@@ -124,9 +126,9 @@ class SlideTiles:
             raise
         with self._lock:
             self._idle.append(slide)
-            over, self._idle = self._idle[:-_MOST_OPEN], self._idle[-_MOST_OPEN:]
-        for slide in over:
-            slide.close()
+            over = self._idle[:-_MOST_OPEN]
+            del self._idle[:-_MOST_OPEN]
+        _close_all(over)
 
 
 def file_version(path: Path) -> str:
@@ -137,6 +139,11 @@ def file_version(path: Path) -> str:
         return hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:20]
     state_text = f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}"
     return hashlib.sha256(state_text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def _close_all(slides: Sequence[Slide]) -> None:
+    for slide in slides:
+        slide.close()
 
 
 def _level_count(size: Size) -> int:
