@@ -56,6 +56,7 @@ class Part:
     def __init__(self, stored: StoredSlide, tiles: Mask, show: Callable[[RgbImage], RgbImage]) -> None:
         self._stored, self._show, self.path = stored, show, stored.path
         self.size, self.mpp, self.record, self.mask = stored.size, stored.mpp, stored.record, stored.mask
+        self.exempt, self.stain = stored.exempt, stored.stain
         self.kept = stored.kept & tiles
         self.tissue = np.where(tiles, stored.tissue, 0).astype(np.float32)
 

@@ -82,9 +82,11 @@ def idc(directory: Path, store: Path, mpp: float, config: RunConfig) -> Request:
 def pcam(files: Sequence[Path], meta: Path | None, store: Path, mpp: float | None, config: RunConfig) -> Request:
     """Import PatchCamelyon."""
     slides, faults = find_splits(files, meta)
+    missing = sorted({slide.labels_path.name for slide in slides if not slide.labels_path.exists()})
+    notes = [f"warning: {name} is not there: its patches are imported without labels" for name in missing]
     if mpp is not None:
-        return Request(slides, store, config, mpp, faults=faults)
-    return Request(slides, store, config, PCAM_MPP, "as published for PCam", faults=faults)
+        return Request(slides, store, config, mpp, notes=notes, faults=faults)
+    return Request(slides, store, config, PCAM_MPP, "as published for PCam", notes=notes, faults=faults)
 
 
 def images(directory: Path, store: Path, mpp: float, labelled: bool, config: RunConfig) -> Request:

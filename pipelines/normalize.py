@@ -137,6 +137,7 @@ def _normalize_store(request: Request, console: Console) -> int:
         workspace.mark()
         config = resolve_auto(request.config, executor)
         target = planned.target or _fit_classical(request, workspace)
+        progress.warn(target.check_quality(config.accept_poor_checkpoint))
         write_run_record(workspace, [*sources, *map(_unknown_source, damaged)], config, target.facts)
         stems, stains = output_stems(sources), _pool_stains(slides)
         context = RunContext(workspace, target, config, stems, check_lease, progress.report, stains)
@@ -175,7 +176,9 @@ def _check_reference(request: Request) -> NormalizationTarget | None:
                 "Pix2Pix needs a trained generator",
                 "Give --checkpoint FILE, or a classical --method such as macenko with --reference STORE",
             )
-        return NormalizationTarget.load(request.checkpoint)
+        target = NormalizationTarget.load(request.checkpoint)
+        target.check_quality(request.config.accept_poor_checkpoint)
+        return target
     if request.checkpoint is not None:
         choose_classical_reference(method, request.checkpoint, ())
     elif request.reference is None:

@@ -131,6 +131,7 @@ def run(request: Request, console: Console) -> int:
         to_open = [job.source for job in jobs if job.store != workspace.reference]
         unusable = find_unusable(executor, to_open, config.tiling, progress)
         target = given or _prepare_target(request, references, workspace, executor, progress)
+        progress.warn(target.check_quality(config.accept_poor_checkpoint))
         config = resolve_auto(config, executor)
         write_run_record(workspace, sources, config, target.facts)
         context = RunContext(workspace, target, config, output_stems(sources), check_lease, progress.report)

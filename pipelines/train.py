@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,16 +21,23 @@ from pipelines.shared.device import own_device
 from pipelines.shared.messages import print_line
 from pipelines.shared.progress import Progress
 from wsi_stain import __version__
-from wsi_stain.core.errors import StoreError
-from wsi_stain.core.journal import fingerprint, remove_partials
+from wsi_stain.core.errors import StoreError, TrainingError
+from wsi_stain.core.journal import fingerprint, read_json, remove_partials, write_json
 from wsi_stain.core.lease import lease
 from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.pix2pix import distributed
+from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.loop import CHECKPOINT_NAME, STATE_NAME, TrainingProgress, train
 from wsi_stain.training.samples import usable_tiles
+
+_BEGUN_NAME = ".begun.json"
+"""In the training's directory: which slides and settings its files are of."""
+
+_CHANGES = 4
+"""Most differences to name."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,8 @@ def run(request: Request, console: Console) -> int:
             if is_main:
                 remove_partials(request.out)
             checkpoint = ensure_checkpoint(usable.slides, request.config.training, request.out, progress, device)
+            scores = read_contract(checkpoint).scores
+            progress.warn(scores.warning if scores else "")
     print_line(console, f"checkpoint: {checkpoint}")
     return 0
 
@@ -109,18 +119,25 @@ def ensure_checkpoint(
         The checkpoint's path.
 
     Raises:
+        TrainingError: The directory holds what another training left.
         InterruptedTrainingError: SIGINT or SIGTERM came; the same call goes on from there.
     """
     checkpoint, receipt = out / CHECKPOINT_NAME, out / ".training.json"
-    parts = {"slides": [slide.record.key for slide in slides], "config": config.model_dump(mode="json")}
-    key = fingerprint({**parts, "version": __version__})
+    parts = {
+        "version": __version__,
+        "slides": {slide.record.slide_id: slide.record.key for slide in slides},
+        "training": config.model_dump(mode="json"),
+    }
+    key = fingerprint({**parts, "slides": [slide.record.key for slide in slides]})
     standing = valid_receipt(receipt, key, checkpoint, Receipt)
     distributed.barrier()  # nobody may change what another still reads
     if standing:
         progress.report(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
         return checkpoint
     is_main = distributed.is_main()
+    _check_not_another(out, parts)
     if is_main:
+        write_json(out / _BEGUN_NAME, parts)
         receipt.unlink(missing_ok=True)  # from here on it would vouch for a checkpoint that it did not see
         if not (out / STATE_NAME).exists():
             shutil.rmtree(out / "panels", ignore_errors=True)
@@ -132,6 +149,40 @@ def ensure_checkpoint(
     if is_main:
         write_receipt(receipt, Receipt(key=key, product=file_product(checkpoint)))
     return checkpoint
+
+
+def _check_not_another(out: Path, parts: Mapping[str, Any]) -> None:
+    """Refuse a directory with a checkpoint, or an unfinished training, of other slides or settings.
+
+    Raises:
+        TrainingError: It has one.
+    """
+    there = [name for name in (CHECKPOINT_NAME, STATE_NAME) if (out / name).exists()]
+    begun: Any = read_json(out / _BEGUN_NAME)
+    if not there or begun == parts:
+        return
+    changes = list(_changes(begun, parts)) if isinstance(begun, dict) else ["nothing says how it was trained"]
+    raise TrainingError(
+        f"{out / there[0]} is of another training: {'; '.join(changes[:_CHANGES])}",
+        "Choose another --out, go back to those settings, or move that file away to train anew. A finished training "
+        "cannot be continued for more epochs: its learning rate has fallen to 0",
+    )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """What differs between two trainings, by key: `training.epochs was 4, is 6`."""
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield _slide_change(name, old, new) if prefix == "slides." else f"{prefix}{name} was {old}, is {new}"
+
+
+def _slide_change(name: str, old: str | None, new: str | None) -> str:
+    if old is None or new is None:
+        return f"the slide {name} was {'not ' if old is None else ''}among its slides"
+    return f"the slide {name} was tiled otherwise"
 
 
 def _show_steps(progress: Progress) -> Callable[[TrainingProgress], None]:

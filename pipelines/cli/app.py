@@ -18,6 +18,7 @@ from pipelines.cli.evaluate import evaluate
 from pipelines.cli.import_patches import patches
 from pipelines.cli.options import (
     STORE,
+    AcceptPoorCheckpoint,
     Codec,
     Config,
     DryRun,
@@ -99,6 +100,7 @@ def run(
     scheduler_file: SchedulerFile = None,
     stream: Annotated[bool, typer.Option("--stream", help="Store no tiles: read pixels from the slides.")] = False,
     keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the slides' tiles in OUT/work.")] = False,
+    accept_poor_checkpoint: AcceptPoorCheckpoint = False,
     dry_run: DryRun = False,
 ) -> None:
     """Tile, train on the reference, normalize, stitch, report: all in one."""
@@ -106,7 +108,8 @@ def run(
     from pipelines.shared.config import choose_config
 
     overrides = overrides_of(
-        mpp, slide_mpp, mode, formats, workers, scheduler, scheduler_file, keep_tiles or None, codec, method
+        *(mpp, slide_mpp, mode, formats, workers, scheduler, scheduler_file, keep_tiles or None, codec, method),
+        accept_poor_checkpoint=accept_poor_checkpoint,
     )
     overrides["stream"] = stream or None
     request = pipeline.Request(
@@ -191,13 +194,18 @@ def normalize(
     workers: Workers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
+    accept_poor_checkpoint: AcceptPoorCheckpoint = False,
     dry_run: DryRun = False,
 ) -> None:
     """Normalize tiled slides, slide files or patches with a trained checkpoint, or by a classical method."""
     from pipelines import normalize as pipeline
     from pipelines.shared.config import choose_config
 
-    overrides = overrides_of(None, None, mode, formats, workers, scheduler, scheduler_file, method=method)
+    overrides = overrides_of(
+        *(None, None, mode, formats, workers, scheduler, scheduler_file),
+        method=method,
+        accept_poor_checkpoint=accept_poor_checkpoint,
+    )
     source_path = absolute(storage_path(source))
     reference_store = absolute(storage_path(reference)) if reference else None
     run_config = choose_config(config, overrides, print_line)
@@ -326,6 +334,10 @@ def main() -> None:
         if error.remedy:
             Console(stderr=True).print(f"remedy: {error.remedy}", highlight=False, markup=False)
         sys.exit(130 if isinstance(error, InterruptedTrainingError) else 1)
+    except SystemExit as ended:
+        if ended.code == 130:
+            Console(stderr=True).print("stopped: run the same command again to go on, finished work is kept")
+        raise
 
 
 if __name__ == "__main__":

@@ -126,6 +126,13 @@ Host = Annotated[str, typer.Option(help="Address to serve on; any but loopback l
 OpenBrowser = Annotated[
     bool, typer.Option("--browser/--no-browser", help="Open the page in the web browser, and end when it is closed.")
 ]
+AcceptPoorCheckpoint = Annotated[
+    bool,
+    typer.Option(
+        "--accept-poor-checkpoint",
+        help="Use a checkpoint that did worse in training than no normalization at all.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (slides, tiles, bytes, time) and stop.")]
 
 
@@ -140,6 +147,7 @@ def overrides_of(
     keep_tiles: bool | None = None,
     codec: str | None = None,
     method: str | None = None,
+    accept_poor_checkpoint: bool = False,
 ) -> dict[str, Any]:
     """Return command-line options as the nested sections of a configuration."""
     return {
@@ -148,6 +156,7 @@ def overrides_of(
         "formats": formats or None,
         "executor": {"workers": workers, "scheduler": scheduler, "scheduler_file": scheduler_file},
         "keep_tiles": keep_tiles,
+        "accept_poor_checkpoint": accept_poor_checkpoint or None,
     }
 
 

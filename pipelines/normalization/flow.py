@@ -35,11 +35,12 @@ from wsi_stain.executor import Executor, Flow, run_flows, run_tasks
 from wsi_stain.normalize.tasks import BlockReceipt, find_valid_block
 from wsi_stain.report import load_pictures
 from wsi_stain.results import SlideRow
-from wsi_stain.results.finished import FinishedSlide, Origin, load_finished, save_finished
+from wsi_stain.results.finished import FinishedSlide, Origin, blank_areas, load_finished, save_finished
 from wsi_stain.slides.find import SlideSource
 from wsi_stain.store import StoredSlide, TiledSlide
 from wsi_stain.tiling.config import config_for_slide
 from wsi_stain.tiling.tasks import check_holes
+from wsi_stain.tissue.exempt import exempt_remarks
 
 
 def reuse_flow(context: RunContext, source: SlideSource, tiles_key: str) -> Flow[SlideRow | None]:
@@ -121,10 +122,11 @@ def _normalize_flow(
     if warning := unfitted_colours_warning(prepared, context.settings):
         context.report(f"{row.slide}: {warning}")
     stain = describe_stain(slide, context.group_stains.get(source.slide_id))
-    remarks = "; ".join(filter(None, (row.reason, *stain, describe_stride(context), warning)))
+    exempt = exempt_remarks(slide.record.under_ink, slide.exempt, slide.grid)
+    remarks = "; ".join(filter(None, (row.reason, *stain, describe_stride(context), warning, *exempt)))
     row = row.model_copy(update={"reason": remarks})
     origin = _origin(context, slide, source, file)
-    save_finished(outputs.folder, FinishedSlide(outputs.key, row, origin, slide.grid))
+    save_finished(outputs.folder, FinishedSlide(outputs.key, row, origin, slide.grid, blank_areas(slide)))
     outputs.remove_intermediates()
     return row.without_pictures()
 

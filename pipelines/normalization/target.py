@@ -17,7 +17,7 @@ from wsi_stain.normalizers.classical_reference import (
     reference_of_checkpoint,
 )
 from wsi_stain.normalizers.config import ClassicalMethod
-from wsi_stain.pix2pix.checkpoint import read_contract
+from wsi_stain.pix2pix.checkpoint import Checkpoint, HeldOutScores, read_contract
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import SlideRecord, StoredSlide
 
@@ -34,6 +34,7 @@ class NormalizationTarget:
         reference: Stain of the reference, which every slide is brought to.
         template: Kind of template that the generator takes; `none` for a classical reference.
         icc_policy: What was done with the reference's ICC profile: `keep` or `srgb`.
+        scores: How good the checkpoint was in training; None where it does not say.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class NormalizationTarget:
     reference: StainStatistics
     template: str
     icc_policy: str
+    scores: HeldOutScores | None = None
 
     @classmethod
     def load(cls, path: Path) -> NormalizationTarget:
@@ -51,10 +53,20 @@ class NormalizationTarget:
         Raises:
             CheckpointError: It is damaged, or no checkpoint.
         """
-        contract = read_contract(path)
+        checkpoint = Checkpoint.load(path)
+        contract = checkpoint.contract
         white, profile = round_rgb(contract.white), decode_profile(contract.icc_profile)
         template = contract.template
-        return cls(path, file_digest(path), white, profile, template.reference, template.kind, contract.icc_policy)
+        return cls(
+            path,
+            checkpoint.digest,
+            white,
+            profile,
+            template.reference,
+            template.kind,
+            contract.icc_policy,
+            contract.scores,
+        )
 
     @classmethod
     def of_classical(cls, reference: ClassicalReference, path: Path) -> NormalizationTarget:
@@ -70,6 +82,27 @@ class NormalizationTarget:
             "reference": self.reference.model_dump(mode="json"),
             "checkpoint": {"file": self.path.name, "sha256": self.digest},
         }
+
+    def check_quality(self, accept_poor: bool) -> str:
+        """Refuse a checkpoint that did worse in training than no normalization at all.
+
+        Args:
+            accept_poor: Whether the user wants it nevertheless.
+
+        Returns:
+            What is to be said of it; empty where all is well.
+
+        Raises:
+            CheckpointError: It did, and the user did not say so.
+        """
+        if self.scores is None:
+            return ""
+        if self.scores.is_poor and not accept_poor:
+            raise CheckpointError(
+                f"{self.path}: {self.scores.warning}",
+                "Train it longer, or with a lower training.lr; --accept-poor-checkpoint uses it as it is",
+            )
+        return self.scores.warning
 
     def check_colours(self, record: SlideRecord) -> None:
         """Refuse a slide whose pixels are in another colour space than those the generator was trained on."""

@@ -151,7 +151,6 @@ def pictures_task(
         opener=slide.opener,
         pyramid=outputs.tiff.path,
         white=context.target.white,
-        tissue=context.config.tiling.tissue,
         hallucination=hallucination,
         out=outputs.blocks / "pictures.json",
     )

@@ -31,6 +31,7 @@ class RunConfig(StrictRecord):
         executor: Where the work runs.
         stream: Read pixels from the slides' own files; no tiles of theirs are stored.
         keep_tiles: Keep each slide's tiles in the store after its pyramid is written.
+        accept_poor_checkpoint: Normalize even with a checkpoint that did worse in training than no normalization.
     """
 
     tiling: TilingConfig = TilingConfig()
@@ -41,6 +42,7 @@ class RunConfig(StrictRecord):
     executor: ExecutorConfig = ExecutorConfig()
     stream: bool = False
     keep_tiles: bool = False
+    accept_poor_checkpoint: bool = False
 
     @field_validator("formats")
     @classmethod
@@ -92,11 +94,18 @@ def choose_config(
         name = "wsi" if gpus else "small"
         report(f"configuration: {name} ({'a GPU was found' if gpus else 'no GPU was found'})")
     config = load_config(name, overrides)
+    missing = {"generator", "images"} - config.training.model_fields_set
+    if name not in shipped_configs() and missing and not gpus:
+        sizes = f"{config.training.images} images an epoch, {config.training.generator.ngf} channels"
+        report(
+            f"configuration: {name} leaves out training.{' and '.join(sorted(missing))}: to train takes the full size "
+            f"({sizes}), days without a GPU; lay your keys into a copy of configs/small.yaml"
+        )
     if config.executor.gpus is not None:
-        if gpus and config.executor.gpus > gpus and not config.executor.is_remote:
+        if config.executor.gpus > gpus and not config.executor.is_remote:
             raise ConfigError(
                 f"executor.gpus is {config.executor.gpus}, this machine shows {gpus}",
-                "Give fewer, or look at CUDA_VISIBLE_DEVICES",
+                "Give fewer (null takes those that there are), or look at CUDA_VISIBLE_DEVICES and wsi-stain doctor",
             )
         return config
     return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": gpus})})
@@ -147,4 +156,6 @@ def _describe_first_error(error: ValidationError) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"unknown key '{key}'"
-    return f"'{key}' is {fault['input']!r}: {fault['msg']}"
+    if isinstance(fault["input"], Mapping | StrictRecord):  # a rule between keys: its message names them
+        return f"{key or 'the file'}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"'{key}' is {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"

@@ -86,6 +86,11 @@ class Progress(AbstractContextManager["Progress"]):
         """Print a line above the bars."""
         print_line(self.console, text)
 
+    def warn(self, text: str) -> None:
+        """Print what must not be overlooked; nothing where there is nothing."""
+        if text:
+            self.console.print(f"WARNING: {escape_undecodable(text)}", style="bold red", markup=False, soft_wrap=True)
+
     def _print_status(self) -> None:
         self._last_line = time.monotonic()
         open_tasks = [task for task in self._bars.tasks if not task.finished]

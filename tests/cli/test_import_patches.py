@@ -164,3 +164,10 @@ def test_commands_that_cannot_go_on(
     assert said in ended.err.replace("\n", "")
     if code == 1:
         assert "remedy:" in ended.err
+
+
+def test_pcam_without_its_labels_says_so(tmp_path: Path, wsi_stain: Run) -> None:
+    path = pcam_split(tmp_path, "train", cut_patches(tissue(), 96)[:6], None, None)
+    ended = wsi_stain("import", "pcam", path, "-s", tmp_path / "patches.zarr", "-j", 0)
+    assert ended.code == 0, ended.err
+    assert "camelyonpatch_level_2_split_train_y.h5 is not there: its patches are imported without labels" in ended.out

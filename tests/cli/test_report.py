@@ -24,7 +24,7 @@ ORIGIN = Origin(slide=None, tiles="x", reading=SlideConfig(), fingerprint={}, ic
 
 def finish_slide(workspace: Workspace, name: str) -> SlideRow:
     row = finished_row(slide=f"{name}.svs", slide_id=name, output=f"slides/{name}.ome.tif", seam=None)
-    save_finished(workspace.slide(name), FinishedSlide("key", row, ORIGIN, GRID))
+    save_finished(workspace.slide(name), FinishedSlide("key", row, ORIGIN, GRID, np.zeros((4, 4), bool)))
     return row
 
 

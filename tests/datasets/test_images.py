@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tests.support.patch_files import RgbImage, cut_patches, import_source, refusals, save, table, tissue
@@ -156,3 +158,34 @@ def test_a_directory_without_patches_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("no patch")
     with pytest.raises(ConfigError, match=r"No patches found in .* looked for files ending in \.png"):
         find_folders(tmp_path, labelled=True)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_more_than_eight_bits_are_refused(tmp_path: Path, bits: int, suffix: str) -> None:
+    """Pillow would cut each sample to its upper byte: 12 bits in 16 come out nearly black."""
+    picture_set(tmp_path / "set", ("tumour",))
+    patch = tissue()[:128, :128]
+    deep = tmp_path / "set" / "tumour" / f"deep{suffix}"
+    pixels = patch.astype(np.uint16) << (bits - 8)
+    if suffix == ".png":
+        deep.write_bytes(imagecodecs.png_encode(pixels))
+    else:
+        tifffile.imwrite(deep, pixels, photometric="rgb")
+    (source,) = find_folders(tmp_path / "set", labelled=True)
+    _, receipt = import_source(source, tmp_path / "store")
+    reason = refusals(receipt)[f"tumour/deep{suffix}"]
+    assert "16 bits a sample, expected 8" in reason or ("8-bit colour" in reason and suffix == ".tif")
+    assert receipt["refused"] == 1
+
+
+def test_pictures_that_differ_in_their_suffix_alone_are_reported(tmp_path: Path) -> None:
+    for name in ("x.png", "x.jpg", "y.png"):
+        save(tmp_path / "set" / "tumour" / name, tissue()[:128, :128])
+    (source,) = find_folders(tmp_path / "set", labelled=True)
+    remarks = {patch.name: patch.remark for patch in source.listing().patches}
+    assert remarks == {
+        "tumour/x.png": "has the name of tumour/x.jpg: is it the same picture?",
+        "tumour/x.jpg": "has the name of tumour/x.png: is it the same picture?",
+        "tumour/y.png": "",
+    }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,13 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.dask_processes import ONE_THREAD, Processes, dask_processes
+from tests.support.made_store import paint_tissue
 from wsi_stain.core.errors import ConfigError, WsiStainError
+from wsi_stain.core.geometry import Size
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Task, open_executor, run_flows
 from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.synthetic.slide import write_slide
 
 SHORT_S = 2.0
 GPU = ("--nthreads", "2", "--resources", "GPU=2")
@@ -229,3 +236,42 @@ def test_a_scheduler_behind_tls_takes_those_who_have_its_certificate(
         assert result.value[0]["pid"] == processes.workers[0].pid
         with pytest.raises(ConfigError, match="there are no certificates"):
             open_executor(ExecutorConfig(scheduler=processes.address))
+
+
+def test_without_shared_memory_the_way_on_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn"), "Lock", refuse)
+    with pytest.raises(WsiStainError, match="cannot be started here: Read-only file system") as caught:
+        open_executor(ExecutorConfig(workers=1))
+    assert "--workers 0" in caught.value.remedy
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_the_way_on(tmp_path: Path) -> None:
+    """The signal goes to all processes of the terminal, workers too."""
+    write_slide(tmp_path / "a.svs", np.tile(paint_tissue(Size(2048, 2048)), (8, 8, 1)), 0.25, style="svs")
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "tile",
+        tmp_path / "a.svs",
+        "--store",
+        tmp_path / "s.zarr",
+        "-j",
+        "1",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        while not list((tmp_path / "s.zarr").glob("*/.receipts/survey.json")):
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    assert "dashboard" in first and "Traceback" not in rest
+    assert rest.splitlines()[-1] == "stopped: run the same command again to go on, finished work is kept"

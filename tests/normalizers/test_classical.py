@@ -34,6 +34,7 @@ class PixelSlide:
         self.size = Size(pixels.shape[1], pixels.shape[0])
         shape = -(-pixels.shape[0] // TILE), -(-pixels.shape[1] // TILE)
         self.kept = np.ones(shape, bool)
+        self.exempt, self.stain = np.zeros((1, 1), np.uint8), None
         self.tissue = np.ones(shape, np.float32)
 
     def read(self, region: Region) -> np.ndarray:

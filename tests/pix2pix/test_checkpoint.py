@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.support.slide_files import write_slide
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, read_contract, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, HeldOutScores, read_contract, save
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
@@ -112,7 +113,7 @@ def no_contract(path: Path) -> None:
 
 
 def later_format(path: Path) -> None:
-    rewrite(path, lambda fields: fields.update(format=2))
+    rewrite(path, lambda fields: fields.update(format=3))
 
 
 def unknown_key(path: Path) -> None:
@@ -129,6 +130,18 @@ def drop_tensor(path: Path) -> None:
     save_file(tensors, path, {"wsi_stain": contract().model_dump_json()})
 
 
+def flip_a_weight_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+def edited(path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        fields = json.loads(file.metadata()["wsi_stain"])
+    save_file(load_file(path), path, {"wsi_stain": json.dumps({**fields, "mpp": 0.5})})
+
+
 REFUSED = [
     (write_pickle, "pickled"),
     (text, "not a checkpoint"),
@@ -137,7 +150,7 @@ REFUSED = [
     (missing, "Check the path"),
     (directory, "Check the path"),
     (no_contract, "without the contract"),
-    (later_format, "format 2"),
+    (later_format, "format 3"),
     (unknown_key, "colour"),
     (huge_architecture, "differ"),
     (drop_tensor, "up.0.1.weight"),
@@ -151,6 +164,32 @@ def test_refused_with_a_remedy(path: Path, spoil: Callable[[Path], None], says: 
         with pytest.raises(CheckpointError, match=says) as caught:
             read(path)
         assert caught.value.remedy
+
+
+@pytest.mark.parametrize("spoil", [flip_a_weight_bit, edited], ids=lambda spoil: spoil.__name__)
+def test_changed_weights_or_contract_are_refused_where_weights_are_read(
+    path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(path)
+    with pytest.raises(CheckpointError, match="damaged: expected weights and contract of SHA-256") as caught:
+        Checkpoint.load(path)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("generator", "untouched", "reinhard", "poor", "says"),
+    [
+        (3.0, 7.0, 3.1, False, ""),
+        (3.5, 7.0, 3.1, False, "worse than Reinhard's method: on held-out tiles its mean CIEDE2000"),
+        (28.5, 9.5, 4.0, True, "worse than no normalization at all"),
+    ],
+)
+def test_a_generator_that_is_worse_than_nothing_is_poor(
+    generator: float, untouched: float, reinhard: float, poor: bool, says: str
+) -> None:
+    scores = HeldOutScores(generator=generator, untouched=untouched, reinhard=reinhard)
+    assert scores.is_poor == poor
+    assert says in scores.warning and bool(scores.warning) == bool(says)
 
 
 @pytest.mark.parametrize("mpp", [Mpp(0.22, 0.22), Mpp(0.2528, 0.2528), Mpp(0.28, 0.25)])
@@ -176,7 +215,7 @@ def test_the_remedy_for_a_wrong_resolution_works_when_it_is_followed(path: Path,
     """40000 pixels per inch were meant to be per centimetre: 0.635 um/px instead of 0.25."""
     pixels = np.full((130, 201, 3), (180, 90, 150), np.uint8)
     slide_path = write_slide(tmp_path / "a.tif", [pixels], mpp=0.635)
-    checkpoint = Checkpoint.load(path)
+    checkpoint = read_contract(path)
     with Slide(slide_path) as slide, pytest.raises(CheckpointError) as caught:
         checkpoint.check_fits(slide.mpp)
     flag, value = caught.value.remedy.split()[-2:]

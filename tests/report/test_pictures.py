@@ -19,7 +19,6 @@ from wsi_stain.report import PictureTask, load_pictures, make_pictures
 from wsi_stain.report.fields import change_of
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
-from wsi_stain.tissue.mask import TissueConfig
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,6 @@ def write_pictures(
         opener=run.stored.opener,
         pyramid=pyramid or run.pyramid,
         white=white,
-        tissue=TissueConfig(),
         hallucination=hallucination,
         out=out,
     )

@@ -19,7 +19,7 @@ from PIL import Image
 
 from wsi_stain.core.geometry import Mpp, Size
 from wsi_stain.core.html import thumbnail_jpeg
-from wsi_stain.core.text import escape_undecodable
+from wsi_stain.core.text import escape_formula, escape_undecodable, unescape_formula
 from wsi_stain.metrics.hallucination import map_png
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.report import RunRecord, read_training, write_report, write_sheet
@@ -277,6 +277,18 @@ def test_formulas_are_neutralised(tmp_path: Path, start: str) -> None:
     found = summary(tmp_path / "summary.csv", row)[0]
     names = [found[column] for column in ("slide", "slide_id", "reason", "remedy", "output", "mpp_origin")]
     assert names == [f"'{name}"] * 6
+
+
+@pytest.mark.parametrize("name", ["--slide-mpp", "-1.svs", "+ x.svs", "'-x.svs"])
+def test_a_name_with_a_sign_is_no_formula(tmp_path: Path, name: str) -> None:
+    row = SlideRow(slide=name, slide_id="x", status="done", mpp_origin=name)
+    found = summary(tmp_path / "summary.csv", row)[0]
+    assert (found["slide"], found["mpp_origin"]) == (name, name)
+
+
+@given(st.text(st.sampled_from("'=-+@(a!"), min_size=1))
+def test_every_escaped_cell_is_read_back(text: str) -> None:
+    assert unescape_formula(escape_formula(text)) == text
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\x00")), min_size=1, max_size=3))

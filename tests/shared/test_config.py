@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.shared.config import RunConfig, configs_directory, load_config, shipped_configs
+from pipelines.shared.config import RunConfig, choose_config, configs_directory, load_config, shipped_configs
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
 
@@ -86,6 +86,8 @@ def test_overrides_lie_over_the_file_and_none_changes_nothing() -> None:
         pytest.param("training: {lerning_rate: 1}", "unknown key 'training.lerning_rate'", id="unknown key"),
         pytest.param("training: {epochs: -1}", "'training.epochs' is -1", id="out of range"),
         pytest.param("training: {lr: .nan}", "'training.lr'", id="not a number"),
+        pytest.param("training: {crop: 100}", "^own.yaml: training: crop is 100, expected a multiple", id="a rule"),
+        pytest.param("{stream: true, keep_tiles: true}", "^own.yaml: the file: stream stores no", id="a rule of all"),
         pytest.param("- a\n- b", "holds no sections", id="a list"),
         pytest.param("a: [1", "is not YAML", id="broken"),
         pytest.param("a: !!python/object/apply:os.system ['true']", "is not YAML", id="code"),
@@ -97,6 +99,18 @@ def test_wrong_files_are_refused_with_the_key(tmp_path: Path, text: str, message
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(str(path))
     assert caught.value.remedy
+
+
+def test_keys_left_to_full_size_defaults_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.shared.config.gpu_count", lambda: 0)
+    path, said = tmp_path / "own.yaml", list[str]()
+    path.write_text("training: {epochs: 1}\nnormalize: {mode: lut}")
+    choose_config(str(path), {}, said.append)
+    assert len(said) == 1 and "leaves out training.generator and images" in said[0]
+    choose_config("paper", {}, said.append)
+    path.write_text("training: {images: 100, generator: {ngf: 8}}")
+    choose_config(str(path), {}, said.append)
+    assert len(said) == 1
 
 
 def test_a_missing_file_names_the_shipped_ones() -> None:

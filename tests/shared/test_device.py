@@ -54,6 +54,13 @@ def test_with_a_gpu(gpus: int | None, scheduler: str | None, expected: str) -> N
     assert (tasks_device(config), own_device(config)) == (expected, expected)
 
 
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.shared.config.gpu_count", lambda: 0)
+    with pytest.raises(ConfigError, match="gpus is 1, this machine shows 0"):
+        choose_config("small", {"executor": {"gpus": 1}})
+    assert choose_config("small", {"executor": {"gpus": 1, "scheduler": REMOTE}}).executor.gpus == 1
+
+
 @pytest.mark.usefixtures("with_gpu")
 def test_more_gpus_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match="gpus is 2, this machine shows 1"):

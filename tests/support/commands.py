@@ -18,6 +18,7 @@ class Ended:
 Run = Callable[..., Ended]
 
 TINY = """
+accept_poor_checkpoint: true
 training:
   template: gray
   generator: {downs: 3, ngf: 8, in_channels: 1}

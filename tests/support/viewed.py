@@ -100,6 +100,8 @@ def write_output_directory(
         grid = TileGrid(size, tiles.astype(np.float32), tiles)
         origin = Origin(slide=source, tiles="", reading=SlideConfig(mpp=mpp), fingerprint={}, icc_sha256=None)
         whole = row.model_copy(update={"size": size, "mpp": Mpp(mpp, mpp)})
-        save_finished(out / "work" / "slides" / row.slide_id, FinishedSlide("key", whole, origin, grid))
+        save_finished(
+            out / "work" / "slides" / row.slide_id, FinishedSlide("key", whole, origin, grid, np.zeros((4, 4), bool))
+        )
     write_summary(out / "summary.csv", [row for row, _, _ in rows])
     return out

@@ -287,7 +287,7 @@ def test_different_colour_spaces_are_refused(tmp_path: Path) -> None:
     ("wrong", "says"),
     [
         ({"template": "he"}, "in_channels must be 2"),
-        ({"crop": 100}, "multiple of 2"),
+        ({"crop": 100}, "crop is 100, expected a multiple of 2\\*\\*generator.downs, 8"),
         ({"crop": 512}, "256"),
         ({"epochs": 0}, "epochs"),
         ({"imagse": 3}, "imagse"),

@@ -10,7 +10,9 @@ from typing import Any
 
 from wsi_stain.core.journal import atomic_write
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA_STARTS = ("=", "@", "\t", "\r", "\n")
+_SIGNS, _CALLS = ("+", "-"), "=@(|!"
+"""Behind a sign only a function, a reference to another program or another formula does harm: `-x.svs` is a name."""
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -28,13 +30,20 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def escape_formula(cell: Any) -> Any:
-    """Put an apostrophe before text that a spreadsheet would take for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+    """Put an apostrophe before text that a spreadsheet would take for a formula.
+
+    So is done with what looks as if it had been written so, that every cell can be read back.
+    """
+    return f"'{cell}" if isinstance(cell, str) and _is_formula(cell.lstrip("'")) else cell
 
 
 def unescape_formula(cell: str) -> str:
     """Return a cell as it was before `escape_formula`."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
+    return cell[1:] if cell.startswith("'") and _is_formula(cell.lstrip("'")) else cell
+
+
+def _is_formula(text: str) -> bool:
+    return text.startswith(_FORMULA_STARTS) or (text.startswith(_SIGNS) and any(mark in text for mark in _CALLS))
 
 
 def escape_undecodable(cell: Any) -> Any:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,9 @@ class ImageFolders:
                 refused.append(Patch(name, None, label, str(error)))
         pictures.sort(key=lambda entry: (-entry[0].height, -entry[0].width, entry[1] or "", entry[2]))
         usual = Counter(size for size, _, _ in pictures).most_common(1)
+        twins = _twins(name for _, _, name in pictures)
         patches = [
-            Patch(name, region, label, _size_remark(size, usual[0][0]))
+            Patch(name, region, label, "; ".join(filter(None, (_size_remark(size, usual[0][0]), twins.get(name)))))
             for (size, label, name), region in zip(
                 pictures, place_in_rows([size for size, _, _ in pictures]), strict=True
             )
@@ -79,6 +80,19 @@ def _size_remark(size: Size, usual: Size) -> str:
     if size == usual:
         return ""
     return f"laid as it is: {size.width} x {size.height} px, most are {usual.width} x {usual.height}"
+
+
+def _twins(names: Iterable[str]) -> dict[str, str]:
+    """What to say of pictures that have the name of another but for the suffix, by name: they may be one picture."""
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        by_stem.setdefault(str(PurePosixPath(name).with_suffix("")), []).append(name)
+    return {
+        name: f"has the name of {', '.join(other for other in same if other != name)}: is it the same picture?"
+        for same in by_stem.values()
+        if len(same) > 1
+        for name in same
+    }
 
 
 def find_folders(root: Path, labelled: bool) -> list[ImageFolders]:

@@ -58,13 +58,18 @@ class PcamSlide:
     indices: Sequence[int]
 
     @property
+    def labels_path(self) -> Path:
+        """Where the labels lie, if there are any."""
+        return _sibling(self.path, "_y.h5")
+
+    @property
     def facts(self) -> dict[str, Any]:
         """The split."""
         return {"split": self.split} if self.split else {}
 
     def listing(self) -> Listing:
         """List all patches side by side; labels from the file with y."""
-        labels = _labels(self.path, self.indices)
+        labels = _labels(self.path, self.labels_path, self.indices)
         regions = place_in_rows([Size(SIDE, SIDE)] * len(self.indices))
         patches = [
             Patch(f"{self.path.name}:{index}", region, label)
@@ -171,9 +176,8 @@ def _count(path: Path) -> int:
         return int(shape[0])
 
 
-def _labels(path: Path, indices: Sequence[int]) -> list[str | None]:
+def _labels(path: Path, labels: Path, indices: Sequence[int]) -> list[str | None]:
     """Read labels of patches; none where there is no file with y."""
-    labels = _sibling(path, "_y.h5")
     if not labels.exists():
         return [None] * len(indices)
     with _open_hdf5(labels) as file:

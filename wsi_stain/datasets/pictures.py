@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from wsi_stain.core.geometry import BLOCK, Size
 from wsi_stain.core.regular_files import odd_kind
@@ -19,6 +21,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 """What the name of a patch's file ends in, lower case."""
 
 _TAIL_BYTES = 4096
+_BITS, _TIFF_BITS = 8, 258
+"""Bits of a sample that a patch has at most; the TIFF tag that says how many there are."""
+
 _COLOUR = ("RGB", "RGBA", "P")
 
 
@@ -94,12 +99,21 @@ def _open_picture(path: Path) -> Image.Image:
 def _check_image(image: Image.Image) -> None:
     if image.mode not in _COLOUR:
         raise PictureError(f"is not in 8-bit colour (Pillow calls it {image.mode}), expected RGB")
+    if (bits := _bits(image)) > _BITS:
+        raise PictureError(f"has {bits} bits a sample, expected {_BITS}: convert it, scaled, to 8-bit RGB")
     if (pages := getattr(image, "n_frames", 1)) > 1:
         raise PictureError(f"holds {pages} pictures, expected one")
     if max(image.size) > BLOCK:
         raise PictureError(
             f"is {image.width} x {image.height} px, expected at most {BLOCK} a side: use wsi-stain tile for slides"
         )
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits of a sample in the file: Pillow calls RGB what it cuts down to 8 of them, and 12 in 16 would be black."""
+    if isinstance(image, TiffImageFile):
+        return int(max(image.tag_v2.get(_TIFF_BITS, (_BITS,))))
+    return 16 if isinstance(image, PngImageFile) and any("16" in str(tile[3]) for tile in image.tile) else _BITS
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import multiprocessing
 import os
 import queue
 import secrets
@@ -80,7 +81,11 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
                 self._await_worker()
             else:
                 stack.enter_context(dask.config.set(_LOCAL))
-                cluster = stack.enter_context(_start_local_cluster(config))
+                _check_shared_memory()
+                try:
+                    cluster = stack.enter_context(_start_local_cluster(config))
+                except (OSError, RuntimeError) as error:
+                    raise _no_processes_error(_root_cause(error)) from error
                 self._client = stack.enter_context(Client(cluster))
             self._resources = stack.pop_all()
         self._pools = WorkerPools(self._known_workers, bool(config.gpus), config.worker_timeout_s)
@@ -193,7 +198,8 @@ def _start_local_cluster(config: ExecutorConfig) -> Any:
     from distributed import Nanny, Scheduler, SpecCluster
 
     quiet = {"silence_logs": logging.CRITICAL}  # what matters reaches us as an error; the rest is of closing down
-    common = {"host": "127.0.0.1", "memory_limit": 0, "dashboard": False, **quiet}
+    preload = ["wsi_stain.executor.worker_signals"]
+    common = {"host": "127.0.0.1", "memory_limit": 0, "dashboard": False, "preload": preload, **quiet}
     cpu = {"cls": Nanny, "options": {**common, "nthreads": 1, "resources": {RESOURCES["cpu"]: 1}}}
     workers: dict[str, Any] = {f"cpu-{number}": cpu for number in range(_cpu_workers(config))}
     for number, gpu in enumerate(_visible_gpus(config.gpus or 0)):
@@ -202,6 +208,34 @@ def _start_local_cluster(config: ExecutorConfig) -> Any:
         workers[f"gpu-{number}"] = {"cls": Nanny, "options": options}
     scheduler = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, **quiet)
+
+
+def _check_shared_memory() -> None:
+    """Worker processes need semaphores, which live in /dev/shm: it may be full, or read-only in a container.
+
+    Raises:
+        WsiStainError: There are none to be had.
+    """
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        raise _no_processes_error(error) from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The error that an error began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _no_processes_error(cause: BaseException) -> WsiStainError:
+    reason = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+    return WsiStainError(
+        f"Worker processes cannot be started here: {reason}",
+        "Work in one process, with --workers 0; or make room for them: they need memory and a writable /dev/shm "
+        "(docker run --shm-size 256m)",
+    )
 
 
 def _cpu_workers(config: ExecutorConfig) -> int:

@@ -30,6 +30,7 @@ from wsi_stain.metrics.seams import SeamSums, measure_seams
 from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import Artifact, NormalizationCounts
@@ -191,6 +192,8 @@ class _BlockJob:
         beyond = (
             np.zeros(kept.shape, np.uint8) if self.table is None else hallucination(source, pixels, kept, self.table)
         )
+        region = Region(self._region.x, self._region.y + top, self._region.width, bottom - top)
+        show_exempt(self._slide, region, pixels, source, self._normalizer.white)
         fade_to_white(pixels, ring, self._normalizer.white)
         tiles = block_tiles(pixels, kept).values()
         streams = [encode_jpeg(tile, self._jpeg.quality, self._jpeg.subsampling) for tile in tiles]

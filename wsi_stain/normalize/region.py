@@ -31,6 +31,7 @@ from wsi_stain.core.geometry import (
 from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
+from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.normalizers.windows import crop_square
@@ -141,9 +142,14 @@ def normalize_area(slide: TiledSlide, area: Region, normalizer: Normalizer, arti
     """Normalize an area of a slide that lies on the lines of `Normalizer.band`, but for the slide's far edge.
 
     Returns:
-        (h, w, 3) RGB; anything in tiles that are not kept.
+        (h, w, 3) RGB, what is exempt shown as it is to be; anything in tiles that are not kept.
     """
-    return normalizer.apply(slide.read(area.expand(normalizer.halo)), slide.kept[tile_slices(area)], artifact)
+    halo = normalizer.halo
+    window = slide.read(area.expand(halo))
+    pixels = normalizer.apply(window, slide.kept[tile_slices(area)], artifact)
+    source = window[halo : halo + area.height, halo : halo + area.width]
+    show_exempt(slide, area, pixels, source, normalizer.white)
+    return pixels
 
 
 def normalized_tiles(

@@ -24,6 +24,7 @@ from wsi_stain.core.icc import decode_profile
 from wsi_stain.normalize.feather import fade_weights
 from wsi_stain.normalize.region import RegionNormalizer
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
+from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.slides.find import SlideSource, slide_id
 from wsi_stain.slides.slide import SlideConfig
@@ -175,7 +176,9 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
     def _read_coarse(self, level: int, region: Region) -> NDArray[np.uint8]:
         """Read RGB of a coarser level by the slide's colour table, faded into white as level 0 is."""
         factor = 2**level
-        pixels = self._normalizer.normalize_coarse(self._slide.read_shrunk(factor, region))
+        source = self._slide.read_shrunk(factor, region)
+        pixels = self._normalizer.normalize_coarse(source)
+        show_exempt(self._slide, region, pixels, source, self._normalizer.white, self._sizes[level])
         rows, cols = (
             (np.arange(start, start + count) + 0.5) * factor / TILE
             for start, count in ((region.y, region.height), (region.x, region.width))

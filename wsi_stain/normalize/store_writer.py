@@ -21,12 +21,13 @@ import numpy as np
 
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import StainError
-from wsi_stain.core.geometry import TILE, BlockIndex, Region, block_region, tiles_of
+from wsi_stain.core.geometry import TILE, BlockIndex, Region, Size, block_region, tiles_of
 from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
 from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.normalize.region import normalize_any_resolution, normalize_area, normalize_patch, patch_config
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.normalizers.windows import crop_square
 from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
@@ -85,10 +86,11 @@ def begin_normalized_slide(task: NormalizeStoreTask) -> Receipt:
     if done := valid_receipt(receipt_path, key, None, Receipt):
         return done
     with task.slide() as slide:
-        thumbnail = normalize_any_resolution(
-            slide.thumbnail, task.normalizer(task.normalize), load_artifact(task.artifact)
-        )
-        writer.begin(slide.size, thumbnail, slide.mask, slide.grid)
+        normalizer, (height, width) = task.normalizer(task.normalize), slide.mask.shape
+        thumbnail = normalize_any_resolution(slide.thumbnail, normalizer, load_artifact(task.artifact))
+        whole = Size(width, height)
+        show_exempt(slide, Region(0, 0, *whole), thumbnail, slide.thumbnail, normalizer.white, whole)
+        writer.begin(slide.size, thumbnail, slide.mask, slide.grid, exempt=slide.exempt)
         for name in slide.maps():
             if name not in _OWN_MAPS:
                 writer.write_map(name, slide.map(name))

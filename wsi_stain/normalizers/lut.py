@@ -15,8 +15,9 @@ from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, TileIndex, tile_region
 from wsi_stain.metrics.image import ciede2000
+from wsi_stain.normalizers.exempt_pixels import exempt_mask
 from wsi_stain.normalizers.predictor import GeneratorPredictor
-from wsi_stain.normalizers.tile_sample import list_candidates, pick_shades, read_candidates
+from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shades, read_candidates
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, apply_table, fit_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
@@ -35,6 +36,7 @@ made of them; (2, n): bins and counts of the tissue in all candidates."""
 _NONE = np.zeros((0, 3), np.uint8)
 _HELD_OUT_EVERY = 5
 _HELD_PIXELS = 2_500
+
 
 _STAINED = float(np.exp(-0.15))
 """Share of the glass's light below which, in one channel at least, a pixel is tissue: OD 0.15, as in Macenko 2009."""
@@ -81,9 +83,10 @@ class TableFit:
                 held.append((source[::every], wanted[::every]))
             else:
                 pairs.add(source, wanted)
-        counts = sum(
-            (_tissue_colours(pixels, statistics.white) for _, pixels in candidates), np.zeros(BINS**3, np.int64)
-        )
+        counts = np.zeros(BINS**3, np.int64)
+        for tile, pixels in candidates:
+            normalized = ~exempt_mask(slide, tile_region(tile))[SPARSE, SPARSE]
+            counts += _tissue_colours(pixels[normalized], statistics.white)
         held_source, held_wanted = (np.concatenate(side) for side in zip(*held, strict=True))
         return {
             PAIRS: pairs.pack(),
@@ -135,7 +138,7 @@ class TableFit:
         window = slide.read(tile_region(tile).expand(halo))
         generated = self._predictor.predict_uint8(window, statistics)
         source = window[halo:-halo, halo:-halo]
-        use = ~pen_mask(source)
+        use = ~(pen_mask(source) | exempt_mask(slide, tile_region(tile)))
         use[slide.size.height - tile.row * TILE :] = False
         use[:, slide.size.width - tile.col * TILE :] = False
         return source[use], generated[use]
@@ -192,5 +195,5 @@ def _residual(table: Table, pairs: ColourPairs, samples: Sequence[Artifact]) -> 
 
 
 def _tissue_colours(pixels: RgbImage, white: Rgb) -> NDArray[np.int64]:
-    """Return `colour_counts` of a tile's pixels that are not glass; ink counts, since the table is applied to it."""
+    """Return `colour_counts` of some pixels, (..., 3), that are not glass."""
     return colour_counts(pixels[(pixels < np.asarray(white) * _STAINED).any(axis=-1)])

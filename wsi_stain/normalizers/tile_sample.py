@@ -11,6 +11,7 @@ import numpy as np
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TileIndex, tile_region
+from wsi_stain.normalizers.exempt_pixels import exempt_mask
 from wsi_stain.store import TiledSlide
 
 T = TypeVar("T")
@@ -21,6 +22,8 @@ _CELLS = 8
 _TISSUE_MIN = 0.25
 _THIN = 4
 """Rows and columns of a tile for one that is read for its shade and its colours."""
+
+SPARSE = slice(_THIN // 2, None, _THIN)
 
 
 def choose_tiles(slide: TiledSlide, count: int) -> list[TileIndex]:
@@ -49,14 +52,17 @@ def list_candidates(slide: TiledSlide, count: int) -> list[TileIndex]:
 
 def read_candidates(slide: TiledSlide, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, RgbImage]]:
     """Read some pixels of each tile, (64, 64, 3)."""
-    every = slice(_THIN // 2, None, _THIN)
-    return [(tile, slide.read(tile_region(tile))[every, every]) for tile in tiles]
+    return [(tile, slide.read(tile_region(tile))[SPARSE, SPARSE]) for tile in tiles]
 
 
 def read_pixels(slide: TiledSlide, count: int, every: int = 1) -> RgbImage:
-    """Read (N, 3): every so many pixels of up to `count` chosen tiles; NoTissueError where no tile holds tissue."""
-    tiles = choose_tiles(slide, count)
-    return np.concatenate([slide.read(tile_region(tile)).reshape(-1, 3)[::every] for tile in tiles])
+    """Read (N, 3): every so many pixels of up to `count` chosen tiles, but for those that are not normalized.
+
+    Raises:
+        NoTissueError: No tile holds tissue.
+    """
+    regions = [tile_region(tile) for tile in choose_tiles(slide, count)]
+    return np.concatenate([slide.read(region)[~exempt_mask(slide, region)][::every] for region in regions])
 
 
 def pick_shades(candidates: Sequence[tuple[TileIndex, RgbImage]], count: int) -> list[TileIndex]:

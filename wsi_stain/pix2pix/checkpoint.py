@@ -1,11 +1,12 @@
 """A trained generator in a file, with the contract under which it may be used. Pickled files are never opened.
 
-The file is safetensors; its metadata holds one entry, the contract as JSON. The same weights and contract give the same
-bytes.
+The file is safetensors; its metadata holds one entry, the contract as JSON, with `sha256` over all else in it and the
+weights. The same weights and contract give the same bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,36 @@ _METADATA_KEY = "wsi_stain"
 _RETRAIN = "Train a new checkpoint with `wsi-stain train`"
 
 
+class HeldOutScores(StrictRecord):
+    """How far tiles that were held out are from the truth, shown as other laboratories would: mean CIEDE2000.
+
+    Attributes:
+        generator: By the generator.
+        untouched: As they are shown.
+        reinhard: By Reinhard's method, at slide level.
+    """
+
+    generator: float
+    untouched: float
+    reinhard: float
+
+    @property
+    def is_poor(self) -> bool:
+        """Whether the generator does worse than nothing."""
+        return not self.generator <= self.untouched
+
+    @property
+    def warning(self) -> str:
+        """A sentence where the generator does worse than nothing, or than Reinhard's method; else empty."""
+        if not self.is_poor and self.generator <= self.reinhard:
+            return ""
+        than = "no normalization at all" if self.is_poor else "Reinhard's method"
+        return (
+            f"The checkpoint is worse than {than}: on held-out tiles its mean CIEDE2000 to the truth is "
+            f"{self.generator:.1f}, untouched {self.untouched:.1f}, Reinhard {self.reinhard:.1f}"
+        )
+
+
 class Contract(StrictRecord):
     """Contract under which a generator may be used.
 
@@ -47,6 +78,7 @@ class Contract(StrictRecord):
         icc_policy: `keep`: the reference's pixels as scanned; `srgb`: converted on reading.
         training_fingerprint: Fingerprint of the training data and settings.
         version: Version of wsi-stain that trained it.
+        scores: How good it is; None where no tile was held out.
     """
 
     format: int = FORMAT
@@ -58,6 +90,7 @@ class Contract(StrictRecord):
     icc_policy: Literal["keep", "srgb"] = "keep"
     training_fingerprint: str
     version: str
+    scores: HeldOutScores | None = None
 
     @model_validator(mode="after")
     def _channels_agree(self) -> Contract:
@@ -124,11 +157,12 @@ class Checkpoint:
             CheckpointError: No such file, not a checkpoint, of another format, or damaged.
         """
         with _open(path, device) as file:
-            contract = _parse_contract(path, file.metadata() or {})
+            stored, contract = _parse_contract(path, file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         with torch.device("meta"):  # allocates nothing, whatever size the contract claims
             generator = Generator(contract.generator)
         _check_same(path, _kinds(generator.state_dict()), _kinds(tensors))
+        _check_digest(path, stored, tensors)
         generator.load_state_dict(tensors, assign=True)
         return cls(contract, generator.eval().requires_grad_(False), file_digest(path))
 
@@ -140,7 +174,7 @@ def read_contract(path: Path) -> Contract:
         CheckpointError: As `Checkpoint.load` raises it.
     """
     with _open(path) as file:
-        contract = _parse_contract(path, file.metadata() or {})
+        _, contract = _parse_contract(path, file.metadata() or {})
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in Generator(contract.generator).state_dict().items()}
@@ -163,7 +197,8 @@ def save(path: Path, generator: Generator, contract: Contract) -> None:
         name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
         for name, tensor in sorted(generator.state_dict().items())
     }
-    text = canonical_json(contract.model_dump(mode="json")).decode()
+    fields = contract.model_dump(mode="json")
+    text = canonical_json({**fields, "sha256": _digest(fields, tensors)}).decode()
     # One metadata entry only: safetensors does not keep the order of several.
     atomic_write(path, encode(tensors, metadata={_METADATA_KEY: text}))
 
@@ -183,9 +218,30 @@ def _open(path: Path, device: str = "cpu") -> Iterator[Any]:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error})", "Check the path") from error
 
 
-def _parse_contract(path: Path, metadata: Mapping[str, str]) -> Contract:
+def _digest(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a contract's fields and of all weights in the order of their names, hex."""
+    digest = hashlib.sha256(canonical_json(fields))
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_digest(path: Path, stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights or a contract that are not those that were written; a file without a digest was made elsewhere."""
+    fields = {name: value for name, value in stored.items() if name != "sha256"}
+    expected, actual = str(stored.get("sha256", "")), _digest(fields, tensors)
+    if expected not in ("", actual):
+        raise CheckpointError(
+            f"{path} is damaged: expected weights and contract of SHA-256 {expected[:12]}, found {actual[:12]}",
+            f"Copy it again from where it was trained, or {_RETRAIN[0].lower()}{_RETRAIN[1:]}",
+        )
+
+
+def _parse_contract(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], Contract]:
+    """Return the contract's fields as they stand in the file, and the contract."""
     try:
-        stored: Any = json.loads(metadata[_METADATA_KEY])
+        stored: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
         actual = stored["format"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -197,7 +253,7 @@ def _parse_contract(path: Path, metadata: Mapping[str, str]) -> Contract:
             f"{_RETRAIN}, or install the version of wsi-stain that wrote it",
         )
     try:
-        return Contract.model_validate(stored)
+        return stored, Contract.model_validate({name: value for name, value in stored.items() if name != "sha256"})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "contract"

@@ -22,7 +22,6 @@ from wsi_stain.report.colours import compare_colours
 from wsi_stain.report.fields import change_of, fields_of_view
 from wsi_stain.results.slide_row import SlidePictures
 from wsi_stain.store import TiledSlide
-from wsi_stain.tissue.mask import TissueConfig, ink_mask
 from wsi_stain.tissue.overlay import overlay
 
 _THUMBNAIL, _OVERLAY = 1024, 720
@@ -36,7 +35,6 @@ class PictureTask:
         opener: Opens the slide.
         pyramid: What was made of it, as TIFF.
         white: The pyramid's white.
-        tissue: How ink was found.
         hallucination: The hallucination map, where there is one: PNG.
         out: Where the pictures go, as JSON.
     """
@@ -44,7 +42,6 @@ class PictureTask:
     opener: Callable[[], TiledSlide]
     pyramid: Path
     white: Rgb
-    tissue: TissueConfig
     hallucination: bytes | None
     out: Path
 
@@ -95,13 +92,12 @@ def _make_slide_pictures(slide: TiledSlide, task: PictureTask) -> SlidePictures:
     return SlidePictures(
         before=html.thumbnail_jpeg(before, _THUMBNAIL),
         after=html.thumbnail_jpeg(after, _THUMBNAIL),
-        overlay=_overlay(slide, task.tissue),
+        overlay=_overlay(slide),
         fields=fields,
         colours=colours,
     )
 
 
-def _overlay(slide: TiledSlide, tissue: TissueConfig) -> bytes:
-    ink = ink_mask(slide.thumbnail, slide.thumbnail_mpp, tissue)
-    picture = overlay(slide.thumbnail, slide.mask, ink, slide.kept, slide.suspect, slide.size, _OVERLAY, _OVERLAY)
-    return html.thumbnail_jpeg(picture)
+def _overlay(slide: TiledSlide) -> bytes:
+    marks = slide.mask, slide.exempt, slide.kept, slide.suspect
+    return html.thumbnail_jpeg(overlay(slide.thumbnail, *marks, slide.size, _OVERLAY, _OVERLAY))

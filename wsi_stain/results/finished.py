@@ -1,7 +1,7 @@
 """A finished slide as it is kept beside its receipts: its row, what it was made from, and which tiles it has.
 
     row.json    key, row (pictures in base64), origin; written last
-    grid.npz    kept, tissue
+    grid.npz    kept, tissue, blank
 
 A rerun finds the row again, and verification what the slide's pyramid must agree with.
 """
@@ -13,14 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_stain.core.errors import OutputError
+from wsi_stain.core.geometry import ceil_div
 from wsi_stain.core.journal import read_json, write_json
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.results.slide_row import SlideRow
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact
+from wsi_stain.tissue.exempt import AS_GLASS
 from wsi_stain.tissue.grid import TileGrid
+
+_BLANK = 1024
+"""Most pixels along a side of what is kept of the exempt areas."""
 
 
 class Origin(StrictRecord):
@@ -59,17 +68,26 @@ class FinishedSlide:
         row: Its row in the summary, thumbnails included.
         origin: What it was made from.
         grid: Its tiles.
+        blank: (h, w) of the whole frame: what is shown as glass on purpose.
     """
 
     key: str
     row: SlideRow
     origin: Origin
     grid: TileGrid
+    blank: NDArray[np.bool_]
+
+
+def blank_areas(slide: TiledSlide) -> NDArray[np.bool_]:
+    """What is shown as glass on purpose, (h, w), as finely as a row's thumbnail."""
+    step = max(1, ceil_div(max(slide.exempt.shape), _BLANK))
+    return np.asarray(slide.exempt[::step, ::step] == AS_GLASS)
 
 
 def save_finished(folder: Path, slide: FinishedSlide) -> None:
     """Keep a finished slide in its corner of the output directory."""
-    save_artifact(folder / "grid.npz", {"kept": slide.grid.kept, "tissue": slide.grid.tissue})
+    arrays = {"kept": slide.grid.kept, "tissue": slide.grid.tissue, "blank": slide.blank}
+    save_artifact(folder / "grid.npz", arrays)
     row, origin = slide.row.model_dump(mode="json"), slide.origin.model_dump(mode="json")
     write_json(folder / "row.json", {"key": slide.key, "row": row, "origin": origin})
 
@@ -81,6 +99,7 @@ def load_finished(folder: Path) -> FinishedSlide | None:
         row = SlideRow.model_validate_json(json.dumps(saved["row"]))
         arrays = load_artifact(folder / "grid.npz")
         grid = TileGrid(row.size, arrays["tissue"], arrays["kept"]) if row.size else None
-        return FinishedSlide(saved["key"], row, Origin.model_validate(saved["origin"]), grid) if grid else None
+        origin = Origin.model_validate(saved["origin"])
+        return FinishedSlide(saved["key"], row, origin, grid, arrays["blank"]) if grid else None
     except (AttributeError, KeyError, TypeError, ValueError, OutputError):
         return None

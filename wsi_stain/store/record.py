@@ -7,7 +7,7 @@ from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Literal, TypedDict
 
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from wsi_stain.core import journal
 from wsi_stain.core.arrays import Rgb8
@@ -51,6 +51,7 @@ class SlideRecord(StrictRecord):
         label: The slide's label.
         holes: How many tiles could not be read from the source and show a coarser level; `maps/holes` lists them.
         suspect_tiles: Tiles without tissue that look as if they had some.
+        under_ink: Share of the tissue that lies under ink, 0 to 1.
         stain: Stain of the slide; None where it was not measured.
     """
 
@@ -75,6 +76,7 @@ class SlideRecord(StrictRecord):
     label: str | None = None
     holes: int = 0
     suspect_tiles: int = 0
+    under_ink: float = Field(default=0.0, ge=0, le=1)
     stain: StainStatistics | None = None
 
     @field_validator("relative")

@@ -37,7 +37,7 @@ def measure_stain(slide: TiledSlide, config: StainConfig, has_user_mask: bool = 
         StainError: The slide is not H&E, or has too little tissue.
     """
     stained = slide.mask | tissue_mask(slide.thumbnail, slide.thumbnail_mpp) if has_user_mask else slide.mask
-    white, origin = white_point(slide.thumbnail, stained)
+    white, origin = white_point(slide.thumbnail, stained | (slide.exempt > 0))
     pixels, blurred = sample_pixels(slide, white)
     return slide_statistics(pixels, white, origin, config, blurred)
 

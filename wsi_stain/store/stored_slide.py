@@ -22,6 +22,7 @@ from wsi_stain.formats.zarr_shard import REMEDY, ShardFile
 from wsi_stain.store.cards import slide_card
 from wsi_stain.store.record import MARK, SlideRecord, complete_record, fold_shards
 from wsi_stain.store.tiled_slide import TiledSlide
+from wsi_stain.tissue.exempt import Exempt
 
 _INDICES_HELD = 1024
 
@@ -120,6 +121,13 @@ class StoredSlide(TiledSlide):
     def mask(self) -> Mask:
         """(h, w): where tissue was found on the thumbnail."""
         return zarr_metadata.read_array(self.path / "mask", "bool")
+
+    @cached_property
+    def exempt(self) -> Exempt:
+        """(h, w): what is not normalized, on the thumbnail, and how it is shown; nothing where nobody looked."""
+        if "exempt" not in list_folders(self.path):
+            return np.zeros(self.mask.shape, np.uint8)
+        return zarr_metadata.read_array(self.path / "exempt", "uint8")
 
     def check(self) -> None:
         """Read what is needed before any tile; StoreError where it is missing, damaged or does not fit."""

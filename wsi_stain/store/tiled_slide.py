@@ -16,6 +16,7 @@ from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, block_of, ceil_div, tile_region
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store.record import SlideRecord
+from wsi_stain.tissue.exempt import Exempt
 from wsi_stain.tissue.grid import TileGrid
 
 _THREADS = 4
@@ -72,6 +73,11 @@ class TiledSlide(ABC):
     @abstractmethod
     def mask(self) -> Mask:
         """(h, w): where tissue was found on the thumbnail."""
+
+    @property
+    @abstractmethod
+    def exempt(self) -> Exempt:
+        """(h, w): what is not normalized, on the thumbnail, and how it is shown; see `exempt`."""
 
     @property
     @abstractmethod

@@ -20,6 +20,7 @@ from wsi_stain.formats import zarr_metadata, zarr_shard
 from wsi_stain.formats.zarr_chunks import CODECS, CodecName
 from wsi_stain.store.record import MARK, ShardsMark, SlideRecord, fold_shards, read_record
 from wsi_stain.store.stored_slide import StoredSlide
+from wsi_stain.tissue.exempt import Exempt
 from wsi_stain.tissue.grid import TileGrid
 
 _RECEIPTS = ".receipts"
@@ -55,6 +56,7 @@ class SlideWriter:
         mask: Mask,
         grid: TileGrid,
         codec: CodecName = "lossless",
+        exempt: Exempt | None = None,
     ) -> None:
         """Write everything but the tiles and the mark, into an empty folder.
 
@@ -64,9 +66,10 @@ class SlideWriter:
             mask: (h, w), true on tissue.
             grid: Which tiles exist, and how much tissue is in each.
             codec: How the tiles are compressed.
+            exempt: (h, w): what is not normalized; None where all is.
         """
         self.clear(size, codec)
-        self.write_tissue(thumbnail, mask, grid)
+        self.write_tissue(thumbnail, mask, grid, exempt)
 
     def clear(self, size: Size, codec: CodecName = "lossless") -> None:
         """Make an empty folder, of a slide whose tissue is known only once its tiles are written.
@@ -80,12 +83,16 @@ class SlideWriter:
         zarr_metadata.write_group(self.path / "maps", {})
         zarr_metadata.write_image_metadata(self.path / "0", size, codec=CODECS[codec])
 
-    def write_tissue(self, thumbnail: NDArray[np.uint8], mask: Mask, grid: TileGrid) -> None:
+    def write_tissue(
+        self, thumbnail: NDArray[np.uint8], mask: Mask, grid: TileGrid, exempt: Exempt | None = None
+    ) -> None:
         """Write what the tissue decision was made on, and what follows from it; arguments as for `begin`."""
         zarr_metadata.write_array(self.path / "maps" / "kept", grid.kept, ["row", "col"])
         zarr_metadata.write_array(self.path / "maps" / "tissue", grid.tissue, ["row", "col"])
         zarr_metadata.write_array(self.path / "thumbnail", thumbnail, ["y", "x", "c"])
         zarr_metadata.write_array(self.path / "mask", mask, ["y", "x"])
+        if exempt is not None:
+            zarr_metadata.write_array(self.path / "exempt", exempt, ["y", "x"])
 
     def write_table(self, name: str, text: str) -> None:
         """Write a table, as CSV, of what is no map; file names in it may hold bytes that are not UTF-8."""

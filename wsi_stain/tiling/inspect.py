@@ -17,6 +17,7 @@ from wsi_stain.slides.user_masks import mask_digest
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import make_record, mpp_origin, open_slide
 from wsi_stain.tiling.survey import check_readable, find_tissue, unwritten
+from wsi_stain.tissue.exempt import exempt_remarks
 from wsi_stain.tissue.overlay import draw_overlay
 
 
@@ -116,7 +117,9 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
         survey = find_tissue(slide, task.config.tissue, task.source.mask)
         grid, tiles = survey.grid, int(survey.grid.kept.sum())
         if task.overlay:
-            draw_overlay(task.overlay, survey.thumbnail, survey.mask, survey.ink, grid.kept, survey.suspect, slide.size)
+            draw_overlay(
+                task.overlay, survey.thumbnail, survey.mask, survey.exempt, grid.kept, survey.suspect, slide.size
+            )
         return {
             "size_l0": list(slide.size_l0),
             "size": list(slide.size),
@@ -131,5 +134,9 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
             "suspect": int(survey.suspect.sum()),
             "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
             "blocks": len(grid.blocks()),
-            "remarks": [*doubts, *check_readable(slide, grid, task.config.max_holes)],
+            "remarks": [
+                *doubts,
+                *exempt_remarks(survey.under_ink, survey.exempt, grid),
+                *check_readable(slide, grid, task.config.max_holes),
+            ],
         }

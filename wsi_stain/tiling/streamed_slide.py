@@ -33,6 +33,7 @@ from wsi_stain.store.stain_sample import measure_stain
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import labels, make_record, open_slide
 from wsi_stain.tiling.survey import Survey, require_tissue
+from wsi_stain.tissue.exempt import Exempt
 from wsi_stain.tissue.grid import TileGrid
 
 _SURVEY, _RECEIPT = "survey.npz", "survey.json"
@@ -118,13 +119,18 @@ class StreamedSlide(TiledSlide):
         """(h, w): where tissue was found on the thumbnail."""
         return self._found.mask
 
+    @property
+    def exempt(self) -> Exempt:
+        """(h, w): what is not normalized, on the thumbnail."""
+        return self._found.exempt
+
     def save(self, folder: Path) -> None:
         """Keep the survey in a folder, its receipt last."""
         survey = self._found
         arrays = {
             "thumbnail": survey.thumbnail,
             "mask": survey.mask,
-            "ink": survey.ink,
+            "exempt": survey.exempt,
             "kept": survey.grid.kept,
             "tissue": survey.grid.tissue,
             "suspect": survey.suspect,
@@ -176,7 +182,8 @@ def survey_streamed(source: SlideSource, config: TilingConfig) -> StreamedSlide:
         survey = require_tissue(slide, config, source)
     with StreamedSlide(source, config, record, survey) as streamed:  # it opens its file again when pixels are asked for
         stain = measure_stain(streamed, config.stain, has_user_mask=source.mask is not None)
-    streamed.record = record.model_copy(update={"stain": stain, "suspect_tiles": int(survey.suspect.sum())})
+    measured = {"stain": stain, "suspect_tiles": int(survey.suspect.sum()), "under_ink": survey.under_ink}
+    streamed.record = record.model_copy(update=measured)
     return streamed
 
 
@@ -195,7 +202,7 @@ def load_streamed(folder: Path, source: SlideSource, config: TilingConfig) -> St
         ) from error
     arrays = load_artifact(folder / _SURVEY)
     grid = TileGrid(record.size, arrays["tissue"], arrays["kept"])
-    survey = Survey(arrays["thumbnail"], arrays["mask"], arrays["ink"], grid, arrays["suspect"])
+    survey = Survey(arrays["thumbnail"], arrays["mask"], record.under_ink, arrays["exempt"], grid, arrays["suspect"])
     return StreamedSlide(source, config, record.model_copy(update=labels(source)), survey, folder)
 
 

@@ -18,8 +18,9 @@ from wsi_stain.slides.slide import Slide
 from wsi_stain.slides.user_masks import read_mask
 from wsi_stain.stain.vectors import NOT_HE_REMEDY
 from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tissue.exempt import AS_SCANNED, Exempt, exempt_areas, share_under_ink
 from wsi_stain.tissue.grid import TileGrid, tile_grid
-from wsi_stain.tissue.mask import TissueConfig, dark_share, ink_mask, tissue_mask
+from wsi_stain.tissue.mask import TissueConfig, dark_share, textured_mask, tissue_mask
 from wsi_stain.tissue.missed import find_missed_tissue
 
 _THUMBNAIL = 1024
@@ -47,14 +48,16 @@ class Survey:
     Attributes:
         thumbnail: RGB of the whole working frame, (h, w, 3).
         mask: (h, w), true on tissue.
-        ink: (h, w), true on ink.
-        grid: The tiles that exist: with tissue or ink, and those around tissue.
+        under_ink: Share of the tissue that lies under ink or dark, 0 to 1.
+        exempt: (h, w): what is not normalized, and how it is shown; see `exempt`.
+        grid: The tiles that exist: with tissue, or shown as scanned, and those around them.
         suspect: (rows, cols): tiles without tissue that look as if they had some.
     """
 
     thumbnail: NDArray[np.uint8]
     mask: Mask
-    ink: Mask
+    under_ink: float
+    exempt: Exempt
     grid: TileGrid
     suspect: Mask
 
@@ -82,16 +85,18 @@ def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = Non
     grid = tile_grid(slide.size, mask)
     if not grid.kept.any() and dark_share(thumbnail) > _MOSTLY_DARK:
         raise StainError(f"{slide.path} is dark where a bright-field slide has glass", NOT_HE_REMEDY)
-    ink = ink_mask(thumbnail, mpp, config) & inside
+    exempt = np.where(inside, exempt_areas(thumbnail, mask, mpp, config), np.uint8(0))
+    under_ink = share_under_ink(thumbnail, mask, exempt, mpp)
     if user_mask is not None:
-        return Survey(thumbnail, mask, ink, grid, np.zeros_like(grid.kept))
+        return Survey(thumbnail, mask, under_ink, exempt, grid, np.zeros_like(grid.kept))
     if grid.kept.any():  # tissue may lie under ink: those tiles are kept, and their ink is not measured
-        grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, ink).kept)
+        grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, exempt == AS_SCANNED).kept)
     stands_out = find_missed_tissue(thumbnail, mask, mpp, config) & inside
     if not grid.kept.any():
-        _check_shows_nothing(slide, float(stands_out.mean()), float(ink.mean()))
+        gray = textured_mask(thumbnail, exempt > 0, mpp)  # what has tissue's texture is no border
+        _check_shows_nothing(slide, float((stands_out | gray).mean()), float((exempt == AS_SCANNED).mean()))
     missed = tile_grid(slide.size, stands_out)
-    return Survey(thumbnail, mask, ink, grid, (missed.tissue > 0) & ~grid.kept)
+    return Survey(thumbnail, mask, under_ink, exempt, grid, (missed.tissue > 0) & ~grid.kept)
 
 
 def _check_shows_nothing(slide: Slide, stands_out: float, ink: float) -> None:

@@ -31,7 +31,7 @@ from wsi_stain.tiling.block_tiles import BlockTiles
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import labels, make_record, open_slide
 from wsi_stain.tiling.survey import require_tissue
-from wsi_stain.tissue.mask import ink_mask
+from wsi_stain.tissue.exempt import share_under_ink
 from wsi_stain.tissue.overlay import draw_overlay
 from wsi_stain.tissue.tile_quality import quality_maps
 
@@ -189,9 +189,8 @@ def finish_slide(task: FinishTask) -> FinishReceipt:
         record = _complete(writer, task)
     if task.overlay:
         stored = writer.open_slide(record)
-        ink = ink_mask(stored.thumbnail, stored.thumbnail_mpp, task.config.tissue)
         suspect = stored.map("suspect")
-        draw_overlay(task.overlay, stored.thumbnail, stored.mask, ink, stored.kept, suspect, stored.size)
+        draw_overlay(task.overlay, stored.thumbnail, stored.mask, stored.exempt, stored.kept, suspect, stored.size)
     tiles = int(writer.kept().sum())
     return {"key": task.key, "slide_id": record.slide_id, "tiles": tiles, "holes": record.holes}
 
@@ -201,7 +200,7 @@ def finish_slide(task: FinishTask) -> FinishReceipt:
 
 def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
     survey = require_tissue(slide, task.config, task.source)
-    writer.begin(slide.size, survey.thumbnail, survey.mask, survey.grid, task.config.codec)
+    writer.begin(slide.size, survey.thumbnail, survey.mask, survey.grid, task.config.codec, survey.exempt)
     writer.write_map("suspect", survey.suspect)
 
 
@@ -268,6 +267,7 @@ def _complete(writer: SlideWriter, task: FinishTask) -> SlideRecord:
     measured = {
         "holes": _write_holes(writer, task, receipts),
         "suspect_tiles": int(stored.map("suspect").sum()),
+        "under_ink": share_under_ink(stored.thumbnail, stored.mask, stored.exempt, stored.thumbnail_mpp),
         "stain": measure_stain(stored, task.config.stain, has_user_mask=task.source.mask is not None),
     }
     record = record.model_copy(update=measured)

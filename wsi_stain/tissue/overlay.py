@@ -1,4 +1,4 @@
-"""A picture of what was decided on a slide: its thumbnail with the tissue's outline, kept and suspect tiles, and ink.
+"""A picture of what was decided on a slide: its thumbnail with the tissue's outline, kept and suspect tiles, ink, dark.
 
 Colours are those of Okabe and Ito (2008), which most colour-blind people tell apart.
 """
@@ -15,9 +15,17 @@ from scipy.ndimage import binary_erosion
 from wsi_stain.core.arrays import Mask, Rgb8
 from wsi_stain.core.geometry import TILE, Size
 from wsi_stain.core.journal import atomic_write
+from wsi_stain.tissue.exempt import AS_GLASS, AS_SCANNED, Exempt
 
-_OUTLINE, _TILE_LINES, _SUSPECT, _INK = (0, 158, 115), (86, 180, 233), (213, 94, 0), (240, 228, 66)
-_LEGEND = (("tissue", _OUTLINE), ("kept tiles", _TILE_LINES), ("suspect", _SUSPECT), ("ink", _INK))
+_OUTLINE, _TILE_LINES, _SUSPECT = (0, 158, 115), (86, 180, 233), (213, 94, 0)
+_INK, _DARK = (240, 228, 66), (204, 121, 167)
+_LEGEND = (
+    ("tissue", _OUTLINE),
+    ("kept tiles", _TILE_LINES),
+    ("suspect", _SUSPECT),
+    ("as scanned", _INK),
+    ("as glass", _DARK),
+)
 _SMALLEST, _LARGEST = 1024, 3000
 _FADED = 0.45
 _LEAST_CELL = 5.0
@@ -28,13 +36,13 @@ def draw_overlay(
     path: Path,
     thumbnail: NDArray[np.uint8],
     mask: Mask,
-    ink: Mask,
+    exempt: Exempt,
     kept: Mask,
     suspect: Mask,
     size: Size,
 ) -> None:
     """Write the picture as PNG, with a legend; the arguments are those of `overlay`."""
-    picture = overlay(thumbnail, mask, ink, kept, suspect, size, _SMALLEST, _LARGEST)
+    picture = overlay(thumbnail, mask, exempt, kept, suspect, size, _SMALLEST, _LARGEST)
     _draw_legend(picture)
     atomic_write(path, lambda file: picture.save(file, "PNG"))
 
@@ -42,7 +50,7 @@ def draw_overlay(
 def overlay(
     thumbnail: NDArray[np.uint8],
     mask: Mask,
-    ink: Mask,
+    exempt: Exempt,
     kept: Mask,
     suspect: Mask,
     size: Size,
@@ -54,7 +62,7 @@ def overlay(
     Args:
         thumbnail: RGB of the whole slide, (h, w, 3).
         mask: (h, w), true on tissue.
-        ink: (h, w), true on ink.
+        exempt: (h, w): what is not normalized: ink and dark.
         kept: (rows, cols), which tiles exist.
         suspect: (rows, cols), tiles that look as if they had tissue.
         size: Working frame, px.
@@ -65,13 +73,13 @@ def overlay(
     factor = min(max(1.0, smallest / side), largest / side)
     width, height = (max(1, round(length * factor)) for length in (thumbnail.shape[1], thumbnail.shape[0]))
     picture = Image.fromarray(thumbnail).resize((width, height), Image.Resampling.BICUBIC)
-    marks = [
-        np.asarray(Image.fromarray(layer).resize((width, height), Image.Resampling.NEAREST)) for layer in (mask, ink)
-    ]
+    layers = (mask, exempt == AS_SCANNED, exempt == AS_GLASS)
+    marks = [np.asarray(Image.fromarray(layer).resize((width, height), Image.Resampling.NEAREST)) for layer in layers]
     picture = _fade_outside(picture, kept | suspect, size)
     pixels = np.array(picture)
-    pixels[marks[1]] = pixels[marks[1]] // 2 + np.array(_INK, np.uint8) // 2
-    for mark, colour in zip(marks, (_OUTLINE, _INK), strict=True):
+    for mark, colour in zip(marks[1:], (_INK, _DARK), strict=True):
+        pixels[mark] = pixels[mark] // 2 + np.array(colour, np.uint8) // 2
+    for mark, colour in zip(marks, (_OUTLINE, _INK, _DARK), strict=True):
         pixels[_outline(mark)] = colour
     picture = Image.fromarray(pixels)
     scale = width / size.width, height / size.height

@@ -92,7 +92,9 @@ class TrainingConfig(StrictRecord):
         if self.generator.in_channels != channels:
             raise ValueError(f"generator.in_channels must be {channels} for template {self.template}")
         if self.crop % 2**self.generator.downs:
-            raise ValueError(f"crop must be a multiple of 2**generator.downs, {2**self.generator.downs}")
+            raise ValueError(
+                f"crop is {self.crop}, expected a multiple of 2**generator.downs, {2**self.generator.downs}"
+            )
         return self
 
     @property

@@ -6,7 +6,7 @@ through or was interrupted and taken up again. Under torchrun several processes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.pix2pix import checkpoint, distributed
 from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
-from wsi_stain.pix2pix.checkpoint import Contract
+from wsi_stain.pix2pix.checkpoint import Contract, HeldOutScores
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.precision import compute_dtype
 from wsi_stain.pix2pix.step import NotFiniteError, Pix2Pix, Recipe
@@ -243,11 +243,12 @@ class _Training:
             picture = draw_panel(generator, self.data.shown, self.contract.template, autocast)
             write_panel(self.out / "panels" / f"epoch_{state.epoch:03d}.png", picture)
             self.tensorboard.picture(step, picture)
-        checkpoint.save(self.out / LAST_NAME, generator, self.contract)
+        contract = self.contract.model_copy(update={"scores": _held_out_scores(values)})
+        checkpoint.save(self.out / LAST_NAME, generator, contract)
         found = scores.get(_BEST_BY)
         better = found is None or state.best is None or found < state.best
         if better:
-            checkpoint.save(self.out / CHECKPOINT_NAME, generator, self.contract)
+            checkpoint.save(self.out / CHECKPOINT_NAME, generator, contract)
         best, stale = (found, 0) if better else (state.best, state.stale + 1)
         self.state = state.model_copy(update={"rows": rows, "best": best, "stale": stale})
 
@@ -260,6 +261,14 @@ class _Training:
     def _calibrated_generator(self) -> Generator:
         inputs = self.data.calibration_inputs(self.state.epoch)
         return recalibrate_batchnorm(self.pix2pix.result, inputs, self.pix2pix.autocast())
+
+
+def _held_out_scores(values: Mapping[str, float]) -> HeldOutScores | None:
+    """What the contract says of an epoch's scores, by the names of `metrics.csv`; None where no tile was held out."""
+    if _BEST_BY not in values:
+        return None
+    generator, untouched, reinhard = (values[name] for name in (_BEST_BY, "untouched_ciede2000", "reinhard_ciede2000"))
+    return HeldOutScores(generator=generator, untouched=untouched, reinhard=reinhard)
 
 
 def recipe(config: TrainingConfig, device: torch.device) -> Recipe:

@@ -24,6 +24,7 @@ from torch import Tensor
 from wsi_stain.core.errors import TrainingError
 from wsi_stain.core.geometry import TILE, TileIndex, ceil_div
 from wsi_stain.store import StoredSlide
+from wsi_stain.tissue.grid import tile_grid
 
 MPP_SPREAD = 0.15
 """Largest relative difference of resolution among slides that train together."""
@@ -112,7 +113,7 @@ def tissue_tiles(
     Args:
         slides: The slides.
         min_tissue: Least share of tissue, 0 to 1.
-        max_pen: Largest share of ink, 0 to 1.
+        max_pen: Largest share of ink, and of all that is not normalized, 0 to 1.
         min_blur: Least variance of the Laplacian (see `tissue.tile_quality`).
 
     Raises:
@@ -140,6 +141,7 @@ def usable_tiles(slide: StoredSlide, min_tissue: float, max_pen: float, min_blur
     measured = slide.maps()
     if "pen" in measured:
         usable &= slide.map("pen") <= max_pen
+    usable &= tile_grid(slide.size, slide.exempt > 0).tissue <= max_pen
     if "blur" in measured:
         usable &= slide.map("blur") >= min_blur
     return [TileIndex(int(row), int(col)) for row, col in np.argwhere(usable)]

@@ -103,12 +103,19 @@ def check_against_source(
 
 
 def _tissue(finished: FinishedSlide) -> Mask:
-    """Find (rows, cols): kept tiles that the source's thumbnail shows to be more than glass."""
+    """Find (rows, cols): kept tiles that the source's thumbnail shows to be more than glass, and more than is blank."""
     before, stain, kept = finished.row.before, finished.row.stain, finished.grid.kept
     if before is None or stain is None:
         return np.zeros_like(kept)
-    od = _od(np.asarray(_open_picture(before)), stain.white)
+    picture = _open_picture(before)
+    od = _od(np.asarray(picture), stain.white)
+    od[_blank(finished, picture.size)] = 0
     return kept & (tile_means(od, finished.grid.size) >= TISSUE_OD)
+
+
+def _blank(finished: FinishedSlide, size: tuple[int, int]) -> Mask:
+    """(h, w) of a picture of the whole frame, of (w, h) px: what is shown as glass on purpose."""
+    return np.asarray(Image.fromarray(finished.blank).resize(size, Image.Resampling.NEAREST))
 
 
 def _confirm_lost(lost: Mask, finished: FinishedSlide, source_path: Path | None) -> Mask:
@@ -151,6 +158,7 @@ def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Mask)
     after = overview(pyramid, Size(*before.size))
     frame = (0, 0, size.width / TILE, size.height / TILE)
     seen = ~np.asarray(Image.fromarray(lost).resize(before.size, Image.Resampling.NEAREST, box=frame))
+    seen &= ~_blank(finished, before.size)
     correlation = luminance_correlation(after[seen], np.asarray(before)[seen])
     if correlation >= RESEMBLANCE:
         return []
@@ -185,12 +193,13 @@ def _open_source(origin: Origin, source_path: Path | None) -> Iterator[Slide | S
 def _compare_tiles(
     pyramid: PyramidReader, source: Slide | StoredSlide | None, finished: FinishedSlide, lost: Mask
 ) -> tuple[list[Fault], Similarity]:
-    """Compare sampled tiles that still have their tissue."""
+    """Compare sampled tiles that still have their tissue, and nothing that is blank on purpose."""
     if source is None:
         return [], Similarity(source=False)
     if faults := _source_faults(source, finished) or _oracle_faults(pyramid, source, finished):
         return faults, Similarity(source=False)
-    sampled = sample_tiles(finished.grid.kept & ~lost, finished.grid.tissue)[:_TILES]
+    blank = tile_means(finished.blank.astype(np.float32), finished.grid.size) > 0
+    sampled = sample_tiles(finished.grid.kept & ~lost & ~blank, finished.grid.tissue)[:_TILES]
     if not sampled:
         return [], Similarity(source=True)
     before = np.stack([_read_source(source, tile_index) for tile_index in sampled])
