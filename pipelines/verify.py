@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipelines.run_directory.partial_results import read_run_record, reference_nuclei
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.formats import SUFFIXES, Format
 from pipelines.shared.messages import print_line
@@ -40,6 +41,7 @@ _TABLE = (
     Column("shift, px", number=True, rank=4),
     Column("SSIM", number=True, rank=3),
     Column("nuclei kept", number=True, rank=2),
+    Column("contrast kept", number=True, rank=5),
 )
 _AGAIN = "Run the same command again"
 
@@ -82,10 +84,11 @@ def plan(request: Request) -> dict[str, Task[VerifyReceipt]]:
     """
     workspace = Workspace(request.out)
     given = {slide.slide_id: slide.path for slide in find_slides(request.slides)} if request.slides else {}
-    tasks = {}
+    reference, tasks = reference_nuclei(read_run_record(workspace)), {}
     for row in _pyramid_rows(workspace):
         slide_id = row["slide_id"]
-        task = VerifyTask(workspace.slide(slide_id), _pyramids_of(workspace, slide_id), given.get(slide_id))
+        pyramids = _pyramids_of(workspace, slide_id)
+        task = VerifyTask(workspace.slide(slide_id), pyramids, given.get(slide_id), reference)
         tasks[row["slide"]] = Task(verify_slide, task, "verify")
     for folder in _stored_folders(workspace):
         tasks[str(folder.relative_to(request.out))] = Task(verify_tiles, TilesTask(folder), "verify")
@@ -236,7 +239,12 @@ def _print(outcomes: Sequence[Outcome], console: Console) -> None:
 
 def _cells(similarity: Similarity | None) -> list[str]:
     if similarity is None:
-        return ["", "", "", ""]
-    figures = (similarity.shift_px, ".2f"), (similarity.ssim, ".3f"), (similarity.nuclei, ".3f")
+        return [""] * 5
+    figures = (
+        (similarity.shift_px, ".2f"),
+        (similarity.ssim, ".3f"),
+        (similarity.nuclei, ".3f"),
+        (similarity.contrast, ".2f"),
+    )
     source_cell = "found" if similarity.source else "source not found"
     return [source_cell, *("" if value is None else format(value, form) for value, form in figures)]

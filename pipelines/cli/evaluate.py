@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -77,6 +77,12 @@ def pairs(
         ),
     ] = None,
     slide_mpp: SlideMpp = None,
+    pool: Annotated[
+        Literal["group", "folder", "all"],
+        typer.Option(
+            help="Sources that share stain statistics: those of one group in the slide list, of one folder, or all."
+        ),
+    ] = "group",
     workers: Workers = None,
 ) -> None:
     """Compare registered pairs: each SOURCE normalized by every method, with its TRUTH pixel by pixel."""
@@ -86,7 +92,7 @@ def pairs(
     run_config = choose_config(None, overrides_of(mpp, slide_mpp, workers=workers))
     reference_store = absolute(storage_path(reference)) if reference else None
     request = pipeline.Request(
-        source, truth, checkpoint, mode or [], baseline or [], normalized, reference_store, mpp, out, run_config
+        source, truth, checkpoint, mode or [], baseline or [], normalized, reference_store, mpp, pool, out, run_config
     )
     raise typer.Exit(pipeline.run(request, console()))
 

@@ -38,6 +38,8 @@ HEADINGS = {
     "angle_eosin": "E, deg",
     "nuclei_kept": "nuclei kept",
     "seam": "seam",
+    "nuclear_contrast": "nuclear contrast",
+    "nuclear_dark": "dark nuclei",
 }
 _PANELS = {
     "lab_wasserstein_tissue": "Lab-Wasserstein to the reference, tissue",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal, assert_never
 
 from pipelines.evaluate.tasks import receipts_of
 from pipelines.run_directory.usable_slides import find_usable_slides
@@ -15,8 +17,13 @@ from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.executor import Executor, Task
 from wsi_stain.slides.find import find_slides, slide_id
+from wsi_stain.stain.pool import pool_by_group
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide, TileStore
 from wsi_stain.store.patches import PATCH_TABLE, from_csv
+
+Pool = Literal["group", "folder", "all"]
+"""Which sources share stain statistics: those of one group, as the slide list says; of one folder; all."""
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _NAMES = "Give both of a pair the same name and place in its directory"
@@ -30,11 +37,13 @@ class Pair:
         source: The slide to be normalized: its folder in a tile store.
         truth: The same tissue in the reference's stain, likewise.
         normalized: The source as it was normalized before; a slide's file, or a folder in a tile store.
+        stain: What to take for the source's stain where it shares statistics with others.
     """
 
     source: Path
     truth: Path
     normalized: Path | None
+    stain: StainStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,14 @@ class Pairing:
         config: How slides are tiled and stain measured.
         patch_mpp: Resolution of patches, um per px; slides know their own.
         executor: Where the work runs.
+        pool: Which sources share stain statistics.
         progress: Where it is shown.
     """
 
     work: Path
     config: RunConfig
     patch_mpp: float | None
+    pool: Pool
     executor: Executor
     progress: Progress
 
@@ -72,7 +83,12 @@ class Pairing:
         earlier = self._find_normalized(normalized) if normalized is not None else {}
         for name in sorted(sources.keys() ^ truths.keys()):
             self.progress.report(f"{name}: left out: only {source if name in sources else truth} has it")
-        pairs = {name: Pair(sources[name], truths[name], earlier.get(name)) for name in sources if name in truths}
+        stains = self._pool_stains(sources)
+        pairs = {
+            name: Pair(sources[name], truths[name], earlier.get(name), stains.get(name))
+            for name in sources
+            if name in truths
+        }
         if not pairs:
             raise ConfigError(f"Nothing in {source} has its pair in {truth}", _NAMES)
         for name, pair in pairs.items():
@@ -88,6 +104,27 @@ class Pairing:
         store = self.work / f"{name}.zarr"
         TileStore.create(store)
         return self._import_patches(path, store) if _has_pictures(path) else self._tile(path, store)
+
+    def _pool_stains(self, sources: Mapping[str, Path]) -> dict[str, StainStatistics]:
+        """Pool the stain of sources that share statistics with others, by name."""
+        slides = {name: StoredSlide(folder) for name, folder in sources.items()}
+        groups = {name: self._group(name, slide) for name, slide in slides.items()}
+        pooled = pool_by_group({name: slide.stain for name, slide in slides.items() if slide.stain}, groups)
+        for group in sorted({str(groups[name]) for name in pooled}):
+            count = sum(groups[name] == group for name in pooled)
+            self.progress.report(f"stain is measured for {count} sources of the group {group} together")
+        return pooled
+
+    def _group(self, name: str, slide: StoredSlide) -> str | None:
+        match self.pool:
+            case "group":
+                return slide.record.group
+            case "folder":
+                return PurePosixPath(name).parent.as_posix()
+            case "all":
+                return "all"
+            case other:
+                assert_never(other)
 
     def _tile(self, path: Path, store: Path) -> dict[str, Path]:
         sources = find_slides([path])

@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.evaluate.methods import baselines, checkpoint_methods, require_extras
-from pipelines.evaluate.pairing import Pair, Pairing
+from pipelines.evaluate.pairing import Pair, Pairing, Pool
 from pipelines.evaluate.results import checkpoint_facts, print_files, print_scores, write_record, write_scores
 from pipelines.evaluate.tasks import receipts_of
+from pipelines.normalization.target import NormalizationTarget
 from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
@@ -21,8 +22,11 @@ from wsi_stain.core.lease import lease
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
+from wsi_stain.evaluation.paired_table import CountTask, count_colours
 from wsi_stain.evaluation.pairs import PairScores, PairTask, score_pair, summarize
 from wsi_stain.executor import Executor, Task, open_executor
+from wsi_stain.stain.pool import pool_stains
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
 
 HEADINGS = {
@@ -34,7 +38,10 @@ HEADINGS = {
     "lab_wasserstein_64": "Lab-W, 64 px",
     "structure": "structure",
     "texture": "texture",
+    "nuclear_contrast": "nuclear contrast",
+    "nuclear_dark": "dark nuclei",
 }
+_BLOCKS = 10
 _SHIFT_PX = 1.0
 
 
@@ -51,6 +58,7 @@ class Request:
         normalized: The source as it was normalized before.
         reference: Tile store that the classical methods are fitted to; None takes the truth itself.
         patch_mpp: Resolution of patches, um per px.
+        pool: Which sources share stain statistics.
         out: Where results go.
         config: How slides are tiled and where the work runs.
     """
@@ -63,6 +71,7 @@ class Request:
     normalized: Path | None
     reference: StoragePath | None
     patch_mpp: float | None
+    pool: Pool
     out: Path
     config: RunConfig
 
@@ -81,43 +90,68 @@ def run(request: Request, console: Console) -> int:
     trained_methods = checkpoint_methods(request.checkpoint, request.modes, request.config.executor)
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
-        pairing = Pairing(request.out / "work", request.config, request.patch_mpp, executor, progress)
+        pairing = Pairing(request.out / "work", request.config, request.patch_mpp, request.pool, executor, progress)
         pairs = pairing.find(request.source, request.truth, request.normalized)
         if request.reference is None:
             references = [StoredSlide(pair.truth) for pair in pairs.values()]
         else:
             references = find_usable_slides(request.reference).slides
-        receipts = _score_pairs(
-            pairs,
-            [*baselines(references, request.baselines, request.out), *trained_methods],
-            request.out,
-            executor,
-            progress,
-        )
+        methods = [*baselines(references, request.baselines, request.out), *trained_methods]
+        stain = _reference_stain(request.checkpoint, references)
+        receipts = _score_pairs(pairs, methods, stain, request.out, executor, progress)
     for receipt in receipts.values():
         _warn_of_shift(receipt, console)
     _write_results(request, references, list(receipts.values()), console)
     return 0 if len(receipts) == len(pairs) else 3
 
 
+def _reference_stain(checkpoint: Path | None, references: Sequence[StoredSlide]) -> StainStatistics:
+    """Return the reference for statistics alone: the checkpoint's, else that of the classical methods."""
+    if checkpoint is not None:
+        return NormalizationTarget.load(checkpoint).reference
+    return pool_stains([slide.require_stain() for slide in references])
+
+
 def _score_pairs(
-    pairs: Mapping[str, Pair], methods: Sequence[Method], out: Path, executor: Executor, progress: Progress
+    pairs: Mapping[str, Pair],
+    methods: Sequence[Method],
+    reference: StainStatistics,
+    out: Path,
+    executor: Executor,
+    progress: Progress,
 ) -> dict[str, PairScores]:
+    counts = _count_colours(pairs, out, executor, progress) if len(pairs) > 1 else dict.fromkeys(pairs)
     tasks = {
         name: PairTask(
             name=name,
-            source=pair.source,
-            truth=pair.truth,
+            source=pairs[name].source,
+            truth=pairs[name].truth,
             methods=methods,
-            normalized=pair.normalized,
-            strip=out / "strips" / f"{pair.source.name}.png",
+            stain=pairs[name].stain,
+            reference=reference,
+            others=[path for other, path in counts.items() if path and other != name],
+            normalized=pairs[name].normalized,
+            blocks=_BLOCKS,
+            strip=out / "strips" / f"{pairs[name].source.name}.png",
         )
-        for name, pair in pairs.items()
+        for name in counts
     }
     receipts = receipts_of(executor, {name: Task(score_pair, task, "score") for name, task in tasks.items()}, progress)
     if not receipts:
         raise SlideError(f"None of the {len(pairs)} pairs could be compared", "See the reasons above")
     return receipts
+
+
+def _count_colours(
+    pairs: Mapping[str, Pair], out: Path, executor: Executor, progress: Progress
+) -> dict[str, Path | None]:
+    """Count the colours of each pair that can be compared."""
+    tasks = {
+        name: CountTask(pair.source, pair.truth, _BLOCKS, out / "work" / "colours" / f"{pair.source.name}.npz")
+        for name, pair in pairs.items()
+    }
+    done = receipts_of(executor, {name: Task(count_colours, task, "count") for name, task in tasks.items()}, progress)
+    return {name: tasks[name].out for name in done}
 
 
 def _warn_of_shift(receipt: PairScores, console: Console) -> None:
@@ -140,6 +174,7 @@ def _write_results(
         "truth": request.truth.name,
         "reference": [slide.record.relative for slide in references],
         "checkpoint": checkpoint_facts(request.checkpoint),
+        "pool": request.pool,
     }
     print_scores(rows, HEADINGS, console)
     write_scores(out / "pairs.csv", rows)

@@ -11,6 +11,7 @@ from wsi_stain.core.arrays import Rgb8, round_rgb
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.icc import decode_profile
 from wsi_stain.core.journal import file_digest, write_json
+from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.normalizers.classical_reference import (
     ClassicalReference,
     measure_classical_reference,
@@ -32,6 +33,7 @@ class NormalizationTarget:
         white: The reference's white, R, G, B, 0 to 255: the colour of all glass in the outputs.
         icc_profile: The reference's ICC profile, which outputs embed.
         reference: Stain of the reference, which every slide is brought to.
+        nuclei: The reference's nuclei, where they are known.
         template: Kind of template that the generator takes; `none` for a classical reference.
         icc_policy: What was done with the reference's ICC profile: `keep` or `srgb`.
         scores: How good the checkpoint was in training; None where it does not say.
@@ -42,13 +44,14 @@ class NormalizationTarget:
     white: Rgb8
     icc_profile: bytes | None
     reference: StainStatistics
+    nuclei: NuclearDetail | None
     template: str
     icc_policy: str
     scores: HeldOutScores | None = None
 
     @classmethod
     def load(cls, path: Path) -> NormalizationTarget:
-        """Read a checkpoint's contract; the weights are not loaded.
+        """Read a checkpoint, whose weights are checked once before any slide is begun.
 
         Raises:
             CheckpointError: It is damaged, or no checkpoint.
@@ -58,14 +61,15 @@ class NormalizationTarget:
         white, profile = round_rgb(contract.white), decode_profile(contract.icc_profile)
         template = contract.template
         return cls(
-            path,
-            checkpoint.digest,
-            white,
-            profile,
-            template.reference,
-            template.kind,
-            contract.icc_policy,
-            contract.scores,
+            path=path,
+            digest=checkpoint.digest,
+            white=white,
+            icc_profile=profile,
+            reference=template.reference,
+            nuclei=contract.nuclei,
+            template=template.kind,
+            icc_policy=contract.icc_policy,
+            scores=contract.scores,
         )
 
     @classmethod
@@ -73,13 +77,23 @@ class NormalizationTarget:
         """Write a classical reference to its file, from which the workers read it."""
         write_json(path, reference.model_dump(mode="json"))
         white, profile = round_rgb(reference.stain.white), decode_profile(reference.icc_profile)
-        return cls(path, file_digest(path), white, profile, reference.stain, "none", reference.icc_policy)
+        return cls(
+            path=path,
+            digest=file_digest(path),
+            white=white,
+            icc_profile=profile,
+            reference=reference.stain,
+            nuclei=reference.nuclei,
+            template="none",
+            icc_policy=reference.icc_policy,
+        )
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Its entries in run.json: the reference's stain, and the file's name and SHA-256."""
+        """Its entries in run.json: the reference's stain and nuclei, and the file's name and SHA-256."""
         return {
             "reference": self.reference.model_dump(mode="json"),
+            "reference_nuclei": self.nuclei.model_dump(mode="json") if self.nuclei else None,
             "checkpoint": {"file": self.path.name, "sha256": self.digest},
         }
 

@@ -150,7 +150,8 @@ def pictures_task(
     task = PictureTask(
         opener=slide.opener,
         pyramid=outputs.tiff.path,
-        white=context.target.white,
+        stain=context.group_stains.get(slide.slide_id),
+        reference=context.target.reference,
         hallucination=hallucination,
         out=outputs.blocks / "pictures.json",
     )

@@ -9,7 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipelines.run_directory.partial_results import AGAIN, read_run_record, recover_rows, summary_rows
+from pipelines.run_directory.partial_results import (
+    AGAIN,
+    read_run_record,
+    recover_rows,
+    reference_nuclei,
+    summary_rows,
+)
 from pipelines.run_directory.workspace import Workspace
 from wsi_stain.core.errors import WsiStainError
 from wsi_stain.report import RunRecord, read_training, reference_histogram, write_report, write_sheet
@@ -17,6 +23,9 @@ from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TileStore
+
+_SHOWN_ELSEWHERE = ("slides", "reference", "reference_nuclei")
+"""Facts of run.json that the page shows in other places than with the run's settings."""
 
 
 def write_page(workspace: Workspace) -> Path:
@@ -60,8 +69,9 @@ def write_state_page(workspace: Workspace, state: RunState) -> Path:
         state.rows,
         with_pictures,
         RunRecord(
-            facts={name: value for name, value in state.record.items() if name not in ("slides", "reference")},
+            facts={name: value for name, value in state.record.items() if name not in _SHOWN_ELSEWHERE},
             reference=reference,
+            nuclei=reference_nuclei(state.record),
             reference_od=_reference_od(workspace, reference),
             training=read_training(workspace.training),
             notes=state.notes,

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipelines.run_directory.workspace import Workspace
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.journal import read_json
+from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.results import SlideRow, read_rows
 from wsi_stain.results.finished import load_finished
 
@@ -26,6 +27,14 @@ def read_run_record(workspace: Workspace) -> Mapping[str, Any]:
     """Read run.json; empty where there is none, or it is damaged."""
     record = read_json(workspace.record)
     return record if isinstance(record, dict) else {}
+
+
+def reference_nuclei(record: Mapping[str, Any]) -> NuclearDetail | None:
+    """Read what a run's record says of the reference's nuclei; None where it says nothing."""
+    try:
+        return NuclearDetail.model_validate(record.get("reference_nuclei"))
+    except ValidationError:
+        return None
 
 
 def recover_rows(workspace: Workspace, record: Mapping[str, Any]) -> list[SlideRow]:

@@ -16,6 +16,7 @@ from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import paint_tissue, store_slide
 from tests.support.patch_files import cut_patches, save
 from wsi_stain.core.geometry import Size, TileIndex
+from wsi_stain.evaluation.paired_table import by_other_patches
 from wsi_stain.evaluation.pairs import oracle, summarize, tile_scores
 from wsi_stain.evaluation.tile_choice import choose_scored_tiles, rich_blocks
 from wsi_stain.stain.statistics import slide_statistics
@@ -58,6 +59,7 @@ def test_slides_are_compared_with_every_row(slides: tuple[Path, Path], tmp_path:
     rows = rows_of(tmp_path / "out")
     assert list(rows) == [
         "untouched",
+        "statistics alone",
         "reinhard",
         "macenko",
         "vahadane",
@@ -72,6 +74,10 @@ def test_slides_are_compared_with_every_row(slides: tuple[Path, Path], tmp_path:
     assert float(rows["untouched"]["gap_ciede2000"]) == 0
     assert float(rows["paired oracle"]["gap_psnr"]) == 1
     assert float(rows["untouched"]["structure"]) == 1
+    assert float(rows["untouched"]["nuclear_contrast"]) == 1
+    assert float(rows["normalized"]["nuclear_contrast_truth"]) == pytest.approx(1, abs=0.03)
+    assert float(rows["normalized"]["nuclear_dark_truth"]) == pytest.approx(0, abs=0.01)
+    assert error["statistics alone"] < error["untouched"]
     record = json.loads((tmp_path / "out" / "pairs.json").read_text())
     assert record["slides"][0]["slide"] == "nested/one"
     assert record["slides"][0]["shift_px"] < 0.5
@@ -79,7 +85,7 @@ def test_slides_are_compared_with_every_row(slides: tuple[Path, Path], tmp_path:
     with Image.open(tmp_path / "out" / "pairs.png") as figure:
         assert np.asarray(figure.convert("L")).std() > 10
     with Image.open(next((tmp_path / "out" / "strips").glob("*.png"))) as strip:
-        assert strip.width > 7 * strip.height
+        assert strip.width > 8 * strip.height
 
 
 def test_patches_are_paired_by_name(looks: tuple[np.ndarray, np.ndarray], tmp_path: Path, wsi_stain: Run) -> None:
@@ -94,11 +100,57 @@ def test_patches_are_paired_by_name(looks: tuple[np.ndarray, np.ndarray], tmp_pa
     rows = rows_of(tmp_path / "out")
     assert float(rows["normalized"]["psnr"]) == 99  # equal
     assert float(rows["normalized"]["gap_ciede2000"]) > 1  # better than any table
+    assert float(rows["paired table of the others"]["ciede2000"]) > float(rows["paired oracle"]["ciede2000"])
     assert float(rows["macenko"]["ciede2000"]) < float(rows["untouched"]["ciede2000"])
     (tmp_path / "b" / "003.png").unlink()
     missing = wsi_stain(*command, "--mpp", 0.5, "--out", tmp_path / "again")
     assert missing.code == 1
     assert "003.png" in missing.err
+
+
+def test_sources_of_one_group_in_a_slide_list_share_their_stain(
+    looks: tuple[np.ndarray, np.ndarray], slides: tuple[Path, Path], tmp_path: Path, wsi_stain: Run
+) -> None:
+    other, reference = looks
+    for folder, pixels in zip(slides, (255 - (255 - other) // 2, reference), strict=True):  # one much paler source
+        write_slide(folder / "nested" / "two.svs", pixels, 0.5, style="svs")
+    listed = slides[0] / "list.csv"
+    listed.write_text("slide,group\nnested/one.svs,lab\nnested/two.svs,lab\n")
+    command = ["evaluate", "pairs", "--workers", 0, *QUICK]
+    shared = wsi_stain(*command, listed, slides[1], "--out", tmp_path / "shared")
+    alone = wsi_stain(*command, slides[0], slides[1], "--out", tmp_path / "alone")
+    pooled = wsi_stain(*command, slides[0], slides[1], "--out", tmp_path / "pooled", "--pool", "folder")
+    assert shared.code == alone.code == pooled.code == 0, shared.err
+    assert "2 sources of the group lab" in shared.out and "together" not in alone.out
+    assert "2 sources of the group nested" in pooled.out
+    rows = {out: rows_of(tmp_path / out) for out in ("shared", "alone", "pooled")}
+    assert rows["shared"] == rows["pooled"]
+    for method in ("statistics alone", "macenko"):
+        assert float(rows["shared"][method]["ciede2000"]) > 1.5 * float(rows["alone"][method]["ciede2000"])
+
+
+def test_the_table_of_the_others_knows_nothing_of_the_pair_itself(
+    looks: tuple[np.ndarray, np.ndarray], tmp_path: Path, wsi_stain: Run
+) -> None:
+    other, reference = looks
+    for name, truth in (("one", reference), ("two", reference), ("odd", rescan(reference, SCANNERS["pink"]))):
+        store_slide(tmp_path / "a.zarr", name, other)
+        store_slide(tmp_path / "b.zarr", name, truth)
+    command = ["evaluate", "pairs", tmp_path / "a.zarr", tmp_path / "b.zarr", "--out", tmp_path / "out", "--workers", 0]
+    assert wsi_stain(*command, *QUICK).code == 0
+    slides = json.loads((tmp_path / "out" / "pairs.json").read_text())["slides"]
+    error = {slide["slide"]: slide["methods"]["paired table of the others"]["ciede2000"] for slide in slides}
+    best = {slide["slide"]: slide["methods"]["paired oracle"]["ciede2000"] for slide in slides}
+    assert error["odd"] > 4 * best["odd"]
+    assert error["one"] == error["two"] < error["odd"]
+
+
+def test_a_patch_is_never_in_the_table_that_it_goes_through() -> None:
+    colours = [np.full((40, 40, 3), value, np.uint8) for value in (100, 150, 200)]
+    same = [np.full((40, 40, 3), 120, np.uint8)] * 3
+    white = (240.0, 240.0, 240.0)
+    made = by_other_patches(same, colours, white, white)
+    assert [round(float(patch.mean())) for patch in made] == pytest.approx([175, 150, 125], abs=3)
 
 
 def test_pairs_of_stores_that_are_shifted_are_warned_of(tmp_path: Path, wsi_stain: Run) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from tests.report.test_report import STAIN
+from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.report.outliers import BEYOND, FEWEST, score_outliers
 from wsi_stain.results import SlideRow
-from wsi_stain.results.slide_row import Colours
+from wsi_stain.results.slide_row import Colours, NuclearChange
+
+CHANGE = {"before": (), "after": (), "change": 5.0, "change_by_statistics": 4.0}
 
 
 def row(**more: Any) -> SlideRow:
@@ -31,12 +34,16 @@ def stain(**more: Any) -> dict[str, Any]:
         (stain(e_stroma=0.1), "eosin in stroma"),
         ({"hallucination_p95": 14.0}, "unexplained change, CIEDE2000: 14, the others' median is 3"),
         ({"table_distance": 4.0}, "table's distance"),
-        ({"colours": Colours(before=(), after=(), **stain(h_nuclei=3.0))}, "hematoxylin after"),
+        ({"colours": Colours(**CHANGE, **stain(h_nuclei=3.0))}, "hematoxylin after"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_slide_far_from_the_others_says_in_what(odd: dict[str, Any], reason: str) -> None:
-    usual = {"hallucination_p95": 3.0, "table_distance": 1.0, "colours": Colours(before=(), after=(), stain=STAIN)}
+    usual = {
+        "hallucination_p95": 3.0,
+        "table_distance": 1.0,
+        "colours": Colours(stain=STAIN, **CHANGE),
+    }
     found = score_outliers([row(**usual) for _usual in range(8)] + [row(**(usual | odd))])
     assert [standing.score for standing in found[:-1]] == [0.0] * 8
     assert found[-1].score > BEYOND
@@ -88,3 +95,11 @@ def test_a_table_draws_no_lines() -> None:
 def test_slides_without_numbers_do_not_stand_out() -> None:
     bare = SlideRow(slide="b", slide_id="b", status="failed")
     assert [standing.score for standing in score_outliers([bare] * 6)] == [0.0] * 6
+
+
+@pytest.mark.parametrize(("contrast", "score"), [(9.0, 0.0), (6.0, BEYOND)])
+def test_nuclei_that_closed_stand_out(contrast: float, score: float) -> None:
+    before, after = (NuclearDetail(contrast=value, dark=0, luminance=90) for value in (10.0, contrast))
+    found = score_outliers([row(nuclei=NuclearChange(before=before, after=after))])[0]
+    assert found.score == score
+    assert [reason for reason in found.reasons if "nuclei may have closed: 0.60" in reason] == list(found.reasons)

@@ -10,8 +10,8 @@ import openslide
 import pytest
 from PIL import Image
 
+from tests.support.made_checkpoint import STATISTICS
 from tests.support.made_run import ODD, Pixels, Unchanged, odd_slide, run_unchanged
-from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import BLOCK, TILE
 from wsi_stain.core.html import thumbnail_jpeg
@@ -19,6 +19,7 @@ from wsi_stain.report import PictureTask, load_pictures, make_pictures
 from wsi_stain.report.fields import change_of
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
+from wsi_stain.stain.statistics import StainStatistics
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,30 @@ def test_before_is_the_slide_and_after_the_pyramid_at_the_same_place(run: Unchan
 def test_colours_of_an_unchanged_slide_are_the_same_on_both_sides(run: Unchanged, tmp_path: Path) -> None:
     own = run.stored.stain
     assert own is not None
-    colours = load_pictures(write_pictures(run, tmp_path, white=own.white)).colours
+    colours = load_pictures(write_pictures(run, tmp_path, reference=own)).colours
     assert colours is not None and colours.stain is not None
     assert sum(colours.before) == pytest.approx(1, abs=1e-3)
     assert colours.before[0] == 0, "glass does not count"
     assert np.abs(np.subtract(colours.before, colours.after)).sum() < 0.1
     np.testing.assert_allclose(colours.stain.vectors, own.vectors, atol=0.06)
     assert colours.stain.h_nuclei == pytest.approx(own.h_nuclei, rel=0.1)
+    assert colours.change < 1.5
+
+
+def test_statistics_alone_change_nothing_of_a_slide_like_the_reference(run: Unchanged, tmp_path: Path) -> None:
+    own = run.stored.stain
+    assert own is not None
+    paler = own.model_copy(update={"h_nuclei": own.h_nuclei / 2, "e_stroma": own.e_stroma / 2})
+    made = [load_pictures(write_pictures(run, tmp_path, reference=each)).colours for each in (own, paler)]
+    assert made[0] is not None and made[1] is not None
+    assert made[0].change_by_statistics < 4 < 8 < made[1].change_by_statistics
+    assert made[0].change == made[1].change
+
+
+def test_nuclei_of_an_unchanged_slide_are_kept(row: SlideRow) -> None:
+    assert row.nuclei is not None
+    assert row.nuclei.contrast_kept == pytest.approx(1, abs=0.05)
+    assert row.nuclei.after.dark == pytest.approx(row.nuclei.before.dark, abs=0.01)
 
 
 def test_the_overlay_has_the_slide_s_frame(row: SlideRow) -> None:
@@ -103,13 +121,13 @@ def write_pictures(
     tmp_path: Path,
     hallucination: bytes | None = None,
     pyramid: Path | None = None,
-    white: Rgb = (240.0, 240.0, 240.0),
+    reference: StainStatistics = STATISTICS,
 ) -> Path:
     out = tmp_path / "pictures.json"
     task = PictureTask(
         opener=run.stored.opener,
         pyramid=pyramid or run.pyramid,
-        white=white,
+        reference=reference,
         hallucination=hallucination,
         out=out,
     )

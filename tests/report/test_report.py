@@ -20,11 +20,12 @@ from PIL import Image
 from wsi_stain.core.geometry import Mpp, Size
 from wsi_stain.core.html import thumbnail_jpeg
 from wsi_stain.core.text import escape_formula, escape_undecodable, unescape_formula
+from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.metrics.hallucination import map_png
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.report import RunRecord, read_training, write_report, write_sheet
 from wsi_stain.results import SlideRow, read_rows, write_summary
-from wsi_stain.results.slide_row import Colours, FieldOfView
+from wsi_stain.results.slide_row import Colours, FieldOfView, NuclearChange
 from wsi_stain.stain.statistics import StainStatistics
 
 STAIN = StainStatistics(
@@ -102,7 +103,11 @@ def finished_row(**more: Any) -> SlideRow:
         after=jpeg((180, 90, 170)),
         overlay=jpeg((10, 20, 30)),
         fields=(FieldOfView(what="most tissue", mpp=0.5, x=3, y=4, before=jpeg((9, 8, 7)), after=jpeg((6, 5, 4))),),
-        colours=Colours(before=(0.5, 0.5), after=(0.25, 0.75), stain=STAIN),
+        colours=Colours(before=(0.5, 0.5), after=(0.25, 0.75), stain=STAIN, change=8.0, change_by_statistics=6.0),
+        nuclei=NuclearChange(
+            before=NuclearDetail(contrast=10.0, dark=0.01, luminance=100),
+            after=NuclearDetail(contrast=9.0, dark=0.022, luminance=90),
+        ),
         seam=SeamScore(score=1.012, low=0.99, high=1.03),
         hallucination=map_png(np.full((2, 3), 40, np.uint8)),
         hallucination_p95=4.0,
@@ -122,7 +127,12 @@ def test_a_row_shows_itself_in_a_notebook() -> None:
 
 def test_the_page_tells_what_became_of_every_slide(tmp_path: Path) -> None:
     failed = SlideRow(slide="b.svs", slide_id="b", status="failed", reason="No resolution", remedy="Give --slide-mpp")
-    run = RunRecord({"device": "cpu", "config": {"jpeg": {"quality": 90}}}, reference=STAIN, reference_od=(0.5, 0.5))
+    run = RunRecord(
+        {"device": "cpu", "config": {"jpeg": {"quality": 90}}},
+        reference=STAIN,
+        nuclei=NuclearDetail(contrast=7.0, dark=0.02, luminance=60),
+        reference_od=(0.5, 0.5),
+    )
     page = report(tmp_path, finished_row(), failed, run=run)
     for expected in (
         "2 slides 1 done 1 failed",
@@ -137,6 +147,9 @@ def test_the_page_tells_what_became_of_every_slide(tmp_path: Path) -> None:
         "its angle to the reference's 0.0° 0.0°",
         "gain of hematoxylin 1.00 1.00",
         "seam score 1.012 0.990 to 1.030 unexplained change, p95 4.00 CIEDE2000 table to generator 0.75 CIEDE2000",
+        "contrast kept within nuclei 0.90 10.0 → 9.0, reference 7.0",
+        "dark nuclear pixels 2.2 % before 1.0 %, reference 2.0 %",
+        "change by statistics alone 75 % CIEDE2000 6.0 of 8.0",
     ):
         assert expected in page.text
     assert {str(link["href"]) for link in page.all("a")} == {"../slides/a/one.ome.tif", "#slide1"}
@@ -159,7 +172,8 @@ def test_every_picture_is_there_before_and_after(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", ["before", "fields", "colours", "stain", "seam", "hallucination", "overlay", "size", "table_distance"]
+    "missing",
+    ["before", "fields", "colours", "stain", "seam", "hallucination", "overlay", "size", "table_distance", "nuclei"],
 )
 def test_what_a_row_lacks_is_left_out(tmp_path: Path, missing: str) -> None:
     empty = () if missing == "fields" else None

@@ -49,6 +49,8 @@ def normalized_row(tmp_path: Path, mode: str, **base: object) -> SlideRow:
     assert cells["seam"] == (str(round(kept.row.seam.score, 3)) if kept.row.seam else "")
     assert (cells["hallucination"] == "") == (kept.row.hallucination is None)
     assert (cells["table_distance"] == "") == (kept.row.table_distance is None)
+    contrast = kept.row.nuclei.contrast_kept if kept.row.nuclei else None
+    assert cells["nuclear_contrast"] == ("" if contrast is None else str(round(contrast, 3)))
     return kept.row
 
 

@@ -27,6 +27,8 @@ from wsi_stain.core.geometry import BlockIndex, Mpp
 from wsi_stain.core.icc import srgb_profile
 from wsi_stain.core.receipts import Receipt, describe_product, file_product, write_receipt
 from wsi_stain.formats.block_file import JpegConfig, write_block
+from wsi_stain.metrics.chromatin import LEAST_KEPT, NuclearDetail
+from wsi_stain.metrics.nuclei import nuclei_mask
 from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.synthetic import Cohort, write_cohort
@@ -269,6 +271,7 @@ def test_assembled_again_from_the_same_pixels_it_is_good(out: Path) -> None:
     assert similarity.shift_px < 0.1
     assert similarity.ssim > SSIM_MEAN
     assert similarity.nuclei > NUCLEI
+    assert similarity.contrast > LEAST_KEPT
 
 
 def without_two_tiles(pixels: Pixels) -> Pixels:
@@ -291,6 +294,15 @@ def without_half_of_the_nuclei(pixels: Pixels) -> Pixels:
     return np.asarray(np.where(left, pixels + cover * (around - pixels), pixels).round(), np.uint8)
 
 
+def without_chromatin(pixels: Pixels) -> Pixels:
+    """Each nucleus gets the mean colour of what is near within it."""
+    nuclei = nuclei_mask(pixels[None], 0.25)
+    assert nuclei is not None
+    weight = nuclei[0][..., None].astype(float)
+    mean = gaussian_filter(pixels * weight, (6, 6, 0)) / np.maximum(gaussian_filter(weight, (6, 6, 0)), 1e-6)
+    return np.asarray(np.where(nuclei[0][..., None], mean, pixels).round(), np.uint8)
+
+
 @pytest.mark.parametrize(
     ("change", "check"),
     [
@@ -301,11 +313,25 @@ def without_half_of_the_nuclei(pixels: Pixels) -> Pixels:
         pytest.param(lambda pixels: np.roll(pixels, 1, axis=1), "place", id="one pixel beside the source"),
         pytest.param(blur, "structure", id="blurred"),
         pytest.param(without_half_of_the_nuclei, "nuclei", id="half of the nuclei erased"),
+        pytest.param(without_chromatin, "chromatin", id="nuclei closed"),
     ],
 )
 def test_wrong_pixels(out: Path, change: Callable[[Pixels], Pixels], check: str) -> None:
     assemble(out, change)
     assert checks(out) == [check]
+
+
+def test_nuclei_darker_than_twice_the_reference_s(out: Path) -> None:
+    def darken(pixels: Pixels) -> Pixels:
+        od = -np.log((pixels.astype(float) + 1) / 241)
+        return np.asarray((241 * np.exp(-2 * od) - 1).clip(0).round(), np.uint8)
+
+    assemble(out, darken)
+    faults = [
+        verify_slide(replace(task(out), reference=NuclearDetail(contrast=9, dark=dark, luminance=90)))["faults"]
+        for dark in (0.0, 1.0)
+    ]
+    assert [[fault.check for fault in each] for each in faults] == [["chromatin"], []]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from wsi_stain.core.storage import StoragePath, storage_path
 from wsi_stain.evaluation.methods import NORMALIZED, UNTOUCHED, Method
 from wsi_stain.evaluation.picture import darkest, write_strip
 from wsi_stain.evaluation.tile_choice import choose_scored_tiles
+from wsi_stain.metrics.chromatin import NuclearDetail, contrast_kept, mean_detail, nuclear_detail
 from wsi_stain.metrics.image import lab_wasserstein, normalized_median_intensity, spread
 from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
 from wsi_stain.results.finished import FinishedSlide, load_finished
@@ -41,10 +42,12 @@ STRATA = ("tissue", "nuclei", "stroma")
 COLUMNS = (
     *("nmi", "nmi_sd", "nmi_cv", "lab_wasserstein_tissue", "lab_wasserstein_nuclei", "lab_wasserstein_stroma"),
     *("angle_hematoxylin", "angle_eosin", "nuclei_kept", "seam"),
+    *("nuclear_contrast", "nuclear_contrast_reference", "nuclear_dark", "nuclear_dark_reference"),
 )
 """Normalized median intensity and its spread over slides; distances to the reference, the sum over L*, a* and b*;
 angles of stain vectors from the reference's, degrees; share of the source's nuclei that is kept; seam score, 1 is
-perfect."""
+perfect; the contrast within nuclei as a share of the source's and of the reference's, the share of dark nuclear pixels,
+and by how much that exceeds the reference's, see `metrics/chromatin`."""
 
 _BLOCKS = 6
 _STAINED_OD = 0.15
@@ -107,10 +110,14 @@ def score_slide(task: CohortTask) -> SlideScores:
         strata = find_strata(before, stain.white, mpp)
         pictures: dict[str, RgbTiles] = {}
         scores, place = {}, darkest(before)
+        own = nuclear_detail(before, strata["nuclei"], mpp)
 
         def judge(name: str, pixels_made: RgbTiles, white: Rgb) -> None:
             pictures[name] = pixels_made[place]
             scores[name] = _scores(pixels_made, strata, white, reference)
+            found = nuclear_detail(pixels_made, strata["nuclei"], mpp)
+            if own and found:
+                scores[name] |= _nuclear_scores(found, own, reference)
             if name != UNTOUCHED and (kept := nuclei_kept(pixels_made, before, mpp)) is not None:
                 scores[name]["nuclei_kept"] = kept
 
@@ -141,17 +148,24 @@ def save_reference(path: Path, slides: Sequence[StoredSlide], stain: StainStatis
         NoTissueError: They have no tissue.
     """
     pixels: dict[str, list[RgbTiles]] = {name: [] for name in STRATA}
+    details = []
     for slide in slides:
         tiles = choose_scored_tiles(slide, _BLOCKS)
         if not tiles or slide.stain is None:
             continue
         read = _read(slide, tiles)
-        for name, mask in find_strata(read, slide.stain.white, slide.mpp.mean).items():
+        strata = find_strata(read, slide.stain.white, slide.mpp.mean)
+        for name, mask in strata.items():
             pixels[name].append(_thin_out(read[mask], _PIXELS // len(slides)))
+        if detail := nuclear_detail(read, strata["nuclei"], slide.mpp.mean):
+            details.append(detail)
     if not pixels["tissue"]:
         raise NoTissueError("The reference has no tissue to compare with", "Choose another --reference")
     arrays = {name: np.concatenate(parts) for name, parts in pixels.items()}
-    save_artifact(path, {**arrays, "vectors": np.asarray(stain.vectors), "white": np.asarray(stain.white)})
+    arrays |= {"vectors": np.asarray(stain.vectors), "white": np.asarray(stain.white)}
+    if mean := mean_detail(details):
+        arrays |= {name: np.asarray(value) for name, value in mean.model_dump().items()}
+    save_artifact(path, arrays)
 
 
 def find_strata(tiles: RgbTiles, white: Rgb, mpp: float) -> dict[str, Mask]:
@@ -192,6 +206,17 @@ def _scores(
         for name, own, expected in zip(("hematoxylin", "eosin"), vectors, reference["vectors"], strict=True):
             scores[f"angle_{name}"] = angle_deg(own, expected)
     return scores
+
+
+def _nuclear_scores(
+    after: NuclearDetail, before: NuclearDetail, reference: Mapping[str, NDArray[Any]]
+) -> dict[str, float]:
+    scores = {"nuclear_contrast": contrast_kept(after, before), "nuclear_dark": after.dark}
+    if "contrast" in reference:
+        wanted = NuclearDetail(**{name: float(reference[name]) for name in NuclearDetail.model_fields})
+        scores["nuclear_contrast_reference"] = contrast_kept(after, wanted)
+        scores["nuclear_dark_reference"] = after.dark - wanted.dark
+    return {name: value for name, value in scores.items() if value is not None}
 
 
 def _vectors(pixels: RgbTiles, white: Rgb) -> tuple[Rgb, Rgb]:

@@ -13,6 +13,9 @@ from wsi_stain.store import TiledSlide
 UNTOUCHED, ORACLE, NORMALIZED = "untouched", "paired oracle", "normalized"
 """Rows without a method of their own: nothing done; the best table fitted to the truth; made by an earlier run."""
 
+STATISTICS, OTHERS = "statistics alone", "paired table of the others"
+"""Likewise: what a slide's stain statistics make of it without a network; the best table for all pairs but its own."""
+
 
 @dataclass(frozen=True)
 class Method:

@@ -16,34 +16,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import RgbImage
-from wsi_stain.core.errors import SlideError
-from wsi_stain.core.geometry import Region, tile_region
-from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, UNTOUCHED, Method
+from wsi_stain.core.geometry import Region
+from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, OTHERS, STATISTICS, UNTOUCHED, Method
+from wsi_stain.evaluation.paired_table import by_other_patches, fit_counted, fit_paired
 from wsi_stain.evaluation.picture import darkest, write_strip
-from wsi_stain.evaluation.tile_choice import choose_scored_tiles
+from wsi_stain.evaluation.tile_choice import patch_regions, scored_regions
+from wsi_stain.metrics.chromatin import contrast_kept, nuclear_detail
 from wsi_stain.metrics.image import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
+from wsi_stain.metrics.nuclei import nuclei_mask
 from wsi_stain.metrics.structure import shift_px
 from wsi_stain.slides.slide import Slide
-from wsi_stain.stain.colour_bins import ColourPairs
-from wsi_stain.stain.colour_table import apply_table, fit_table
+from wsi_stain.stain.beer_lambert import apply_statistics
+from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
-from wsi_stain.store.patches import PATCH_TABLE, from_csv
 
 Scores = dict[str, list[float]]
 
 GAPS = ("psnr", "ssim", "ciede2000", "lab_wasserstein_64")
 """The scores against the truth, of which the share of the gap is reported as well."""
 
-COLUMNS = ("psnr", "ssim", "ciede2000", "worst_decile", "lab_wasserstein_64", "structure", "texture")
+NUCLEAR = ("nuclear_contrast", "nuclear_contrast_truth", "nuclear_dark", "nuclear_dark_truth")
+"""Scores of a whole pair: the contrast within nuclei as a share of the source's and of the truth's; the share of dark
+nuclear pixels, and by how much that exceeds the truth's. See `metrics/chromatin`."""
+
+COLUMNS = ("psnr", "ssim", "ciede2000", "worst_decile", "lab_wasserstein_64", "structure", "texture", *NUCLEAR)
 """PSNR in dB and SSIM of luminance, higher is better; mean CIEDE2000, and of the worst tenth of tiles; Lab-Wasserstein
 in windows of 64 px; SSIM of luminance to the source; power in the highest octave over the truth's, 1 is right."""
 
 _BEST_PSNR = 99.0
 _EVERY = 4
-_ORACLE_SIZE = 33
-_LEAST_SIDE = 32
-_SHIFT_TILES = 32
+_ALIKE = 32
 
 
 class RegionReader(Protocol):
@@ -62,6 +65,9 @@ class PairTask:
         source: The slide to be normalized: its folder in a tile store.
         truth: The same tissue as the reference's laboratory shows it.
         methods: What is compared.
+        stain: What to take for the source's stain, such as its group's; None takes its own.
+        reference: Stain of the reference, to which the statistics alone bring the source.
+        others: What `count_colours` left of the other pairs; none where there is no other pair.
         normalized: The source as an earlier run made it: a slide's file, or a folder in a tile store.
         blocks: Most blocks of 1024 px to judge; patches are judged all.
         strip: Where a picture of one place goes, a column a method.
@@ -71,6 +77,9 @@ class PairTask:
     source: Path
     truth: Path
     methods: Sequence[Method]
+    stain: StainStatistics | None = None
+    reference: StainStatistics
+    others: Sequence[Path] = ()
     normalized: Path | None = None
     blocks: int = 10
     strip: Path
@@ -99,24 +108,31 @@ def score_pair(task: PairTask) -> PairScores:
         CheckpointError: A model does not fit.
     """
     source, truth = StoredSlide(task.source), StoredSlide(task.truth)
-    regions = _scored_regions(source, truth, task.blocks)
-    own, wanted = source.require_stain(), truth.require_stain()
+    regions = scored_regions(source, truth, task.blocks)
+    own, wanted = task.stain or source.require_stain(), truth.require_stain()
     before, target = ([slide.read(region) for region in regions] for slide in (source, truth))
     scores: dict[str, Scores] = {}
     index = darkest(before)
     pictures: dict[str, RgbImage] = {"truth": target[index]}
+    judge_nuclei = _nuclei_judge(before, target, source.mpp.mean)
 
     def judge(name: str, made: Sequence[RgbImage]) -> None:
-        scores[name] = _scores(made, target, before)
+        scores[name] = _scores(made, target, before) | judge_nuclei(made)
         pictures[name] = made[index]
 
     judge(UNTOUCHED, before)
+    judge(STATISTICS, [apply_statistics(pixels, own, task.reference) for pixels in before])
     for method in task.methods:
         reader = method.open_normalized(source, own)
         judge(method.name, [reader.read(region) for region in regions])
     if task.normalized is not None:
         with open_readable(task.normalized) as made:
             judge(NORMALIZED, [made.read(region) for region in regions])
+    if task.others:
+        table = fit_counted(task.others)
+        judge(OTHERS, [apply_table(table, pixels) for pixels in before])
+    elif patch_regions(source) is not None and len(before) > 1:
+        judge(OTHERS, by_other_patches(before, target, own.white, wanted.white))
     judge(ORACLE, oracle(before, target, own, wanted))
     write_strip(task.strip, pictures)
     return {"name": task.name, "shift_px": _shift(before, target), "scores": scores}
@@ -133,10 +149,7 @@ def oracle(
     before: Sequence[RgbImage], target: Sequence[RgbImage], own: StainStatistics, wanted: StainStatistics
 ) -> list[RgbImage]:
     """Apply the best table from what a laboratory shows to the truth, fitted on the very pixels it is judged on."""
-    pairs = ColourPairs()
-    for pictures, truth in zip(before, target, strict=True):
-        pairs.add(pictures.reshape(-1, 3), truth.reshape(-1, 3))
-    table = fit_table(pairs, own.white, wanted.white, _ORACLE_SIZE)
+    table = fit_paired(before, target, own.white, wanted.white)
     return [apply_table(table, pictures) for pictures in before]
 
 
@@ -175,36 +188,13 @@ def summarize(receipts: Sequence[PairScores]) -> dict[str, dict[str, float]]:
 
 def _row(scores: Sequence[Scores]) -> dict[str, float]:
     def over(name: str, measure: Callable[[NDArray[np.float64]], Any]) -> float:
-        return float(measure(np.concatenate([each[name] for each in scores])))
+        values = np.concatenate([each.get(name, []) for each in scores])
+        return float(measure(values)) if len(values) else float("nan")
 
     worst = over("ciede2000", worst_tenth)
-    means = {name: over(name, np.mean) for name in (*GAPS, "structure")}
+    means = {name: over(name, np.mean) for name in (*GAPS, "structure", *NUCLEAR)}
     row = means | {"worst_decile": worst, "texture": over("texture", np.median)}
     return {name: row[name] for name in COLUMNS}
-
-
-def _scored_regions(source: StoredSlide, truth: StoredSlide, blocks: int) -> list[Region]:
-    if source.size != truth.size:
-        sizes = [f"{slide.size.width} x {slide.size.height} px" for slide in (source, truth)]
-        raise SlideError(
-            f"{source.slide_id} has {sizes[0]}, its truth {sizes[1]}",
-            "Give pairs that are registered to one frame, pixel by pixel; --mpp brings both to one resolution",
-        )
-    regions = patch_regions(source)
-    if regions is None:
-        tiles = [tile for tile in choose_scored_tiles(source, blocks) if truth.kept[tile]]
-        regions = [tile_region(tile) for tile in tiles]
-    regions = [region for region in regions if min(region.width, region.height) >= _LEAST_SIDE]
-    if not regions:
-        raise SlideError(f"{source.slide_id} has no tissue where its truth has some", "Check that they are a pair")
-    return regions
-
-
-def patch_regions(slide: StoredSlide) -> list[Region] | None:
-    """List where a slide's patches lie; None where it is no import of patches."""
-    if PATCH_TABLE not in slide.tables():
-        return None
-    return [patch.region for patch in from_csv(slide.table(PATCH_TABLE)) if patch.region]
 
 
 def _scores(made: Sequence[RgbImage], target: Sequence[RgbImage], before: Sequence[RgbImage]) -> Scores:
@@ -212,6 +202,32 @@ def _scores(made: Sequence[RgbImage], target: Sequence[RgbImage], before: Sequen
     return {name: [scores[name] for scores in each] for name in each[0]}
 
 
+def _nuclei_judge(
+    before: Sequence[RgbImage], target: Sequence[RgbImage], mpp: float
+) -> Callable[[Sequence[RgbImage]], Scores]:
+    """Return what scores a method's nuclei, one value for each of `NUCLEAR`; none where the source shows hardly any."""
+    alike = _alike(before)
+    source, truth = (np.stack([images[index] for index in alike]) for images in (before, target))
+    nuclei = nuclei_mask(source, mpp)
+    own, wanted = (None if nuclei is None else nuclear_detail(tiles, nuclei, mpp) for tiles in (source, truth))
+
+    def judge(made: Sequence[RgbImage]) -> Scores:
+        if nuclei is None or own is None or wanted is None:
+            return {}
+        found = nuclear_detail(np.stack([made[index] for index in alike]), nuclei, mpp)
+        assert found is not None  # the nuclei are the source's, and there are enough of them
+        contrasts = contrast_kept(found, own), contrast_kept(found, wanted)
+        values = (*contrasts, found.dark, found.dark - wanted.dark)
+        return {name: [value] for name, value in zip(NUCLEAR, values, strict=True) if value is not None}
+
+    return judge
+
+
 def _shift(before: Sequence[RgbImage], target: Sequence[RgbImage]) -> float | None:
-    alike = [index for index, pixels in enumerate(before) if pixels.shape == before[0].shape][:_SHIFT_TILES]
+    alike = _alike(before)
     return shift_px(*(np.stack([images[index] for index in alike]) for images in (before, target)))
+
+
+def _alike(images: Sequence[RgbImage]) -> list[int]:
+    """List which of the images, 32 at most, have the size of the first."""
+    return [index for index, pixels in enumerate(images) if pixels.shape == images[0].shape][:_ALIKE]

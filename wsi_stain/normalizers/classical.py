@@ -15,8 +15,9 @@ from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage, round_rgb
 from wsi_stain.core.errors import ConfigError, NoTissueError
 from wsi_stain.core.geometry import TILE
 from wsi_stain.normalizers.tile_sample import read_pixels
+from wsi_stain.stain.beer_lambert import change_stain
 from wsi_stain.stain.statistics import StainStatistics, od_table
-from wsi_stain.stain.vectors import RUIFROK, could_be_he, unmixing
+from wsi_stain.stain.vectors import RUIFROK, could_be_he
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics, unpack_statistics
 
@@ -103,15 +104,11 @@ class MacenkoNormalizer:
         self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> RgbImage:
         """Normalize the tiles needed, (h, w, 3); the rest is white."""
-        own, ref = unpack_statistics(artifact), self._reference
-        table = od_table(own.white)
-        amounts = np.array([ref.h_nuclei / own.h_nuclei, ref.e_stroma / own.e_stroma])
-        unmix = (unmixing(own.vectors) * amounts).astype(np.float32)
-        mix, white = np.asarray(ref.vectors, np.float32), np.asarray(ref.white, np.float32) + 1
+        own, reference = unpack_statistics(artifact), self._reference
+        amounts = reference.h_nuclei / own.h_nuclei, reference.e_stroma / own.e_stroma
         result = _fill_white(pixels, self.white)
         for window in _needed_windows(needed):
-            od = np.stack([table[pixels[window][..., c], c] for c in range(3)], axis=-1)
-            result[window] = _to_8bit(white * np.exp(-np.maximum(od @ unmix, 0) @ mix) - 1)
+            result[window] = change_stain(pixels[window], own, reference, amounts)
         return result
 
 

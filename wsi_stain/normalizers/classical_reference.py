@@ -18,6 +18,7 @@ from wsi_stain.core.errors import CheckpointError, ConfigError
 from wsi_stain.core.geometry import ceil_div
 from wsi_stain.core.journal import file_digest, read_json
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.normalizers.classical import (
     MacenkoNormalizer,
     ReinhardNormalizer,
@@ -26,6 +27,7 @@ from wsi_stain.normalizers.classical import (
     sparse_stains,
 )
 from wsi_stain.normalizers.config import ClassicalMethod
+from wsi_stain.normalizers.nuclear_reference import reference_nuclei
 from wsi_stain.normalizers.tile_sample import read_pixels
 from wsi_stain.pix2pix.checkpoint import Contract
 from wsi_stain.stain.pool import pool_stains
@@ -47,6 +49,7 @@ class ClassicalReference(StrictRecord):
         format: Number of this format.
         method: Whose method it is for.
         stain: The reference's stain; its white is that of the outputs.
+        nuclei: The reference's nuclei, where it shows enough of them.
         lab_mean: Reinhard: mean L*, a*, b* of stained pixels.
         lab_std: Reinhard: their standard deviations.
         vectors: Vahadane: unit OD vectors of hematoxylin and eosin.
@@ -58,6 +61,7 @@ class ClassicalReference(StrictRecord):
     format: int = FORMAT
     method: ClassicalMethod
     stain: StainStatistics
+    nuclei: NuclearDetail | None = None
     lab_mean: Rgb | None = None
     lab_std: Rgb | None = None
     vectors: tuple[Rgb, Rgb] | None = None
@@ -103,7 +107,9 @@ def measure_classical_reference(method: ClassicalMethod, slides: Sequence[Stored
     ((profile, policy),) = spaces
     # One slide's stain is taken as it is: pooling would round it.
     stain = pool_stains(stains) if len(stains) > 1 else stains[0]
-    reference = ClassicalReference(method=method, stain=stain, icc_profile=profile, icc_policy=policy)
+    reference = ClassicalReference(
+        method=method, stain=stain, nuclei=reference_nuclei(slides), icc_profile=profile, icc_policy=policy
+    )
     if method == "macenko":
         return reference
     pool = np.concatenate([read_pixels(slide, ceil_div(_TILES, len(slides)), _EVERY) for slide in slides])
@@ -124,6 +130,7 @@ def reference_of_checkpoint(contract: Contract, method: ClassicalMethod) -> Clas
     return ClassicalReference(
         method=method,
         stain=contract.template.reference,
+        nuclei=contract.nuclei,
         icc_profile=contract.icc_profile,
         icc_policy=contract.icc_policy,
     )

@@ -25,6 +25,7 @@ from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import atomic_write, canonical_json, file_digest
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
 from wsi_stain.stain.template import Template
 
@@ -74,6 +75,7 @@ class Contract(StrictRecord):
         template: The generator's input, with the stain statistics of the reference.
         mpp: Resolution of the training tiles, um per px.
         mpp_tolerance: Largest relative difference of a slide's resolution.
+        nuclei: The reference's nuclei, where it shows enough of them.
         icc_profile: The reference's ICC profile, base64, or None; outputs are in its colour space.
         icc_policy: `keep`: the reference's pixels as scanned; `srgb`: converted on reading.
         training_fingerprint: Fingerprint of the training data and settings.
@@ -86,6 +88,7 @@ class Contract(StrictRecord):
     template: Template
     mpp: float = Field(ge=0.05, le=5)
     mpp_tolerance: float = Field(default=0.15, ge=0, lt=1)
+    nuclei: NuclearDetail | None = None
     icc_profile: str | None = Field(default=None, pattern=r"^[A-Za-z0-9+/]*={0,2}$")
     icc_policy: Literal["keep", "srgb"] = "keep"
     training_fingerprint: str

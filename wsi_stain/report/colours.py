@@ -1,4 +1,4 @@
-"""Change of a slide's colours: histograms of optical density, and the stain as it is after normalization.
+"""Change of a slide: histograms of optical density, the stain after normalization, how far colours moved, nuclei.
 
 Histograms are of luminance OD as in `stain.statistics`: od = LUMINANCE . ln((white + 1) / (I + 1)), from 0 (glass) up,
 so that slides with different glass can be laid over each other. Bins are `BIN` wide; what is darker counts to the last.
@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import StainError
-from wsi_stain.core.geometry import TILE
-from wsi_stain.results.slide_row import Colours
+from wsi_stain.core.geometry import TILE, TileIndex
+from wsi_stain.metrics.chromatin import nuclear_detail
+from wsi_stain.metrics.image import ciede2000
+from wsi_stain.normalizers.nuclear_reference import find_nuclei
+from wsi_stain.results.slide_row import Colours, NuclearChange
+from wsi_stain.stain.beer_lambert import apply_statistics
 from wsi_stain.stain.statistics import StainStatistics, od_table, slide_statistics
 from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide, TiledSlide
@@ -27,15 +31,15 @@ _EVERY = 8
 
 
 def compare_colours(
-    slide: TiledSlide, pyramid: openslide.OpenSlide, stain: StainStatistics, white: Rgb
+    slide: TiledSlide, pyramid: openslide.OpenSlide, stain: StainStatistics, reference: StainStatistics
 ) -> Colours | None:
     """Measure a slide's colours before and after, on the same pixels of at most 48 tiles rich in tissue.
 
     Args:
         slide: The slide.
         pyramid: What was made of it.
-        stain: Its own stain.
-        white: The pyramid's white.
+        stain: What was taken for its stain: its own, or its group's.
+        reference: Stain of the reference; its white is the pyramid's.
 
     Returns:
         The colours; None where no tile is on tissue.
@@ -45,17 +49,34 @@ def compare_colours(
         use = tissue_pixels(slide, tile)
         use[slide.size.height - tile.row * TILE :] = False
         use[:, slide.size.width - tile.col * TILE :] = False
-        new = pyramid.read_region((tile.col * TILE, tile.row * TILE), 0, (TILE, TILE)).convert("RGB")
         before.append(slide.read_tile(tile)[use][::_EVERY])
-        after.append(np.asarray(new)[use][::_EVERY])
+        after.append(_read_tile(pyramid, tile)[use][::_EVERY])
     old, new = (np.concatenate([*parts, np.zeros((0, 3), np.uint8)]) for parts in (before, after))
     if not len(old):
         return None
+    white = reference.white
     try:
         found = slide_statistics(new, white, "reference", slide.record.stain_config)
     except StainError:
         found = None
-    return Colours(before=od_histogram(old, stain.white), after=od_histogram(new, white), stain=found)
+    return Colours(
+        before=od_histogram(old, stain.white),
+        after=od_histogram(new, white),
+        stain=found,
+        change=ciede2000(new, old),
+        change_by_statistics=ciede2000(apply_statistics(old, stain, reference), old),
+    )
+
+
+def compare_nuclei(slide: TiledSlide, pyramid: openslide.OpenSlide) -> NuclearChange | None:
+    """Measure a slide's nuclei before and after, on a few tiles; None where these show hardly any."""
+    found = find_nuclei(slide)
+    if found is None:
+        return None
+    tiles, pixels, nuclei = found
+    shown = np.stack([_read_tile(pyramid, tile) for tile in tiles])
+    before, after = (nuclear_detail(each, nuclei, slide.mpp.mean) for each in (pixels, shown))
+    return NuclearChange(before=before, after=after) if before and after else None
 
 
 def reference_histogram(slide: StoredSlide, white: Rgb) -> tuple[float, ...]:
@@ -73,3 +94,8 @@ def od_histogram(pixels: NDArray[np.uint8], white: Rgb) -> tuple[float, ...]:
     counts = np.bincount(np.minimum(od / BIN, BINS - 1).astype(np.intp), minlength=BINS)
     counts[0] = 0
     return tuple(round(float(share), 5) for share in counts / max(counts.sum(), 1))
+
+
+def _read_tile(pyramid: openslide.OpenSlide, tile: TileIndex) -> NDArray[np.uint8]:
+    """RGB of level 0, (256, 256, 3)."""
+    return np.asarray(pyramid.read_region((tile.col * TILE, tile.row * TILE), 0, (TILE, TILE)).convert("RGB"))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wsi_stain.metrics.chromatin import LEAST_KEPT
 from wsi_stain.results.slide_row import SlideRow
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.vectors import LUMINANCE, RUIFROK, angle_deg
@@ -111,6 +112,9 @@ def _row_reasons(row: SlideRow) -> list[tuple[float, str]]:
     if row.seam and row.seam.low > _SEAM and row.table_distance is None:
         reason = f"lines may show: seam score {row.seam.score:.3f}, interval {row.seam.low:.3f} to {row.seam.high:.3f}"
         weighted.append((BEYOND + 100 * (row.seam.low - _SEAM), reason))
+    kept = row.nuclei.contrast_kept if row.nuclei else None
+    if kept is not None and kept < LEAST_KEPT:
+        weighted.append((BEYOND, f"nuclei may have closed: {kept:.2f} of the contrast within them is kept"))
     return weighted
 
 

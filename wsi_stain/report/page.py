@@ -26,6 +26,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from wsi_stain.core import html, journal
+from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.metrics.hallucination import PER_UNIT, map_png
 from wsi_stain.report.cohort import colour_charts, od_chart, stain_table
 from wsi_stain.report.outliers import FEWEST, OutlierScore, score_outliers
@@ -47,6 +48,7 @@ class RunRecord:
     Attributes:
         facts: By name; plain values are shown at once, nested ones unfold.
         reference: Stain of the reference.
+        nuclei: Nuclei of the reference, where they are known.
         reference_od: Its OD histogram, see `colours`; empty where it is not known.
         training: The training, if the run had one.
         notes: What is missing from the page, and why.
@@ -54,6 +56,7 @@ class RunRecord:
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     reference: StainStatistics | None = None
+    nuclei: NuclearDetail | None = None
     reference_od: tuple[float, ...] = ()
     training: Training | None = None
     notes: Sequence[str] = ()

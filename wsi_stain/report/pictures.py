@@ -16,11 +16,11 @@ import openslide
 from PIL import Image
 
 from wsi_stain.core import html, journal
-from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import OutputError, WsiStainError
-from wsi_stain.report.colours import compare_colours
+from wsi_stain.report.colours import compare_colours, compare_nuclei
 from wsi_stain.report.fields import change_of, fields_of_view
 from wsi_stain.results.slide_row import SlidePictures
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 from wsi_stain.tissue.overlay import overlay
 
@@ -34,14 +34,16 @@ class PictureTask:
     Attributes:
         opener: Opens the slide.
         pyramid: What was made of it, as TIFF.
-        white: The pyramid's white.
+        stain: What was taken for the slide's stain; None takes its own.
+        reference: Stain of the reference; its white is the pyramid's.
         hallucination: The hallucination map, where there is one: PNG.
         out: Where the pictures go, as JSON.
     """
 
     opener: Callable[[], TiledSlide]
     pyramid: Path
-    white: Rgb
+    stain: StainStatistics | None
+    reference: StainStatistics
     hallucination: bytes | None
     out: Path
 
@@ -84,7 +86,9 @@ def _make_slide_pictures(slide: TiledSlide, task: PictureTask) -> SlidePictures:
             else:
                 change = change_of(before, after, slide.kept.shape) * slide.tissue  # glass changes at every edge
                 fields = fields_of_view(slide, pyramid, change, "largest change")
-            colours = compare_colours(slide, pyramid, slide.stain, task.white) if slide.stain else None
+            stain = task.stain or slide.stain
+            colours = compare_colours(slide, pyramid, stain, task.reference) if stain else None
+            nuclei = compare_nuclei(slide, pyramid)
     except openslide.OpenSlideError as error:
         raise OutputError(
             f"{task.pyramid} cannot be read back: {error}", "Delete it and run the same command again"
@@ -95,6 +99,7 @@ def _make_slide_pictures(slide: TiledSlide, task: PictureTask) -> SlidePictures:
         overlay=_overlay(slide),
         fields=fields,
         colours=colours,
+        nuclei=nuclei,
     )
 
 

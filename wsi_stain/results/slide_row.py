@@ -12,6 +12,7 @@ from wsi_stain.core import html
 from wsi_stain.core.geometry import Mpp, Size
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.core.text import escape_undecodable
+from wsi_stain.metrics.chromatin import NuclearDetail, contrast_kept
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.stain.statistics import StainStatistics
 
@@ -52,11 +53,33 @@ class Colours(StrictRecord):
         before: Share of tissue pixels by luminance OD relative to the slide's white; see `colours`.
         after: The same of the pyramid, relative to the reference's white.
         stain: Stain of the pyramid; None where it could not be measured.
+        change: Mean CIEDE2000 from before to after.
+        change_by_statistics: The same from before to what the slide's statistics alone make of it, see
+            `stain/beer_lambert`.
     """
 
     before: tuple[float, ...]
     after: tuple[float, ...]
     stain: StainStatistics | None = None
+    change: float
+    change_by_statistics: float
+
+
+class NuclearChange(StrictRecord):
+    """A slide's nuclei before and after, in the same places.
+
+    Attributes:
+        before: Nuclei of the slide.
+        after: The same pixels of the pyramid.
+    """
+
+    before: NuclearDetail
+    after: NuclearDetail
+
+    @property
+    def contrast_kept(self) -> float | None:
+        """Share of the contrast within nuclei that is left, see `contrast_kept`."""
+        return contrast_kept(self.after, self.before)
 
 
 class SlidePictures(StrictRecord):
@@ -68,6 +91,7 @@ class SlidePictures(StrictRecord):
         overlay: JPEG of what was taken for tissue; the same frame.
         fields: A few places, before and after, at several magnifications.
         colours: Its colours before and after.
+        nuclei: Its nuclei before and after; None where it shows hardly any.
     """
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -77,6 +101,7 @@ class SlidePictures(StrictRecord):
     overlay: bytes | None = None
     fields: tuple[FieldOfView, ...] = ()
     colours: Colours | None = None
+    nuclei: NuclearChange | None = None
 
 
 class SlideRow(SlidePictures):

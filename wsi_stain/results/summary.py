@@ -14,7 +14,7 @@ from wsi_stain.results.slide_row import SlideRow
 _COLUMNS = (
     *("slide", "status", "reason", "remedy", "tiles", "seconds"),
     *("slide_id", "output", "other_outputs", "width", "height", "mpp_x", "mpp_y", "mpp_origin", "suspect"),
-    *("seam", "hallucination", "table_distance"),
+    *("seam", "hallucination", "table_distance", "nuclear_contrast", "nuclear_dark"),
 )
 
 _OUTCOME = ("slide", "slide_id", "status", "reason", "remedy", "tiles", "seconds", "output")
@@ -58,6 +58,7 @@ def _cells(row: SlideRow) -> list[Any]:
     mpp_x, mpp_y = row.mpp or ("", "")
     measured = [width, height, mpp_x, mpp_y, row.mpp_origin, row.suspect]
     outcome = [row.slide, row.status, row.reason, row.remedy, row.tiles, round(row.seconds, 1)]
-    quality = [row.seam.score if row.seam else None, row.hallucination_p95, row.table_distance]
+    nuclei = [row.nuclei.contrast_kept, row.nuclei.after.dark] if row.nuclei else [None, None]
+    quality = [row.seam.score if row.seam else None, row.hallucination_p95, row.table_distance, *nuclei]
     scores = ["" if value is None else round(value, 3) for value in quality]
     return [*outcome, row.slide_id, row.output, "; ".join(row.other_outputs), *measured, *scores]

@@ -16,6 +16,7 @@ import torch
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.journal import fingerprint
+from wsi_stain.normalizers.nuclear_reference import reference_nuclei
 from wsi_stain.pix2pix import checkpoint, distributed
 from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
 from wsi_stain.pix2pix.checkpoint import Contract, HeldOutScores
@@ -127,6 +128,7 @@ def _contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Contract
         generator=config.generator,
         template=Template(kind=config.template, reference=stain_of(first)),
         mpp=first.mpp.mean,
+        nuclei=reference_nuclei(slides),
         icc_profile=first.record.icc_profile,
         icc_policy=first.record.icc_policy,
         training_fingerprint=training_fingerprint(config, slides),

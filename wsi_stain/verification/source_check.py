@@ -22,7 +22,8 @@ from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
 from wsi_stain.core.storage import storage_path
-from wsi_stain.metrics.nuclei import nuclei_kept
+from wsi_stain.metrics.chromatin import DARK, LEAST_KEPT, NuclearDetail, contrast_kept, most_dark, nuclear_detail
+from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
 from wsi_stain.metrics.structure import luminance_correlation, shift_px, tile_ssim
 from wsi_stain.results.advice import another_way
 from wsi_stain.results.finished import FinishedSlide, Origin
@@ -68,16 +69,24 @@ class Similarity(NamedTuple):
         shift_px: How far the pyramid lies beside it, px.
         ssim: Structure, mean over the tiles.
         nuclei: Share of the nuclei that is kept.
+        contrast: Share of the contrast within nuclei that is kept.
+        dark: Share of nuclear pixels with a luminance below `DARK`.
     """
 
     source: bool
     shift_px: float | None = None
     ssim: float | None = None
     nuclei: float | None = None
+    contrast: float | None = None
+    dark: float | None = None
 
 
 def check_against_source(
-    pyramid: PyramidReader, blank: Mask, finished: FinishedSlide, source_path: Path | None
+    pyramid: PyramidReader,
+    blank: Mask,
+    finished: FinishedSlide,
+    source_path: Path | None,
+    reference: NuclearDetail | None = None,
 ) -> tuple[list[Fault], Similarity | None]:
     """Compare a pyramid with its source.
 
@@ -86,6 +95,7 @@ def check_against_source(
         blank: (rows, cols) of level 0: tiles of one colour.
         finished: What the run kept of the slide.
         source_path: Where the source is now; None where the record says.
+        reference: Nuclei of the reference; None where they are not known.
     """
     tissue = _tissue(finished)
     lost = _confirm_lost(tissue & blank, finished, source_path)
@@ -96,7 +106,7 @@ def check_against_source(
     faults = _tissue_faults(tissue, lost)
     try:
         with _open_source(finished.origin, source_path) as source:
-            found, similarity = _compare_tiles(pyramid, source, finished, lost)
+            found, similarity = _compare_tiles(pyramid, source, finished, lost, reference)
     except (SlideError, StoreError) as error:
         return [*faults, Fault("source", "a source that can be read", error.problem, error.remedy)], None
     return faults + found, similarity
@@ -191,7 +201,11 @@ def _open_source(origin: Origin, source_path: Path | None) -> Iterator[Slide | S
 
 
 def _compare_tiles(
-    pyramid: PyramidReader, source: Slide | StoredSlide | None, finished: FinishedSlide, lost: Mask
+    pyramid: PyramidReader,
+    source: Slide | StoredSlide | None,
+    finished: FinishedSlide,
+    lost: Mask,
+    reference: NuclearDetail | None,
 ) -> tuple[list[Fault], Similarity]:
     """Compare sampled tiles that still have their tissue, and nothing that is blank on purpose."""
     if source is None:
@@ -204,7 +218,7 @@ def _compare_tiles(
         return [], Similarity(source=True)
     before = np.stack([_read_source(source, tile_index) for tile_index in sampled])
     after = np.stack([_read_output(pyramid, tile_index) for tile_index in sampled])
-    return _compare_quality(after, before, sampled, source.mpp.mean, another_way(finished.origin.mode))
+    return _compare_quality(after, before, sampled, source.mpp.mean, reference, another_way(finished.origin.mode))
 
 
 def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
@@ -219,9 +233,14 @@ def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list
 
 
 def _compare_quality(
-    after: NDArray[np.uint8], before: NDArray[np.uint8], sampled: Sequence[TileIndex], mpp: float, remedy: str
+    after: NDArray[np.uint8],
+    before: NDArray[np.uint8],
+    sampled: Sequence[TileIndex],
+    mpp: float,
+    reference: NuclearDetail | None,
+    remedy: str,
 ) -> tuple[list[Fault], Similarity]:
-    """Place, then structure, then nuclei; each where the one before it holds."""
+    """Place, then structure, then nuclei, then chromatin; each where the one before it holds."""
     similarity = Similarity(source=True, shift_px=shift_px(after, before))
     if similarity.shift_px is not None and similarity.shift_px > SHIFT_PX:
         expected = f"the source's pixels in their places, to {SHIFT_PX} px"
@@ -236,6 +255,31 @@ def _compare_quality(
     similarity = similarity._replace(nuclei=nuclei_kept(after, before, mpp))
     if similarity.nuclei is not None and similarity.nuclei < NUCLEI:
         return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{similarity.nuclei:.3f}", remedy)], similarity
+    return _compare_chromatin(after, before, mpp, reference, similarity, remedy)
+
+
+def _compare_chromatin(
+    after: NDArray[np.uint8],
+    before: NDArray[np.uint8],
+    mpp: float,
+    reference: NuclearDetail | None,
+    similarity: Similarity,
+    remedy: str,
+) -> tuple[list[Fault], Similarity]:
+    """Check whether nuclei closed: by their contrast, then by how many of their pixels are dark."""
+    nuclei = nuclei_mask(before, mpp)
+    if nuclei is None:
+        return [], similarity
+    own, other = (nuclear_detail(tiles, nuclei, mpp) for tiles in (before, after))
+    if own is None or other is None:
+        return [], similarity
+    similarity = similarity._replace(contrast=contrast_kept(other, own), dark=other.dark)
+    if similarity.contrast is not None and similarity.contrast < LEAST_KEPT:
+        expected = f"{LEAST_KEPT} of the source's contrast within nuclei"
+        return [Fault("chromatin", expected, f"{similarity.contrast:.2f}", remedy)], similarity
+    if reference is not None and other.dark > (most := most_dark(own, reference)):
+        expected = f"at most {most:.1%} of nuclei below luminance {DARK} (the reference has {reference.dark:.1%})"
+        return [Fault("chromatin", expected, f"{other.dark:.1%}", remedy)], similarity
     return [], similarity
 
 

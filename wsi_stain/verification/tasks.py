@@ -20,6 +20,7 @@ from wsi_stain.core import journal
 from wsi_stain.core.errors import OutputError, StoreError
 from wsi_stain.core.journal import Files
 from wsi_stain.core.receipts import Product, describe_product
+from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.store import StoredSlide
 from wsi_stain.verification.faults import REDO, Fault
@@ -37,11 +38,13 @@ class VerifyTask:
         folder: Its corner of the output directory.
         products: Its pyramids by their receipts, one for each format.
         source: Where the slide is now; None where its record says.
+        reference: Nuclei of the reference; None where they are not known.
     """
 
     folder: Path
     products: Mapping[Path, Path]
     source: Path | None = None
+    reference: NuclearDetail | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def verify_slide(task: VerifyTask) -> VerifyReceipt:
         return {"faults": faults, "similarity": None}
     similarity = None
     for path in task.products.values():
-        found, compared = _pyramid_faults(path, finished, task.source)
+        found, compared = _pyramid_faults(path, finished, task)
         several = len(task.products) > 1
         faults += [fault._replace(got=f"{fault.got} ({path.name})") if several else fault for fault in found]
         similarity = similarity or compared
@@ -167,7 +170,7 @@ def _owner(receipt_path: Path, actual: Product) -> str | None:
     return None
 
 
-def _pyramid_faults(path: Path, finished: FinishedSlide, source: Path | None) -> tuple[list[Fault], Similarity | None]:
+def _pyramid_faults(path: Path, finished: FinishedSlide, task: VerifyTask) -> tuple[list[Fault], Similarity | None]:
     with ExitStack() as stack:
         try:
             readers = open_readers(path, stack)
@@ -176,7 +179,7 @@ def _pyramid_faults(path: Path, finished: FinishedSlide, source: Path | None) ->
         checked = check_pyramid(readers, _expected(path, finished))
         if checked.blank is None:
             return checked.faults, None
-        faults, similarity = check_against_source(readers[0], checked.blank, finished, source)
+        faults, similarity = check_against_source(readers[0], checked.blank, finished, task.source, task.reference)
     return checked.faults + faults, similarity
 
 
