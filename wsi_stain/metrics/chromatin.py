@@ -1,4 +1,4 @@
-"""Chromatin: what is left to see within nuclei, and how much of them is next to black. Knows no slides and no files.
+"""Chromatin: what is left to see within nuclei, and how much of them is next to black. Knows no slides or files.
 
 A nucleus closes where its chromatin is driven to the dark end: its mean may be right, and nothing can be told in it any
 more. So the measure is contrast in grey levels of luminance, among the pixels of nuclei alone and at the scale of

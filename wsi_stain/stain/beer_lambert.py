@@ -1,7 +1,7 @@
 """A change of stain by Beer and Lambert's law: what a slide's statistics alone make of its pixels, without a network.
 
 Optical density is taken apart along the slide's own stain vectors, each stain is multiplied by one factor, and both are
-put together along the reference's. Knows no slides and no files.
+put together along the reference's. Knows no slides or files.
 """
 
 from __future__ import annotations
