@@ -6,7 +6,7 @@
                 that lies outside of the kept tiles is
 
 Found once on a slide's thumbnail, so that every tile, mode and method shows the same: see `exempt_pixels`. Knows no
-slides and no files.
+slides or files.
 """
 
 from __future__ import annotations
