@@ -73,8 +73,8 @@ def recompose(pool_TNC: NDArray[np.uint8], strength: float, rng: np.random.Gener
         (n, 3), whole tiles, drawn with replacement; at least four.
     """
     tiles = len(pool_TNC)
-    redness = pool_TNC[..., 0].mean(axis=1)  # hematoxylin absorbs red, eosin hardly does
-    nuclear = 1 - 2 * np.argsort(np.argsort(redness)) / max(tiles - 1, 1)
+    red = pool_TNC[..., 0].mean(axis=1)  # hematoxylin absorbs red, eosin hardly does
+    nuclear = 1 - 2 * np.argsort(np.argsort(red)) / max(tiles - 1, 1)
     lean, fewer = rng.uniform(-1, 1), rng.uniform()
     weights = np.exp(_LEAN * strength * lean * nuclear)
     count = max(_FEWEST_TILES, round(tiles * np.exp(-_FEWER * strength * fewer)))
