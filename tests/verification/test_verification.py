@@ -22,6 +22,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipelines.shared.formats import SUFFIXES, Format
 from tests.support.commands import TINY, Run
+from tests.support.identity import identity_in_every_mode
 from wsi_stain.core import journal
 from wsi_stain.core.geometry import BlockIndex, Mpp
 from wsi_stain.core.icc import srgb_profile
@@ -45,7 +46,7 @@ OTHER = "nested__odd.tif"
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path]:
-    """Two synthetic slides, and the output directory of a whole run on them."""
+    """Two synthetic slides, and the output directory of a whole run that trains and yet changes no pixel."""
     folder = tmp_path_factory.mktemp("study")
     cohort = write_cohort(folder, width=1100)
     (cohort.slides / "marked.svs").unlink()
@@ -59,7 +60,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path]:
 def _run_command(*arguments: object) -> None:
     from pipelines.cli import app
 
-    app.app([str(argument) for argument in arguments], standalone_mode=False)
+    with identity_in_every_mode():
+        app.app([str(argument) for argument in arguments], standalone_mode=False)
 
 
 @pytest.fixture
