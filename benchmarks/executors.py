@@ -33,7 +33,7 @@ from pipelines.shared.config import choose_config
 from pipelines.shared.device import resolve_auto
 from wsi_stain.core.geometry import TILE
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, SerialExecutor, run_flows
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.store import StoredSlide, TileStore
 
 _ACKED, _RECEIVED = 120, 128

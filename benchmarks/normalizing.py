@@ -55,7 +55,7 @@ from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import default_device
-from wsi_stain.slides.find import SlideSource, find_slides
+from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.store import TiledSlide, TileStore
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.streamed_slide import load_streamed, survey_streamed

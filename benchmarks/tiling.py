@@ -36,7 +36,7 @@ import zarr
 from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, tiles_of
 from wsi_stain.core.journal import file_digest
 from wsi_stain.executor import Executor, ExecutorConfig, Receipt, Task, open_executor, run_flows
-from wsi_stain.slides.find import SlideSource, find_slides
+from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.tasks import BlockTask, SurveyTask, survey_slide, tile_block

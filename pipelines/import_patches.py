@@ -22,7 +22,7 @@ from wsi_stain.datasets.importing import ImportTask, import_slide, inspect_patch
 from wsi_stain.datasets.pcam import MPP as PCAM_MPP
 from wsi_stain.datasets.pcam import find_splits
 from wsi_stain.executor import Executor, FlowResult, Receipt, Task, open_executor, run_flows, single_task
-from wsi_stain.slides.find import slide_id
+from wsi_stain.slides.listing.find import slide_id
 from wsi_stain.slides.resolution import MPP_RANGE
 from wsi_stain.store import TileStore
 from wsi_stain.store.patches import PatchSource

@@ -14,7 +14,7 @@ from pipelines.shared.inspection import SlideInspection, inspect_slides, print_i
 from pipelines.shared.messages import print_line
 from pipelines.shared.progress import Progress
 from wsi_stain.core.text import write_table
-from wsi_stain.slides.find import find_slides
+from wsi_stain.slides.listing.find import find_slides
 
 COLUMNS = (
     *("slide", "path", "verdict", "reason", "remedy", "remarks"),

@@ -32,7 +32,7 @@ from wsi_stain.executor import Executor, Flow, Task, open_executor, run_flows, s
 from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
-from wsi_stain.slides.find import SlideSource, find_slides, merge_details
+from wsi_stain.slides.listing.find import SlideSource, find_slides, merge_details
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide, TiledSlide, TileStore

@@ -17,7 +17,7 @@ from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.lease import lease
 from wsi_stain.executor import Executor, Flow, FlowResult, Task, open_executor, run_flows, single_task
-from wsi_stain.slides.find import SlideSource, find_slides
+from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.tasks import (

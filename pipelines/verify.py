@@ -19,7 +19,7 @@ from wsi_stain.core.text import escape_undecodable, write_table
 from wsi_stain.executor import Executor, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.results import read_summary, summary_row
 from wsi_stain.results.finished import load_finished
-from wsi_stain.slides.find import find_slides
+from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.verification.faults import Fault
 from wsi_stain.verification.source_check import Similarity

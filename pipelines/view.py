@@ -17,7 +17,7 @@ from pipelines.shared.messages import print_line
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
-from wsi_stain.slides.find import find_slides
+from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.viewer.cases import Case, Picture, describe_case
 from wsi_stain.viewer.server import ViewServer
 from wsi_stain.viewer.tiles import SlideTiles

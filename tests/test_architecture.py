@@ -40,7 +40,8 @@ FLOORS = [
 
 FLOOR_OF = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
 
-MOST_FILES = 14
+MOST_MODULES = 12
+"""In one folder, `__init__.py` not counted."""
 
 ROOMS = {
     "dask": {"wsi_stain.executor.dask"},
@@ -178,8 +179,8 @@ def test_there_are_no_cycles() -> None:
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name)
 def test_folders_are_small_and_say_their_purpose(folder: Path) -> None:
-    files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-    assert len(files) <= MOST_FILES
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= MOST_MODULES
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
 
 

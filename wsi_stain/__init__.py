@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wsi_stain.normalize.region import normalized_tiles as normalized_tiles
     from wsi_stain.normalize.slide import NormalizedSlide as NormalizedSlide
     from wsi_stain.normalize.transform import StainNormalize as StainNormalize
-    from wsi_stain.slides.find import find_slides as find_slides
+    from wsi_stain.slides.listing.find import find_slides as find_slides
     from wsi_stain.slides.slide import Slide as Slide
     from wsi_stain.slides.slide import SlideConfig as SlideConfig
     from wsi_stain.store import StoredSlide as StoredSlide
@@ -31,7 +31,7 @@ _HOMES = {
     "normalize.slide": ["NormalizedSlide"],
     "normalize.region": ["normalized_tiles"],
     "slides.slide": ["Slide", "SlideConfig"],
-    "slides.find": ["find_slides"],
+    "slides.listing.find": ["find_slides"],
     "normalize.transform": ["StainNormalize"],
     "store": ["StoredSlide", "TileStore"],
 }

@@ -16,7 +16,7 @@ from wsi_stain.core.errors import ConfigError
 from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.executor import Executor, Task
-from wsi_stain.slides.find import find_slides, slide_id
+from wsi_stain.slides.listing.find import find_slides, slide_id
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide, TileStore

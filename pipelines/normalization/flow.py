@@ -36,7 +36,7 @@ from wsi_stain.normalize.tasks import BlockReceipt, find_valid_block
 from wsi_stain.report import load_pictures
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import FinishedSlide, Origin, blank_areas, load_finished, save_finished
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.store import StoredSlide, TiledSlide
 from wsi_stain.tiling.config import config_for_slide
 from wsi_stain.tiling.tasks import check_holes

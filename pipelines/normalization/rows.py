@@ -15,7 +15,7 @@ from wsi_stain.metrics.hallucination import PER_UNIT, join_hallucination_maps, m
 from wsi_stain.metrics.seams import seam_score
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
 from wsi_stain.results import SlideRow
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.stain.pool import disagreement
 from wsi_stain.stain.statistics import StainStatistics, stain_remarks
 from wsi_stain.store import TiledSlide

@@ -30,7 +30,7 @@ from wsi_stain.normalize.store_writer import (
 )
 from wsi_stain.results import SlideRow
 from wsi_stain.results.advice import another_way
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 
 To = Literal["pyramids", "store", "images"]

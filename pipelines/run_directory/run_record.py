@@ -19,7 +19,7 @@ from wsi_stain import __version__
 from wsi_stain.core.journal import write_json
 from wsi_stain.core.text import escape_undecodable
 from wsi_stain.results import SlideRow, write_summary
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 
 _VERSIONS = ("torch", "numpy", "openslide-python", "zarr", "distributed", "imagecodecs", "scikit-image")
 _OK = ("done", "done-with-holes", "empty", "skipped")

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.shared.formats import SUFFIXES
 from wsi_stain.core.journal import atomic_write
-from wsi_stain.slides.find import SlideSource
-from wsi_stain.slides.search import OUTPUT_MARK
+from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.slides.listing.search import OUTPUT_MARK
 
 
 @dataclass(frozen=True)

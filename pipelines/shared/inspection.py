@@ -16,7 +16,7 @@ from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
 from wsi_stain.core.text import escape_undecodable
 from wsi_stain.executor import ExecutorConfig, Task, open_executor, run_flows, single_task
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, SlideFacts, inspect_slide
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipelines.shared.messages import describe_error
 from pipelines.shared.progress import Progress
 from wsi_stain.executor import Executor, Task, run_flows, single_task
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, probe_slide
 

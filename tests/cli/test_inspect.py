@@ -15,7 +15,7 @@ from tests.support.giant_slide import write_giant
 from tests.support.slide_files import Jpeg, write_jpeg_slide, write_slide
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Size
-from wsi_stain.slides.find import find_slides
+from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic.tissue import render_tissue
 from wsi_stain.tiling.config import TilingConfig

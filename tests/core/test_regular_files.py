@@ -14,7 +14,7 @@ from tests.support.slide_files import noise, write_slide
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.regular_files import odd_kind
 from wsi_stain.datasets.pictures import PictureError, digest, read_picture
-from wsi_stain.slides.find import find_slides
+from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.slides.slide import Slide
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.run_directory.workspace import output_stems
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 
 
 def sources(*relatives: str) -> list[SlideSource]:

@@ -17,7 +17,7 @@ from tests.support.tiled_slides import SMALL, Run, paint
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex
 from wsi_stain.slides import jpeg_tiles
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.tiling.config import TilingConfig
 

@@ -11,7 +11,7 @@ from tests.support.slide_files import TILE, Jpeg, shrink, write_jpeg_slide, writ
 from tests.support.tiled_slides import SMALL, Run, paint
 from wsi_stain.core.errors import UnreadableError
 from wsi_stain.core.geometry import Region, TileIndex
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, inspect_slide, probe_slide

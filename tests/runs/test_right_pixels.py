@@ -17,7 +17,7 @@ from tests.support.slide_files import Jpeg, shrink, write_jpeg_slide
 from tests.support.tiled_slides import SIZE, Run, paint
 from wsi_stain.core.geometry import TILE, BlockIndex, Size, TileIndex, tiles_of
 from wsi_stain.core.icc import srgb_profile
-from wsi_stain.slides.find import SlideSource, find_slides
+from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.tiling.config import TilingConfig

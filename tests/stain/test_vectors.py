@@ -9,7 +9,7 @@ import pytest
 
 from tests.stain.test_statistics import DAB, WHITE, H, he_pixels
 from wsi_stain.core.errors import StainError
-from wsi_stain.slides.find import find_slides
+from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.stain.statistics import StainStatistics, slide_statistics, stain_remarks
 from wsi_stain.stain.vectors import LUMINANCE, USUAL, angle_deg
 from wsi_stain.tiling.config import TilingConfig

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_stain.core.geometry import BlockIndex, Size
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.store import StoredSlide, TileStore
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.tasks import BlockTask, FinishTask, SurveyTask, finish_slide, survey_slide, tile_block

@@ -17,7 +17,7 @@ from tests.support.tiled_slides import SIZE, SMALL, Run, paint, write
 from wsi_stain.core.errors import NoTissueError, SlideError, UnreadableError
 from wsi_stain.core.geometry import Region
 from wsi_stain.results import read_summary
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.tiling.config import TilingConfig

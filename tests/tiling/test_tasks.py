@@ -19,7 +19,7 @@ from tests.support.files_below import contents
 from tests.support.tiled_slides import GLASS, SIZE, SMALL, Run, paint, write
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, Size, TileIndex
-from wsi_stain.slides.find import SlideSource, find_slides
+from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.synthetic import write_slide

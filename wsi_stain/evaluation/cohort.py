@@ -29,7 +29,7 @@ from wsi_stain.metrics.chromatin import NuclearDetail, contrast_kept, mean_detai
 from wsi_stain.metrics.image import lab_wasserstein, normalized_median_intensity, spread
 from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
 from wsi_stain.results.finished import FinishedSlide, load_finished
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.statistics import StainStatistics, od_table
 from wsi_stain.stain.vectors import angle_deg, could_be_he, macenko

@@ -27,8 +27,7 @@ from wsi_stain.normalizers.classical import (
     sparse_stains,
 )
 from wsi_stain.normalizers.config import ClassicalMethod
-from wsi_stain.normalizers.nuclear_reference import reference_nuclei
-from wsi_stain.normalizers.tile_sample import read_pixels
+from wsi_stain.normalizers.tile_sample import read_pixels, reference_nuclei
 from wsi_stain.pix2pix.checkpoint import Contract
 from wsi_stain.stain.pool import pool_stains
 from wsi_stain.stain.statistics import StainStatistics

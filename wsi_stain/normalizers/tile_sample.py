@@ -1,4 +1,8 @@
-"""Tiles that stand for a slide: spread over its area and its shades, the same ones each time. Knows no generator."""
+"""Tiles that stand for a slide, the same ones each time, and the nuclei that they show. Knows no generator.
+
+Spread over the slide's area and its shades, they tell its colours; those rich in tissue, its nuclei: of the reference,
+to compare normalized slides with.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from wsi_stain.core.arrays import RgbImage
+from wsi_stain.core.arrays import Mask, RgbImage, RgbTiles
 from wsi_stain.core.errors import NoTissueError
-from wsi_stain.core.geometry import TileIndex, tile_region
+from wsi_stain.core.geometry import TILE, TileIndex, tile_region
+from wsi_stain.metrics.chromatin import NuclearDetail, mean_detail, nuclear_detail
+from wsi_stain.metrics.nuclei import nuclei_mask
 from wsi_stain.normalizers.exempt_pixels import exempt_mask
 from wsi_stain.store import TiledSlide
+from wsi_stain.store.stain_sample import sample_tiles
 
 T = TypeVar("T")
 
@@ -24,6 +31,8 @@ _THIN = 4
 """Rows and columns of a tile for one that is read for its shade and its colours."""
 
 SPARSE = slice(_THIN // 2, None, _THIN)
+
+_NUCLEAR_TILES = 16
 
 
 def choose_tiles(slide: TiledSlide, count: int) -> list[TileIndex]:
@@ -70,6 +79,33 @@ def pick_shades(candidates: Sequence[tuple[TileIndex, RgbImage]], count: int) ->
     shade = np.array([pixels.mean() for _, pixels in candidates])
     strata = np.array_split(np.argsort(shade, kind="stable"), min(_STRATA, len(candidates)) or 1)
     return [candidates[index][0] for index in _interleave([sorted(stratum) for stratum in strata])[:count]]
+
+
+def find_nuclei(slide: TiledSlide) -> tuple[list[TileIndex], RgbTiles, Mask] | None:
+    """Find nuclei on at most 16 tiles rich in tissue, none cut by the slide's edge; always the same ones.
+
+    Returns:
+        The tiles, their pixels (n, 256, 256, 3), and where nuclei are, (n, 256, 256); None without any tissue.
+    """
+    tiles = _nuclear_tiles(slide)
+    if not tiles:
+        return None
+    pixels = np.stack([slide.read_tile(tile) for tile in tiles])
+    nuclei = nuclei_mask(pixels, slide.mpp.mean)
+    return None if nuclei is None else (tiles, pixels, nuclei)
+
+
+def reference_nuclei(slides: Sequence[TiledSlide]) -> NuclearDetail | None:
+    """Measure the nuclei of the reference's slides, all counting the same; None where these show hardly any."""
+    found = [(slide.mpp.mean, find_nuclei(slide)) for slide in slides]
+    details = [nuclear_detail(nuclei[1], nuclei[2], mpp) for mpp, nuclei in found if nuclei]
+    return mean_detail([detail for detail in details if detail])
+
+
+def _nuclear_tiles(slide: TiledSlide) -> list[TileIndex]:
+    rows, cols = slide.size.height // TILE, slide.size.width // TILE
+    within = [tile for tile in sample_tiles(slide.kept, slide.tissue) if tile.row < rows and tile.col < cols]
+    return within[:_NUCLEAR_TILES]
 
 
 def _tissue_tiles(slide: TiledSlide) -> list[TileIndex]:

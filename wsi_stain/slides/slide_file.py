@@ -31,12 +31,12 @@ from PIL import Image, ImageCms
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Region, Size, split_on_grid
 from wsi_stain.core.icc import srgb_profile
-from wsi_stain.core.remedies import DAMAGED
 from wsi_stain.slides.claims import SlideClaims, read_claims
 from wsi_stain.slides.jpeg_tiles import JpegTiles
 from wsi_stain.slides.level_scales import LevelClaim, Scale, level_scales
 from wsi_stain.slides.openslide_handle import OpenSlideHandle
 from wsi_stain.slides.parts import check_parts, digest_of_parts
+from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.resampling import area_average, bicubic, source_span
 from wsi_stain.slides.tiff.tiles import TiffTiles
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.formats.zarr_chunks import CodecName
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainConfig
 from wsi_stain.tissue.mask import TissueConfig

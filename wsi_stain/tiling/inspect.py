@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
-from wsi_stain.slides.find import SlideSource
-from wsi_stain.slides.user_masks import mask_digest
+from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.slides.listing.user_masks import mask_digest
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import make_record, mpp_origin, open_slide
 from wsi_stain.tiling.survey import check_readable, find_tissue, unwritten

@@ -6,9 +6,9 @@ from typing import Any
 
 from wsi_stain.core import journal
 from wsi_stain.core.icc import encode_profile
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.slides.listing.user_masks import mask_digest
 from wsi_stain.slides.slide import Slide
-from wsi_stain.slides.user_masks import mask_digest
 from wsi_stain.store import SlideRecord
 from wsi_stain.tiling.config import TilingConfig, config_for_slide
 

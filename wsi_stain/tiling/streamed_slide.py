@@ -25,7 +25,7 @@ from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, TileIndex, tile_region
 from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.store import SlideRecord, TiledSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact

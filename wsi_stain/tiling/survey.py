@@ -12,10 +12,10 @@ from scipy.stats import binom
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import NoTissueError, StainError, UnreadableError
 from wsi_stain.core.geometry import Region, Size, TileIndex, tile_region
-from wsi_stain.core.remedies import remedy_for
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.slides.listing.user_masks import read_mask
+from wsi_stain.slides.remedies import remedy_for
 from wsi_stain.slides.slide import Slide
-from wsi_stain.slides.user_masks import read_mask
 from wsi_stain.stain.vectors import NOT_HE_REMEDY
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tissue.exempt import AS_SCANNED, Exempt, exempt_areas, share_under_ink

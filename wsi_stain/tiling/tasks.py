@@ -23,7 +23,7 @@ from wsi_stain.core import journal
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import BlockIndex, TileIndex
 from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
-from wsi_stain.slides.find import SlideSource
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.stain_sample import measure_stain

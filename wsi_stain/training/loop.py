@@ -16,7 +16,7 @@ import torch
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.journal import fingerprint
-from wsi_stain.normalizers.nuclear_reference import reference_nuclei
+from wsi_stain.normalizers.tile_sample import reference_nuclei
 from wsi_stain.pix2pix import checkpoint, distributed
 from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
 from wsi_stain.pix2pix.checkpoint import Contract, HeldOutScores

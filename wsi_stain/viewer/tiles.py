@@ -24,7 +24,7 @@ import simplejpeg
 
 from wsi_stain.core.errors import MppError, UnreadableError
 from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div
-from wsi_stain.core.remedies import DAMAGED
+from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.slide import Slide, SlideConfig
 
 TILE_PX = 512

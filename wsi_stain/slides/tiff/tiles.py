@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import UnreadableError
 from wsi_stain.core.geometry import Region, Size, ceil_div, split_on_grid
-from wsi_stain.core.remedies import DAMAGED
+from wsi_stain.slides.remedies import DAMAGED
 
 
 class TiffTiles:

@@ -19,10 +19,10 @@ from pydantic import Field
 
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.slides.listing.search import READABLE, SlideSearch
+from wsi_stain.slides.listing.slide_list import DETAILS, read_list
+from wsi_stain.slides.listing.user_masks import mask_path
 from wsi_stain.slides.resolution import MPP_RANGE
-from wsi_stain.slides.search import READABLE, SlideSearch
-from wsi_stain.slides.slide_list import DETAILS, read_list
-from wsi_stain.slides.user_masks import mask_path
 
 _MAX_ID = 120
 

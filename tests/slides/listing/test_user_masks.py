@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation
 
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Size
-from wsi_stain.slides.user_masks import mask_path, read_mask
+from wsi_stain.slides.listing.user_masks import mask_path, read_mask
 
 SIZE = Size(1000, 600)
 SHAPE = (60, 100)

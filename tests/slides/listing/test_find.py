@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.support.dicom_files import write_dicom
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.slides.dicom_series import files_of_slide
-from wsi_stain.slides.find import SlideSource, find_slides, merge_details, slide_id
-from wsi_stain.slides.search import OUTPUT_MARK
+from wsi_stain.slides.listing.find import SlideSource, find_slides, merge_details, slide_id
+from wsi_stain.slides.listing.search import OUTPUT_MARK
 
 
 def touch(root: Path, *names: str) -> Path:
