@@ -126,15 +126,15 @@ def test_sources_of_one_group_in_a_slide_list_share_their_stain(
     rows = {out: rows_of(tmp_path / out) for out in ("shared", "alone", "pooled")}
     assert rows["shared"] == rows["pooled"]
     for method in ("statistics alone", "macenko"):
-        assert float(rows["shared"][method]["ciede2000"]) > 1.5 * float(rows["alone"][method]["ciede2000"])
+        assert float(rows["shared"][method]["ciede2000"]) > 1.2 * float(rows["alone"][method]["ciede2000"])
 
 
 def test_the_table_of_the_others_knows_nothing_of_the_pair_itself(
     looks: tuple[np.ndarray, np.ndarray], tmp_path: Path, wsi_stain: Run
 ) -> None:
-    other, reference = looks
+    reference = looks[1]
     for name, truth in (("one", reference), ("two", reference), ("odd", rescan(reference, SCANNERS["pink"]))):
-        store_slide(tmp_path / "a.zarr", name, other)
+        store_slide(tmp_path / "a.zarr", name, rescan(reference, SCANNERS["blue"]))
         store_slide(tmp_path / "b.zarr", name, truth)
     command = ["evaluate", "pairs", tmp_path / "a.zarr", tmp_path / "b.zarr", "--out", tmp_path / "out", "--workers", 0]
     assert wsi_stain(*command, *QUICK).code == 0
