@@ -36,6 +36,7 @@ class Endless:
         self.tissue = np.zeros(grid_shape(self.size), np.float32)
         self.tissue[18:26, 18:26] = 1
         self.kept = self.tissue > 0
+        self.exempt = np.zeros((1, 1), np.uint8)
         self.patch = np.random.default_rng(0).integers(90, 250, (256, 256, 3), np.uint8)
 
     def read(self, region):

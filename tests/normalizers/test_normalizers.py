@@ -76,6 +76,8 @@ class Painting:
         padded = np.pad(stained, ((0, rows * 256 - self.size.height), (0, cols * 256 - self.size.width)))
         return padded.reshape(rows, 256, cols, 256).mean(axis=(1, 3), dtype=np.float32)
 
+    exempt: ClassVar[NDArray[np.uint8]] = np.zeros((1, 1), np.uint8)
+
     @property
     def kept(self) -> NDArray[np.bool_]:
         return self.tissue > 0

@@ -127,6 +127,7 @@ def write_pictures(
     task = PictureTask(
         opener=run.stored.opener,
         pyramid=pyramid or run.pyramid,
+        stain=None,
         reference=reference,
         hallucination=hallucination,
         out=out,

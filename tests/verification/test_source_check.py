@@ -70,7 +70,7 @@ def finish(source: Path, thumbnail: tuple[int, int] = (750, 450), mode: str = "l
         origin: Any = {"slide": source, "tiles": None, "reading": SlideConfig(), "fingerprint": slide.fingerprint()}
     shape = grid_shape(SIZE)
     grid = TileGrid(SIZE, np.ones(shape, np.float32), np.ones(shape, bool))
-    return FinishedSlide("key", row, Origin(**origin, icc_sha256=None, mode=mode), grid)
+    return FinishedSlide("key", row, Origin(**origin, icc_sha256=None, mode=mode), grid, np.zeros((1, 1), bool))
 
 
 # ---- another reader
