@@ -72,7 +72,7 @@ def test_killed_while_tiling_and_run_again_by_two_workers_gives_the_same_bytes(t
     write_jpeg_slide(slides / "a.svs", [paint(SIZE)], Jpeg((240, 240), aperio=True), mpp=0.5)
     write_lossless(slides / "b.tif", [paint(SMALL, seed=1)], mpp=0.5)
     assert tile(slides, tmp_path / "undisturbed") == 0
-    assert tile(slides, tmp_path / "store", failpoint="before-rename:19") == -9
+    assert tile(slides, tmp_path / "store", failpoint="before-rename:21") == -9
     assert TileStore(tmp_path / "store").slide_ids() == []
     assert len(list((tmp_path / "store").rglob("shard-*.json"))) == 1
     assert tile(slides, tmp_path / "store", workers=2) == 0
