@@ -155,7 +155,7 @@ def test_what_was_not_scanned_shows_the_background(tmp_path: Path, pixels: NDArr
         assert (frame[:64, 192:256] == 255).all()
         frame[:64, 192:256] = pixels[:64, 192:256]
         assert np.array_equal(frame, pixels)
-        slide._file.background = (10, 20, 30)
+        slide._file._reader._background = (10, 20, 30)
         assert (slide.read(Region(192, 0, 64, 64)) == (10, 20, 30)).all()
         assert slide.objective_power == 40.0
 

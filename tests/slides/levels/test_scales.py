@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.support.slide_files import TILE, noise, shrink, write_slide
 from tests.support.tiled_slides import paint
 from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div
-from wsi_stain.slides.level_scales import LevelClaim, Scale, level_scales
+from wsi_stain.slides.levels.scales import LevelClaim, Scale, level_scales
 from wsi_stain.slides.slide import Slide
 from wsi_stain.slides.slide_file import SlideFile
 
