@@ -87,7 +87,8 @@ def test_a_table_takes_the_block_twice_and_what_writing_takes(tmp_path: Path) ->
 
 
 def test_the_size_of_the_slide_is_nothing_to_a_table(tmp_path: Path) -> None:
-    small, large = (measure_memory(tmp_path, "lut", blocks) for blocks in (3, 60))
+    """One run's peak is 120 or 155 MB, whatever the size of the slide; so the highest of four runs is compared."""
+    small, large = (max(measure_memory(tmp_path, "lut", blocks) for _ in range(4)) for blocks in (3, 60))
     assert abs(large - small) < 15
 
 
