@@ -44,8 +44,8 @@ MOST_MODULES = 12
 """In one folder, `__init__.py` not counted."""
 
 ROOMS = {
-    "dask": {"wsi_stain.executor.dask"},
-    "distributed": {"wsi_stain.executor.dask"},
+    "dask": {"wsi_stain.executor.dask_cluster"},
+    "distributed": {"wsi_stain.executor.dask", "wsi_stain.executor.dask_cluster"},
     "zarr": {"wsi_stain.formats.zarr_jpeg", "wsi_stain.verification.readers.zarr"},
     "obstore": {"wsi_stain.core.storage"},
     "typer": {"pipelines.cli.app", "pipelines.cli.evaluate", "pipelines.cli.import_patches", "pipelines.cli.options"},

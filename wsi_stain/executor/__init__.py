@@ -8,7 +8,8 @@ next is normalized, and a slide that fails takes no other down.
     tasks           what a task, a flow and an executor are
     config          the settings
     serial          this process: the reference that all others are compared with
-    dask            worker processes; the only file that imports dask and distributed
+    dask            worker processes, by Dask
+    dask_cluster    its processes on this machine, or the running scheduler that is joined
     pools           which workers there are, in their two pools
     flows           flows on an executor
 """

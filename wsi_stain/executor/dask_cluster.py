@@ -1,0 +1,155 @@
+"""Dask clusters: worker processes of this machine, or the client of a running scheduler."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wsi_stain.core.errors import ConfigError, WsiStainError
+from wsi_stain.core.journal import read_json
+from wsi_stain.executor.config import ExecutorConfig
+from wsi_stain.executor.pools import RESOURCES
+
+_LOCAL_SETTINGS = {
+    "distributed.deploy.lost-worker-timeout": "10 minutes",
+    "distributed.comm.timeouts.connect": "120s",
+    "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
+    "distributed.worker.profile.enabled": False,
+}
+"""Dask's settings for workers of this machine. By its own, a worker that died is given up unless another stands in its
+place within 15 s, and a busy machine takes longer. Each array goes back to the kernel at once (a trim threshold of
+64 KiB), and fetching its pages again takes as long as all the rest of tiling, and a fifth of the time of a generator's
+pass. Whole blocks still go back; in pages of 2 MiB (glibc 2.35) they are fetched cheaply.
+And each task would be stopped every 10 ms for a profile that nobody sees."""
+
+_POLL_S = 0.2
+"""How often to look for a scheduler's file."""
+
+
+@contextmanager
+def open_client(config: ExecutorConfig) -> Iterator[Any]:
+    """Give a client of Dask: of the running scheduler that is asked for, else of a cluster of this machine's processes.
+
+    Raises:
+        WsiStainError: No scheduler answers, or processes cannot be started.
+        ConfigError: The files for TLS cannot be used.
+    """
+    import dask
+    from distributed import Client
+
+    if config.is_remote:
+        with _connect(config) as client:
+            yield client
+        return
+    with dask.config.set(_LOCAL_SETTINGS):
+        _check_shared_memory()
+        try:
+            cluster = _start_local_cluster(config)
+        except (OSError, RuntimeError) as error:
+            raise _no_processes_error(_root_cause(error)) from error
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+def _start_local_cluster(config: ExecutorConfig) -> Any:
+    """Start a scheduler, CPU workers, and a worker for each GPU that sees no other; all on the loopback interface."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    quiet = {"silence_logs": logging.CRITICAL}  # what matters reaches us as an error; the rest is of closing down
+    preload = ["wsi_stain.executor.worker_signals"]
+    common = {"host": "127.0.0.1", "memory_limit": 0, "dashboard": False, "preload": preload, **quiet}
+    cpu = {"cls": Nanny, "options": {**common, "nthreads": 1, "resources": {RESOURCES["cpu"]: 1}}}
+    workers: dict[str, Any] = {f"cpu-{number}": cpu for number in range(_cpu_workers(config))}
+    for number, gpu in enumerate(_visible_gpus(config.gpus or 0)):
+        offered = {"nthreads": config.gpu_tasks, "resources": {RESOURCES["gpu"]: config.gpu_tasks}}
+        options = {**common, **offered, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
+        workers[f"gpu-{number}"] = {"cls": Nanny, "options": options}
+    scheduler = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
+    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, **quiet)
+
+
+def _check_shared_memory() -> None:
+    """Worker processes need semaphores, which live in /dev/shm: it may be full, or read-only in a container.
+
+    Raises:
+        WsiStainError: There are none to be had.
+    """
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        raise _no_processes_error(error) from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The error that an error began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _no_processes_error(cause: BaseException) -> WsiStainError:
+    reason = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+    return WsiStainError(
+        f"Worker processes cannot be started here: {reason}",
+        "Work in one process, with --workers 0; or make room for them: they need memory and a writable /dev/shm "
+        "(docker run --shm-size 256m)",
+    )
+
+
+def _cpu_workers(config: ExecutorConfig) -> int:
+    """Return the number asked for; by default one a core, less those that serve the GPUs."""
+    if config.workers is not None:
+        return config.workers
+    return max(1, len(os.sched_getaffinity(0)) - (config.gpus or 0))
+
+
+def _visible_gpus(count: int) -> list[str]:
+    """Return what CUDA_VISIBLE_DEVICES has to be for each GPU; where it is set already, its entries."""
+    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return given[:count] if given else [str(number) for number in range(count)]
+
+
+def _connect(config: ExecutorConfig) -> Any:
+    """Connect a client to the running scheduler that the configuration names."""
+    from distributed import Client
+    from distributed.security import Security
+
+    files = {"tls_ca_file": config.tls_ca_file, "tls_client_cert": config.tls_cert, "tls_client_key": config.tls_key}
+    given = {name: str(file) for name, file in files.items() if file}
+    security = Security(require_encryption=True, **given) if given else None
+    file = str(config.scheduler_file) if config.scheduler_file else None
+    address = config.scheduler or file
+    if config.scheduler_file:
+        _await_file(config.scheduler_file, config.worker_timeout_s)
+    try:
+        return Client(
+            config.scheduler, scheduler_file=file, security=security, timeout=min(30.0, config.worker_timeout_s)
+        )
+    except TypeError as error:  # what Dask says of an address tls:// without certificates
+        raise ConfigError(
+            f"{address} wants TLS, and there are no certificates for it",
+            "Set executor.tls_ca_file, tls_cert and tls_key, or distributed.comm.tls in Dask's configuration",
+        ) from error
+    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        raise WsiStainError(
+            f"No Dask scheduler answers at {address}: {error}", "Check the address, start it"
+        ) from error
+
+
+def _await_file(file: Path, timeout_s: float) -> None:
+    """Wait for the scheduler to write its file, and all of it; Dask would wait for ever, and not for the end."""
+    deadline = time.monotonic() + timeout_s
+    while read_json(file) is None:
+        if time.monotonic() > deadline:
+            raise WsiStainError(
+                f"No Dask scheduler has written {file} for {timeout_s:.0f} s", "Check the path, start it"
+            )
+        time.sleep(_POLL_S)
