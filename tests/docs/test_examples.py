@@ -65,6 +65,7 @@ def test_every_example_runs(document: Path) -> None:
 SCRIPTS = {
     "normalize_for_training": ["tiles.zarr", "training/checkpoint.safetensors"],
     "look_at_a_store": ["tiles.zarr", "training/checkpoint.safetensors", "look.png"],
+    "show_steps": ["tiles.zarr", "a", "training/checkpoint.safetensors", "steps.png"],
 }
 
 
@@ -79,7 +80,11 @@ def test_every_script_runs(name: str) -> None:
     command = [sys.executable, "-W", "error::UserWarning", str(script), *SCRIPTS[name]]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    said = {"normalize_for_training": "tiles of ['a', 'b']: mean", "look_at_a_store": "resolution: 0.25 um/px"}
+    said = {
+        "normalize_for_training": "tiles of ['a', 'b']: mean",
+        "look_at_a_store": "resolution: 0.25 um/px",
+        "show_steps": "steps.png: source, template, generator, lut",
+    }
     assert said[name] in ended.stdout
     if name == "look_at_a_store":
         with Image.open("look.png") as picture:
