@@ -102,7 +102,7 @@ def show_plan(request: Request, console: Console) -> int:
     for slide_id, error in usable.damaged.items():
         print_line(console, f"{slide_id}: {error}")
     tiles = sum(int(slide.kept.sum()) for slide in usable.slides)
-    print_line(console, describe_outputs(tiles, request.config.formats))
+    print_line(console, describe_outputs(tiles, len(usable.slides), request.config.formats))
     return 3 if usable.damaged else 0
 
 

@@ -135,7 +135,7 @@ def run(request: Request, console: Console) -> int:
         config = resolve_auto(config, executor)
         write_run_record(workspace, sources, config, target.facts)
         context = RunContext(workspace, target, config, output_stems(sources), check_lease, progress.report)
-        if not config.stream:
+        if config.stores_tiles:
             TileStore.create(workspace.tiles)
         usable = [job for job in jobs if job.source.slide_id not in unusable]
         context = replace(context, group_stains=measure_group_stains(context, usable, executor, progress))
@@ -278,7 +278,7 @@ def _jobs(
     jobs = []
     for source in sources:
         reference_slide = tiled.get(source.path.resolve())
-        store = workspace.reference if reference_slide else None if config.stream else workspace.tiles
+        store = workspace.reference if reference_slide else workspace.tiles if config.stores_tiles else None
         survey = workspace.survey(source.slide_id)
         jobs.append(
             Job(source, reference_slide or source, store, survey, config.keep_tiles or reference_slide is not None)

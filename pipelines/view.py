@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import webbrowser
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from pipelines.run_directory.partial_results import read_run_record, recover_rows, summary_rows
 from pipelines.run_directory.workspace import Workspace
-from pipelines.shared.formats import SUFFIXES
+from pipelines.shared.formats import SUFFIXES, TABLES
 from pipelines.shared.messages import print_line
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.listing.find import find_slides
+from wsi_stain.store.artifact import TABLE, load_artifact
 from wsi_stain.viewer.cases import Case, Picture, describe_case
 from wsi_stain.viewer.server import ViewServer
 from wsi_stain.viewer.tiles import SlideTiles
+
+_TABLE_SUFFIXES = tuple(SUFFIXES[kind] for kind in TABLES)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ def _case(workspace: Workspace, row: SlideRow) -> Case:
     pyramid = next(_find_readable(workspace.out, finished.row if finished else row), None)
     if pyramid:
         pictures.append(Picture("normalized", pyramid))
+    elif finished and pictures and row.output.endswith(_TABLE_SUFFIXES):
+        table = load_artifact(workspace.slide(row.slide_id) / "artifact.npz")[TABLE]
+        pictures.append(replace(pictures[0], label="normalized", table=table))
+        notes.append("Shown through its colour table, glass and ink too")
     elif row.output:
         notes.append("OpenSlide reads none of its outputs: run the same command again with --format ome-tiff as well")
     return Case(row.slide, tuple(pictures), row.status, ". ".join(notes))

@@ -85,7 +85,8 @@ Formats = Annotated[
         "--format",
         "-f",
         show_default="ome-tiff",
-        help="What to make of each slide: ome-tiff, ome-zarr (lossless), or dicom; repeatable.",
+        help="What to make of each slide: ome-tiff, ome-zarr (lossless), dicom; icc or cube, its colour table "
+        "alone; repeatable.",
     ),
 ]
 Workers = Annotated[

@@ -25,8 +25,10 @@ from pipelines.normalization.tasks import (
     pictures_task,
     prepare_flow,
     stitch_tasks,
+    table_tasks,
 )
 from pipelines.run_directory.slide_outputs import SlideOutputs
+from pipelines.shared.formats import TABLES
 from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import LeaseError, UnreadableError
 from wsi_stain.core.geometry import BlockIndex
@@ -46,8 +48,8 @@ from wsi_stain.tissue.exempt import exempt_remarks
 def reuse_flow(context: RunContext, source: SlideSource, tiles_key: str) -> Flow[SlideRow | None]:
     """Keep what an earlier run finished of a slide under the same key; remove what has another key.
 
-    Missing DICOM is copied from a valid TIFF. For any other missing format the slide is normalized again: the blocks of
-    a finished slide are gone.
+    Missing DICOM is copied from a valid TIFF, a missing table is written from what is kept of the slide. For any other
+    missing format the slide is normalized again: the blocks of a finished slide are gone.
 
     Args:
         context: What all slides of the run share.
@@ -65,13 +67,18 @@ def reuse_flow(context: RunContext, source: SlideSource, tiles_key: str) -> Flow
             context.report(f"{source.relative}: made again, because the slide, a setting or the checkpoint changed")
         outputs.remove_stale()
         return None
-    if set(missing) - {"dicom"} or (missing and tiff is None):
-        absent = ", ".join(missing)
-        context.report(f"{source.relative}: no whole {absent}: normalizing it again, since its blocks are gone")
+    copied = {"dicom"} if tiff is not None else set()
+    tabulated = set(TABLES) if outputs.has_artifact else set()
+    if absent := [kind for kind in missing if kind not in copied | tabulated]:
+        context.report(
+            f"{source.relative}: no whole {', '.join(absent)}: normalizing it again, since its blocks are gone"
+        )
         outputs.remove_stale()
         return None
-    if missing and tiff is not None:
+    if missing:
         context.check_lease()
+        yield table_tasks(context, finished.origin.fingerprint, finished.origin.reading.icc, outputs)
+    if "dicom" in missing and tiff is not None:
         yield [dicom_task(context, source.slide_id, outputs, tiff)]
     row = finished.row.with_outputs(outputs.names)
     if row != finished.row:
@@ -106,12 +113,12 @@ def _normalize_flow(
     outputs = context.outputs(source.slide_id, slide.record.key)
     context.target.check_colours(slide.record)
     prepared = yield from prepare_flow(context, slide, source.slide_id, outputs)
-    receipts = yield from _blocks_flow(context, slide, source, outputs)
+    receipts = (yield from _blocks_flow(context, slide, source, outputs)) if outputs.has_pyramids else []
     holes = _count_holes(context, slide, source, outputs, receipts)
     context.check_lease()
-    pyramids = yield from run_tasks(stitch_tasks(context, slide, outputs, receipts))
-    if "dicom" in outputs.missing:
-        yield [dicom_task(context, source.slide_id, outputs, pyramids[0])]
+    yield table_tasks(context, slide.record.fingerprint, slide.record.icc_policy, outputs)
+    if outputs.has_pyramids:
+        yield from _pyramids_flow(context, slide, outputs, receipts)
     quality = quality_fields(slide, context.settings.mode, prepared, receipts)
     pictures = pictures_task(context, slide, outputs, quality.get("hallucination"))
     (drawn,) = yield [pictures]
@@ -148,6 +155,15 @@ def _blocks_flow(
         context.report(f"{source.relative}: {kept} of {len(tasks)} blocks kept")
     new_receipts = iter((yield from run_tasks([tasks[index] for index in missing])))
     return [receipt or next(new_receipts) for receipt in receipts]
+
+
+def _pyramids_flow(
+    context: RunContext, slide: TiledSlide, outputs: SlideOutputs, receipts: Sequence[BlockReceipt]
+) -> Flow[None]:
+    """Assemble a slide's missing pyramids from its blocks."""
+    pyramids = yield from run_tasks(stitch_tasks(context, slide, outputs, receipts))
+    if "dicom" in outputs.missing:
+        yield [dicom_task(context, slide.slide_id, outputs, pyramids[0])]
 
 
 def _count_holes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from pipelines.run_directory.slide_outputs import SlideOutput, SlideOutputs
 from wsi_stain import __version__
 from wsi_stain.core.geometry import BlockIndex, GlassPlacement, Mpp
 from wsi_stain.core.journal import fingerprint
-from wsi_stain.core.receipts import partial_directory
+from wsi_stain.core.receipts import Receipt, partial_directory, valid_receipt
 from wsi_stain.executor import Flow, Task, single_task
+from wsi_stain.normalize.table_files import TableKind, TableTask, write_table_file
 from wsi_stain.normalize.tasks import (
     BlockReceipt,
     NormalizeTask,
@@ -37,6 +38,8 @@ def prepare_flow(context: RunContext, slide: TiledSlide, slide_id: str, outputs:
         The receipt of `prepare_slide`.
     """
     task = _prepare_task(context, slide, slide_id, outputs)
+    if done := valid_receipt(task.receipt, task.key, task.artifact, PrepareReceipt):
+        return done
     samples = []
     for part in range(context.settings.sample_parts):
         artifact, receipt = (outputs.blocks / "samples" / f"{part}{suffix}" for suffix in (".npz", ".json"))
@@ -111,7 +114,7 @@ def _stitch_task(
     receipts: Sequence[BlockReceipt],
 ) -> StitchTask:
     target, record = context.target, slide.record
-    assert output.kind != "dicom"
+    assert output.kind == "ome-tiff" or output.kind == "ome-zarr"
     return StitchTask(
         slide_id=record.slide_id,
         size=slide.size,
@@ -126,15 +129,7 @@ def _stitch_task(
             if (block_file := receipt["product"])
         },
         jpeg=context.config.jpeg,
-        provenance={
-            "software": f"wsi-stain {__version__}",
-            "checkpoint_sha256": target.digest,
-            "template": target.template,
-            "output": context.settings.name,
-            "source_fingerprint": fingerprint(record.fingerprint),
-            "icc_policy": record.icc_policy,
-            "run_fingerprint": outputs.key,
-        },
+        provenance=_provenance(context, record.fingerprint, record.icc_policy, outputs),
         output=output.path,
         receipt=output.receipt,
         key=outputs.key,
@@ -143,13 +138,62 @@ def _stitch_task(
     )
 
 
+def _provenance(
+    context: RunContext, source: Mapping[str, str | int], icc_policy: str, outputs: SlideOutputs
+) -> dict[str, str]:
+    """Describe how a slide's outputs are made, given its file's fingerprint and how its profile was read."""
+    return {
+        "software": f"wsi-stain {__version__}",
+        "checkpoint_sha256": context.target.digest,
+        "template": context.target.template,
+        "output": context.settings.name,
+        "source_fingerprint": fingerprint(source),
+        "icc_policy": icc_policy,
+        "run_fingerprint": outputs.key,
+    }
+
+
+def table_tasks(
+    context: RunContext, source: Mapping[str, str | int], icc_policy: str, outputs: SlideOutputs
+) -> list[Task[Receipt]]:
+    """Return the tasks that write a prepared slide's colour table where it is missing.
+
+    Args:
+        context: What all slides of the run share.
+        source: Fingerprint of the slide's file.
+        icc_policy: What was done with its own profile: `keep` or `srgb`.
+        outputs: Its outputs.
+    """
+    kinds: list[TableKind] = [kind for kind in outputs.missing if kind == "icc" or kind == "cube"]
+    tasks = [
+        TableTask(
+            kind=kind,
+            artifact=outputs.artifact,
+            provenance=_provenance(context, source, icc_policy, outputs),
+            output=outputs.output(kind).path,
+            receipt=outputs.output(kind).receipt,
+            key=outputs.key,
+        )
+        for kind in kinds
+    ]
+    return [Task(write_table_file, task, "table") for task in tasks]
+
+
 def pictures_task(
     context: RunContext, slide: TiledSlide, outputs: SlideOutputs, hallucination: bytes | None
 ) -> Task[dict[str, Any]]:
-    """Return the task that makes the pictures of a slide with a finished TIFF, given its hallucination map."""
+    """Return the task that makes the pictures of a slide from its finished TIFF, or from its table where there is none.
+
+    Args:
+        context: What all slides of the run share.
+        slide: The slide.
+        outputs: Its outputs.
+        hallucination: Its hallucination map, where there is one: PNG.
+    """
     task = PictureTask(
         opener=slide.opener,
-        pyramid=outputs.tiff.path,
+        pyramid=outputs.tiff.path if outputs.has_pyramids else None,
+        artifact=outputs.artifact,
         stain=context.group_stains.get(slide.slide_id),
         reference=context.target.reference,
         hallucination=hallucination,

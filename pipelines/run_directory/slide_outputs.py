@@ -1,4 +1,4 @@
-"""The pyramids of one slide: in which formats, where they lie, and whether they are valid.
+"""The pyramids and colour tables of one slide: in which formats, where they lie, and whether they are valid.
 
 An output is a file or a directory below OUT/slides, with a receipt beside the slide's other receipts in OUT/work. It is
 valid while its receipt has the slide's present key and its files have the sizes written there.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.shared.formats import SUFFIXES, Format, output_name
+from pipelines.shared.formats import SUFFIXES, Format, only_tables, output_name
 from wsi_stain.core import journal
 from wsi_stain.core.receipts import Receipt, partial_directory, valid_receipt
 from wsi_stain.pyramid.stitch import PyramidReceipt
@@ -72,6 +72,12 @@ class SlideOutputs:
         return self.folder / "artifact.npz"
 
     @property
+    def has_artifact(self) -> bool:
+        """True where that file is there under the slide's present key."""
+        receipt = self.artifact.with_suffix(".json")
+        return valid_receipt(receipt, self.key, self.artifact, Receipt) is not None
+
+    @property
     def row(self) -> Path:
         """File of the finished slide's row."""
         return self.folder / "row.json"
@@ -85,6 +91,11 @@ class SlideOutputs:
     def missing(self) -> list[Format]:
         """Requested formats without a valid output."""
         return [kind for kind in self.formats if not self.output(kind).is_valid]
+
+    @property
+    def has_pyramids(self) -> bool:
+        """True where any pyramid is requested."""
+        return not only_tables(self.formats)
 
     @property
     def has_any(self) -> bool:

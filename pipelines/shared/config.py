@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipelines.shared.formats import Format
+from pipelines.shared.formats import TABLES, Format, only_tables
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.executor import ExecutorConfig
@@ -27,7 +27,8 @@ class RunConfig(StrictRecord):
         training: Pix2Pix on the reference's tiles.
         normalize: What becomes of the generated pixels.
         jpeg: How the pyramids' tiles are compressed; an OME-Zarr is lossless.
-        formats: What is made of each slide: ome-tiff, ome-zarr, dicom; the report links to the first.
+        formats: What is made of each slide: ome-tiff, ome-zarr, dicom, or its colour table alone as icc or cube, which
+            make mode `auto` be `lut`; the report links to the first.
         executor: Where the work runs.
         stream: Read pixels from the slides' own files; no tiles of theirs are stored.
         keep_tiles: Keep each slide's tiles in the store after its pyramid is written.
@@ -48,6 +49,29 @@ class RunConfig(StrictRecord):
     @classmethod
     def _drop_repeated_formats(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
         return tuple(dict.fromkeys(formats))
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> RunConfig:
+        tables, normalize = [kind for kind in self.formats if kind in TABLES], self.normalize
+        if not tables:
+            return self
+        if normalize.method != "pix2pix" or normalize.mode not in ("auto", "lut"):
+            raise ValueError(
+                f"format {tables[0]} is the colour table of mode lut, got {normalize.name}: use --mode lut"
+            )
+        if "icc" in tables and self.tiling.slide.icc == "srgb":
+            raise ValueError(
+                "format icc takes the place of the slides' own profile, which tiling.slide.icc srgb applies first: "
+                "use --format cube, or icc keep"
+            )
+        return self
+
+    @property
+    def stores_tiles(self) -> bool:
+        """True where slides' tiles are stored: a colour table needs few of them."""
+        if self.stream or self.keep_tiles:
+            return self.keep_tiles
+        return self.tiling.codec != "lossless" or not only_tables(self.formats)
 
     @model_validator(mode="after")
     def _check_stream(self) -> RunConfig:

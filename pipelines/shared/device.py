@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipelines.shared.config import RunConfig
+from pipelines.shared.formats import TABLES
 from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, run_flows, single_task
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def resolve_auto(config: RunConfig, executor: Executor) -> RunConfig:
             raise result.error
         if normalize.precision == "auto":
             normalize = normalize.model_copy(update={"precision": result.value["precision"]})
+    if normalize.mode == "auto" and set(config.formats) & set(TABLES):
+        normalize = normalize.model_copy(update={"mode": "lut"})
     return config.model_copy(update={"normalize": normalize.resolve_auto(device)})
 
 

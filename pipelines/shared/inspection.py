@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.shared.formats import BYTES_PER_TILE, Format
+from pipelines.shared.formats import Format, estimate_bytes
 from pipelines.shared.messages import describe_duration, describe_size, print_line
 from pipelines.shared.progress import Progress
 from pipelines.shared.tables import Column, print_table
@@ -135,13 +135,14 @@ def print_plan(inspections: Sequence[SlideInspection], console: Console, formats
         f"about {describe_duration(tiles * _SECONDS_PER_TILE)} of work on one core beside the training",
     )
     if formats:
-        print_line(console, describe_outputs(tiles, formats))
+        print_line(console, describe_outputs(tiles, usable, formats))
     return code
 
 
-def describe_outputs(tiles: int, formats: Sequence[Format]) -> str:
-    """Describe what the pyramids of so many tiles will take on disk."""
-    return "outputs: " + ", ".join(f"{kind} about {describe_size(tiles * BYTES_PER_TILE[kind])}" for kind in formats)
+def describe_outputs(tiles: int, slides: int, formats: Sequence[Format]) -> str:
+    """Describe what so many tiles of so many slides will take on disk as outputs."""
+    sizes = {kind: estimate_bytes(kind, tiles, slides) for kind in formats}
+    return "outputs: " + ", ".join(f"{kind} about {describe_size(size)}" for kind, size in sizes.items())
 
 
 def print_inspections(inspections: Sequence[SlideInspection], console: Console) -> int:

@@ -25,13 +25,13 @@ from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.normalizers.load import FACTORIES, load_normalizer
-from wsi_stain.normalizers.lut import RESIDUAL, TABLE, TILES, LutNormalizer, TableFit
+from wsi_stain.normalizers.lut import RESIDUAL, TILES, LutNormalizer, TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.tile_sample import choose_tiles
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.template import apply_template
-from wsi_stain.store.artifact import load_artifact, save_artifact, unpack_statistics
+from wsi_stain.store.artifact import TABLE, load_artifact, save_artifact, unpack_statistics
 
 Pixels = NDArray[np.uint8]
 

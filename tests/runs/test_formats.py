@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pipelines import normalize
 from pipelines.shared.config import RunConfig, load_config
-from pipelines.shared.formats import SUFFIXES
+from pipelines.shared.formats import SUFFIXES, Format
 from tests.support.files_below import digests
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import ConfigError
@@ -27,8 +27,8 @@ from wsi_stain.stain.template import Template
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
 
-ALL = tuple(SUFFIXES)
-NAMES = {kind: f"slides/a{suffix}" for kind, suffix in SUFFIXES.items()}
+ALL: tuple[Format, ...] = ("ome-tiff", "ome-zarr", "dicom")
+NAMES = {kind: f"slides/a{SUFFIXES[kind]}" for kind in ALL}
 
 
 @dataclass(frozen=True)

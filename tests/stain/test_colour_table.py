@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
 from wsi_stain.stain.colour_bins import ColourPairs
-from wsi_stain.stain.colour_table import apply_table, fit_table, look_up
+from wsi_stain.stain.colour_table import apply_table, fit_table, look_up, refine_table
 
 Pixels = NDArray[np.uint8]
 WHITE, WANTED_WHITE = (231.0, 236.0, 240.0), (245.0, 243.0, 246.0)
@@ -150,3 +150,10 @@ def test_apply_takes_parts_of_larger_arrays_and_leaves_its_input(fitted_table: N
     part = apply_table(fitted_table, whole[13:650, 5:70])
     np.testing.assert_array_equal(part, apply_table(fitted_table, whole)[13:650, 5:70])
     np.testing.assert_array_equal(whole, before)
+
+
+def test_a_refined_table_gives_the_same_colours() -> None:
+    table = np.random.default_rng(3).uniform(0, 255, (5, 5, 5, 3)).astype(np.float32)
+    finer, colours = refine_table(table), np.random.default_rng(4).uniform(0, 255, (500, 3))
+    assert finer.shape == (9, 9, 9, 3)
+    np.testing.assert_allclose(look_up(finer, colours), look_up(table, colours), atol=1e-3)

@@ -31,9 +31,8 @@ from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.exempt_pixels import show_exempt
-from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.store import TiledSlide
-from wsi_stain.store.artifact import Artifact, NormalizationCounts
+from wsi_stain.store.artifact import TABLE, Artifact, NormalizationCounts
 
 T = TypeVar("T")
 

@@ -33,13 +33,12 @@ from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
 from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.normalizers.load import load_normalizer
-from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.normalizers.windows import crop_square
 from wsi_stain.pix2pix.precision import default_device
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
-from wsi_stain.store.artifact import Artifact
+from wsi_stain.store.artifact import TABLE, Artifact
 
 _CELLS = (1024, 2048, BLOCK)
 """Sides of a cell: the least that is a whole number of the generator's cores, which then lie as in a block."""

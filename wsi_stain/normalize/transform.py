@@ -31,11 +31,10 @@ from wsi_stain.normalize.region import config_of_mode, normalize_patch, patch_co
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
-from wsi_stain.normalizers.lut import TABLE
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainConfig
 from wsi_stain.store import TiledSlide, TileStore
-from wsi_stain.store.artifact import Artifact
+from wsi_stain.store.artifact import TABLE, Artifact
 from wsi_stain.store.patches import Listing, Patch, place_in_rows
 from wsi_stain.tissue.mask import TissueConfig
 

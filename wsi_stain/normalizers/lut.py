@@ -22,11 +22,11 @@ from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, apply_table, fit_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
-from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics
+from wsi_stain.store.artifact import STATISTICS, TABLE, Artifact, NormalizationCounts, pack_statistics
 from wsi_stain.tissue.mask import pen_mask
 
-TABLE, RESIDUAL, TILES, OUTSIDE = "table", "residual", "tiles", "outside"
-"""Entries of the artifact: (N, N, N, 3) float32; CIEDE2000 of table to generator on tiles not fitted; (n, 2) tiles; the
+RESIDUAL, TILES, OUTSIDE = "residual", "tiles", "outside"
+"""Entries of the artifact beside `TABLE`: CIEDE2000 of table to generator on tiles not fitted; (n, 2) tiles; the
 share of tissue pixels whose colours are far from all that the table was fitted to."""
 
 PAIRS, HELD_SOURCE, HELD_WANTED, SEEN = "pairs", "held_source", "held_wanted", "seen"

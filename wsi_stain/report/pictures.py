@@ -20,8 +20,10 @@ from wsi_stain.core.errors import OutputError, WsiStainError
 from wsi_stain.report.colours import compare_colours, compare_nuclei
 from wsi_stain.report.fields import change_of, fields_of_view
 from wsi_stain.results.slide_row import SlidePictures
+from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
+from wsi_stain.store.artifact import TABLE, load_artifact
 from wsi_stain.tissue.overlay import overlay
 
 _THUMBNAIL, _OVERLAY = 1024, 720
@@ -33,7 +35,8 @@ class PictureTask:
 
     Attributes:
         opener: Opens the slide.
-        pyramid: What was made of it, as TIFF.
+        pyramid: What was made of it, as TIFF; None where that is its colour table alone.
+        artifact: What the normalizer knows of the slide; its table where there is no pyramid.
         stain: What was taken for the slide's stain; None takes its own.
         reference: Stain of the reference; its white is the pyramid's.
         hallucination: The hallucination map, where there is one: PNG.
@@ -41,7 +44,8 @@ class PictureTask:
     """
 
     opener: Callable[[], TiledSlide]
-    pyramid: Path
+    pyramid: Path | None
+    artifact: Path
     stain: StainStatistics | None
     reference: StainStatistics
     hallucination: bytes | None
@@ -61,7 +65,7 @@ def make_pictures(task: PictureTask) -> dict[str, Any]:
     problem = ""
     with task.opener() as slide:
         try:
-            pictures = _make_slide_pictures(slide, task)
+            pictures = _make_slide_pictures(slide, task) if task.pyramid else _make_table_pictures(slide, task)
         except WsiStainError:
             raise
         except Exception as error:  # whatever drawing makes of a strange slide, whose pyramid stands
@@ -76,6 +80,7 @@ def load_pictures(path: Path) -> SlidePictures:
 
 
 def _make_slide_pictures(slide: TiledSlide, task: PictureTask) -> SlidePictures:
+    assert task.pyramid is not None
     try:
         with openslide.OpenSlide(task.pyramid) as pyramid:
             before = Image.fromarray(slide.thumbnail)
@@ -100,6 +105,16 @@ def _make_slide_pictures(slide: TiledSlide, task: PictureTask) -> SlidePictures:
         fields=fields,
         colours=colours,
         nuclei=nuclei,
+    )
+
+
+def _make_table_pictures(slide: TiledSlide, task: PictureTask) -> SlidePictures:
+    """Make the pictures that need no pyramid; the slide's thumbnail goes through the table, glass and all."""
+    after = apply_table(load_artifact(task.artifact)[TABLE], slide.thumbnail)
+    return SlidePictures(
+        before=html.thumbnail_jpeg(Image.fromarray(slide.thumbnail), _THUMBNAIL),
+        after=html.thumbnail_jpeg(Image.fromarray(after), _THUMBNAIL),
+        overlay=_overlay(slide),
     )
 
 

@@ -23,6 +23,9 @@ Artifact = Mapping[str, NDArray[Any]]
 STATISTICS = "statistics"
 """The entry that holds the slide's stain statistics: canonical JSON in UTF-8, as uint8."""
 
+TABLE = "table"
+"""The entry that holds the slide's colour table, where it has one: (N, N, N, 3) float32, see `stain/colour_table`."""
+
 
 @dataclass
 class NormalizationCounts:

@@ -2,6 +2,7 @@
 
     receipts       is each product there, with the bytes that were written?
     pyramid_check  does all of it open and decode, are resolution and profile right?
+    table_check    does a colour table in a file of its own do what the slide's table does?
     source_check   does it show the source, in its place, with all its tissue, structure and nuclei?
 
 What follows from a fault is not checked: a file with other bytes is read no further, a pyramid that cannot be decoded
@@ -23,9 +24,11 @@ from wsi_stain.core.receipts import Product, describe_product
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.store import StoredSlide
+from wsi_stain.store.artifact import load_artifact
 from wsi_stain.verification.faults import REDO, Fault
 from wsi_stain.verification.pyramid_check import Expected, check_pyramid, open_readers
 from wsi_stain.verification.source_check import Similarity, check_against_source
+from wsi_stain.verification.table_check import TABLE_SUFFIXES, check_table_file
 
 _RERUN = "Run the same command again"
 
@@ -36,7 +39,7 @@ class VerifyTask:
 
     Attributes:
         folder: Its corner of the output directory.
-        products: Its pyramids by their receipts, one for each format.
+        products: Its pyramids and table files by their receipts, one for each format.
         source: Where the slide is now; None where its record says.
         reference: Nuclei of the reference; None where they are not known.
     """
@@ -95,7 +98,10 @@ def verify_slide(task: VerifyTask) -> VerifyReceipt:
         return {"faults": faults, "similarity": None}
     similarity = None
     for path in task.products.values():
-        found, compared = _pyramid_faults(path, finished, task)
+        if path.suffix in TABLE_SUFFIXES:
+            found, compared = check_table_file(path, load_artifact(task.folder / "artifact.npz"), finished.row), None
+        else:
+            found, compared = _pyramid_faults(path, finished, task)
         several = len(task.products) > 1
         faults += [fault._replace(got=f"{fault.got} ({path.name})") if several else fault for fault in found]
         similarity = similarity or compared

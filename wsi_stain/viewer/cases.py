@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from wsi_stain.core.errors import SlideError
+from wsi_stain.stain.colour_table import Table
 from wsi_stain.viewer.tiles import TILE_PX, DeepSlide, SlideTiles, file_version
 
 
@@ -20,16 +22,19 @@ class Picture:
         label: What it is, such as "source".
         path: The file that OpenSlide opens.
         slide_mpp: Resolution in place of what the file says, um per px.
+        table: Colour table that its pixels are shown through, see `stain/colour_table`; None shows them as they are.
     """
 
     label: str
     path: Path
     slide_mpp: float | None = None
+    table: Table | None = field(default=None, compare=False)
 
     @cached_property
     def id(self) -> str:
         """Its name in addresses: another one once the file has changed, so that browsers may keep what they got."""
-        return file_version(self.path)
+        version = file_version(self.path)
+        return version if self.table is None else version + sha256(self.table.tobytes()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

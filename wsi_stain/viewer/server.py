@@ -214,7 +214,9 @@ class _TileHandler(_BaseHandler):
             self.set_status(304)
             return
         try:
-            tile = await self.in_thread(self.server.tiles.jpeg, picture.path, int(level), int(column), int(row))
+            tile = await self.in_thread(
+                self.server.tiles.jpeg, picture.path, int(level), int(column), int(row), picture.table
+            )
         except IndexError:
             raise web.HTTPError(404) from None
         except SlideError as error:

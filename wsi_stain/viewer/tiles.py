@@ -26,6 +26,7 @@ from wsi_stain.core.errors import MppError, UnreadableError
 from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div
 from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.slide import Slide, SlideConfig
+from wsi_stain.stain.colour_table import Table, apply_table
 
 TILE_PX = 512
 """Side of a tile without its margins: a quarter of the requests of 256 px."""
@@ -86,7 +87,7 @@ class SlideTiles:
             served = [level for level in range(levels) if _pixels_read(slide, level) <= _MOST_READ]
             return DeepSlide(slide.size, mpp, levels, min(served))
 
-    def jpeg(self, path: Path, level: int, column: int, row: int) -> bytes:
+    def jpeg(self, path: Path, level: int, column: int, row: int, table: Table | None = None) -> bytes:
         """Encode one tile with its margins, RGB.
 
         Args:
@@ -94,6 +95,7 @@ class SlideTiles:
             level: Deep Zoom level.
             column: Index in the level's grid of tiles.
             row: Likewise.
+            table: Colour table that its pixels go through; None leaves them as they are.
 
         Raises:
             IndexError: There is no such tile.
@@ -109,6 +111,8 @@ class SlideTiles:
         if lost > _MOST_LOST:
             where = f"at Deep Zoom level {level}, column {column}, row {row}"
             raise UnreadableError(f"{path} cannot be read {where}: {lost:.0%} of the tile is lost", DAMAGED)
+        if table is not None:
+            pixels = apply_table(table, pixels)
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=_QUALITY, colorsubsampling="444"))
 
     @contextmanager
