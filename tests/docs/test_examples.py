@@ -20,6 +20,7 @@ from tests.support.s3_server import s3_endpoint, upload
 from wsi_stain.core.geometry import Size
 from wsi_stain.datasets.idc import IdcPatient
 from wsi_stain.formats.block_file import JpegConfig, write_block
+from wsi_stain.formats.icc_table import encode_icc
 from wsi_stain.synthetic.slide import write_slide
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,6 +49,9 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     write_block(tmp_path / "0_0.block", paint_tissue(Size(600, 400)), np.ones((2, 3), bool), JpegConfig())
     write_untrained(tmp_path / "training" / "checkpoint.safetensors", mpp=0.25)
     write_slide(tmp_path / "slide.svs", paint_tissue(Size(1500, 700)), 0.25, style="svs")
+    levels = np.linspace(0, 255, 3, dtype=np.float32)
+    identity = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)
+    (tmp_path / "slide.icc").write_bytes(encode_icc(identity, "slide"))
     monkeypatch.chdir(tmp_path)
     with s3_endpoint():
         upload(tmp_path / "tiles.zarr", "tiles.zarr")
