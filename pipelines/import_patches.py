@@ -21,7 +21,7 @@ from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide, inspect_patches
 from wsi_stain.datasets.pcam import MPP as PCAM_MPP
 from wsi_stain.datasets.pcam import find_splits
-from wsi_stain.executor import Executor, FlowResult, Receipt, Task, open_executor, run_flows, single_task
+from wsi_stain.executor import WHOLE_SLIDE, Executor, FlowResult, Receipt, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.listing.find import slide_id
 from wsi_stain.slides.resolution import MPP_RANGE
 from wsi_stain.store import TileStore
@@ -144,9 +144,9 @@ def _run_tasks(
     flows = {}
     for source in request.sources:
         task = ImportTask(source, request.store, request.mpp, request.mpp_origin, tissue, stain)
-        flows[slide_id(source.relative)] = single_task(Task(function, task, stage))
+        flows[slide_id(source.relative)] = single_task(Task(function, task, stage, WHOLE_SLIDE))
     results = []
-    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait):
         results.append(result)
         _report_result(result, progress)
     return results

@@ -28,7 +28,7 @@ from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import remove_partials
 from wsi_stain.core.lease import lease
-from wsi_stain.executor import Executor, Flow, Task, open_executor, run_flows, single_task
+from wsi_stain.executor import OPENING, SURVEYING, Executor, Flow, Task, open_executor, run_flows, single_task
 from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
@@ -80,7 +80,9 @@ class Job:
         if self.store is not None:
             yield from tile_flow(self.tiled_as, self.store, config, report)
             return TileStore(self.store)[self.tiled_as.slide_id]
-        receipt = yield from single_task(Task(stream_slide, StreamTask(self.tiled_as, config, self.survey), "survey"))
+        receipt = yield from single_task(
+            Task(stream_slide, StreamTask(self.tiled_as, config, self.survey), "survey", SURVEYING)
+        )
         if receipt["redone_because"] is not None:
             report(f"{self.source.relative}: surveyed again, because {receipt['redone_because']}")
         return load_streamed(self.survey, self.tiled_as, config)
@@ -161,7 +163,7 @@ def measure_group_stains(
     counts = Counter(group for group in groups.values() if group)
     shared = {group: count for group, count in counts.items() if count > 1}
     flows = {job.source.slide_id: _stain_flow(context, job) for job in jobs if job.source.group in shared}
-    results = run_flows(executor, flows, progress.on_tasks, progress.on_done)
+    results = run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait)
     stains = {result.key: result.value for result in results if result.value}
     for group, count in shared.items():
         progress.report(f"stain is measured for the {count} slides of the group {group} together")
@@ -171,7 +173,7 @@ def measure_group_stains(
 def _stain_flow(context: RunContext, job: Job) -> Flow[StainStatistics | None]:
     """Return a slide's own stain: as it was measured when the slide was finished, or on its tiles."""
     tiling = context.config.tiling
-    identity = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify"))
+    identity = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify", OPENING))
     finished = load_finished(context.workspace.slide(job.source.slide_id))
     if finished and finished.origin.tiles_key == identity["key"]:
         return finished.origin.stain
@@ -191,7 +193,7 @@ def slide_flow(context: RunContext, job: Job) -> Flow[SlideRow]:
     """
     started, tiling, row = time.monotonic(), context.config.tiling, None
     if context.outputs(job.source.slide_id, "").has_any:
-        identity = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify"))
+        identity = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify", OPENING))
         row = yield from reuse_flow(context, job.source, identity["key"])
     if row is None:
         slide = yield from job.tiles_flow(tiling, context.report)

@@ -16,7 +16,7 @@ from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.lease import lease
-from wsi_stain.executor import Executor, Flow, FlowResult, Task, open_executor, run_flows, single_task
+from wsi_stain.executor import SURVEYING, Executor, Flow, FlowResult, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.tiling.config import TilingConfig
@@ -97,7 +97,7 @@ def tile_slides(
         for source in sources
         if source.slide_id not in refused
     }
-    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait):
         results.append(result)
         if result.error is not None:
             progress.report(f"{result.key}: {describe_error(result.error)}")
@@ -121,7 +121,7 @@ def tile_flow(
     Returns:
         The last receipt.
     """
-    survey = yield from single_task(Task(survey_slide, SurveyTask(source, store, config), "survey"))
+    survey = yield from single_task(Task(survey_slide, SurveyTask(source, store, config), "survey", SURVEYING))
     key, blocks = survey["key"], [BlockIndex(*block) for block in survey["blocks"]]
     if survey["redone_because"] is not None:
         report(f"{source.relative}: tiled again, because {survey['redone_because']}")

@@ -16,7 +16,7 @@ from pipelines.shared.progress import Progress
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.lease import lease
 from wsi_stain.core.text import escape_undecodable, write_table
-from wsi_stain.executor import Executor, ExecutorConfig, Task, open_executor, run_flows, single_task
+from wsi_stain.executor import WHOLE_SLIDE, Executor, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.results import read_summary, summary_row
 from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.listing.find import find_slides
@@ -89,11 +89,11 @@ def plan(request: Request) -> dict[str, Task[VerifyReceipt]]:
         slide_id = row["slide_id"]
         pyramids = _pyramids_of(workspace, slide_id)
         task = VerifyTask(workspace.slide(slide_id), pyramids, given.get(slide_id), reference)
-        tasks[row["slide"]] = Task(verify_slide, task, "verify")
+        tasks[row["slide"]] = Task(verify_slide, task, "verify", WHOLE_SLIDE)
     for folder in _stored_folders(workspace):
-        tasks[str(folder.relative_to(request.out))] = Task(verify_tiles, TilesTask(folder), "verify")
+        tasks[str(folder.relative_to(request.out))] = Task(verify_tiles, TilesTask(folder), "verify", WHOLE_SLIDE)
     for name, pictures in _patch_folders(workspace).items():
-        tasks[name] = Task(verify_product, pictures, "verify")
+        tasks[name] = Task(verify_product, pictures, "verify", WHOLE_SLIDE)
     receipt, checkpoint = workspace.training / ".training.json", workspace.training / "checkpoint.safetensors"
     if receipt.exists():
         tasks[str(checkpoint.relative_to(request.out))] = Task(
@@ -137,7 +137,7 @@ def run(request: Request, console: Console) -> int:
 
 def _run_checks(executor: Executor, tasks: Mapping[str, Task[VerifyReceipt]], progress: Progress) -> Iterator[Outcome]:
     flows = {name: single_task(task) for name, task in tasks.items()}
-    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait):
         if result.error is None:
             yield Outcome(result.key, result.value["faults"], result.value["similarity"])
         else:

@@ -22,7 +22,7 @@ from wsi_stain.core.storage import StoragePath
 from wsi_stain.evaluation.cohort import CohortTask, SlideScores, save_reference, score_slide, summarize
 from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
-from wsi_stain.executor import Task, open_executor
+from wsi_stain.executor import WHOLE_SLIDE, Task, open_executor
 from wsi_stain.normalizers.classical_reference import measure_classical_reference
 from wsi_stain.results import read_summary
 from wsi_stain.store import StoredSlide
@@ -100,7 +100,7 @@ def run(request: Request, console: Console) -> int:
         tasks = _tasks(
             request, [*baselines(references, request.baselines, request.out), *trained_methods], compared_with
         )
-        named = {name: Task(score_slide, task, "score") for name, task in tasks.items()}
+        named = {name: Task(score_slide, task, "score", WHOLE_SLIDE) for name, task in tasks.items()}
         receipts = receipts_of(executor, named, progress)
     if not receipts:
         raise SlideError(f"None of the {len(tasks)} slides could be judged", "See the reasons above")

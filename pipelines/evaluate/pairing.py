@@ -15,7 +15,7 @@ from pipelines.tile import tile_slides
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide
-from wsi_stain.executor import Executor, Task
+from wsi_stain.executor import WHOLE_SLIDE, Executor, Task
 from wsi_stain.slides.listing.find import find_slides, slide_id
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
@@ -143,6 +143,7 @@ class Pairing:
                 import_slide,
                 ImportTask(folder, store, self.patch_mpp, "--mpp", tiling.tissue, tiling.stain),
                 "import",
+                WHOLE_SLIDE,
             )
             for name, folder in folders.items()
         }

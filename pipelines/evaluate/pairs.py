@@ -24,7 +24,7 @@ from wsi_stain.evaluation.figures import write_points
 from wsi_stain.evaluation.methods import Method
 from wsi_stain.evaluation.paired_table import CountTask, count_colours
 from wsi_stain.evaluation.pairs import PairScores, PairTask, score_pair, summarize
-from wsi_stain.executor import Executor, Task, open_executor
+from wsi_stain.executor import WHOLE_SLIDE, Executor, Task, open_executor
 from wsi_stain.stain.pool import pool_stains
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
@@ -136,7 +136,9 @@ def _score_pairs(
         )
         for name in counts
     }
-    receipts = receipts_of(executor, {name: Task(score_pair, task, "score") for name, task in tasks.items()}, progress)
+    receipts = receipts_of(
+        executor, {name: Task(score_pair, task, "score", WHOLE_SLIDE) for name, task in tasks.items()}, progress
+    )
     if not receipts:
         raise SlideError(f"None of the {len(pairs)} pairs could be compared", "See the reasons above")
     return receipts
@@ -150,7 +152,9 @@ def _count_colours(
         name: CountTask(pair.source, pair.truth, _BLOCKS, out / "work" / "colours" / f"{pair.source.name}.npz")
         for name, pair in pairs.items()
     }
-    done = receipts_of(executor, {name: Task(count_colours, task, "count") for name, task in tasks.items()}, progress)
+    done = receipts_of(
+        executor, {name: Task(count_colours, task, "count", WHOLE_SLIDE) for name, task in tasks.items()}, progress
+    )
     return {name: tasks[name].out for name in done}
 
 

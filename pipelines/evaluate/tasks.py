@@ -16,7 +16,7 @@ def receipts_of(executor: Executor, tasks: Mapping[str, Task[R]], progress: Prog
     """Run a task for each name; returns the receipts of those that succeed, in the order given."""
     flows = {name: single_task(task) for name, task in tasks.items()}
     done: dict[str, R] = {}
-    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait):
         if result.error is not None:
             progress.report(f"{result.key}: left out: {describe_error(result.error)}")
         else:

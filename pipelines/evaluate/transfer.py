@@ -27,7 +27,7 @@ from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_net
 from wsi_stain.evaluation.figures import write_intervals
 from wsi_stain.evaluation.labelled import LABELS, PIXELS, LabelledTask, extract_labelled
 from wsi_stain.evaluation.methods import UNTOUCHED, Method
-from wsi_stain.executor import Executor, Task, open_executor
+from wsi_stain.executor import WHOLE_SLIDE, Executor, Task, open_executor
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import load_artifact
 
@@ -135,6 +135,7 @@ def _show_patches(
             extract_labelled,
             LabelledTask(stored=slide.path, method=method, side=side, most=most, out=files[slide.slide_id]),
             "show",
+            WHOLE_SLIDE,
         )
         for name, slide in named.items()
     }

@@ -211,7 +211,7 @@ def collect_rows(
     """Run the slides' flows; returns a row for each slide, in the order of `sources`, failed ones included."""
     by_id, rows = {source.slide_id: source for source in sources}, {}
     progress.expect("slides", len(flows))
-    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait):
         row = result.value
         if isinstance(result.error, LeaseError):
             raise result.error

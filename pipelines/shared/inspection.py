@@ -15,7 +15,7 @@ from pipelines.shared.progress import Progress
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
 from wsi_stain.core.text import escape_undecodable
-from wsi_stain.executor import ExecutorConfig, Task, open_executor, run_flows, single_task
+from wsi_stain.executor import SURVEYING, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, SlideFacts, inspect_slide
@@ -102,10 +102,11 @@ def inspect_slides(
     """
     where = executor if len(sources) > 1 else ExecutorConfig(workers=0)
     tasks = {source.slide_id: InspectTask(source, config, overlay_path(overlay, source)) for source in sources}
-    flows = {name: single_task(Task(inspect_slide, task, "inspect")) for name, task in tasks.items()}
+    flows = {name: single_task(Task(inspect_slide, task, "inspect", SURVEYING)) for name, task in tasks.items()}
     with open_executor(where) as started_executor:
         results = {
-            result.key: result for result in run_flows(started_executor, flows, progress.on_tasks, progress.on_done)
+            result.key: result
+            for result in run_flows(started_executor, flows, progress.on_tasks, progress.on_done, progress.on_wait)
         }
     return [
         SlideInspection(source, results[source.slide_id].value, results[source.slide_id].error) for source in sources

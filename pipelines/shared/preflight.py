@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipelines.shared.messages import describe_error
 from pipelines.shared.progress import Progress
-from wsi_stain.executor import Executor, Task, run_flows, single_task
+from wsi_stain.executor import OPENING, Executor, Task, run_flows, single_task
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, probe_slide
@@ -27,8 +27,11 @@ def find_unusable(
         By slide id the errors of those that do not open, or whose resolution is missing or absurd.
     """
     names, errors = {source.slide_id: source.relative for source in sources}, {}
-    flows = {source.slide_id: single_task(Task(probe_slide, InspectTask(source, config), "open")) for source in sources}
-    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done):
+    flows = {
+        source.slide_id: single_task(Task(probe_slide, InspectTask(source, config), "open", OPENING))
+        for source in sources
+    }
+    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait):
         if result.error is not None:
             errors[result.key] = result.error
         for remark in [describe_error(result.error)] if result.error else result.value["remarks"]:

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from pipelines.shared.messages import print_line
+from pipelines.shared.messages import describe_duration, print_line
 from wsi_stain.core.geometry import TILE
 from wsi_stain.core.text import escape_undecodable
 from wsi_stain.executor import Receipt, Task
 
 _PLAIN_EVERY_S = 10.0
+_LONG_S = 60.0
+"""A task that runs for longer is named; where lines are printed, again whenever it has run twice as long."""
 _BY_PIXELS = ("tile", "normalize")
 """Stages whose rate is shown in pixels: their receipts say how many tiles they did."""
 
@@ -43,6 +45,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._tasks: dict[str, TaskID] = {}
         self._tiles: Counter[str] = Counter()
         self._last_line = time.monotonic()
+        self._named: tuple[str, str, float] | None = None
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -76,6 +79,18 @@ class Progress(AbstractContextManager["Progress"]):
         self._tiles[task.stage] += receipt.get("tiles", 0)
         rate = self._megapixels_per_second(task.stage)
         self.advance(task.stage, note=f"{rate:.1f} Mpx/s, {key}" if rate else key)
+
+    def on_wait(self, key: str, task: Task[Any], seconds: float) -> None:
+        """Name the task that has run the longest, if that is long; a callback of `run_flows`, from its own thread."""
+        if seconds < _LONG_S:
+            return
+        begun = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
+        text = f"waiting for {key}: {task.stage} since {begun} ({describe_duration(seconds)})"
+        if self._terminal:
+            self._bars.update(self._tasks[task.stage], note=escape_undecodable(text))
+        elif self._named is None or self._named[:2] != (key, task.stage) or seconds >= 2 * self._named[2]:
+            self._named = key, task.stage, seconds
+            self.report(text)
 
     def _megapixels_per_second(self, stage: str) -> float:
         """Return how much tissue a stage got through since it began."""

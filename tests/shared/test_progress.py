@@ -37,6 +37,27 @@ def test_how_fast_pixels_are_done_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert re.search(r"normalize 1/2 .*\(\d+\.\d Mpx/s, a\.svs\)", text.getvalue())
 
 
+def test_a_task_that_takes_long_is_named_more_and_more_rarely() -> None:
+    text, stuck = io.StringIO(), Task(print, None, "survey")
+    with Progress(Console(file=text, width=120)) as progress:
+        progress.on_tasks("a.svs", [stuck])
+        for seconds in (30, 60, 65, 119, 120, 125, 250):
+            progress.on_wait("a.svs", stuck, seconds)
+        progress.on_wait("b.svs", stuck, 70)
+    lines = text.getvalue().splitlines()
+    assert [line.rpartition("(")[2] for line in lines] == ["60 s)", "2 min)", "4 min)", "70 s)"]
+    assert re.fullmatch(r"waiting for a\.svs: survey since \d\d:\d\d:\d\d \(60 s\)", lines[0])
+    assert lines[3].startswith("waiting for b.svs")
+
+
+def test_on_a_terminal_the_bar_names_the_task_that_takes_long() -> None:
+    text, stuck = io.StringIO(), Task(print, None, "survey")
+    with Progress(Console(file=text, width=150, force_terminal=True)) as progress:
+        progress.on_tasks("a.svs", [stuck])
+        progress.on_wait("a.svs", stuck, 90)
+    assert "waiting for a.svs: survey since" in text.getvalue()
+
+
 def test_bars_on_a_terminal() -> None:
     text = io.StringIO()
     with Progress(Console(file=text, width=100, force_terminal=True)) as progress:

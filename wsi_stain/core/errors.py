@@ -11,6 +11,7 @@
     ├── CheckpointError     a checkpoint that is damaged or does not fit
     ├── TrainingError       training cannot go on
     │   └── InterruptedTrainingError   it was asked to stop, and can be taken up again
+    ├── TimeLimitError      a task ran for longer than its work explains
     ├── DeviceMemoryError   the GPU's memory does not suffice
     ├── BrokenDeviceError   the GPU failed, and this process can use it no more
     └── OutputError         an output that cannot be written or does not hold
@@ -77,6 +78,10 @@ class TrainingError(WsiStainError):
 
 class InterruptedTrainingError(TrainingError):
     """Training was asked to stop; its state is saved."""
+
+
+class TimeLimitError(WsiStainError):
+    """A task ran for longer than its work explains."""
 
 
 class DeviceMemoryError(WsiStainError):

@@ -13,6 +13,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypedDict
@@ -189,17 +190,31 @@ def has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
+@dataclass
+class _FailpointPlan:
+    """Fault to show at a failpoint, and how many visits are left until then."""
+
+    name: str
+    visits: int
+    hang: bool
+
+
 @cache
-def _failpoint_plan() -> tuple[str, list[int]] | None:
-    name, _, count = os.environ.get("WSI_STAIN_FAILPOINT", "").partition(":")
-    return (name, [int(count or 1)]) if name else None
+def _failpoint_plan() -> _FailpointPlan | None:
+    name, count, fault, *_ = *os.environ.get("WSI_STAIN_FAILPOINT", "").split(":"), "", ""
+    return _FailpointPlan(name, int(count or 1), fault == "hang") if name else None
 
 
 def failpoint(name: str) -> None:
-    """Die here as by kill -9, if WSI_STAIN_FAILPOINT is `name:N` and this is this process's N-th visit. For tests."""
+    """Die here as by kill -9, if WSI_STAIN_FAILPOINT is `name:N` and this is this process's N-th visit. For tests.
+
+    With `name:N:hang` that visit does not end, as a read from a dead network mount does not.
+    """
     plan = _failpoint_plan()
-    if plan is None or plan[0] != name:
+    if plan is None or plan.name != name:
         return
-    plan[1][0] -= 1
-    if plan[1][0] == 0:
+    plan.visits -= 1
+    if plan.visits == 0 and plan.hang:
+        os.read(os.pipe()[0], 1)
+    elif plan.visits == 0:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -11,6 +11,7 @@ next is normalized, and a slide that fails takes no other down.
     dask            worker processes, by Dask
     dask_cluster    its processes on this machine, or the running scheduler that is joined
     pools           which workers there are, in their two pools
+    running         which tasks workers have begun
     flows           flows on an executor
 """
 
@@ -20,9 +21,24 @@ from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.dask import DaskExecutor, open_executor
 from wsi_stain.executor.flows import run_flows
 from wsi_stain.executor.serial import SerialExecutor
-from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task, run_tasks, single_task
+from wsi_stain.executor.tasks import (
+    OPENING,
+    SURVEYING,
+    WHOLE_SLIDE,
+    Executor,
+    Flow,
+    FlowResult,
+    Pool,
+    Receipt,
+    Task,
+    run_tasks,
+    single_task,
+)
 
 __all__ = [
+    "OPENING",
+    "SURVEYING",
+    "WHOLE_SLIDE",
     "DaskExecutor",
     "Executor",
     "ExecutorConfig",

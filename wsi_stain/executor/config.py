@@ -26,6 +26,11 @@ class ExecutorConfig(StrictRecord):
         tls_key: Key of that certificate.
         retries: How often a task that failed by no error of ours is tried again; Dask itself sees to dead workers.
         worker_timeout_s: How long to go on without a worker that could run what has to be run, seconds.
+        time_limit_s: How long a task may run that does the work of one block of 4096 x 4096 px, seconds; others in
+            proportion to their work. Then its worker process is ended, another takes its place, and the task's slide
+            fails. There is no limit with `workers: 0`, which has no process to end.
+        silence_s: How long a worker process of this machine may give no sign of life, seconds: then, and at most as
+            much later, it is ended, another takes its place, and its tasks are run again.
     """
 
     workers: int | None = Field(default=None, ge=0)
@@ -38,6 +43,8 @@ class ExecutorConfig(StrictRecord):
     tls_key: Path | None = None
     retries: int = Field(default=2, ge=0)
     worker_timeout_s: float = Field(default=120.0, gt=0)
+    time_limit_s: float = Field(default=900.0, gt=0)
+    silence_s: float = Field(default=50.0, gt=0)
 
     @property
     def is_remote(self) -> bool:

@@ -2,6 +2,8 @@
 
 The tasks of a worker that dies are run again elsewhere. A task that several dying workers had in hand is tried
 once more with nothing beside it, since Dask blames all tasks of a worker that dies, and one of them killed it at most.
+A task that runs for longer than its limit fails, and its worker's process is ended: a read that never returns cannot be
+stopped otherwise.
 
 Memory bound: `WorkerPools.window` tasks and their receipts, whatever the number of slides.
 """
@@ -14,16 +16,17 @@ import os
 import queue
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from wsi_stain.core.errors import BrokenDeviceError, WsiStainError
+from wsi_stain.core.errors import BrokenDeviceError, TimeLimitError, WsiStainError
 from wsi_stain.executor.config import ExecutorConfig
-from wsi_stain.executor.dask_cluster import open_client
+from wsi_stain.executor.dask_cluster import LocalWorkers, end_worker, open_client
 from wsi_stain.executor.pools import WorkerPools, no_workers_error
+from wsi_stain.executor.running import RunningTasks
 from wsi_stain.executor.serial import SerialExecutor
 from wsi_stain.executor.tasks import Pool, Task
 
@@ -35,11 +38,12 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class _InFlight:
-    """A task at the scheduler."""
+    """A task at the scheduler; Dask keeps its result as long as its future is held."""
 
     ticket: int
     task: Task[Any]
     alone: bool = False
+    future: Any = None
 
 
 class DaskExecutor(AbstractContextManager["DaskExecutor"]):
@@ -60,6 +64,10 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
             if config.is_remote:
                 self._await_worker()
             self._resources = stack.pop_all()
+        self._local = LocalWorkers(self._client.cluster) if self._client.cluster else None
+        self._running = RunningTasks()
+        self._topic = f"wsi-stain-{secrets.token_hex(8)}"
+        self._client.subscribe_topic(self._topic, self._on_begin)
         self._pools = WorkerPools(self._known_workers, bool(config.gpus), config.worker_timeout_s)
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._in_flight: dict[str, _InFlight] = {}
@@ -104,53 +112,91 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
             _run,
             task.function,
             task.argument,
+            self._topic,
             pure=False,
             retries=self._config.retries,
             key=f"{task.stage}-{next(self._names)}",
             resources=self._pools.resources(task.pool),
         )
-        self._in_flight[future.key] = entry
+        self._in_flight[future.key] = replace(entry, future=future)
         future.add_done_callback(self._done.put)
 
     def wait_for_next(self) -> tuple[int, Any | Exception]:
         """Wait for the next task to finish."""
         while True:
+            self._check_workers()
             if self._to_run_alone and not self._in_flight:
                 self._send(self._to_run_alone.popleft())
-            future = self._next_done()
-            entry, outcome = self._in_flight[future.key], self._outcome(future)
-            del self._in_flight[future.key]
+            if (late := self._find_late()) is not None:
+                return self._give_up(late)
+            if (ended := self._poll()) is None:
+                continue
+            entry, outcome = ended
             if type(outcome).__name__ != "KilledWorker":
                 return entry.ticket, outcome
             if entry.alone:
                 return entry.ticket, _killed_error()
             self._to_run_alone.append(_InFlight(entry.ticket, entry.task, alone=True))
 
-    def _next_done(self) -> Any:
-        while True:
-            self._check()
-            try:
-                return self._done.get(timeout=_POLL_S)
-            except queue.Empty:
-                continue
+    def running_s(self) -> Mapping[int, float]:
+        """Return how long each task has run that a worker has begun."""
+        ages = {entry.ticket: self._running.seconds(key) for key, entry in self._in_flight.copy().items()}
+        return {ticket: seconds for ticket, seconds in ages.items() if seconds}
 
-    def _check(self) -> None:
+    def _on_begin(self, event: tuple[float, Any]) -> None:
+        """Take a worker's word that it begins a task; called by the client's own thread."""
+        _, begun = event
+        self._running.begin(begun["key"], begun["worker"])
+
+    def _check_workers(self) -> None:
         self._pools.check({entry.task.pool for entry in self._in_flight.values()})
+        if self._local:
+            self._local.replace_lost()
+
+    def _find_late(self) -> str | None:
+        """Return the key of a task that has run for too long."""
+        return next(
+            (key for key, entry in self._in_flight.items() if self._running.seconds(key) > self._limit_s(entry)), None
+        )
+
+    def _limit_s(self, entry: _InFlight) -> float:
+        return self._config.time_limit_s * entry.task.work
+
+    def _give_up(self, key: str) -> tuple[int, WsiStainError]:
+        """Take a task back from the scheduler, and end the worker that does not come to an end with it."""
+        entry, worker = self._in_flight.pop(key), self._running.end(key)
+        self._client.cancel([entry.future], force=True)
+        if worker:
+            end_worker(self._client, worker)
+        return entry.ticket, _late_error(entry.task.stage, self._limit_s(entry))
+
+    def _poll(self) -> tuple[_InFlight, Any | Exception] | None:
+        """Wait a moment for a finished task, and fetch its receipt or error; None where there is none."""
+        try:
+            future = self._done.get(timeout=_POLL_S)
+            if future.key not in self._in_flight:
+                return None  # it was given up
+            outcome = self._outcome(future)
+        except queue.Empty:
+            return None
+        except TimeoutError:  # its worker died before the receipt was fetched: Dask runs the task again
+            self._done.put(future)
+            return None
+        self._running.end(future.key)
+        return self._in_flight.pop(future.key), outcome
 
     def _outcome(self, future: Any) -> Any | Exception:
-        """Fetch a finished task's receipt or error; Dask runs it again where its worker died before that."""
-        while True:
-            self._check()
-            if future.status == "error":
-                return _as_exception(future.exception())
-            if future.status == "cancelled":
-                raise _lost_error()
-            try:
-                return future.result(timeout=_POLL_S)
-            except TimeoutError:
-                continue
-            except Exception as error:
-                return error
+        """Fetch a finished task's receipt or error; TimeoutError where it has none any more."""
+        if future.status == "error":
+            return _as_exception(future.exception())
+        if future.status == "cancelled":
+            raise _lost_error()
+        try:
+            return future.result(timeout=_POLL_S)
+        except TimeoutError:
+            raise
+        except Exception as error:
+            return error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -165,11 +211,20 @@ def open_executor(config: ExecutorConfig) -> SerialExecutor | DaskExecutor:
     return DaskExecutor(config)
 
 
-def _run(function: Callable[[Any], Any], argument: Any) -> Any | WsiStainError:
+def _run(function: Callable[[Any], Any], argument: Any, topic: str) -> Any | WsiStainError:
     """Run a task on a worker; errors raised on purpose are results, so that Dask does not retry them.
 
     Where the worker's GPU is broken its process ends, and Dask runs its tasks elsewhere: the nanny starts another.
+
+    Args:
+        function: The task's function.
+        argument: Its argument.
+        topic: Where the run hears that the task begins.
     """
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(topic, {"key": worker.get_current_task(), "worker": worker.address})
     try:
         return function(argument)
     except BrokenDeviceError as error:
@@ -188,6 +243,14 @@ def _killed_error() -> WsiStainError:
         "The worker processes of this task died again and again, even when it ran alone: too little memory, or a GPU "
         "that failed",
         "Use workers with more memory, look at the workers' logs, and run again: finished work is kept",
+    )
+
+
+def _late_error(stage: str, limit_s: float) -> WsiStainError:
+    return TimeLimitError(
+        f"Its stage {stage} did not end within {limit_s:.0f} s, so its worker was ended: a read may never return",
+        "Check that the storage of the slide answers, and run the same command again; where the machine is that slow, "
+        "raise executor.time_limit_s",
     )
 
 

@@ -1,10 +1,15 @@
-"""Dask clusters: worker processes of this machine, or the client of a running scheduler."""
+"""Dask clusters: worker processes of this machine, or the client of a running scheduler.
+
+What runs on this machine speaks TLS with certificates that are made for the run and live in its memory: by itself Dask
+lets whoever reaches a port of its scheduler or workers run code, and other users of the machine reach all its ports.
+"""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +22,7 @@ from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.pools import RESOURCES
 
 _LOCAL_SETTINGS = {
-    "distributed.deploy.lost-worker-timeout": "10 minutes",
+    "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.comm.timeouts.connect": "120s",
     "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
@@ -25,10 +30,15 @@ _LOCAL_SETTINGS = {
     "distributed.worker.profile.enabled": False,
 }
 """Dask's settings for workers of this machine. By its own, a worker that died is given up unless another stands in its
-place within 15 s, and a busy machine takes longer. Each array goes back to the kernel at once (a trim threshold of
-64 KiB), and fetching its pages again takes as long as all the rest of tiling, and a fifth of the time of a generator's
-pass. Whole blocks still go back; in pages of 2 MiB (glibc 2.35) they are fetched cheaply.
+place 15 s later, and a busy machine takes longer; `LocalWorkers` sees to that. Each array goes back to the kernel at
+once (a trim threshold of 64 KiB), and fetching its pages again takes as long as all the rest of tiling, and a fifth of
+the time of a generator's pass. Whole blocks still go back; in pages of 2 MiB (glibc 2.35) they are fetched cheaply.
 And each task would be stopped every 10 ms for a profile that nobody sees."""
+
+_LOG = logging.getLogger(__name__)
+
+_BEGIN_S = 300.0
+"""How long a worker process may take to begin before it is ended, seconds: a slow disk holds many libraries."""
 
 _POLL_S = 0.2
 """How often to look for a scheduler's file."""
@@ -49,7 +59,7 @@ def open_client(config: ExecutorConfig) -> Iterator[Any]:
         with _connect(config) as client:
             yield client
         return
-    with dask.config.set(_LOCAL_SETTINGS):
+    with dask.config.set({**_LOCAL_SETTINGS, "distributed.scheduler.worker-ttl": f"{config.silence_s}s"}):
         _check_shared_memory()
         try:
             cluster = _start_local_cluster(config)
@@ -62,18 +72,84 @@ def open_client(config: ExecutorConfig) -> Iterator[Any]:
 def _start_local_cluster(config: ExecutorConfig) -> Any:
     """Start a scheduler, CPU workers, and a worker for each GPU that sees no other; all on the loopback interface."""
     from distributed import Nanny, Scheduler, SpecCluster
+    from distributed.security import Security
 
+    security = Security.temporary()
+    private = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
     quiet = {"silence_logs": logging.CRITICAL}  # what matters reaches us as an error; the rest is of closing down
     preload = ["wsi_stain.executor.worker_signals"]
-    common = {"host": "127.0.0.1", "memory_limit": 0, "dashboard": False, "preload": preload, **quiet}
+    common = {**private, "memory_limit": 0, "dashboard": False, "preload": preload, **quiet}
     cpu = {"cls": Nanny, "options": {**common, "nthreads": 1, "resources": {RESOURCES["cpu"]: 1}}}
     workers: dict[str, Any] = {f"cpu-{number}": cpu for number in range(_cpu_workers(config))}
     for number, gpu in enumerate(_visible_gpus(config.gpus or 0)):
         offered = {"nthreads": config.gpu_tasks, "resources": {RESOURCES["gpu"]: config.gpu_tasks}}
         options = {**common, **offered, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
         workers[f"gpu-{number}"] = {"cls": Nanny, "options": options}
-    scheduler = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
-    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, **quiet)
+    scheduler = {**private, "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
+    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, security=security, **quiet)
+
+
+class LocalWorkers:
+    """Sees to it that every worker process of this machine is replaced, whenever it dies.
+
+    A worker's nanny starts another. Dask gives a worker up for good whose next process dies before it has begun, and
+    never ends one that hangs before that.
+
+    Args:
+        cluster: The cluster that `open_client` started.
+    """
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self._absent_since: dict[str, float] = {}
+
+    def replace_lost(self) -> None:
+        """Look for workers that were given up, and have others started. Does not wait."""
+        self._cluster.loop.add_callback(self._replace_lost)
+
+    def _replace_lost(self) -> None:
+        """Do `replace_lost`, in the cluster's own thread."""
+        from distributed.core import Status
+
+        if self._cluster.status != Status.running:
+            return
+        self._end_those_that_never_begin()
+        for name, nanny in list(self._cluster.workers.items()):
+            if nanny.status in (Status.closed, Status.failed):
+                del self._cluster.workers[name]
+        if self._cluster.worker_spec.keys() - self._cluster.workers.keys():
+            self._cluster.scale(len(self._cluster.worker_spec))
+
+    def _end_those_that_never_begin(self) -> None:
+        present = {worker.name for worker in self._cluster.scheduler.workers.values()}
+        now, absent = time.monotonic(), self._cluster.worker_spec.keys() - present
+        self._absent_since = {name: self._absent_since.get(name, now) for name in absent}
+        for name, nanny in self._cluster.workers.items():
+            if now - self._absent_since.get(name, now) > _BEGIN_S and nanny.pid:
+                os.kill(nanny.pid, signal.SIGKILL)
+                del self._absent_since[name]
+
+
+def end_worker(client: Any, address: str) -> None:
+    """End a worker's process as by kill -9, and with it the tasks that it runs; its nanny, if any, starts another.
+
+    Args:
+        client: Of the worker's scheduler.
+        address: The worker's.
+    """
+    worker = client.scheduler_info(n_workers=-1)["workers"].get(address)
+    if worker is None:
+        return
+    ending = (_kill_worker,) if worker["nanny"] else (os._exit, 1)
+    try:
+        client.run(*ending, workers=[address], nanny=bool(worker["nanny"]), on_error="ignore")
+    except Exception as error:  # it was gone before, or its machine is
+        _LOG.debug("the worker %s could not be ended: %s", address, error)
+
+
+def _kill_worker(dask_worker: Any) -> None:
+    """Run by a nanny, which Dask hands over under this name."""
+    os.kill(dask_worker.pid, signal.SIGKILL)
 
 
 def _check_shared_memory() -> None:

@@ -6,17 +6,24 @@ Ordering: flows are served in the order given, each flow's receipts in the order
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from wsi_stain.executor.tasks import Executor, Flow, FlowResult, Pool, Receipt, Task
 
 _AHEAD = 2
 """Slides whose tasks may wait for a full pool before another is begun: enough that no pool runs dry, and few enough
 that tiles do not pile up on disk before the GPU."""
+
+_WATCH_EVERY_S = 5.0
+
+_Owners: TypeAlias = dict[int, tuple[str, Task[Any], int]]
+"""Of each task in flight, by its ticket: the key of its flow, the task, and its place among the flow's tasks."""
 
 
 @dataclass
@@ -47,6 +54,7 @@ def run_flows(
     flows: Mapping[str, Flow[Any]],
     on_tasks: Callable[[str, list[Task[Any]]], None] = lambda key, tasks: None,
     on_done: Callable[[str, Task[Any], Receipt], None] = lambda key, task, receipt: None,
+    on_wait: Callable[[str, Task[Any], float], None] = lambda key, task, seconds: None,
 ) -> Iterator[FlowResult]:
     """Run flows side by side and yield each one's result as it ends.
 
@@ -55,6 +63,8 @@ def run_flows(
         flows: A flow for each key (a slide's id), served in this order.
         on_tasks: Called with a flow's key and the tasks it just asked for.
         on_done: Called with a flow's key, each of its tasks that ended well, and the receipt.
+        on_wait: Called every few seconds, by another thread, with the task that has run the longest: the key of its
+            flow, the task, and for how many seconds.
 
     Yields:
         A FlowResult per flow. When a task fails, the flow's other tasks of that step are let run or dropped, and the
@@ -63,8 +73,20 @@ def run_flows(
     Raises:
         WsiStainError: The executor cannot go on.
     """
+    owners: _Owners = {}
+    with _watch(executor, owners, on_wait):
+        yield from _run_flows(executor, flows, owners, on_tasks, on_done)
+
+
+def _run_flows(
+    executor: Executor,
+    flows: Mapping[str, Flow[Any]],
+    owners: _Owners,
+    on_tasks: Callable[[str, list[Task[Any]]], None],
+    on_done: Callable[[str, Task[Any], Receipt], None],
+) -> Iterator[FlowResult]:
+    """Do `run_flows`; `owners` is kept up to date."""
     not_started, running = deque(flows.items()), dict[str, _FlowState]()
-    owners: dict[int, tuple[str, Task[Any], int]] = {}
     tickets = itertools.count()
     while not_started or running:
         # Flows already begun come before another is begun: their slides end sooner and hold less on disk.
@@ -91,6 +113,27 @@ def run_flows(
         if not state.in_flight and not state.waiting and (ended := _advance(key, state, on_tasks)) is not None:
             del running[key]
             yield ended
+
+
+@contextmanager
+def _watch(executor: Executor, owners: _Owners, on_wait: Callable[[str, Task[Any], float], None]) -> Iterator[None]:
+    """Report the task that has run the longest, every few seconds: the thread of the flows may wait for it."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_WATCH_EVERY_S):
+            ages = {ticket: seconds for ticket, seconds in executor.running_s().items() if ticket in owners}
+            oldest = max(ages, key=lambda ticket: ages[ticket], default=None)
+            if oldest is not None and (owner := owners.get(oldest)):
+                on_wait(owner[0], owner[1], ages[oldest])
+
+    thread = threading.Thread(target=watch, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _next_ready(running: Mapping[str, _FlowState], executor: Executor) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -16,6 +18,7 @@ class SerialExecutor(AbstractContextManager["SerialExecutor"]):
 
     def __init__(self) -> None:
         self._queue: deque[tuple[int, Task[Any]]] = deque()
+        self._running: tuple[int, float] | None = None
 
     def has_room(self, pool: Pool) -> bool:
         """Check whether nothing is queued: both pools are this process."""
@@ -28,12 +31,20 @@ class SerialExecutor(AbstractContextManager["SerialExecutor"]):
     def wait_for_next(self) -> tuple[int, Any | Exception]:
         """Run the oldest queued task; BrokenDeviceError where this process can run no more."""
         ticket, task = self._queue.popleft()
+        self._running = ticket, time.monotonic()
         try:
             return ticket, task.function(task.argument)
         except BrokenDeviceError:
             raise
         except Exception as error:
             return ticket, error
+        finally:
+            self._running = None
+
+    def running_s(self) -> Mapping[int, float]:
+        """Return how long the task has run that runs, if one does."""
+        running = self._running
+        return {running[0]: time.monotonic() - running[1]} if running else {}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -18,6 +18,10 @@ Pool = Literal["cpu", "gpu"]
 _GPU_STAGES = frozenset({"prepare", "normalize", "score", "show"})
 """Those that run the generator: of a normalization, and of an evaluation."""
 
+OPENING, SURVEYING, WHOLE_SLIDE = 0.2, 4.0, 100.0
+"""Work, in blocks, of a task that opens a slide and reads no pixels; that looks at all of it on its coarsest level, or
+has to read the finest for want of one; and that reads all of a slide whose size is not known."""
+
 
 @dataclass(frozen=True)
 class Task(Generic[R]):
@@ -27,11 +31,13 @@ class Task(Generic[R]):
         function: The function; it gives a small receipt.
         argument: Its argument.
         stage: What the task does, for the progress display: survey, tile, prepare, normalize, stitch, ...
+        work: How much work it may be at most, about, in blocks of 4096 x 4096 px: its time limit grows with it.
     """
 
     function: Callable[[Any], R]
     argument: Any
     stage: str
+    work: float = 1.0
 
     @property
     def pool(self) -> Pool:
@@ -81,3 +87,6 @@ class Executor(Protocol):
         Raises:
             WsiStainError: No task can end any more: there are no workers, or the scheduler is lost.
         """
+
+    def running_s(self) -> Mapping[int, float]:
+        """Return how long each task has run that a worker has begun, by its ticket, seconds. Any thread may ask."""

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Size
+from wsi_stain.core.journal import failpoint
 from wsi_stain.slides.remedies import CONVERT, remedy_for
 from wsi_stain.slides.tiff.checks import check_images, check_level
 from wsi_stain.slides.tiff.directories import read_directories
@@ -87,6 +88,7 @@ class OpenSlideHandle:
 
 
 def _open(path: Path) -> openslide.OpenSlide:
+    failpoint(f"open {path.name}")
     try:
         path.open("rb").close()
     except OSError as error:
