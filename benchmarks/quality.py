@@ -1,7 +1,8 @@
 """How near the truth each way to normalize comes: trained on one part of a slide, tested on the rest as others see it.
 
     python benchmarks/quality.py STORE SLIDE_ID WORKDIR [--tables TABLE.npz ...] [--variant NAME:key=value,... ...]
-        [--config small] [--seeds 1] [--families real other same] [--conditions ...] [--modes ...] [--blocks 10]
+        [--config small] [--seeds 1] [--families real other same] [--conditions ...] [--modes ...] [--methods ...]
+        [--blocks 10] [--normalize key=value,...]
 
 Tiles of STORE's slide beyond 60 % of its longer side (behind a guard band) are never trained on. The slide is shown as
 others would have it, and normalized back; on those tiles the original is the truth, pixel for pixel. The reference's
@@ -31,7 +32,8 @@ generator, guard and lut. Columns: mean CIEDE2000 with a 95 % interval (bootstra
 and its worst decile of tiles, PSNR in dB, SSIM of luminance, texture (the output's share of the truth's power in the
 highest octave; 1 is right) and the share of the gap from untouched to the oracle that is closed.
 
-A variant is a name and changes to the training section, for example `gray:template=gray,generator.in_channels=1`. It is
+A variant is a name and changes to the training section, for example `gray:template=gray,generator.in_channels=1`;
+`--normalize` has changes to the section `normalize` for all of them. A variant is
 trained with as many seeds as asked for, each on one thread. What is trained and judged in WORKDIR is kept, in a file
 for each method and case, so that a program that was stopped goes on. The table goes to WORKDIR/quality.csv as well.
 """
@@ -49,9 +51,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from laboratories import CONDITIONS, FAMILIES, Case, JudgedSlide, composed_stains, list_cases, show_slide
+from laboratories import CONDITIONS, FAMILIES, Case, composed_stains, list_cases, show_slide
 from numpy.typing import NDArray
-from slide_parts import MEASURE_THEMSELVES, MODES, apply_to_block, methods, train_variant, training_part
+from slide_parts import (
+    CLASSICAL,
+    MEASURE_THEMSELVES,
+    MODES,
+    apply_to_block,
+    methods,
+    overrides,
+    train_variant,
+    training_part,
+)
 
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.geometry import TILE
@@ -59,9 +70,9 @@ from wsi_stain.core.journal import atomic_write
 from wsi_stain.evaluation.pairs import oracle, sparse_ciede2000, worst_tenth
 from wsi_stain.evaluation.tile_choice import SIDE_TILES
 from wsi_stain.metrics.image import psnr, share_of_gap, ssim, texture
-from wsi_stain.normalizers.base import Normalizer
-from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.store import TileStore
+from wsi_stain.store.artifact import Artifact
 
 Scores = NDArray[np.float64]
 
@@ -95,12 +106,15 @@ def judge(
     slide_id: str,
     checkpoints: Mapping[str, Path],
     modes: Sequence[str],
+    classical: Sequence[str],
     blocks: int,
+    settings: NormalizeConfig,
     out: Path,
 ) -> None:
     """Write the scores of every method in one case, unless they are there: (block, tile, score)."""
     stored = TileStore(store)[slide_id]
-    loaders = methods(training_part(stored), checkpoints, modes)
+    loaders = methods(training_part(stored), checkpoints, modes, settings)
+    loaders = {name: load for name, load in loaders.items() if name in classical or " / " in name}
     composed = case.condition == "composition"
     names = list(loaders) if composed else [UNTOUCHED, ORACLE, *loaders]
     missing = [name for name in names if not score_file(out, name, case).exists()]
@@ -108,22 +122,25 @@ def judge(
         return
     judged = show_slide(case, stored, _COMPOSITION_BLOCKS if composed else blocks)
     stains = composed_stains(case, stored) if composed else [judged.stain]
+    artifacts: dict[tuple[str, int], Artifact] = {}
     for name in missing:
         if name == UNTOUCHED:
             made = [judged.before]
         elif name == ORACLE:
             made = [oracle(judged.before, judged.truth, judged.stain, stored.require_stain())]
         else:
-            made = [normalize_blocks(loaders[name](), judged, stain, name) for stain in stains]
+            made = []
+            for number, stain in enumerate(stains):
+                normalizer, variant = loaders[name](), (name.partition(" / ")[0], number)  # all modes prepare alike
+                if variant not in artifacts:
+                    measured = judged.measured if name in MEASURE_THEMSELVES else judged.slide
+                    artifacts[variant] = normalizer.prepare(measured, stain)
+                made.append(
+                    [apply_to_block(normalizer, judged.slide, block, artifacts[variant]) for block in judged.blocks]
+                )
         pairs = zip(made[0], made[1] if composed else judged.truth, strict=True)
         scores = np.round([block_scores(a, b) for a, b in pairs], 5).tolist()
         atomic_write(score_file(out, name, case), json.dumps(scores).encode())
-
-
-def normalize_blocks(normalizer: Normalizer, judged: JudgedSlide, stain: StainStatistics, name: str) -> list[RgbImage]:
-    """Normalize the blocks that are judged."""
-    artifact = normalizer.prepare(judged.measured if name in MEASURE_THEMSELVES else judged.slide, stain)
-    return [apply_to_block(normalizer, judged.slide, block, artifact) for block in judged.blocks]
 
 
 def score_file(out: Path, name: str, case: Case) -> Path:
@@ -201,10 +218,11 @@ def main() -> None:
     parser.add_argument("--families", nargs="*", choices=FAMILIES, default=FAMILIES)
     parser.add_argument("--conditions", nargs="*", choices=CONDITIONS, default=CONDITIONS)
     parser.add_argument("--modes", nargs="*", choices=MODES, default=MODES)
+    parser.add_argument("--methods", nargs="*", choices=CLASSICAL, default=CLASSICAL)
     parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--normalize", default="")
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
-    part = training_part(TileStore(asked.store)[asked.slide_id])
     named = [variant.partition(":")[::2] for variant in asked.variant or [f"{asked.config}:"]]
     cases = list_cases(asked.families, asked.conditions, asked.tables)
     out = asked.workdir / "scores"
@@ -213,12 +231,14 @@ def main() -> None:
         train = partial(train_on_part, asked.store, asked.slide_id, asked.config)
         paths = pool.map(train, runs.values(), [asked.workdir / "trained" / name for name in runs])
         checkpoints = dict(zip(runs, paths, strict=True))
-        rest = (asked.store, asked.slide_id, checkpoints, asked.modes, asked.blocks, out)
+        settings = NormalizeConfig.model_validate(overrides(asked.normalize))
+        judged_by = (asked.modes, asked.methods, asked.blocks, settings, out)
+        rest = (asked.store, asked.slide_id, checkpoints, *judged_by)
         for done in [pool.submit(judge, case, *rest) for case in cases]:
             done.result()
     variants = [name for name, _ in named]
     made = [f"{variant} / {mode}" for variant in variants for mode in asked.modes]
-    rows = Table(out, cases, asked.seeds).rows([UNTOUCHED, ORACLE, *methods(part, {}, ()), *made])
+    rows = Table(out, cases, asked.seeds).rows([UNTOUCHED, ORACLE, *asked.methods, *made])
     with open(asked.workdir / "quality.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -36,9 +36,13 @@ from wsi_stain.training.loop import train
 MODES = ("generator", "guard", "lut")
 """What is made of a checkpoint's pixels."""
 
+CLASSICAL = ("statistics alone", "Reinhard", "Macenko", "Vahadane")
+"""Methods without a checkpoint."""
+
 MEASURE_THEMSELVES = ("Reinhard", "Vahadane")
 """Methods that measure a slide by themselves, beside its stain statistics."""
 
+_AS_IT_SHIPS = NormalizeConfig()
 _TRAIN_SHARE = 0.6
 _GUARD_TILES = 3
 _BLOCKS = 10
@@ -135,16 +139,19 @@ class StatisticsAlone:
         own, ref = unpack_statistics(artifact), self._template.reference
         table = od_table(own.white)
         od = np.stack([table[pixels[..., c], c] for c in range(3)], axis=-1)
-        hallucination = od - od @ unmixing(own.vectors) @ np.asarray(own.vectors)
+        rest = od - od @ unmixing(own.vectors) @ np.asarray(own.vectors)
         # A template counts from glass, -1, to twice the reference's levels, 1.
         amounts = (apply_template(pixels, own, self._template) + 1) * (ref.h_nuclei, ref.e_stroma)
-        changed = np.maximum(amounts @ np.asarray(ref.vectors) + hallucination, 0)
+        changed = np.maximum(amounts @ np.asarray(ref.vectors) + rest, 0)
         light = (np.asarray(ref.white) + 1) * np.exp(-changed) - 1
         return np.clip(np.rint(light), 0, 255).astype(np.uint8)
 
 
 def methods(
-    reference: Part, checkpoints: Mapping[str, Path], modes: Sequence[str] = MODES
+    reference: Part,
+    checkpoints: Mapping[str, Path],
+    modes: Sequence[str] = MODES,
+    settings: NormalizeConfig = _AS_IT_SHIPS,
 ) -> dict[str, Callable[[], Normalizer]]:
     """How to load every method, by name; the checkpoints are trained on the reference."""
 
@@ -158,18 +165,18 @@ def methods(
         some = rich[:: max(1, len(rich) // 200)]
         return np.concatenate([reference.read_tile(tile).reshape(-1, 3)[::16] for tile in some])
 
-    loaders: dict[str, Callable[[], Normalizer]] = {
-        "statistics alone": lambda: StatisticsAlone(stain()),
-        "Reinhard": lambda: ReinhardNormalizer(*lab_moments(pool(), stain().white)),
-        "Macenko": lambda: MacenkoNormalizer(stain()),
-        "Vahadane": lambda: VahadaneNormalizer(*sparse_stains(pool(), stain().white), stain().white),
-    }
+    makers: list[Callable[[], Normalizer]] = [
+        lambda: StatisticsAlone(stain()),
+        lambda: ReinhardNormalizer(*lab_moments(pool(), stain().white)),
+        lambda: MacenkoNormalizer(stain()),
+        lambda: VahadaneNormalizer(*sparse_stains(pool(), stain().white), stain().white),
+    ]
     trained_ones = {
-        f"{name} / {mode}": partial(load_normalizer, NormalizeConfig(mode=mode), path)  # type: ignore[arg-type]
+        f"{name} / {mode}": partial(load_normalizer, settings.model_copy(update={"mode": mode}), path)  # type: ignore[arg-type]
         for name, path in checkpoints.items()
         for mode in modes
     }
-    return loaders | trained_ones
+    return dict(zip(CLASSICAL, makers, strict=True)) | trained_ones
 
 
 def train_variant(part: Part, config: str, changes: str, out: Path) -> Path:

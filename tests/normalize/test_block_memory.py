@@ -95,6 +95,6 @@ def test_the_size_of_the_slide_is_nothing_to_a_table(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("blocks", [3, 60])
 def test_a_generator_takes_a_pass_for_each_thread_whatever_the_size_of_the_slide(tmp_path: Path, blocks: int) -> None:
-    """A pass of 1216 px of this generator, four channels, takes less than 100 MB."""
+    """A pass of 1280 px of this generator, four channels, held to its table, takes less than 130 MB."""
     for threads in (1, 3):
-        assert measure_memory(tmp_path, "generator", blocks, threads) < BLOCK_AND_RESULT + WRITING + threads * 100
+        assert measure_memory(tmp_path, "generator", blocks, threads) < BLOCK_AND_RESULT + WRITING + threads * 130

@@ -129,19 +129,20 @@ def test_tiled_is_whole_before_rounding(
     assert (predictor.predict(narrow, STATISTICS) - without).abs().max() > 1e-2  # the halo is looked at
 
 
-@pytest.mark.parametrize("guard", [False, True], ids=["generator", "guard"])
+@pytest.mark.parametrize("kind", ["generator", "held", "guard"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_blocks_of_any_size_give_one_picture(
-    checkpoint_path: Path, painting: Painting, precision: str, guard: bool, device: str
+    checkpoint_path: Path, painting: Painting, precision: str, kind: str, device: str
 ) -> None:
     predictor = GeneratorPredictor(Checkpoint.load(checkpoint_path), device, precision)  # type: ignore[arg-type]
+    table = TableFit(predictor, WHITE, 9, tiles=4) if kind == "held" else None
     pictures = []
     for stride_px, batch, cuts in ((256, 1, [0]), (512, 4, [0, 512]), (1024, 1, [0]), (768, 2, [0, 768])):
         normalizer = (
             GuardNormalizer(predictor, WHITE, stride_px, radius=16, batch=batch)
-            if guard
-            else GeneratorNormalizer(predictor, WHITE, stride_px, batch=batch)
+            if kind == "guard"
+            else GeneratorNormalizer(predictor, WHITE, stride_px, table, batch, hold_radius=16)
         )
         artifact = normalizer.prepare(painting, STATISTICS)
         picture = np.zeros_like(painting.pixels)
@@ -154,6 +155,21 @@ def test_blocks_of_any_size_give_one_picture(
         unlike = np.abs(picture - pictures[0])
         assert unlike.max() <= 1
         assert (unlike > 0).mean() < 1e-2
+
+
+def test_the_mean_colour_is_held_to_the_table(predictor: GeneratorPredictor, painting: Painting) -> None:
+    """Means over places of 64 px come to what the table makes of the slide; what is within them does not."""
+    table = TableFit(predictor, WHITE, 9, tiles=4)
+    artifact = table.prepare(painting, STATISTICS)
+    explained = apply_table(artifact[TABLE], painting.read(Region(256, 256, 512, 512))).astype(float)
+    off = {}
+    for radius in (0, 16):
+        normalizer = GeneratorNormalizer(predictor, WHITE, 512, table, hold_radius=radius)
+        block = painting.read(Region(256, 256, 512, 512).expand(normalizer.halo))
+        beyond = normalizer.apply(block, np.ones((2, 2), bool), artifact) - explained
+        off[radius] = [np.abs(beyond.reshape(8, 64, 8, 64, 3).mean(axis=(1, 3))).mean(), np.abs(beyond).mean()]
+    assert off[16][0] < 0.6 * off[0][0]
+    assert off[16][1] > 0.5 * off[0][1]
 
 
 def test_the_guard_keeps_the_source_s_detail(predictor: GeneratorPredictor, painting: Painting) -> None:

@@ -6,8 +6,9 @@ on no band, so the bytes are the same.
 
 Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), 60 MB
 for reading, the coarser levels and the encoded tiles, and for each thread a pass of the generator. With the `small`
-configuration (16 channels) that is 270 MB with one thread in bfloat16 and 320 MB in float32, beside the loaded
-generator; each further thread takes 150 MB. Where passes are blended, 200 MB more and a larger halo.
+configuration (16 channels) in float32 at 0.25 um/px that is 350 MB with one thread beside the loaded generator, of
+which 90 MB are for holding its colours to the table; each further thread takes 180 MB. Where passes are blended, 200 MB
+more and a larger halo.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The generator over every tissue tile: as it is, or with the source's own detail. Writes no files.
+"""The generator over every tissue tile, its colours held to the slide's table; or with the source's detail.
+
+Writes no files.
 
 Where a window can show all that its core's pixels see, the output does not depend on where a slide is cut: the margin
 is at least the receptive field's reach, core and margin are multiples of the generator's step (2**downs), and
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,13 +20,20 @@ from torch import Tensor
 
 from wsi_stain.core.arrays import Mask, Rgb8, RgbImage
 from wsi_stain.core.geometry import BLOCK, TILE
-from wsi_stain.normalizers import guided_filter
 from wsi_stain.normalizers.lut import TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, round_up
+from wsi_stain.normalizers.smooth import drift, guided_filter
 from wsi_stain.normalizers.windows import Corner, Windows
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
-from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics, unpack_statistics
+from wsi_stain.store.artifact import (
+    STATISTICS,
+    TABLE,
+    Artifact,
+    NormalizationCounts,
+    pack_statistics,
+    unpack_statistics,
+)
 
 _BLENDED_MARGINS = 512
 """What a window of blended results shows beyond its core on both sides together, px, at least."""
@@ -36,7 +46,7 @@ _EVEN_VARIANCE = 100.0
 
 
 class GeneratorNormalizer:
-    """Generated pixels as they are, over every tissue tile.
+    """Generated pixels over every tissue tile, their mean colour around each held to the slide's table.
 
     Args:
         predictor: The generator.
@@ -44,12 +54,14 @@ class GeneratorNormalizer:
         stride_px: Side of the square that is one pass's own, px; rounded up to the generator's step. Where it is less
             than twice the generator's halo, results are blended, and it is rounded to what divides a block.
         table: What fits the slide's colour table: what the generator does beyond it is the hallucination map. Without
-            it there is none.
+            it there is none, and nothing is held.
         batch: Windows of a pass; the last one of a block is filled up.
+        hold_radius: Half the side of the squares that a mean is taken over, px; see `smooth.drift`. 0 leaves generated
+            pixels as they are.
     """
 
-    _margin = 0
-    """Generated pixels on each side of a result that are needed to make it."""
+    _smoothing_reach = 0
+    """How far a subclass's own filter looks, px."""
 
     def __init__(
         self,
@@ -58,8 +70,12 @@ class GeneratorNormalizer:
         stride_px: int = 1024,
         table: TableFit | None = None,
         batch: int = 1,
+        hold_radius: int = 0,
     ) -> None:
         self._predictor, self.table, self._batch, self.white = predictor, table, batch, white
+        self._hold_radius = round_up(hold_radius, drift.STEP) if table else 0
+        reach = self._smoothing_reach + (drift.reach(self._hold_radius) if self._hold_radius else 0)
+        self._margin = round_up(reach, max(32, predictor.step))  # generated pixels beyond a result that make it
         stride_px, overlap, self._crop = _plan_windows(stride_px, predictor)
         self._windows = Windows(stride_px, overlap, self._crop + self._margin)
         self.halo, self.band = self._windows.halo, self._windows.band
@@ -77,29 +93,46 @@ class GeneratorNormalizer:
         Memory bound: the result (where it is blended, four times that), and the activations of a pass; on a GPU of two.
         """
         height, width = pixels.shape[0] - 2 * self.halo, pixels.shape[1] - 2 * self.halo
-        results = self._passes(
-            pixels, self._windows.corners(needed), unpack_statistics(artifact), tally or NormalizationCounts()
-        )
+        results = self._passes(pixels, self._windows.corners(needed), artifact, tally or NormalizationCounts())
         return self._windows.join(results, (height, width), self.white)
 
     def _passes(
-        self, pixels: RgbImage, corners: list[Corner], statistics: StainStatistics, tally: NormalizationCounts
+        self, pixels: RgbImage, corners: list[Corner], artifact: Artifact, tally: NormalizationCounts
     ) -> Iterator[tuple[Corner, RgbImage]]:
         """Yield each pass's corner and result, in the order of `corners`; a few passes are begun ahead."""
+        statistics, postprocess = unpack_statistics(artifact), partial(self._postprocess, artifact)
         pending: deque[tuple[list[Corner], PendingBatch]] = deque()
         for first in range(0, len(corners), self._batch):
             batch = corners[first : first + self._batch]
             windows = [self._windows.crop_window(pixels, place) for place in batch]
             windows += [np.zeros_like(windows[0])] * (self._batch - len(batch))
-            pending.append((batch, self._predictor.start(windows, statistics, self._crop, self._postprocess)))
+            pending.append((batch, self._predictor.start(windows, statistics, self._crop, postprocess)))
             if len(pending) == _AHEAD:
                 yield from _fetch_batch(pending, tally)
         while pending:
             yield from _fetch_batch(pending, tally)
 
-    def _postprocess(self, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+    def _postprocess(self, artifact: Artifact, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
         """Return what becomes of generated pixels, see `predictor.Postprocess`."""
-        return generated_BHWC
+        if not self._margin:
+            return generated_BHWC
+        crop, margin = self._crop, self._margin
+        source_BHWC = windows_BHWC[:, crop:-crop, crop:-crop].to(generated_BHWC)
+        source_BCHW, generated_BCHW = (image.permute(0, 3, 1, 2) for image in (source_BHWC, generated_BHWC))
+        with torch.inference_mode():
+            made_BCHW = self._smooth(source_BCHW, self._hold(artifact, source_BCHW, generated_BCHW))
+        return made_BCHW[:, :, margin:-margin, margin:-margin].permute(0, 2, 3, 1)
+
+    def _hold(self, artifact: Artifact, source_BCHW: Tensor, generated_BCHW: Tensor) -> Tensor:
+        if not self._hold_radius:
+            return generated_BCHW
+        white = source_BCHW.new_tensor(unpack_statistics(artifact).white)
+        table = torch.from_numpy(artifact[TABLE]).to(source_BCHW)
+        return drift.hold_to_table(source_BCHW, generated_BCHW, table, white, self._hold_radius)
+
+    def _smooth(self, source_BCHW: Tensor, changed_BCHW: Tensor) -> Tensor:
+        """Make of changed pixels what a subclass makes of them."""
+        return changed_BCHW
 
 
 class GuardNormalizer(GeneratorNormalizer):
@@ -112,6 +145,7 @@ class GuardNormalizer(GeneratorNormalizer):
         radius: Half the side of the windows in which the change is taken for smooth, px; see `guided_filter`.
         table: As for `GeneratorNormalizer`.
         batch: As for `GeneratorNormalizer`.
+        hold_radius: As for `GeneratorNormalizer`.
     """
 
     def __init__(
@@ -122,18 +156,14 @@ class GuardNormalizer(GeneratorNormalizer):
         radius: int,
         table: TableFit | None = None,
         batch: int = 1,
+        hold_radius: int = 0,
     ) -> None:
         self._radius = round_up(radius, guided_filter.STEP)
-        self._margin = round_up(guided_filter.reach(self._radius), max(32, predictor.step))
-        super().__init__(predictor, white, stride_px, table, batch)
+        self._smoothing_reach = guided_filter.reach(self._radius)
+        super().__init__(predictor, white, stride_px, table, batch, hold_radius)
 
-    def _postprocess(self, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
-        crop, margin = self._crop, self._margin
-        source_BHWC = windows_BHWC[:, crop:-crop, crop:-crop].to(generated_BHWC)
-        source_BCHW, changed_BCHW = (image.permute(0, 3, 1, 2) for image in (source_BHWC, generated_BHWC))
-        with torch.inference_mode():
-            kept_BCHW = guided_filter.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE)
-        return kept_BCHW[:, :, margin:-margin, margin:-margin].permute(0, 2, 3, 1)
+    def _smooth(self, source_BCHW: Tensor, changed_BCHW: Tensor) -> Tensor:
+        return guided_filter.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE)
 
 
 def _plan_windows(stride_px: int, predictor: GeneratorPredictor) -> Rgb8:

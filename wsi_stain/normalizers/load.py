@@ -25,14 +25,15 @@ NormalizerFactory: TypeAlias = Callable[[Checkpoint, Rgb8, NormalizeConfig, str]
 
 def _make_generator(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
     predictor = _load_predictor(checkpoint, config, device)
-    return GeneratorNormalizer(predictor, white, config.stride_px, _table_fit(predictor, white, config), config.batch)
+    table, hold_radius = _table_fit(predictor, white, config), round(config.hold_um / checkpoint.contract.mpp)
+    return GeneratorNormalizer(predictor, white, config.stride_px, table, config.batch, hold_radius)
 
 
 def _make_guard(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
     predictor = _load_predictor(checkpoint, config, device)
     radius = max(1, round(config.guard_um / checkpoint.contract.mpp))
-    table = _table_fit(predictor, white, config)
-    return GuardNormalizer(predictor, white, config.stride_px, radius, table, config.batch)
+    table, hold_radius = _table_fit(predictor, white, config), round(config.hold_um / checkpoint.contract.mpp)
+    return GuardNormalizer(predictor, white, config.stride_px, radius, table, config.batch, hold_radius)
 
 
 def _make_lut(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:

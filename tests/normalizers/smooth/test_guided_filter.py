@@ -8,7 +8,7 @@ import torch
 
 from tests.support.made_store import paint_tissue
 from wsi_stain.core.geometry import Size
-from wsi_stain.normalizers.guided_filter import STEP, guided_filter, reach
+from wsi_stain.normalizers.smooth.guided_filter import STEP, guided_filter, reach
 
 
 def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
