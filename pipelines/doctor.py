@@ -32,6 +32,7 @@ EXTRAS = {
     "baselines": ("--method vahadane", ("scikit-learn",)),
     "dicom": ("--format dicom", ("wsidicomizer",)),
     "evaluate": ("wsi-stain evaluate", ("matplotlib", "scikit-learn")),
+    "features": ("evaluate robustness: HDF5, ONNX", ("h5py", "onnxruntime")),
     "onnx": ("wsi-stain export", ("onnx", "onnxruntime", "onnxscript")),
     "pcam": ("wsi-stain import pcam", ("h5py",)),
     "s3": ("tile stores on s3://", ("obstore",)),

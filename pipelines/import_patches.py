@@ -21,6 +21,7 @@ from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide, inspect_patches
 from wsi_stain.datasets.pcam import MPP as PCAM_MPP
 from wsi_stain.datasets.pcam import find_splits
+from wsi_stain.datasets.scorpion import find_scanners
 from wsi_stain.executor import WHOLE_SLIDE, Executor, FlowResult, Receipt, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.listing.find import slide_id
 from wsi_stain.slides.resolution import MPP_RANGE
@@ -92,6 +93,22 @@ def pcam(files: Sequence[Path], meta: Path | None, store: Path, mpp: float | Non
 def images(directory: Path, store: Path, mpp: float, labelled: bool, config: RunConfig) -> Request:
     """Import folders of picture files."""
     return Request(find_folders(directory, labelled), store, config, mpp)
+
+
+def scorpion(directory: Path, stores: Path, mpp: float, config: RunConfig) -> list[Request]:
+    """Import SCORPION: a store for each scanner, named after it."""
+    scanners = find_scanners(directory)
+    return [Request(slides, stores / f"{scanner}.zarr", config, mpp) for scanner, slides in scanners.items()]
+
+
+def show_plans(requests: Sequence[Request], console: Console) -> int:
+    """Print what several imports would do, see `show_plan`."""
+    return max(show_plan(request, console) for request in requests)
+
+
+def run_all(requests: Sequence[Request], console: Console) -> int:
+    """Run several imports one after the other, see `run`."""
+    return max(run(request, console) for request in requests)
 
 
 def show_plan(request: Request, console: Console) -> int:

@@ -1,4 +1,4 @@
-"""The commands `wsi-stain evaluate pairs|cohort|transfer`: help texts, and one call each into a pipeline."""
+"""The commands `wsi-stain evaluate ...`: help texts, and one call each into a pipeline."""
 
 from __future__ import annotations
 
@@ -161,4 +161,112 @@ def transfer(
         out,
         run_config,
     )
+    raise typer.Exit(pipeline.run(request, console()))
+
+
+@evaluate.command()
+def robustness(
+    out: Results,
+    stores: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STORE]...",
+            help=f"Labelled tile stores ({STORE}), one a centre; or one whose slides know their site.",
+        ),
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Ready features instead: HDF5 or NPZ, a file or a directory; repeatable, the untouched first.",
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            callback=absolute,
+            exists=True,
+            dir_okay=False,
+            help="CSV of slides or patches with ready features: slide, site, label, patient.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="What makes features of patches: a network of torchvision, or a file .onnx.")
+    ] = "resnet18",
+    weights: Annotated[
+        Path | None, typer.Option(callback=absolute, exists=True, help="The network's weights (safetensors).")
+    ] = None,
+    download_weights: Annotated[
+        bool, typer.Option("--download-weights", help="Let torchvision download its weights for the network, once.")
+    ] = False,
+    side: Annotated[int, typer.Option(min=32, max=1024, help="Size that patches are brought to, px.")] = 224,
+    patches: Annotated[int, typer.Option(min=1, help="Most patches of a slide.")] = 200,
+    registered: Annotated[
+        bool, typer.Option("--registered", help="Slides of one name show the same places in each store.")
+    ] = False,
+    neighbours: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="best for the biology", help="Neighbours of the robustness index."),
+    ] = None,
+    reference: Reference = None,
+    checkpoint: Checkpoint = None,
+    mode: Modes = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline", show_default="reinhard and macenko", help="Compare only these, or vahadane; repeatable."
+        ),
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Does normalization help a cohort of several centres? What an encoder sees of it before and after; a verdict."""
+    from pipelines.evaluate import robustness as pipeline
+    from pipelines.evaluate.cohort_features import Stores, choose_source
+    from pipelines.shared.config import choose_config
+    from wsi_stain.evaluation.robustness.encoders import EncoderConfig
+
+    from_stores = Stores(
+        [absolute(storage_path(store)) for store in stores or []],
+        EncoderConfig(encoder=encoder, weights=weights, download=download_weights),
+        side,
+        patches,
+        registered,
+        absolute(storage_path(reference)) if reference else None,
+        checkpoint,
+        mode or [],
+        baseline or ["reinhard", "macenko"],
+    )
+    source = choose_source(from_stores, features or [], listed)
+    request = pipeline.Request(source, neighbours, out, choose_config(None, overrides_of(workers=workers)))
+    raise typer.Exit(pipeline.run(request, console()))
+
+
+@evaluate.command()
+def scanners(
+    stores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STORE...",
+            callback=absolute,
+            exists=True,
+            help="A tile store of each scanner, of the same places under the same names.",
+        ),
+    ],
+    out: Results,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCANNER=FILE", help="Checkpoint trained on a scanner's store, by its name; repeatable."),
+    ] = None,
+    mode: Modes = None,
+    baseline: Baselines = None,
+    workers: Workers = None,
+) -> None:
+    """Compare the same places by several scanners in every direction: one table, with intervals by slide."""
+    from pipelines.evaluate import scanners as pipeline
+    from pipelines.shared.config import choose_config
+
+    run_config = choose_config(None, overrides_of(workers=workers))
+    checkpoints = pipeline.parse_checkpoints(checkpoint or [])
+    request = pipeline.Request(stores, checkpoints, mode or [], baseline or [], out, run_config)
     raise typer.Exit(pipeline.run(request, console()))

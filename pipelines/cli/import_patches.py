@@ -1,4 +1,4 @@
-"""The commands `wsi-stain import idc|pcam|images`: help texts, and one call each into a pipeline."""
+"""The commands `wsi-stain import idc|pcam|images|scorpion`: help texts, and one call each into a pipeline."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pipelines.cli.options import (
     Store,
     Workers,
     absolute,
+    console,
     overrides_of,
     run_or_plan,
 )
@@ -101,3 +102,27 @@ def images(
     )
     request = pipeline.images(directory, store, mpp, labels, run_config)
     run_or_plan(pipeline, request, dry_run)
+
+
+@patches.command()
+def scorpion(
+    directory: PatchDirectory,
+    stores: Annotated[
+        Path, typer.Option("--stores", callback=absolute, help="Directory for a tile store of each scanner.")
+    ],
+    mpp: PatchMpp,
+    config: Config = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Import SCORPION, the same places by five scanners: a store a scanner, for `evaluate scanners` and `pairs`."""
+    from pipelines import import_patches as pipeline
+    from pipelines.shared.config import choose_config
+
+    run_config = choose_config(
+        config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
+    )
+    requests = pipeline.scorpion(directory, stores, mpp, run_config)
+    raise typer.Exit((pipeline.show_plans if dry_run else pipeline.run_all)(requests, console()))

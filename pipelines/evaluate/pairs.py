@@ -97,22 +97,22 @@ def run(request: Request, console: Console) -> int:
         else:
             references = find_usable_slides(request.reference).slides
         methods = [*baselines(references, request.baselines, request.out), *trained_methods]
-        stain = _reference_stain(request.checkpoint, references)
-        receipts = _score_pairs(pairs, methods, stain, request.out, executor, progress)
+        stain = reference_stain(request.checkpoint, references)
+        receipts = score_pairs(pairs, methods, stain, request.out, executor, progress)
     for receipt in receipts.values():
-        _warn_of_shift(receipt, console)
+        warn_of_shift(receipt, console)
     _write_results(request, references, list(receipts.values()), console)
     return 0 if len(receipts) == len(pairs) else 3
 
 
-def _reference_stain(checkpoint: Path | None, references: Sequence[StoredSlide]) -> StainStatistics:
+def reference_stain(checkpoint: Path | None, references: Sequence[StoredSlide]) -> StainStatistics:
     """Return the reference for statistics alone: the checkpoint's, else that of the classical methods."""
     if checkpoint is not None:
         return NormalizationTarget.load(checkpoint).reference
     return pool_stains([slide.require_stain() for slide in references])
 
 
-def _score_pairs(
+def score_pairs(
     pairs: Mapping[str, Pair],
     methods: Sequence[Method],
     reference: StainStatistics,
@@ -120,6 +120,19 @@ def _score_pairs(
     executor: Executor,
     progress: Progress,
 ) -> dict[str, PairScores]:
+    """Score pairs by name; those that cannot be compared are reported and left out.
+
+    Args:
+        pairs: The pairs.
+        methods: What is compared.
+        reference: Stain that the statistics alone bring a source to.
+        out: Where pictures and counts go.
+        executor: Where the work runs.
+        progress: Where it is shown.
+
+    Raises:
+        SlideError: None of them can be compared.
+    """
     counts = _count_colours(pairs, out, executor, progress) if len(pairs) > 1 else dict.fromkeys(pairs)
     tasks = {
         name: PairTask(
@@ -158,7 +171,8 @@ def _count_colours(
     return {name: tasks[name].out for name in done}
 
 
-def _warn_of_shift(receipt: PairScores, console: Console) -> None:
+def warn_of_shift(receipt: PairScores, console: Console) -> None:
+    """Warn of a pair that does not lie pixel on pixel."""
     shift = receipt["shift_px"]
     if shift is None or shift > _SHIFT_PX:
         problem = "do not show the same tissue" if shift is None else f"lie {shift:.1f} px apart"

@@ -14,6 +14,7 @@ from pipelines.shared.tables import Column, print_table
 from wsi_stain import __version__
 from wsi_stain.core.journal import file_digest, write_json
 from wsi_stain.core.text import write_table
+from wsi_stain.evaluation.intervals import Estimate
 
 Rows = Mapping[str, Mapping[str, float]]
 """By method, its scores by name."""
@@ -41,9 +42,26 @@ def write_scores(path: Path, rows: Rows) -> None:
     )
 
 
-def write_record(path: Path, rows: Rows, facts: Mapping[str, Any], slides: Sequence[Mapping[str, Any]]) -> None:
+def write_record(
+    path: Path, rows: Mapping[str, Any], facts: Mapping[str, Any], slides: Sequence[Mapping[str, Any]]
+) -> None:
     """Write everything as JSON: what was compared, the scores, and those of each slide."""
     write_json(path, {"version": __version__, **facts, "methods": _plain(rows), "slides": _plain(slides)})
+
+
+def describe_estimate(estimate: Estimate | None) -> str:
+    """Return a score with its interval, for a table; nothing where there is none."""
+    return "" if estimate is None else f"{estimate.value:.3f} ({estimate.low:.2f}-{estimate.high:.2f})"
+
+
+def write_estimates(path: Path, estimates: Mapping[str, Mapping[str, Estimate]]) -> None:
+    """Write scores with their intervals as CSV, a row for each score of each method."""
+    rows = [
+        [method, name, *(_cell(value) for value in estimate)]
+        for method, scores in estimates.items()
+        for name, estimate in scores.items()
+    ]
+    write_table(path, ["method", "score", *Estimate._fields], rows)
 
 
 def checkpoint_facts(path: Path | None) -> dict[str, str] | None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pipelines.evaluate.methods import baselines, checkpoint_methods, require_extras
 from pipelines.evaluate.results import checkpoint_facts, print_files, print_scores, write_record, write_scores
-from pipelines.evaluate.tasks import receipts_of
+from pipelines.evaluate.shown_patches import ShownPatches, drop_empty, group_of, keep_common_slides, name_of
 from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
@@ -25,9 +25,9 @@ from wsi_stain.core.storage import StoragePath
 from wsi_stain.evaluation.auc import Auc, auc, compare_methods
 from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_network, train_classifier
 from wsi_stain.evaluation.figures import write_intervals
-from wsi_stain.evaluation.labelled import LABELS, PIXELS, LabelledTask, extract_labelled
+from wsi_stain.evaluation.labelled import LABELS, PIXELS
 from wsi_stain.evaluation.methods import UNTOUCHED, Method
-from wsi_stain.executor import WHOLE_SLIDE, Executor, Task, open_executor
+from wsi_stain.executor import Executor, open_executor
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import load_artifact
 
@@ -108,61 +108,22 @@ def run(request: Request, console: Console) -> int:
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
         methods: list[Method | None] = [None, *baselines(own, request.baselines, request.out), *trained_methods]
-        train_patches = _load_patches(_show_patches(request, own, None, executor, progress), own)
-        files = {_name(method): _show_patches(request, other, method, executor, progress) for method in methods}
-        rows = _drop_empty(files, progress)
+        train, test = (_shown_patches(request, side, executor, progress) for side in ("train", "test"))
+        train_patches = _load_patches(train.show(own, None), own)
+        files = {name_of(method): test.show(other, method) for method in methods}
+        rows = drop_empty(files, progress)
         usable = keep_common_slides(other, rows)
         test_patches = {name: _load_patches(by_slide, usable) for name, by_slide in rows.items()}
         positive = _positive(request, train_patches, test_patches[UNTOUCHED])
         results = _test_methods(request, train_patches, test_patches, positive, progress)
     _write_results(request, results, positive, {"train": train_patches, "test": test_patches[UNTOUCHED]}, console)
-    trained_on_all = set(train_patches.groups) == {_group(slide) for slide in own}
+    trained_on_all = set(train_patches.groups) == {group_of(slide) for slide in own}
     return 0 if trained_on_all and len(usable) == len(other) and len(rows) == len(files) else 3
 
 
-def _show_patches(
-    request: Request, slides: Sequence[StoredSlide], method: Method | None, executor: Executor, progress: Progress
-) -> dict[str, Path]:
-    """Write the labelled patches of each slide as a method shows them; slides that fail are reported and left out."""
-    folder = (
-        request.out / "work" / "patches" / ("train" if slides and slides[0].path.parent == request.train else "test")
-    )
-    side, most = request.classifier.side, request.patches
-    files = {slide.slide_id: folder / _name(method).replace(" ", "-") / f"{slide.slide_id}.npz" for slide in slides}
-    named = {f"{slide.slide_id} ({_name(method)})": slide for slide in slides}
-    tasks = {
-        name: Task(
-            extract_labelled,
-            LabelledTask(stored=slide.path, method=method, side=side, most=most, out=files[slide.slide_id]),
-            "show",
-            WHOLE_SLIDE,
-        )
-        for name, slide in named.items()
-    }
-    return {named[name].slide_id: files[named[name].slide_id] for name in receipts_of(executor, tasks, progress)}
-
-
-def _drop_empty(files: Mapping[str, Mapping[str, Path]], progress: Progress) -> dict[str, Mapping[str, Path]]:
-    """Keep the methods that show any slide, and the untouched one; a checkpoint of another resolution shows none."""
-    for name, by_slide in files.items():
-        if not by_slide and name != UNTOUCHED:
-            progress.report(f"{name}: no row, since it shows none of the slides")
-    return {name: by_slide for name, by_slide in files.items() if by_slide or name == UNTOUCHED}
-
-
-def keep_common_slides(slides: Sequence[StoredSlide], rows: Mapping[str, Mapping[str, Path]]) -> list[StoredSlide]:
-    """Return the slides that every method shows, so that all are judged on the same ones.
-
-    Raises:
-        ConfigError: Each of those that have labelled patches is missing from some method.
-    """
-    common = [slide for slide in slides if all(slide.slide_id in by_slide for by_slide in rows.values())]
-    if rows[UNTOUCHED] and not common:
-        raise ConfigError(
-            f"None of the {len(slides)} slides to test on is shown by all of {', '.join(rows)}",
-            "See the reasons above; compare fewer methods: --baseline, --mode, or no --checkpoint",
-        )
-    return common
+def _shown_patches(request: Request, side: str, executor: Executor, progress: Progress) -> ShownPatches:
+    folder = request.out / "work" / "patches" / side
+    return ShownPatches(folder, request.classifier.side, request.patches, False, executor, progress)
 
 
 def _load_patches(files: Mapping[str, Path], slides: Sequence[StoredSlide]) -> Labelled:
@@ -172,16 +133,8 @@ def _load_patches(files: Mapping[str, Path], slides: Sequence[StoredSlide]) -> L
     arrays = [load_artifact(files[slide.slide_id]) for slide in chosen]
     counts = [len(each[LABELS]) for each in arrays]
     pixels, labels = (np.concatenate([each[name] for each in arrays]) for name in (PIXELS, LABELS))
-    ids, groups = np.repeat([[slide.slide_id, _group(slide)] for slide in chosen], counts, axis=0).T
+    ids, groups = np.repeat([[slide.slide_id, group_of(slide)] for slide in chosen], counts, axis=0).T
     return Labelled(pixels, labels, ids, groups)
-
-
-def _name(method: Method | None) -> str:
-    return method.name if method else UNTOUCHED
-
-
-def _group(slide: StoredSlide) -> str:
-    return slide.record.patient or slide.slide_id
 
 
 def _positive(request: Request, train: Labelled, test: Labelled) -> str:

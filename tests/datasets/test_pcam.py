@@ -149,3 +149,8 @@ def test_without_h5py_pcam_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ConfigError, match=r"h5py.*pip install 'wsi-stain\[pcam\]'"):
         find_splits([path], None)
+
+
+def test_a_packed_file_says_how_to_unpack_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gunzip camelyonpatch_level_2_split_train_x\.h5\.gz"):
+        find_splits([tmp_path / "camelyonpatch_level_2_split_train_x.h5.gz"], None)

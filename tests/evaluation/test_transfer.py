@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluate.transfer import OWN, keep_common_slides, split
+from pipelines.evaluate.shown_patches import keep_common_slides
+from pipelines.evaluate.transfer import OWN, split
 from tests.support.commands import Run
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import paint_tissue, store_slide
@@ -21,7 +22,7 @@ from wsi_stain.core.journal import file_digest
 from wsi_stain.datasets.images import find_folders
 from wsi_stain.evaluation.auc import auc, compare_methods
 from wsi_stain.evaluation.classifier import ClassifierConfig, classify, make_network, train_classifier
-from wsi_stain.evaluation.labelled import PIXELS, labelled_regions
+from wsi_stain.evaluation.labelled import PIXELS, list_patches
 from wsi_stain.store import TileStore
 from wsi_stain.store.artifact import load_artifact
 from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue
@@ -166,9 +167,10 @@ def test_what_cannot_be_learnt_is_refused_with_a_remedy(store: Path, tmp_path: P
 
 def test_labels_are_of_patches_or_of_the_slide(store: Path, tmp_path: Path) -> None:
     slides = TileStore(store)
-    patches = labelled_regions(slides[slides.slide_ids()[0]])
-    assert len(patches) == 36 and {label for _, label in patches} == {"a", "b"}
-    assert labelled_regions(store_slide(tmp_path / "plain.zarr", "x", paint_tissue(Size(300, 300)))) == []
+    patches = list_patches(slides[slides.slide_ids()[0]])
+    assert len(patches) == 36 and {patch.label for patch in patches} == {"a", "b"}
+    (plain, *_) = list_patches(store_slide(tmp_path / "plain.zarr", "x", paint_tissue(Size(300, 300))))
+    assert (plain.label, plain.name) == ("", "0,0")
 
 
 def test_the_area_is_that_of_scikit_learn() -> None:

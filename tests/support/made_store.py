@@ -42,8 +42,9 @@ def store_slide(
     icc_profile: str | None = None,
     measured: bool = True,
     codec: CodecName = "lossless",
+    **facts: str,
 ) -> StoredSlide:
-    """Put a slide of at most one block into a store; by default all of it is tissue."""
+    """Put a slide of at most one block into a store, with what is known of it; by default all of it is tissue."""
     size = Size(pixels.shape[1], pixels.shape[0])
     shares = np.ones(grid_shape(size), np.float32) if tissue is None else tissue
     store = TileStore.create(root)
@@ -62,6 +63,7 @@ def store_slide(
         mpp_origin="openslide",
         icc_profile=icc_profile,
         stain=stain,
+        **facts,
     )
     writer.complete(record, receipts)
     return store[slide_id]

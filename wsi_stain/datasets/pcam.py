@@ -127,6 +127,8 @@ def find_splits(files: Sequence[Path], meta: Path | None) -> tuple[list[PcamSlid
 
 
 def _slides(path: Path, meta: Path | None) -> list[PcamSlide]:
+    if path.suffix == ".gz":
+        raise SlideError("It is packed, as it was published", f"Unpack it and what belongs to it: gunzip {path.name}")
     if not path.name.endswith("_x.h5"):
         raise SlideError("The name does not end in _x.h5", "Patches, labels and metadata find each other by name")
     count = _count(path)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from wsi_stain.evaluation.intervals import percentile_interval
+
 Scores = NDArray[np.float64]
 
 _RESAMPLINGS = 500
@@ -78,12 +80,5 @@ def _mean(labels: NDArray[np.bool_], scores: Sequence[Scores]) -> float:
 def _result(labels: NDArray[np.bool_], scores: Sequence[Scores], resampled: Scores, first: Scores) -> Auc:
     each = [auc(labels, values) for values in scores]
     deviation = float(np.std(each, ddof=1)) if len(each) > 1 else float("nan")
-    return Auc(float(np.mean(each)), deviation, *_interval(resampled), *_interval(resampled - first))
-
-
-def _interval(values: Scores) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = (float(value) for value in np.percentile(finite, [2.5, 97.5]))
-    return low, high
+    interval, gain = percentile_interval(resampled), percentile_interval(resampled - first)
+    return Auc(float(np.mean(each)), deviation, *interval, *gain)

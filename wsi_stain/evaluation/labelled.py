@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import save_artifact
 from wsi_stain.store.patches import PATCH_TABLE, from_csv
 
-PIXELS, LABELS = "pixels", "labels"
-"""What a file of patches holds: (n, side, side, 3) uint8, and (n,) text."""
+PIXELS, LABELS, NAMES = "pixels", "labels", "names"
+"""What a file of patches holds: (n, side, side, 3) uint8; (n,) text, empty where there is no label; (n,) text."""
 
 _RICH = 0.5
 
@@ -39,6 +39,7 @@ class LabelledTask:
         side: Side of the squares that patches are brought to, px.
         most: Most patches, chosen by their places alone.
         out: The file for them.
+        unlabelled: Whether patches without a label are wanted, too.
     """
 
     stored: StoragePath
@@ -46,6 +47,21 @@ class LabelledTask:
     side: int
     most: int
     out: Path
+    unlabelled: bool = False
+
+
+class LabelledPatch(NamedTuple):
+    """A patch of a slide.
+
+    Attributes:
+        region: Where it lies.
+        label: Empty where it has none.
+        name: Of its file, as the import names it; of a tile, its row and column.
+    """
+
+    region: Region
+    label: str
+    name: str
 
 
 class LabelledReceipt(TypedDict):
@@ -63,31 +79,33 @@ def extract_labelled(task: LabelledTask) -> LabelledReceipt:
         CheckpointError: The model does not fit.
     """
     slide = StoredSlide(task.stored)
-    chosen = _choose_patches(labelled_regions(slide), task.most)
+    patches = [patch for patch in list_patches(slide) if patch.label or task.unlabelled]
+    chosen = _choose_patches(patches, task.most)
     if not chosen:
         raise SlideError(f"{slide.slide_id} has no labels", "Import labelled patches: wsi-stain import idc|pcam|images")
     source = slide if task.method is None else task.method.open_normalized(slide, slide.require_stain())
-    pixels = np.stack([_resize(source.read(region), task.side) for region, _ in chosen])
-    save_artifact(task.out, {PIXELS: pixels, LABELS: np.array([label for _, label in chosen])})
+    pixels = np.stack([_resize(source.read(patch.region), task.side) for patch in chosen])
+    texts = {LABELS: [patch.label for patch in chosen], NAMES: [patch.name for patch in chosen]}
+    save_artifact(task.out, {PIXELS: pixels} | {name: np.array(each) for name, each in texts.items()})
     return {"patches": len(chosen)}
 
 
-def labelled_regions(slide: StoredSlide) -> list[tuple[Region, str]]:
-    """List where a slide's labelled patches lie, and their labels, in the order of their rows."""
+def list_patches(slide: StoredSlide) -> list[LabelledPatch]:
+    """List a slide's patches in the order of their rows: those imported, or its tiles rich in tissue."""
     if PATCH_TABLE in slide.tables():
-        patches = from_csv(slide.table(PATCH_TABLE))
-        labelled = [(patch.region, patch.label) for patch in patches if patch.region and patch.label is not None]
+        table = from_csv(slide.table(PATCH_TABLE))
+        patches = [LabelledPatch(patch.region, patch.label or "", patch.name) for patch in table if patch.region]
     else:
-        label = slide.record.label
-        labelled = [(tile_region(tile), label) for tile in slide.tile_indices(_RICH)] if label is not None else []
-    return sorted(labelled, key=lambda patch: (patch[0].y, patch[0].x))
+        label, tiles = slide.record.label or "", slide.tile_indices(_RICH)
+        patches = [LabelledPatch(tile_region(tile), label, f"{tile.row},{tile.col}") for tile in tiles]
+    return sorted(patches, key=lambda patch: (patch.region.y, patch.region.x))
 
 
-def _choose_patches(patches: list[tuple[Region, str]], most: int) -> list[tuple[Region, str]]:
+def _choose_patches(patches: list[LabelledPatch], most: int) -> list[LabelledPatch]:
     """Choose at most so many of them, scattered, in the same order."""
-    ranked = sorted(patches, key=lambda patch: hashlib.sha256(repr(tuple(patch[0])).encode()).digest())
-    wanted = {patch[0] for patch in ranked[:most]}
-    return [patch for patch in patches if patch[0] in wanted]
+    ranked = sorted(patches, key=lambda patch: hashlib.sha256(repr(tuple(patch.region)).encode()).digest())
+    wanted = {patch.region for patch in ranked[:most]}
+    return [patch for patch in patches if patch.region in wanted]
 
 
 def _resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
