@@ -111,7 +111,7 @@ def _synchronize(device: str) -> None:
 
 def bare(executor: Executor, target: NormalizationTarget, output: NormalizeConfig, workers: int) -> Turn:
     """All workers at once; the sum of their speeds."""
-    task = Task(pass_windows, Bare(target.path, output, default_device(), _BARE_WINDOWS), "normalize")
+    task = Task(pass_windows, Bare(target.path, output, default_device(), _BARE_WINDOWS), "normalize", pool="gpu")
 
     def flow() -> Flow:
         return (yield [task] * workers)

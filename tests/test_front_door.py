@@ -37,6 +37,14 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_copy_that_was_never_installed_works(tmp_path: Path) -> None:
+    """A bare tree on the path, of which no distribution is known, with nothing but the standard library beside it."""
+    (tmp_path / "wsi_stain").symlink_to(Path(str(wsi_stain.__file__)).parent)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import wsi_stain; print(wsi_stain.__version__)"
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == wsi_stain.__version__
+
+
 def test_torch_is_loaded_only_by_what_needs_it() -> None:
     needing = {"NormalizedSlide", "StainNormalize", "normalized_tiles"}
     others = sorted(set(wsi_stain._HOME_OF) - needing)

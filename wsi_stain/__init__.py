@@ -5,7 +5,6 @@ it is first asked for, so that `import wsi_stain` stays quick and torch is loade
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
     from wsi_stain.store import StoredSlide as StoredSlide
     from wsi_stain.store import TileStore as TileStore
 
-__version__ = version("wsi-stain")
+__version__ = "0.1.0"
+"""Of this code, whether it is installed or lies in a folder on the path; a wheel is named after it."""
 
 _HOMES = {
     "core.errors": ["WsiStainError"],

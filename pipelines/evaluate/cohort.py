@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipelines.evaluate.methods import baselines, checkpoint_methods, require_extras
 from pipelines.evaluate.results import checkpoint_facts, print_files, print_scores, write_record, write_scores
-from pipelines.evaluate.tasks import receipts_of
+from pipelines.evaluate.tasks import receipts_of, scoring_pool
 from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
@@ -100,7 +100,10 @@ def run(request: Request, console: Console) -> int:
         tasks = _tasks(
             request, [*baselines(references, request.baselines, request.out), *trained_methods], compared_with
         )
-        named = {name: Task(score_slide, task, "score", WHOLE_SLIDE) for name, task in tasks.items()}
+        named = {
+            name: Task(score_slide, task, "score", WHOLE_SLIDE, scoring_pool(task.methods))
+            for name, task in tasks.items()
+        }
         receipts = receipts_of(executor, named, progress)
     if not receipts:
         raise SlideError(f"None of the {len(tasks)} slides could be judged", "See the reasons above")

@@ -11,7 +11,7 @@ from rich.console import Console
 from pipelines.evaluate.methods import baselines, checkpoint_methods, require_extras
 from pipelines.evaluate.pairing import Pair, Pairing, Pool
 from pipelines.evaluate.results import checkpoint_facts, print_files, print_scores, write_record, write_scores
-from pipelines.evaluate.tasks import receipts_of
+from pipelines.evaluate.tasks import receipts_of, scoring_pool
 from pipelines.normalization.target import NormalizationTarget
 from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.run_directory.workspace import Workspace
@@ -149,9 +149,9 @@ def score_pairs(
         )
         for name in counts
     }
-    receipts = receipts_of(
-        executor, {name: Task(score_pair, task, "score", WHOLE_SLIDE) for name, task in tasks.items()}, progress
-    )
+    pool = scoring_pool(methods)
+    named = {name: Task(score_pair, task, "score", WHOLE_SLIDE, pool) for name, task in tasks.items()}
+    receipts = receipts_of(executor, named, progress)
     if not receipts:
         raise SlideError(f"None of the {len(pairs)} pairs could be compared", "See the reasons above")
     return receipts

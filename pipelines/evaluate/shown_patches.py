@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pipelines.evaluate.tasks import receipts_of
+from pipelines.evaluate.tasks import receipts_of, scoring_pool
 from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.evaluation.labelled import LabelledTask, extract_labelled
@@ -45,7 +45,7 @@ class ShownPatches:
             The files by slide id; slides that fail are reported and left out.
         """
         folder = self.folder / name_of(method).replace(" ", "-")
-        tasks, ids = {}, {}
+        tasks, ids, pool = {}, {}, scoring_pool([method] if method else [])
         for slide in slides:
             name = f"{slide.slide_id} ({name_of(method)})"
             task = LabelledTask(
@@ -56,7 +56,7 @@ class ShownPatches:
                 out=folder / f"{slide.slide_id}.npz",
                 unlabelled=self.unlabelled,
             )
-            tasks[name], ids[name] = Task(extract_labelled, task, "show", WHOLE_SLIDE), slide.slide_id
+            tasks[name], ids[name] = Task(extract_labelled, task, "show", WHOLE_SLIDE, pool), slide.slide_id
         done = receipts_of(self.executor, tasks, self.progress)
         return {ids[name]: folder / f"{ids[name]}.npz" for name in done}
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from pipelines.shared.messages import describe_error
 from pipelines.shared.progress import Progress
-from wsi_stain.executor import Executor, Task, run_flows, single_task
+from wsi_stain.evaluation.methods import Method
+from wsi_stain.executor import Executor, Pool, Task, run_flows, single_task
 
 R = TypeVar("R")
+
+
+def scoring_pool(methods: Sequence[Method]) -> Pool:
+    """Return the workers that tasks with these methods are for: Pix2Pix runs the generator, at least to fit a table."""
+    return "gpu" if any(method.normalize.method == "pix2pix" for method in methods) else "cpu"
 
 
 def receipts_of(executor: Executor, tasks: Mapping[str, Task[R]], progress: Progress) -> dict[str, R]:

@@ -57,11 +57,13 @@ def describe_stride(context: RunContext) -> str:
 
 def _record_smaller_stride(context: RunContext, slide_id: str, error: DeviceMemoryError) -> None:
     """Record half the stride for a slide, so that a rerun gives the same bytes; raise the error where it is least."""
-    stride_px = ceil_div(context.settings.stride_px, 2 * TILE) * TILE
-    if stride_px >= context.settings.stride_px:
-        raise error
+    too_large = context.settings.stride_px
+    stride_px = ceil_div(too_large, 2 * TILE) * TILE
+    if stride_px >= too_large:
+        raise DeviceMemoryError(f"{error.problem}, in the smallest squares there are, of {stride_px} px", error.remedy)
     write_json(_stride_file(context, slide_id), {"key": _key(context), "stride_px": stride_px})
-    context.report(f"{slide_id}: begun again in squares of {stride_px} px. {error.problem}")
+    change = f"in squares of {stride_px} px, since squares of {too_large} px are too large"
+    context.report(f"{slide_id}: begun again {change}. {error.problem}")
 
 
 def _stride_file(context: RunContext, slide_id: str) -> Path:

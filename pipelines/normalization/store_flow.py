@@ -16,7 +16,7 @@ from typing import Literal
 from pipelines.normalization.context import RunContext
 from pipelines.normalization.out_of_memory import describe_stride, run_within_memory
 from pipelines.normalization.rows import describe_stain
-from pipelines.normalization.tasks import prepare_flow
+from pipelines.normalization.tasks import block_pool, prepare_flow
 from wsi_stain.core.icc import encode_profile
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.executor import Flow, Task
@@ -76,8 +76,9 @@ def _store_flow(
     )
     if not store.writer(source.slide_id).is_complete(task.record.key):
         yield from prepare_flow(context, slide, source.slide_id, outputs)
-        yield [Task(begin_normalized_slide, task, "prepare")]  # where the generator may be
-        yield [Task(normalize_store_block, replace(task, block=block), "normalize") for block in slide.grid.blocks()]
+        yield [Task(begin_normalized_slide, task, "prepare")]
+        blocks = [replace(task, block=block) for block in slide.grid.blocks()]
+        yield [Task(normalize_store_block, block, "normalize", pool=block_pool(context.settings)) for block in blocks]
         context.check_lease()
         yield [Task(complete_normalized_slide, task, "measure")]
     normalized = store[source.slide_id]

@@ -13,7 +13,7 @@ from wsi_stain import __version__
 from wsi_stain.core.geometry import BlockIndex, GlassPlacement, Mpp
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.core.receipts import Receipt, partial_directory, valid_receipt
-from wsi_stain.executor import Flow, Task, single_task
+from wsi_stain.executor import Flow, Pool, Task, single_task
 from wsi_stain.normalize.table_files import TableKind, TableTask, write_table_file
 from wsi_stain.normalize.tasks import (
     BlockReceipt,
@@ -25,6 +25,7 @@ from wsi_stain.normalize.tasks import (
     prepare_slide,
     sample_slide,
 )
+from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.pyramid.dicom import DicomReceipt, DicomTask, write_dicom
 from wsi_stain.pyramid.stitch import PyramidReceipt, StitchTask, stitch_slide
 from wsi_stain.report import PictureTask, make_pictures
@@ -44,7 +45,7 @@ def prepare_flow(context: RunContext, slide: TiledSlide, slide_id: str, outputs:
     for part in range(context.settings.sample_parts):
         artifact, receipt = (outputs.blocks / "samples" / f"{part}{suffix}" for suffix in (".npz", ".json"))
         samples.append(SampleTask(part=part, **vars(task) | {"artifact": artifact, "receipt": receipt}))
-    yield [Task(sample_slide, sample, "prepare") for sample in samples]
+    yield [Task(sample_slide, sample, "prepare", pool="gpu") for sample in samples]
     task = replace(task, samples=tuple(sample.artifact for sample in samples))
     return (yield from single_task(Task(prepare_slide, task, "prepare")))
 
@@ -67,7 +68,12 @@ def block_tasks(context: RunContext, slide: TiledSlide, outputs: SlideOutputs) -
     """Return the tasks that normalize a slide's blocks; they leave lossless shards too where an OME-Zarr is missing."""
     zarr = partial_directory(outputs.output("ome-zarr").path) if "ome-zarr" in outputs.missing else None
     tasks = [_block_task(context, slide, outputs, block, zarr) for block in slide.grid.blocks()]
-    return [Task(normalize_block, task, "normalize") for task in tasks]
+    return [Task(normalize_block, task, "normalize", pool=block_pool(context.settings)) for task in tasks]
+
+
+def block_pool(settings: NormalizeConfig) -> Pool:
+    """Return the workers that blocks are for: those with a GPU only where the generator is run on every block."""
+    return "gpu" if settings.needs_generator else "cpu"
 
 
 def block_receipt(outputs: SlideOutputs, block: BlockIndex) -> Path:

@@ -55,4 +55,4 @@ def resolve_auto(config: RunConfig, executor: Executor) -> RunConfig:
 def _ask_gpu_flow() -> Flow[GpuReceipt]:
     from wsi_stain.pix2pix.precision import describe_gpu
 
-    return (yield from single_task(Task(describe_gpu, "cuda", "prepare")))
+    return (yield from single_task(Task(describe_gpu, "cuda", "prepare", pool="gpu")))

@@ -49,8 +49,8 @@ class OnePool(Watched):
 
 
 def slide(name: str, blocks: int = 6) -> Flow:
-    yield [Task(done, f"{name} prepare", "prepare")]
-    yield [Task(done, f"{name} block {number}", "normalize") for number in range(blocks)]
+    yield [Task(done, f"{name} prepare", "prepare", pool="gpu")]
+    yield [Task(done, f"{name} block {number}", "normalize", pool="gpu") for number in range(blocks)]
     yield [Task(done, f"{name} stitch", "stitch")]
 
 

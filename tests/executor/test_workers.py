@@ -12,10 +12,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 
@@ -23,9 +24,8 @@ from tests.support.dask_processes import ONE_THREAD, Processes, dask_processes
 from tests.support.made_store import paint_tissue
 from wsi_stain.core.errors import ConfigError, WsiStainError
 from wsi_stain.core.geometry import Size
-from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Task, open_executor, run_flows
+from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Pool, Task, open_executor, run_flows
 from wsi_stain.normalize.device_errors import translate_device_errors
-from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.synthetic.slide import write_slide
 
 SHORT_S = 2.0
@@ -41,6 +41,7 @@ def where(argument: Any) -> dict[str, Any]:
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "thread": threading.get_ident(),
         "torch_threads": torch.get_num_threads(),
+        "nvml": dask.config.get("distributed.diagnostics.nvml"),
     }
 
 
@@ -68,6 +69,10 @@ def kill_worker(argument: Any) -> dict[str, Any]:
     return {}
 
 
+def task_at(pool: Pool) -> Task:
+    return Task(where, None, "look", pool=pool)
+
+
 def flow_of(*tasks: Task) -> Flow:
     return (yield list(tasks))
 
@@ -87,14 +92,15 @@ def joining(processes: Processes, **settings: Any) -> ExecutorConfig:
     return ExecutorConfig(scheduler_file=processes.file, worker_timeout_s=60, **settings)
 
 
-def test_the_generator_s_stages_go_to_the_gpus_and_all_others_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_the_generator_goes_to_the_gpus_and_all_else_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPUs named are not there: no process may ask NVML about them."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7,9")
-    stages = ["survey", "tile", "prepare", "normalize", "stitch", "verify"] * 6
+    pools: list[Pool] = ["cpu", "gpu", "cpu"] * 12
     with open_executor(ExecutorConfig(workers=2, gpus=2)) as executor:
-        (result,) = run_flows(executor, {"slide": flow_of(*(Task(where, None, stage) for stage in stages))})
-    places = list(zip(stages, result.value, strict=True))
-    on_gpu = [receipt for stage, receipt in places if stage in ("prepare", "normalize")]
-    elsewhere = [receipt for stage, receipt in places if stage not in ("prepare", "normalize")]
+        (result,) = run_flows(executor, {"slide": flow_of(*map(task_at, pools))})
+    places = list(zip(pools, result.value, strict=True))
+    on_gpu, elsewhere = ([receipt for at, receipt in places if at == pool] for pool in ("gpu", "cpu"))
+    assert {receipt["nvml"] for receipt in result.value} == {False}
     assert sorted(gpu for _, gpu in {(receipt["pid"], receipt["gpu"]) for receipt in on_gpu}) == ["4", "GPU-7"]
     assert 2 <= max(Counter(pid for pid, _ in {(r["pid"], r["thread"]) for r in on_gpu}).values()) <= 3
     assert len({receipt["pid"] for receipt in elsewhere}) == 2
@@ -106,8 +112,8 @@ def test_a_scheduler_s_workers_with_gpus_are_told_by_what_they_offer(tmp_path: P
     with dask_processes(tmp_path, ("--nthreads", "1", "--resources", "CPU=1"), GPU) as processes:
         processes.await_workers()
         with open_executor(joining(processes, gpus=1)) as executor:
-            tasks = [Task(where, None, stage) for stage in ("normalize", "stitch") * 6]
-            (result,) = run_flows(executor, {"slide": flow_of(*tasks)})
+            pools: tuple[Pool, ...] = ("gpu", "cpu") * 6
+            (result,) = run_flows(executor, {"slide": flow_of(*map(task_at, pools))})
         pids = [{receipt["pid"] for receipt in result.value[half::2]} for half in (0, 1)]
         assert pids == [{processes.workers[1].pid}, {processes.workers[0].pid}]
 
@@ -118,7 +124,7 @@ def test_without_a_worker_that_has_a_gpu_the_run_ends_and_says_what_to_start(pro
         open_executor(config) as executor,
         pytest.raises(WsiStainError, match=r"no worker that offers the resource GPU for 2 s.*--resources GPU=N"),
     ):
-        list(run_flows(executor, {"slide": flow_of(Task(where, None, "stitch"), Task(where, None, "normalize"))}))
+        list(run_flows(executor, {"slide": flow_of(task_at("cpu"), task_at("gpu"))}))
 
 
 def test_when_all_workers_are_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
@@ -177,7 +183,6 @@ class BreaksOnce:
     """A task upon which the GPU of the first process that does one is broken, for that process, for good."""
 
     marker: Path
-    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
 
 _broken = False
@@ -197,7 +202,7 @@ def break_once(task: BreaksOnce) -> dict[str, Any]:
 
 
 def test_a_worker_whose_gpu_is_broken_is_replaced(tmp_path: Path) -> None:
-    tasks = [Task(break_once, BreaksOnce(tmp_path / "broken"), "normalize")] * 12
+    tasks = [Task(break_once, BreaksOnce(tmp_path / "broken"), "normalize", pool="gpu")] * 12
     with open_executor(ExecutorConfig(workers=1, gpus=1)) as executor:
         (result,) = run_flows(executor, {"slide": flow_of(*tasks)})
     assert result.error is None

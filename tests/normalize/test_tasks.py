@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,7 @@ from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Region, Size, TileInd
 from wsi_stain.core.journal import describe_files, file_digest, remove_partials
 from wsi_stain.formats.block_file import BlockFile, JpegConfig
 from wsi_stain.formats.zarr_shard import ShardFile
-from wsi_stain.normalize.block import block_workers, normalize_block_pixels
+from wsi_stain.normalize.block import BlockWorkers, block_workers, normalize_block_pixels
 from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalize.tasks import NormalizeTask, PrepareTask, normalize_block, prepare_slide
 from wsi_stain.normalizers.config import NormalizeConfig
@@ -340,3 +342,21 @@ def test_tasks_travel_between_processes(place: Place, tmp_path: Path) -> None:
             assert slide.slide_id == "kept"
         assert replace(travelled, slide=task.slide) == task
         assert len(pickle.dumps(task)) < 2000
+
+
+def test_a_process_keeps_its_threads_and_drops_those_of_a_task_that_failed() -> None:
+    def who(workers: BlockWorkers) -> set[int]:
+        return {workers.band_workers.submit(threading.get_ident).result() for _ in range(4)}
+
+    with block_workers(2) as first, block_workers(2) as beside:
+        assert first is not beside and not who(first) & who(beside)
+    with block_workers(2) as again:
+        assert again in (first, beside)
+        assert who(again) <= who(first) | who(beside)
+    ended = []
+    with pytest.raises(OSError, match="read"), block_workers(2) as failing:
+        failing.band_workers.submit(lambda: (time.sleep(0.1), ended.append(True)))
+        raise OSError("read")
+    assert ended == [True], "what was under way is waited for"
+    with block_workers(2) as one, block_workers(2) as other:
+        assert failing not in (one, other)

@@ -107,7 +107,8 @@ def test_a_pass_that_overflows_in_16_bits_is_computed_again(
     assert tally.retried == 2
     window = source[:288, :288]
     predictor = GeneratorPredictor(overflowing, device, precision)
-    np.testing.assert_array_equal(predictor.predict_uint8(window, STATISTICS), exact[:96, :96])
+    found_here = next(predictor.predict_all([window], STATISTICS))
+    assert np.abs(found_here.astype(int) - exact[:96, :96]).max() <= int(device == "cuda")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

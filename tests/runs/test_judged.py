@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,9 @@ class Contrast(GeneratorPredictor):
     def check_fits(self, slide: TiledSlide) -> None:
         pass
 
-    def predict_uint8(self, window: RgbImage, statistics: StainStatistics) -> RgbImage:
-        return add_contrast(window[self.halo : -self.halo, self.halo : -self.halo])
+    def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics) -> Iterator[RgbImage]:
+        for window in windows:
+            yield add_contrast(window[self.halo : -self.halo, self.halo : -self.halo])
 
 
 def add_contrast(pixels: RgbImage) -> RgbImage:

@@ -28,6 +28,7 @@ from wsi_stain.evaluation.tile_choice import choose_scored_tiles
 from wsi_stain.metrics.chromatin import NuclearDetail, contrast_kept, mean_detail, nuclear_detail
 from wsi_stain.metrics.image import lab_wasserstein, normalized_median_intensity, spread
 from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
+from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
@@ -92,6 +93,7 @@ class SlideScores(TypedDict):
     scores: dict[str, dict[str, float]]
 
 
+@translate_device_errors
 def score_slide(task: CohortTask) -> SlideScores:
     """Do a `CohortTask`.
 
@@ -100,6 +102,8 @@ def score_slide(task: CohortTask) -> SlideScores:
         StainError: Its stain was not measured.
         OutputError: The source that a run used is gone.
         CheckpointError: A model does not fit.
+        DeviceMemoryError: The device's memory does not suffice.
+        BrokenDeviceError: The GPU failed.
     """
     reference = load_artifact(task.reference) if task.reference is not None else {}
     with _open_slide(task) as (slide, stain):

@@ -19,6 +19,7 @@ from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, tile_region
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.evaluation.methods import Method
+from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import save_artifact
 from wsi_stain.store.patches import PATCH_TABLE, from_csv
@@ -70,6 +71,7 @@ class LabelledReceipt(TypedDict):
     patches: int
 
 
+@translate_device_errors
 def extract_labelled(task: LabelledTask) -> LabelledReceipt:
     """Do a `LabelledTask`.
 
@@ -77,6 +79,8 @@ def extract_labelled(task: LabelledTask) -> LabelledReceipt:
         SlideError: The slide has no labels.
         StainError: Its stain was not measured.
         CheckpointError: The model does not fit.
+        DeviceMemoryError: The device's memory does not suffice.
+        BrokenDeviceError: The GPU failed.
     """
     slide = StoredSlide(task.stored)
     patches = [patch for patch in list_patches(slide) if patch.label or task.unlabelled]

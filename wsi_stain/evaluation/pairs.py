@@ -25,6 +25,7 @@ from wsi_stain.metrics.chromatin import contrast_kept, nuclear_detail
 from wsi_stain.metrics.image import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
 from wsi_stain.metrics.nuclei import nuclei_mask
 from wsi_stain.metrics.structure import shift_px
+from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.beer_lambert import apply_statistics
 from wsi_stain.stain.colour_table import apply_table
@@ -99,6 +100,7 @@ class PairScores(TypedDict):
     scores: dict[str, Scores]
 
 
+@translate_device_errors
 def score_pair(task: PairTask) -> PairScores:
     """Do a `PairTask`.
 
@@ -106,6 +108,8 @@ def score_pair(task: PairTask) -> PairScores:
         SlideError: The two have different frames, or nothing to compare.
         StainError: A slide's stain was not measured.
         CheckpointError: A model does not fit.
+        DeviceMemoryError: The device's memory does not suffice.
+        BrokenDeviceError: The GPU failed.
     """
     source, truth = StoredSlide(task.source), StoredSlide(task.truth)
     regions = scored_regions(source, truth, task.blocks)

@@ -24,6 +24,7 @@ from wsi_stain.executor.pools import RESOURCES
 _LOCAL_SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.comm.timeouts.connect": "120s",
+    "distributed.diagnostics.nvml": False,
     "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
@@ -33,7 +34,8 @@ _LOCAL_SETTINGS = {
 place 15 s later, and a busy machine takes longer; `LocalWorkers` sees to that. Each array goes back to the kernel at
 once (a trim threshold of 64 KiB), and fetching its pages again takes as long as all the rest of tiling, and a fifth of
 the time of a generator's pass. Whole blocks still go back; in pages of 2 MiB (glibc 2.35) they are fetched cheaply.
-And each task would be stopped every 10 ms for a profile that nobody sees."""
+And each task would be stopped every 10 ms for a profile that nobody sees. And every process, also one without a GPU,
+would ask NVML about GPUs, which raises where CUDA_VISIBLE_DEVICES names one that is not there."""
 
 _LOG = logging.getLogger(__name__)
 

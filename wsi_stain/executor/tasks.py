@@ -15,9 +15,6 @@ R = TypeVar("R")
 Pool = Literal["cpu", "gpu"]
 """Workers come in two pools: `gpu` holds those that compute on a GPU. Where there is no GPU, all are one."""
 
-_GPU_STAGES = frozenset({"prepare", "normalize", "score", "show"})
-"""Those that run the generator: of a normalization, and of an evaluation."""
-
 OPENING, SURVEYING, WHOLE_SLIDE = 0.2, 4.0, 100.0
 """Work, in blocks, of a task that opens a slide and reads no pixels; that looks at all of it on its coarsest level, or
 has to read the finest for want of one; and that reads all of a slide whose size is not known."""
@@ -32,17 +29,14 @@ class Task(Generic[R]):
         argument: Its argument.
         stage: What the task does, for the progress display: survey, tile, prepare, normalize, stitch, ...
         work: How much work it may be at most, about, in blocks of 4096 x 4096 px: its time limit grows with it.
+        pool: Workers that it is for: `gpu` where it runs the generator, and nowhere else.
     """
 
     function: Callable[[Any], R]
     argument: Any
     stage: str
     work: float = 1.0
-
-    @property
-    def pool(self) -> Pool:
-        """Pool that the task is for: stages that run the generator go to workers with a GPU."""
-        return "gpu" if self.stage in _GPU_STAGES else "cpu"
+    pool: Pool = "cpu"
 
 
 Flow: TypeAlias = Generator[list[Task[Any]], list[Any], R]

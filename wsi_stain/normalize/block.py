@@ -13,6 +13,7 @@ more and a larger halo.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -70,15 +71,33 @@ class NormalizedBlock:
     hallucination: str | None
 
 
+_IDLE: defaultdict[int, list[BlockWorkers]] = defaultdict(list)
+"""Threads that no task has now, by their number: a process keeps what it started, since cuDNN plans its convolutions
+anew in each thread, and a thread's plans are never freed."""
+
+
 @contextmanager
 def block_workers(threads: int) -> Iterator[BlockWorkers]:
-    """Start as many threads; with one, the caller's own does all. Torch itself takes one thread."""
+    """Give a task as many threads of its own; with one, the caller's does all. Torch itself takes one thread.
+
+    A task that fails waits until its threads have ended what they do, and they are not used again.
+    """
     torch.set_num_threads(1)  # with more, sums within a convolution come out differently
     if threads == 1:
         yield BlockWorkers(_InlineExecutor(), _InlineExecutor())
         return
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(threads, "block") as band_workers:
-        yield BlockWorkers(reader, band_workers)
+    idle = _IDLE[threads]
+    try:
+        workers = idle.pop()  # tasks are threads of one process: this and append are atomic
+    except IndexError:
+        workers = BlockWorkers(ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(threads, "block"))
+    try:
+        yield workers
+    except BaseException:
+        workers.reader.shutdown(cancel_futures=True)
+        workers.band_workers.shutdown(cancel_futures=True)
+        raise
+    idle.append(workers)
 
 
 class _InlineExecutor(Executor):

@@ -80,6 +80,11 @@ class NormalizeConfig(StrictRecord):
         return self.mode if self.method == "pix2pix" else self.method
 
     @property
+    def needs_generator(self) -> bool:
+        """True if blocks go through the generator; a colour table and the classical methods need none any more."""
+        return self.method == "pix2pix" and self.mode != "lut"
+
+    @property
     def sample_parts(self) -> int:
         """Number of parts in which a slide is sampled for its colour table, each by a task of its own; 0: no table."""
         return _SAMPLE_PARTS if self.method == "pix2pix" else 0

@@ -6,7 +6,8 @@ Writes no files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +77,7 @@ class TableFit:
         candidates = read_candidates(slide, list_candidates(slide, self._tiles)[part :: self._parts])
         tiles = pick_shades(candidates, self._tiles // self._parts + (part < self._tiles % self._parts))
         pairs, held = ColourPairs(), [(_NONE, _NONE)]
-        for turn, tile in enumerate(tiles):
-            source, wanted = self._pair(slide, tile, statistics)
+        for turn, (source, wanted) in enumerate(self._pairs(slide, tiles, statistics)):
             if (turn + part + 1) % _HELD_OUT_EVERY == 0:
                 every = max(len(source) // _HELD_PIXELS, 1)
                 held.append((source[::every], wanted[::every]))
@@ -132,16 +132,25 @@ class TableFit:
             TILES: tiles,
         }
 
-    def _pair(self, slide: TiledSlide, tile: TileIndex, statistics: StainStatistics) -> tuple[RgbImage, RgbImage]:
-        """Return source and generated colours, (N, 3) each, of a tile's pixels within the slide that bear no ink."""
+    def _pairs(
+        self, slide: TiledSlide, tiles: Sequence[TileIndex], statistics: StainStatistics
+    ) -> Iterator[tuple[RgbImage, RgbImage]]:
+        """Yield source and generated colours, (N, 3) each, of each tile's pixels in the slide that bear no ink."""
         halo = self._predictor.halo
-        window = slide.read(tile_region(tile).expand(halo))
-        generated = self._predictor.predict_uint8(window, statistics)
-        source = window[halo:-halo, halo:-halo]
-        use = ~(pen_mask(source) | exempt_mask(slide, tile_region(tile)))
-        use[slide.size.height - tile.row * TILE :] = False
-        use[:, slide.size.width - tile.col * TILE :] = False
-        return source[use], generated[use]
+        sources: deque[RgbImage] = deque()
+
+        def read_windows() -> Iterator[RgbImage]:
+            for tile in tiles:
+                window = slide.read(tile_region(tile).expand(halo))
+                sources.append(window[halo:-halo, halo:-halo])
+                yield window
+
+        for tile, generated in zip(tiles, self._predictor.predict_all(read_windows(), statistics), strict=True):
+            source = sources.popleft()
+            use = ~(pen_mask(source) | exempt_mask(slide, tile_region(tile)))
+            use[slide.size.height - tile.row * TILE :] = False
+            use[:, slide.size.width - tile.col * TILE :] = False
+            yield source[use], generated[use]
 
 
 class LutNormalizer:

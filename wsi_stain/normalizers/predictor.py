@@ -2,7 +2,8 @@
 
 On a GPU a pass is begun and fetched later: copies from and to pinned memory and the computation are queued on the
 thread's stream, one of two. So the passes of one thread follow each other, and those of several threads overlap: one is
-copied while another computes (`normalize.threads`, `executor.gpu_tasks`). Writes no files.
+copied while another computes (`normalize.threads`, `executor.gpu_tasks`). The network is put on its device by the first
+pass: a process that needs only what is known of it, such as its halo, opens no context on a GPU. Writes no files.
 
 Shape legend: B batch, H rows, W columns, C channels; h, w what remains of H, W without the halo.
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -24,18 +27,27 @@ from wsi_stain.core.geometry import ceil_div
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.generator import receptive_halo
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
+from wsi_stain.pix2pix.pinned_memory import copy_to_pinned, record_event, stack_arrays
 from wsi_stain.pix2pix.precision import Precision, compute_dtype
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.stain.template import apply_template
+from wsi_stain.stain.template import TemplateTables, apply_template
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import NormalizationCounts
 
 Postprocess = Callable[[Tensor, Tensor], Tensor]
 """What becomes of a pass's pixels: of its windows, (B, H, W, 3) uint8, and what was generated, (B, h, w, 3) float."""
 
+Network = Callable[[Tensor, int], Tensor]
+"""A generator on its device: of a template, and what to crop."""
+
 _CUDNN_SETTINGS = threading.Lock()
 """The settings of cuDNN are global: threads set them one at a time."""
 
+_AHEAD = 2
+"""Passes over single windows that may be under way, or done and not fetched."""
+
+_GPU_BATCH = 8
+"""Windows of one such pass on a GPU. On a CPU a larger batch is no faster."""
 
 PendingBatch = Callable[[NormalizationCounts], RgbImage]
 """A pass under way. A call waits for its end and gives (B, h, w, 3) RGB, or raises CheckpointError."""
@@ -63,16 +75,14 @@ class GeneratorPredictor:
         self.halo = round_up(receptive_halo(config.downs), max(32, self.step))
         self._check_fits = checkpoint.contract.check_fits
         self._template = checkpoint.contract.template
-        self._device = torch.device(device)
+        self._device, self._compiled = torch.device(device), compiled
         self._dtype = compute_dtype(precision, self._device)
         self._exact = InferenceGenerator(checkpoint.generator)
-        is_exact = self._dtype == torch.float32
-        generator = self._to_device(self._exact if is_exact else copy.deepcopy(self._exact), self._dtype)
-        self._generator = torch.compile(generator, dynamic=False) if compiled else generator
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # the streams begin after the weights are there
-            streams = [torch.cuda.Stream(self._device) for _ in range(2)]  # type: ignore[no-untyped-call]
-            self._turns, self._own = itertools.cycle(streams), threading.local()
+        self._loading = threading.Lock()
+        self._loaded: Network | None = None
+        self._streams: list[torch.cuda.Stream] = []
+        self._turns, self._own = itertools.count(), threading.local()
+        self._tables = lru_cache(256)(self._upload_tables)
 
     def check_fits(self, slide: TiledSlide) -> None:
         """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
@@ -97,9 +107,28 @@ class GeneratorPredictor:
             generated_BHWC = self._retry_in_float32(windows_BHWC, statistics, self.halo)
         return generated_BHWC[0]
 
-    def predict_uint8(self, window: RgbImage, statistics: StainStatistics) -> RgbImage:
-        """Generate as `predict` does, as (h, w, 3) uint8 in the memory of the host."""
-        return _to_uint8(self.predict(window, statistics)).cpu().numpy()
+    def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics) -> Iterator[RgbImage]:
+        """Generate the inner parts of windows of one shape, as (h, w, 3) uint8 in the memory of the host, in order.
+
+        On a GPU passes of several are begun ahead, and the last is filled up: the shape is always the same.
+
+        Args:
+            windows: As `predict` takes them; they are read as they are wanted.
+            statistics: Of the slide.
+
+        Raises:
+            CheckpointError: The generator gave a value that is no number, in float32 as well.
+        """
+        size = _GPU_BATCH if self._device.type == "cuda" else 1
+        pending: deque[tuple[int, PendingBatch]] = deque()
+        source = iter(windows)
+        while batch := list(itertools.islice(source, size)):
+            filled = batch + [np.zeros_like(batch[0])] * (size - len(batch))
+            pending.append((len(batch), self.start(filled, statistics, self.halo)))
+            if len(pending) == _AHEAD:
+                yield from _fetch_first(pending)
+        while pending:
+            yield from _fetch_first(pending)
 
     def start(
         self,
@@ -120,17 +149,16 @@ class GeneratorPredictor:
             What fetches the result.
         """
         postprocess = postprocess or _unchanged
-        host_BHWC = torch.from_numpy(np.stack(windows))
+        host_BHWC = stack_arrays(windows, pin=self._device.type == "cuda")
         if self._device.type != "cuda":
             result_BHWC, is_finite = self._predict(host_BHWC, statistics, crop, postprocess)
             wait = _no_wait
         else:
-            host_BHWC = host_BHWC.pin_memory()
             stream = self._stream()
             with torch.cuda.stream(stream):
                 device_BHWC = host_BHWC.to(self._device, non_blocking=True)
-                result_BHWC, is_finite = map(_copy_to_host, self._predict(device_BHWC, statistics, crop, postprocess))
-                wait = stream.record_event().synchronize
+                result_BHWC, is_finite = map(copy_to_pinned, self._predict(device_BHWC, statistics, crop, postprocess))
+                wait = record_event(stream).synchronize
 
         def fetch(tally: NormalizationCounts) -> RgbImage:
             wait()
@@ -167,19 +195,20 @@ class GeneratorPredictor:
         windows_BHWC: Tensor,
         statistics: StainStatistics,
         crop: int,
-        generator: Callable[[Tensor, int], Tensor] | None = None,
+        generator: Network | None = None,
         dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return (B, h, w, 3) float32, 0 to 255, and whether all of it are numbers, on the device."""
+        generator = generator or self._network()
         template_BHWC = self._make_template(windows_BHWC, statistics)
         x_BCHW = template_BHWC.permute(0, 3, 1, 2).to(dtype or self._dtype, memory_format=torch.channels_last)
         deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.inference_mode():
             if self._device.type == "cuda":
                 with _CUDNN_SETTINGS, deterministic:
-                    y_BCHW = (generator or self._generator)(x_BCHW, crop)
+                    y_BCHW = generator(x_BCHW, crop)
             else:
-                y_BCHW = (generator or self._generator)(x_BCHW, crop)
+                y_BCHW = generator(x_BCHW, crop)
             inner_BHWC = y_BCHW.permute(0, 2, 3, 1).float()
             is_finite = torch.isfinite(inner_BHWC.sum())  # one value that is no number makes the sum none
             return inner_BHWC.mul_(2).sigmoid_().mul_(255), is_finite  # 127.5 (1 + tanh), in half of the time
@@ -188,16 +217,38 @@ class GeneratorPredictor:
         """Make the generator's input, (B, H, W, C) float32, on the device; on a CPU numpy is the faster."""
         if self._device.type == "cpu":
             return torch.from_numpy(np.asarray(apply_template(windows_BHWC.numpy(), statistics, self._template)))
-        template_BHWC: Tensor = apply_template(windows_BHWC, statistics, self._template)
+        template_BHWC: Tensor = self._tables(statistics).look_up(windows_BHWC)
         return template_BHWC
+
+    def _upload_tables(self, statistics: StainStatistics) -> TemplateTables:
+        """Copy a slide's tables to the GPU, once. A copy from pageable memory has ended when this returns."""
+        tables = TemplateTables.of([statistics], self._template)
+        return TemplateTables(torch.from_numpy(tables.sums).to(self._device), tables.bend, tables.knee)
+
+    def _network(self) -> Network:
+        """Return the generator on its device; the first to ask puts it there, and the streams begin after that."""
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._load()
+        return self._loaded
+
+    def _load(self) -> Network:
+        is_exact = self._dtype == torch.float32
+        generator = self._to_device(self._exact if is_exact else copy.deepcopy(self._exact), self._dtype)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        compiled: Network = torch.compile(generator, dynamic=False) if self._compiled else generator
+        return compiled
 
     def _to_device(self, generator: InferenceGenerator, dtype: torch.dtype) -> InferenceGenerator:
         return generator.to(self._device, dtype).to(memory_format=torch.channels_last)
 
     def _stream(self) -> torch.cuda.Stream:
-        """Return this thread's stream: threads take the two by turns."""
+        """Return this thread's stream: threads take two by turns."""
         if not hasattr(self._own, "stream"):
-            self._own.stream = next(self._turns)
+            with self._loading:
+                self._streams = self._streams or [torch.cuda.Stream(self._device) for _ in range(2)]  # type: ignore[no-untyped-call]
+                self._own.stream = self._streams[next(self._turns) % 2]
         stream: torch.cuda.Stream = self._own.stream
         return stream
 
@@ -216,9 +267,9 @@ def _to_uint8(image_BHWC: Tensor) -> Tensor:
         return image_BHWC.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
-def _copy_to_host(values: Tensor) -> Tensor:
-    """Begin a copy into pinned memory on the present stream."""
-    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+def _fetch_first(pending: deque[tuple[int, PendingBatch]]) -> Iterator[RgbImage]:
+    count, fetch = pending.popleft()
+    yield from fetch(NormalizationCounts())[:count]
 
 
 def round_up(length: int, step: int) -> int:

@@ -5,11 +5,13 @@ brings the slide's own levels to the reference's.
 
 Arrays may be numpy or torch; the namespace is taken from the argument.
 
-Shape legend: N pixels, C channels of a template (1 or 2).
+Shape legend: B slides, N pixels, C channels of a template (1 or 2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,7 +20,6 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 from numpy.typing import NDArray
 
-from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.stain.gains import believed_gain, hold_dark, stain_gains
 from wsi_stain.stain.statistics import Array, StainStatistics, od_table, optical_density
@@ -60,29 +61,73 @@ def apply_template(pixels: Array, statistics: StainStatistics, template: Templat
         (..., C), float32 from -1 (glass) to 1, the same kind of array on the same device.
     """
     xp = array_namespace(pixels)
+    if xp.isdtype(pixels.dtype, "integral"):
+        return TemplateTables.of([statistics], template).on_device_of(pixels).look_up(pixels)
     projection, bend, knee = _curve(statistics, template)
-    value = xp.clip(_project(pixels, statistics.white, projection, xp), min=0.0)
-    if bend:
+    od = optical_density(xp.astype(pixels, xp.float32), _as_array_like(statistics.white, pixels, xp), xp)
+    return _bend(xp.matmul(od, _as_array_like(projection, pixels, xp)), bend, knee, xp)
+
+
+@dataclass(frozen=True)
+class TemplateTables:
+    """What makes the templates of one slide, or of B, from 8-bit pixels: faster than the logarithm, and never copied.
+
+    Attributes:
+        sums: (B, 3, 256, C) float32: what each value of each channel adds to the template.
+        bend: Change of the curve's slope, a number or (B, 1, 1, 1); 0 has none.
+        knee: Where that is, likewise.
+    """
+
+    sums: Array
+    bend: Any
+    knee: Any
+
+    @classmethod
+    def of(cls, statistics: Sequence[StainStatistics], template: Template) -> TemplateTables:
+        """Make numpy tables: of one slide for pixels of any shape, of several for (B, H, W, 3)."""
+        sums, bends, knees = zip(*(_sums(each, template) for each in statistics), strict=True)
+        if len(sums) == 1:
+            return cls(sums[0][None], bends[0], knees[0])
+        bend, knee = (np.asarray(values, np.float32)[:, None, None, None] for values in (bends, knees))
+        return cls(np.stack(sums), bend if bend.any() else 0.0, knee)
+
+    def on_device_of(self, array: Array) -> TemplateTables:
+        """Return the same tables as arrays of that array's kind on its device."""
+        xp = array_namespace(array)
+        bend, knee = (v if isinstance(v, float) else _as_array_like(v, array, xp) for v in (self.bend, self.knee))
+        return TemplateTables(_as_array_like(self.sums, array, xp), bend, knee)
+
+    def look_up(self, pixels: Array) -> Array:
+        """Make templates, (..., C) float32 from -1 to 1, of (..., 3) integers; (B, H, W, 3) of as many slides."""
+        xp = array_namespace(pixels)
+        slides, _, _, channels = self.sums.shape
+        rows = xp.reshape(256 * xp.arange(slides, dtype=xp.int64, device=device_of(pixels)), (-1, 1, 1))
+
+        def look_up_channel(channel: int) -> Array:
+            values = xp.astype(pixels[..., channel], xp.int64)
+            table = xp.reshape(self.sums[:, channel, ...], (-1, channels))
+            return xp.take(table, xp.reshape(values + rows if slides > 1 else values, (-1,)), axis=0)
+
+        total = look_up_channel(0)
+        total += look_up_channel(1)
+        total += look_up_channel(2)
+        return _bend(xp.reshape(total, (*pixels.shape[:-1], channels)), self.bend, self.knee, xp)
+
+
+@lru_cache(1024)
+def _sums(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.float32], float, float]:
+    """Return (3, 256, C) sums of OD, and the curve's bend and knee."""
+    projection, bend, knee = _curve(statistics, template)
+    return od_table(statistics.white).T[:, :, None] * projection[:, None, :], bend, knee
+
+
+def _bend(value: Array, bend: Any, knee: Any, xp: Any) -> Array:
+    """Bring projected OD, which is used up, to a template's curve and range."""
+    value = xp.clip(value, min=0.0)
+    if not isinstance(bend, float) or bend:
         value += bend * xp.clip(value - knee, min=0.0)
     value -= 1.0
     return xp.clip(value, max=1.0)
-
-
-def _project(pixels: Array, white: Rgb, projection: NDArray[np.float32], xp: Any) -> Array:
-    """Project (..., 3) pixels to (..., C) sums of OD; 8-bit values by table, which is faster than the logarithm."""
-    if not xp.isdtype(pixels.dtype, "integral"):
-        od = optical_density(xp.astype(pixels, xp.float32), _as_array_like(white, pixels, xp), xp)
-        return xp.matmul(od, _as_array_like(projection, pixels, xp))
-    table = _as_array_like(od_table(white).T[:, :, None] * projection[:, None, :], pixels, xp)  # (3, 256, C)
-    total = _look_up(table[0, ...], pixels[..., 0], xp)
-    total += _look_up(table[1, ...], pixels[..., 1], xp)
-    total += _look_up(table[2, ...], pixels[..., 2], xp)
-    return xp.reshape(total, (*pixels.shape[:-1], projection.shape[1]))
-
-
-def _look_up(table: Array, plane: Array, xp: Any) -> Array:
-    """Look (...) values up in a (256, C) table: (N, C)."""
-    return xp.take(table, xp.reshape(xp.astype(plane, xp.int64), (-1,)), axis=0)
 
 
 @lru_cache(1024)
