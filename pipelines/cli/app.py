@@ -135,12 +135,12 @@ def tile(
 ) -> None:
     """Extract the tissue tiles of slides into a Zarr store."""
     from pipelines import tile as pipeline
-    from pipelines.shared.config import choose_config
+    from pipelines.shared.config import choose_cpu_config
 
     overrides = overrides_of(
         mpp, slide_mpp, workers=workers, scheduler=scheduler, scheduler_file=scheduler_file, codec=codec
     )
-    request = pipeline.Request(slides, store, choose_config(config, overrides), masks, overlay)
+    request = pipeline.Request(slides, store, choose_cpu_config(config, overrides), masks, overlay)
     run_or_plan(pipeline, request, dry_run)
 
 
@@ -241,9 +241,9 @@ def inspect(
 ) -> None:
     """Show what is known of slides: size, levels, resolution and its origin, tissue, tiles, bytes, time."""
     from pipelines import inspect as pipeline
-    from pipelines.shared.config import choose_config
+    from pipelines.shared.config import choose_cpu_config
 
-    run_config = choose_config(None, overrides_of(mpp, slide_mpp, workers=workers))
+    run_config = choose_cpu_config(None, overrides_of(mpp, slide_mpp, workers=workers))
     request = pipeline.Request(slides, run_config, masks, overlay, csv)
     raise typer.Exit(pipeline.run(request, console()))
 

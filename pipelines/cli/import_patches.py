@@ -40,9 +40,9 @@ def idc(
 ) -> None:
     """Import Kaggle's breast-histopathology-images: 50 px patches, put back in their places, a slide a patient."""
     from pipelines import import_patches as pipeline
-    from pipelines.shared.config import choose_config
+    from pipelines.shared.config import choose_cpu_config
 
-    run_config = choose_config(
+    run_config = choose_cpu_config(
         config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     )
     request = pipeline.idc(directory, store, mpp, run_config)
@@ -70,9 +70,9 @@ def pcam(
 ) -> None:
     """Import PatchCamelyon in HDF5: 96 px patches, side by side, a slide for each one that the metadata names."""
     from pipelines import import_patches as pipeline
-    from pipelines.shared.config import choose_config
+    from pipelines.shared.config import choose_cpu_config
 
-    run_config = choose_config(
+    run_config = choose_cpu_config(
         config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     )
     request = pipeline.pcam(files, meta, store, mpp, run_config)
@@ -95,9 +95,9 @@ def images(
 ) -> None:
     """Import folders of PNG, JPEG or TIFF patches, side by side, labels from the folders' names."""
     from pipelines import import_patches as pipeline
-    from pipelines.shared.config import choose_config
+    from pipelines.shared.config import choose_cpu_config
 
-    run_config = choose_config(
+    run_config = choose_cpu_config(
         config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     )
     request = pipeline.images(directory, store, mpp, labels, run_config)

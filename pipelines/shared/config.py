@@ -135,6 +135,22 @@ def choose_config(
     return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": gpus})})
 
 
+def choose_cpu_config(name: str | None, overrides: Mapping[str, Any]) -> RunConfig:
+    """Load the configuration of a command that runs no network: no GPU is looked for or used, and torch not loaded.
+
+    Args:
+        name: As for `load_config`; None for a shipped one, which all read and tile slides alike.
+        overrides: As for `load_config`.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    config = load_config(name or "small", overrides)
+    if config.executor.is_remote:
+        return config
+    return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": 0})})
+
+
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Load a shipped configuration by name, or a YAML file, and lay overrides over it.
 

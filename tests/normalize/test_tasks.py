@@ -353,10 +353,11 @@ def test_a_process_keeps_its_threads_and_drops_those_of_a_task_that_failed() -> 
     with block_workers(2) as again:
         assert again in (first, beside)
         assert who(again) <= who(first) | who(beside)
-    ended = []
+    begun, ended = threading.Event(), threading.Event()
     with pytest.raises(OSError, match="read"), block_workers(2) as failing:
-        failing.band_workers.submit(lambda: (time.sleep(0.1), ended.append(True)))
+        failing.band_workers.submit(lambda: (begun.set(), time.sleep(0.1), ended.set()))
+        begun.wait()
         raise OSError("read")
-    assert ended == [True], "what was under way is waited for"
+    assert ended.is_set(), "what was under way is waited for"
     with block_workers(2) as one, block_workers(2) as other:
         assert failing not in (one, other)

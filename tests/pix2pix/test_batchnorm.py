@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.generator import Generator
 
 
 def test_statistics_are_those_of_the_inputs_without_dropout() -> None:

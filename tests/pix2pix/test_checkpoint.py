@@ -18,7 +18,8 @@ from tests.support.slide_files import write_slide
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, HeldOutScores, read_contract, save
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.template import Template

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig, ResizeConvolution, receptive_halo
+from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.generator import Generator, ResizeConvolution, receptive_halo
 
 PUBLISHED = {  # (downs, input channels): parameters at ngf=64
     (8, 1): 54_411_907,

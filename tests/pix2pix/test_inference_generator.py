@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.pix2pix.test_generator import lively
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from wsi_stain.pix2pix.generator import GeneratorConfig
+from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.step import NotFiniteError, Pix2Pix, Recipe
 
 SMALL = GeneratorConfig(downs=3, ngf=4, dropout=0.0)

@@ -22,7 +22,8 @@ from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
 from wsi_stain.executor import ExecutorConfig
 from wsi_stain.pix2pix.checkpoint import Contract, save
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain.template import Template
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")

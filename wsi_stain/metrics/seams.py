@@ -22,7 +22,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.geometry import BLOCK, TILE, TILES_PER_BLOCK, BlockIndex
@@ -114,7 +114,7 @@ def seam_score(blocks: Mapping[BlockIndex, SeamSums]) -> SeamScore | None:
     count, score = len(lines), _ratio(total)
     spread = np.log([_ratio(rest) for rest in without])
     error = np.sqrt((count - 1) / count * ((spread - spread.mean()) ** 2).sum())
-    away = float(np.exp(student.ppf(0.975, count - 1) * error))
+    away = float(np.exp(stdtrit(count - 1, 0.975) * error))
     return SeamScore(score=round(score, 4), low=round(score / away, 4), high=round(score * away, 4))
 
 

@@ -1,25 +1,29 @@
-"""Precision that networks compute in, by device."""
+"""Precision that networks compute in, by device. Torch is loaded when a device is asked, not by settings alone."""
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
-
-import torch
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from wsi_stain.core.errors import ConfigError
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+if TYPE_CHECKING:
+    import torch
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the type of convolutions: as asked for; `auto` is bfloat16 where the device has it natively."""
-    return _DTYPES[resolve_precision(precision, device.type)]
+    import torch
+
+    dtype: torch.dtype = getattr(torch, resolve_precision(precision, device.type))
+    return dtype
 
 
 def resolve_precision(precision: Precision, device: str) -> Precision:
     """Return a precision with `auto` replaced by what a device, as torch names it, computes in natively."""
+    import torch
+
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
@@ -44,6 +48,8 @@ def describe_gpu(device: str) -> GpuReceipt:
     Raises:
         ConfigError: There is none.
     """
+    import torch
+
     if not torch.cuda.is_available():
         raise ConfigError(
             f"A worker for tasks on a GPU finds none (torch built for CUDA {torch.version.cuda or 'none'})",
@@ -54,4 +60,6 @@ def describe_gpu(device: str) -> GpuReceipt:
 
 def default_device() -> str:
     """Return the device that the generator runs on by default: cuda where there is a GPU, else cpu."""
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"

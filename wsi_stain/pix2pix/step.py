@@ -19,8 +19,9 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_stain.pix2pix import distributed
+from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.discriminator import Discriminator
-from wsi_stain.pix2pix.generator import Generator, GeneratorConfig
+from wsi_stain.pix2pix.generator import Generator
 
 
 @dataclass(frozen=True)

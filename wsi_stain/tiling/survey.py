@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import NoTissueError, StainError, UnreadableError
@@ -174,6 +173,8 @@ def check_readable(slide: Slide, grid: TileGrid, most: float) -> list[str]:
         return []
     problem = f"{len(lost)} of {len(sampled)} tiles looked at are lost: {lost[0]}"
     every = len(sampled) == len(kept)
+    from scipy.stats import binom  # which takes longer to load than all the rest of an inspection, and is seldom wanted
+
     if len(lost) > most * len(sampled) and (every or binom.sf(len(lost) - 1, len(sampled), most) < _UNLIKELY):
         raise UnreadableError(f"{slide.path}: {problem}; expected at most {most:.1%}", remedy_for(lost[0]))
     return [problem]

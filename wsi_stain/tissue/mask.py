@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import binary_fill_holes, binary_propagation, distance_transform_edt
 from skimage.filters import gaussian, threshold_otsu
-from skimage.filters.rank import entropy
 from skimage.morphology import disk, remove_small_holes, remove_small_objects
 
 from wsi_stain.core.arrays import Mask
@@ -124,6 +123,8 @@ def _fat(od: NDArray[np.float32], known: Mask, mpp: float) -> Mask:
 def _find_textured(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
     """Find what has more entropy nearby than glass, of OD in steps that the noise of glass hardly leaves."""
     steps = np.clip(np.rint(od.mean(axis=2) / _ENTROPY_STEP), 0, 255).astype(np.uint8)
+    from skimage.filters.rank import entropy  # loaded with much beside it, for those who ask for this method
+
     bits = entropy(steps, disk(max(2, round(_ENTROPY_UM / mpp))), mask=(~ignored).astype(np.uint8))
     smooth = gaussian(bits, sigma=config.smoothing_um / mpp, preserve_range=True)
     return _threshold(np.asarray(smooth, np.float32), ~ignored, _ENTROPY_RANGE)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from wsi_stain.core.geometry import TILE, ceil_div
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.pix2pix.generator import GeneratorConfig
+from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.precision import Precision
 
 
