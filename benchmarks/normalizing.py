@@ -88,7 +88,7 @@ def pass_windows(task: Bare) -> dict[str, Any]:
     predictor = GeneratorPredictor(
         Checkpoint.load(task.checkpoint), task.device, task.output.precision, task.output.compile
     )
-    generator, dtype = predictor._generator, predictor._dtype
+    generator, dtype = predictor._network(), predictor._dtype
     side, channels = task.output.stride_px + 2 * predictor.halo, Checkpoint.load(task.checkpoint).contract.generator
     shape = task.output.batch, channels.in_channels, side, side
     windows = torch.rand(shape, device=task.device).to(dtype, memory_format=torch.channels_last)
