@@ -59,7 +59,7 @@ def main() -> None:
 
     def train_variant(source: Iterator[Pair]) -> None:
         for x_BCHW, y_BCHW in source:
-            pix2pix.step(x_BCHW, y_BCHW)  # its losses are read, so a GPU has done it
+            pix2pix.step(x_BCHW, y_BCHW).read()  # so that a GPU has done it
 
     ways = {
         "tensors at hand": lambda: train_variant(itertools.repeat(ready, asked.steps)),

@@ -164,7 +164,7 @@ def test_slides_count_equally_whatever_their_size() -> None:
 def test_batches_hold_the_crops_in_order(slide: StoredSlide, cache: int) -> None:
     tiles = tissue_tiles([slide], 0.5)
     samples = draw_samples(np.random.default_rng(2), [range(len(tiles))], 21, 96)
-    batches = list(load_batches(TilePixels([slide], tiles, cache), samples, 4, 96))
+    batches = list(load_batches(TilePixels([slide], tiles, cache), samples, 4, 96, lambda batch: batch))
     assert [len(batch.samples) for batch in batches] == [4, 4, 4, 4, 4, 1]
     assert [sample for batch in batches for sample in batch.samples] == samples
     whole = paint_tissue(SIZE)
@@ -179,5 +179,5 @@ def test_batches_hold_the_crops_in_order(slide: StoredSlide, cache: int) -> None
 def test_the_eight_orientations_differ(slide: StoredSlide) -> None:
     source = TilePixels([slide], tissue_tiles([slide], 0.5), 100)
     samples = [Sample(tile=3, row=0, col=9, turn=turn, lab=0.0, jitter=0) for turn in range(8)]
-    (batch,) = load_batches(source, samples, 8, 128)
+    (batch,) = load_batches(source, samples, 8, 128, lambda batch: batch)
     assert len({crop.tobytes() for crop in batch.pixels.numpy()}) == 8

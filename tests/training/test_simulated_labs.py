@@ -13,7 +13,7 @@ from wsi_stain.stain.statistics import StainStatistics, slide_statistics
 from wsi_stain.stain.template import Template
 from wsi_stain.training import simulated_labs
 from wsi_stain.training.augment import Perturbation
-from wsi_stain.training.simulated_labs import SimulatedLab, draw_simulated_labs, own_lab, pixel_pool
+from wsi_stain.training.simulated_labs import LabBatch, SimulatedLab, draw_simulated_labs, own_lab, pixel_pool
 
 PIXELS = paint_tissue(Size(500, 300))
 POOL = PIXELS.reshape(-1, 3)
@@ -52,6 +52,18 @@ def test_statistics_of_the_look_bring_its_template_near_the_slides_own(kind: str
         measured = (look.template(pixels, template) - own).abs().mean()
         unmeasured = (SimulatedLab(look.perturbation, OWN, OWN).template(pixels, template) - own).abs().mean()
         assert measured < unmeasured
+
+
+@pytest.mark.parametrize("kind", ["gray", "he"])
+@pytest.mark.parametrize("changed", [[], [0, 3], [0, 1, 2, 3]], ids=["none", "some", "all"])
+def test_a_batch_is_shown_as_each_of_its_images_would_be(kind: str, changed: list[int]) -> None:
+    template = Template.model_validate({"kind": kind, "reference": OWN})
+    labs = [lab if number in changed else own_lab(OWN) for number, lab in enumerate(draw_labs(5, 4))]
+    pixels = torch.from_numpy(np.stack([PIXELS[top : top + 96, :128] for top in (0, 50, 100, 200)]))
+    before = pixels.clone()
+    expected = torch.stack([lab.template(image, template) for lab, image in zip(labs, pixels, strict=True)])
+    assert torch.equal(LabBatch.of(labs, template).templates(pixels), expected)
+    assert torch.equal(pixels, before)
 
 
 def test_refused_laboratories_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def translate_device_errors(function: Callable[[T], R]) -> Callable[[T], R]:
 def _translate(error: RuntimeError) -> WsiStainError | None:
     """Return the error of ours that torch's stands for; None where the device is not at fault."""
     message = str(error)
-    first = message.splitlines()[0] if message else type(error).__name__
+    first = message.splitlines()[0].rstrip(".") if message else type(error).__name__
 
     def says(*words: str) -> bool:
         return any(each in message for each in words)

@@ -22,6 +22,7 @@ from wsi_stain.pix2pix import distributed
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.discriminator import Discriminator
 from wsi_stain.pix2pix.generator import Generator
+from wsi_stain.pix2pix.pinned_memory import copy_to_pinned, record_event
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,35 @@ _GENERATOR, _DISCRIMINATOR = 0, 1
 
 
 class NotFiniteError(ArithmeticError):
-    """A loss is NaN or infinite; the weights were not changed by it."""
+    """A loss is NaN or infinite, and so are the weights that it moved."""
+
+
+class PendingLosses:
+    """The losses of a step that a GPU may still be at work on; whoever reads them waits for it.
+
+    Args:
+        losses: One number each, by name; means over all replicas.
+    """
+
+    def __init__(self, losses: Mapping[str, Tensor]) -> None:
+        self._names, values = list(losses), torch.stack(list(losses.values()))
+        on_gpu = values.device.type == "cuda"
+        self._values = copy_to_pinned(values) if on_gpu else values
+        self._event = record_event(torch.cuda.current_stream(values.device)) if on_gpu else None
+
+    def read(self) -> dict[str, float]:
+        """Read the losses: discriminator, gan (the generator's adversarial term), l1 (without its weight).
+
+        Raises:
+            NotFiniteError: One is NaN or infinite.
+        """
+        if self._event is not None:
+            self._event.synchronize()
+        losses = dict(zip(self._names, self._values.tolist(), strict=True))
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise NotFiniteError(f"the {name} loss is {value}")
+        return losses
 
 
 class Pix2Pix:
@@ -119,7 +148,7 @@ class Pix2Pix:
         reduced = self.recipe.dtype != torch.float32
         return torch.autocast(self.recipe.device.type, self.recipe.dtype if reduced else None, enabled=reduced)
 
-    def step(self, x_BCHW: Tensor, y_BCHW: Tensor) -> dict[str, float]:
+    def step(self, x_BCHW: Tensor, y_BCHW: Tensor) -> PendingLosses:
         """Train both networks on one batch.
 
         Args:
@@ -127,11 +156,7 @@ class Pix2Pix:
             y_BCHW: Targets, RGB, values in [-1, 1].
 
         Returns:
-            The losses: discriminator, gan (the generator's adversarial term), l1 (without its weight); means over all
-            replicas.
-
-        Raises:
-            NotFiniteError: A loss is NaN or infinite.
+            The losses. Whoever reads them before the next step is begun makes a GPU wait.
         """
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
@@ -145,7 +170,7 @@ class Pix2Pix:
         self.steps_done += 1
         if self._average:
             self._average.update_parameters(self.generator)
-        return {"discriminator": judged, "gan": gan, "l1": l1}
+        return PendingLosses({"discriminator": judged, "gan": gan, "l1": l1})
 
     def state(self) -> dict[str, Tensor]:
         """Return everything the next step depends on but its batch and chance, by name."""
@@ -181,19 +206,17 @@ class Pix2Pix:
         average = [("average", self._average)] if self._average else []
         return [("generator", self.generator), ("discriminator", self.discriminator), *average]
 
-    def _train_discriminator(self, x: Tensor, y: Tensor, fake: Tensor) -> float:
+    def _train_discriminator(self, x: Tensor, y: Tensor, fake: Tensor) -> Tensor:
         self.discriminator.requires_grad_(True)
         loss = (self._gan(x, y, real=True) + self._gan(x, fake, real=False)) / 2
-        value = _finite_mean("discriminator", loss)
         self._descend(_DISCRIMINATOR, loss)
-        return value
+        return _replica_mean(loss)
 
-    def _train_generator(self, x: Tensor, y: Tensor, fake: Tensor) -> tuple[float, float]:
+    def _train_generator(self, x: Tensor, y: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         self.discriminator.requires_grad_(False)
         gan, l1 = self._gan(x, fake, real=True), functional.l1_loss(fake, y)
-        values = _finite_mean("gan", gan), _finite_mean("l1", l1)
         self._descend(_GENERATOR, gan + self.recipe.lambda_l1 * l1)
-        return values
+        return _replica_mean(gan), _replica_mean(l1)
 
     def _gan(self, x: Tensor, image: Tensor, real: bool) -> Tensor:
         with self.autocast():
@@ -236,11 +259,8 @@ def _entries_below(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
-def _finite_mean(name: str, loss: Tensor) -> float:
+def _replica_mean(loss: Tensor) -> Tensor:
     """Average a loss over all replicas, so that they agree on whether it is a number."""
-    mean = loss.detach().clone().reshape(1)
+    mean = loss.detach().clone()
     distributed.all_reduce_mean([mean])
-    value = float(mean)
-    if not math.isfinite(value):
-        raise NotFiniteError(f"the {name} loss is {value}")
-    return value
+    return mean

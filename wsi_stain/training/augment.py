@@ -6,6 +6,8 @@ curve), the white balance. Glass transmits everything, so it only follows the wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -90,18 +92,60 @@ def perturb(pixels: Array, p: Perturbation, reference: StainStatistics) -> Array
     Returns:
         (..., 3), float32 from 0 to 255, the same kind of array on the same device.
     """
-    xp = array_namespace(pixels)
+    return Optics.of([(p, reference)]).show(pixels)
 
-    def like(values: Any) -> Array:
-        return xp.asarray(np.asarray(values, np.float32), device=device_of(pixels))
 
-    light = (xp.astype(pixels, xp.float32) + 1) / like(np.asarray(reference.white) + 1)
-    od = -xp.log(xp.clip(light, max=1.0))
-    od = xp.matmul(od, like(_mixing(p, reference))) * like(p.gamma)
-    light = xp.exp(-xp.clip(od, min=0.0))
-    lift, shape = p.tone
-    light = light + light * (1 - light) * (lift + shape * (1 - 2 * light))
-    return xp.clip(light * like(np.asarray(perturbed_white(reference.white, p)) + 1) - 1, min=0.0, max=255.0)
+@dataclass(frozen=True)
+class Optics:
+    """What one simulated laboratory does to light, or B of them, each for a slide of its own.
+
+    Attributes:
+        white: The slide's white and one, (3,) or (B, 1, 1, 3), as all that follow, float32.
+        mixing: What OD is multiplied by, (3, 3) or (B, 3, 3).
+        gamma: Exponents.
+        lift: Of the mid-tones, (1,) or (B, 1, 1, 1).
+        shape: Of the S, likewise.
+        shown_white: The white of what is shown, and one.
+    """
+
+    white: Array
+    mixing: Array
+    gamma: Array
+    lift: Array
+    shape: Array
+    shown_white: Array
+
+    @classmethod
+    def of(cls, labs: Sequence[tuple[Perturbation, StainStatistics]]) -> Optics:
+        """Gather what laboratories do, each with the stain of the slide that it shows."""
+
+        def gather(rows: Sequence[Any]) -> NDArray[np.float32]:
+            values = np.asarray(rows, np.float32)
+            return values[0] if len(labs) == 1 else values.reshape(len(labs), 1, 1, -1)
+
+        mixing = np.asarray([_mixing(p, own) for p, own in labs], np.float32)
+        return cls(
+            white=gather([np.asarray(own.white) + 1 for _, own in labs]),
+            mixing=mixing[0] if len(labs) == 1 else mixing,
+            gamma=gather([p.gamma for p, _ in labs]),
+            lift=gather([p.tone[:1] for p, _ in labs]),
+            shape=gather([p.tone[1:] for p, _ in labs]),
+            shown_white=gather([np.asarray(perturbed_white(own.white, p)) + 1 for p, own in labs]),
+        )
+
+    def show(self, pixels: Array) -> Array:
+        """Show RGB pixels, (..., 3), or (B, H, W, 3) of as many slides, float32 from 0 to 255."""
+        xp = array_namespace(pixels)
+        white, mixing, gamma, lift, shape, shown_white = (
+            xp.asarray(getattr(self, each.name), device=device_of(pixels)) for each in fields(self)
+        )
+        light = (xp.astype(pixels, xp.float32) + 1) / white
+        od = -xp.log(xp.clip(light, max=1.0))
+        flat = od if mixing.ndim == 2 else xp.reshape(od, (od.shape[0], -1, 3))
+        od = xp.reshape(xp.matmul(flat, mixing), od.shape) * gamma
+        light = xp.exp(-xp.clip(od, min=0.0))
+        light = light + light * (1 - light) * (lift + shape * (1 - 2 * light))
+        return xp.clip(light * shown_white - 1, min=0.0, max=255.0)
 
 
 @lru_cache(1024)

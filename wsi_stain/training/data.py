@@ -10,6 +10,7 @@ epoch. With several processes each gets its share of every batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from wsi_stain.training.samples import (
     thin_out,
     tissue_tiles,
 )
-from wsi_stain.training.simulated_labs import HeldOut, SimulatedLab, draw_simulated_labs, own_lab, pixel_pool
+from wsi_stain.training.simulated_labs import HeldOut, LabBatch, SimulatedLab, draw_simulated_labs, own_lab, pixel_pool
 
 _LABS, _EPOCH, _CALIBRATION = range(3)
 """Purposes of chance."""
@@ -42,6 +43,18 @@ _LABS, _EPOCH, _CALIBRATION = range(3)
 _CALIBRATION_BATCH = 32
 _SCORING_LABS = 8
 _POOL_TILES = 64
+
+
+@dataclass(frozen=True)
+class TrainingBatch(Batch):
+    """Samples, their pixels, and the laboratories that show them.
+
+    Attributes:
+        labs: The laboratories, in order, for some images each: for a GPU for all of them at once. A CPU's cache holds
+            one image's values; those of a batch would take twice as long.
+    """
+
+    labs: Sequence[LabBatch]
 
 
 class TrainingData:
@@ -85,27 +98,28 @@ class TrainingData:
         self.held_out = self._hold_out(split.held_out, config.validation_tiles)
         self.shown = self.held_out[: config.panels] or self._hold_out(self.source.tiles, config.panels)
 
-    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, first: int = 0) -> Iterator[TrainingBatch]:
         """Load this process's shares of an epoch's batches, from the batch with number `first`."""
         config, among = self.config, distributed.world_size()
         samples = draw_samples(self._rng(_EPOCH, epoch), self._by_slide(), config.images, config.crop)
         size = config.batch // among
         own = samples[: len(samples) // among * among][distributed.rank() :: among]
-        return load_batches(self.source, own[first * size :], size, config.crop)
+        return load_batches(self.source, own[first * size :], size, config.crop, self._gather_labs)
 
     def calibration_inputs(self, epoch: int) -> Iterator[Tensor]:
         """Yield templates, (B, C, H, W), to estimate BatchNorm statistics on."""
         config = self.config
         samples = draw_samples(self._rng(_CALIBRATION, epoch), self._by_slide(), config.calibration_images, config.crop)
-        for batch in load_batches(self.source, samples, max(config.batch, _CALIBRATION_BATCH), config.crop):
+        size = max(config.batch, _CALIBRATION_BATCH)
+        for batch in load_batches(self.source, samples, size, config.crop, self._gather_labs):
             yield self.pair(batch)[0]
 
-    def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def pair(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """Make templates and targets, (B, C, H, W), in [-1, 1], in memory as (B, H, W, C)."""
         pixels = batch.pixels.to(self.device, non_blocking=True)
-        labs = (self._lab_of(sample) for sample in batch.samples)
-        templates = [lab.template(rgb, self.template) for lab, rgb in zip(labs, pixels, strict=True)]
-        return torch.stack(templates).movedim(-1, 1), pixels.float().div_(127.5).sub_(1).movedim(-1, 1)
+        parts = zip(batch.labs, pixels.chunk(len(batch.labs)), strict=True)
+        templates = torch.cat([labs.templates(part) for labs, part in parts])
+        return templates.movedim(-1, 1), pixels.float().div_(127.5).sub_(1).movedim(-1, 1)
 
     def tile_names(self, batch: Batch) -> str:
         """Name the tiles of a batch, for messages."""
@@ -152,6 +166,13 @@ class TrainingData:
             assert pool is not None
             held.append(HeldOut(pixels, pool, own_lab(stain_of(slide)), labs[number % len(labs)]))
         return held
+
+    def _gather_labs(self, batch: Batch) -> TrainingBatch:
+        """Do on a loader's thread what a batch needs of the host; for a GPU its pixels go into page-locked memory."""
+        labs, on_gpu = [self._lab_of(sample) for sample in batch.samples], self.device.type == "cuda"
+        size = len(labs) if on_gpu else 1
+        gathered = [LabBatch.of(labs[first : first + size], self.template) for first in range(0, len(labs), size)]
+        return TrainingBatch(batch.samples, batch.pixels.pin_memory() if on_gpu else batch.pixels, gathered)
 
     def _lab_of(self, sample: Sample) -> SimulatedLab:
         return self._jittered(self._choose_lab(sample), sample.jitter)

@@ -6,6 +6,7 @@ through or was interrupted and taken up again. Under torchrun several processes 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,11 @@ from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
 from wsi_stain.pix2pix.checkpoint import Contract, HeldOutScores
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.precision import compute_dtype
-from wsi_stain.pix2pix.step import NotFiniteError, Pix2Pix, Recipe
+from wsi_stain.pix2pix.step import NotFiniteError, PendingLosses, Pix2Pix, Recipe
 from wsi_stain.stain.template import Template
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
-from wsi_stain.training.data import TrainingData, stain_of
+from wsi_stain.training.data import TrainingBatch, TrainingData, stain_of
 from wsi_stain.training.log import (
     TensorBoardLog,
     draw_panel,
@@ -35,7 +36,7 @@ from wsi_stain.training.log import (
     write_metrics,
     write_panel,
 )
-from wsi_stain.training.samples import Batch, check_resolution
+from wsi_stain.training.samples import check_resolution
 from wsi_stain.training.state import TrainingState, load_state, save_state
 from wsi_stain.training.validation_baselines import score_baselines
 
@@ -50,7 +51,7 @@ _BEST_BY = "perturbed_ciede2000"
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far a training is.
+    """How far a training is: on a GPU one step behind, since what it computes is read while it computes on.
 
     Attributes:
         step: Steps done.
@@ -151,6 +152,8 @@ class _Training:
         self.key = fingerprint([contract.training_fingerprint, __version__, distributed.world_size()])
         self.data = TrainingData(config, slides, device, contract.template)
         self.pix2pix = Pix2Pix(config.generator, recipe(config, device))
+        self._begun: deque[tuple[int, TrainingBatch, PendingLosses]] = deque()
+        self._most_begun = 1 if device.type == "cuda" else 0
         self.state = self._resume()
         is_main = distributed.is_main()
         self.baselines = score_baselines(self.data.held_out, contract.template.reference) if is_main else {}
@@ -161,11 +164,12 @@ class _Training:
     def run(self, on_progress: Callable[[TrainingProgress], None] | None, should_stop: Callable[[], bool]) -> Path:
         while self.state.epoch <= self.config.epochs and not self._out_of_patience():
             for batch in self.data.batches(self.state.epoch, self.state.step):
-                losses = self._step(batch)
-                if on_progress:
-                    on_progress(TrainingProgress(self.pix2pix.steps_done, self._steps, self.state.epoch, losses))
+                self._begin_step(batch)
+                self._end_steps(self._most_begun, on_progress)
                 if distributed.any_rank(should_stop()):
+                    self._end_steps(0, on_progress)
                     self._stop()
+            self._end_steps(0, on_progress)
             self._check_weights()
             if distributed.is_main():
                 self._end_epoch()
@@ -190,18 +194,25 @@ class _Training:
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.state.stale
 
-    def _step(self, batch: Batch) -> dict[str, float]:
+    def _begin_step(self, batch: TrainingBatch) -> None:
         torch.manual_seed(self._step_seed())
-        x_BCHW, y_BCHW = self.data.pair(batch)
-        try:
-            losses = self.pix2pix.step(x_BCHW, y_BCHW)
-        except NotFiniteError as error:
-            raise self._divergence(f"{error}, on tiles {self.data.tile_names(batch)}") from error
-        sums = {name: self.state.sums.get(name, 0.0) + value for name, value in losses.items()}
-        self.state = self.state.model_copy(update={"step": self.state.step + 1, "sums": sums})
-        if self.pix2pix.steps_done % _LOG_EVERY == 0:
-            self.tensorboard.scalars(self.pix2pix.steps_done, losses)
-        return losses
+        losses = self.pix2pix.step(*self.data.pair(batch))
+        self._begun.append((self.pix2pix.steps_done, batch, losses))
+
+    def _end_steps(self, most: int, on_progress: Callable[[TrainingProgress], None] | None) -> None:
+        """Read the losses of steps that were begun, in their order, until at most so many are left."""
+        while len(self._begun) > most:
+            step, batch, pending = self._begun.popleft()
+            try:
+                losses = pending.read()
+            except NotFiniteError as error:
+                raise self._divergence(f"{error}, on tiles {self.data.tile_names(batch)}") from error
+            sums = {name: self.state.sums.get(name, 0.0) + value for name, value in losses.items()}
+            self.state = self.state.model_copy(update={"step": self.state.step + 1, "sums": sums})
+            if step % _LOG_EVERY == 0:
+                self.tensorboard.scalars(step, losses)
+            if on_progress:
+                on_progress(TrainingProgress(step, self._steps, self.state.epoch, losses))
 
     def _check_weights(self) -> None:
         """Refuse to keep weights that the last update spoilt: no loss has seen them. The same on all replicas."""

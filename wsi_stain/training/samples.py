@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ _VALIDATION = ("val", "valid", "validation")
 _GUARD_TILES = 1
 _AHEAD = 4
 _THREADS = 4
+
+
+R = TypeVar("R")
 
 
 class TileRef(NamedTuple):
@@ -259,7 +262,9 @@ def _repeat_shuffled(rng: np.random.Generator, tiles: Sequence[int], count: int)
     return np.concatenate([rng.permutation(np.asarray(tiles)) for _ in range(ceil_div(count, len(tiles)))])[:count]
 
 
-def load_batches(source: TilePixels, samples: Sequence[Sample], size: int, crop: int) -> Iterator[Batch]:
+def load_batches(
+    source: TilePixels, samples: Sequence[Sample], size: int, crop: int, finish: Callable[[Batch], R]
+) -> Iterator[R]:
     """Load samples in batches, some batches ahead of their use.
 
     Args:
@@ -267,21 +272,22 @@ def load_batches(source: TilePixels, samples: Sequence[Sample], size: int, crop:
         samples: What to load, in order; the last batch may be smaller.
         size: Samples in a batch.
         crop: Side of a crop, px.
+        finish: What else is to be done with each batch ahead of its use.
     """
     starts = range(0, len(samples), size)
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(_THREADS) as threads:
         for start in starts:
-            waiting.append(threads.submit(_load, source, samples[start : start + size], crop))
+            waiting.append(threads.submit(_load, source, samples[start : start + size], crop, finish))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _load(source: TilePixels, samples: Sequence[Sample], crop: int) -> Batch:
+def _load(source: TilePixels, samples: Sequence[Sample], crop: int, finish: Callable[[Batch], R]) -> R:
     crops = [_orient(_crop(source[sample.tile], sample, crop), sample.turn) for sample in samples]
-    return Batch(samples, torch.from_numpy(np.stack(crops)))
+    return finish(Batch(samples, torch.from_numpy(np.stack(crops))))
 
 
 def _crop(tile: NDArray[np.uint8], sample: Sample, crop: int) -> NDArray[np.uint8]:

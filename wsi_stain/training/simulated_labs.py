@@ -16,8 +16,8 @@ from torch import Tensor
 
 from wsi_stain.core.errors import StainError
 from wsi_stain.stain.statistics import StainConfig, StainStatistics, slide_statistics
-from wsi_stain.stain.template import Template, apply_template
-from wsi_stain.training.augment import Perturbation, draw_perturbation, perturb, perturbed_white
+from wsi_stain.stain.template import Template, TemplateTables, apply_template
+from wsi_stain.training.augment import Optics, Perturbation, draw_perturbation, perturb, perturbed_white
 from wsi_stain.training.statistics_jitter import jitter_statistics, recompose
 
 POOL_PIXELS = 50_000
@@ -71,6 +71,37 @@ class SimulatedLab:
     def with_jitter(self, strength: float, rng: np.random.Generator) -> SimulatedLab:
         """Return this laboratory with statistics that are off; see `statistics_jitter.jitter_statistics`."""
         return replace(self, statistics=jitter_statistics(self.statistics, strength, rng))
+
+
+@dataclass(frozen=True)
+class LabBatch:
+    """The laboratories of a batch's images, gathered on the host so that a device makes all templates at once.
+
+    Attributes:
+        changed: Numbers of the images that are shown otherwise than they are.
+        optics: What is done to these; None where there are none.
+        tables: What makes the templates of all.
+    """
+
+    changed: list[int]
+    optics: Optics | None
+    tables: TemplateTables
+
+    @classmethod
+    def of(cls, labs: Sequence[SimulatedLab], template: Template) -> LabBatch:
+        """Gather laboratories, one an image."""
+        shown = [(lab.perturbation, lab.own) for lab in labs if lab.perturbation is not None]
+        changed = [number for number, lab in enumerate(labs) if lab.perturbation is not None]
+        tables = TemplateTables.of([lab.statistics for lab in labs], template)
+        return cls(changed, Optics.of(shown) if shown else None, tables)
+
+    def templates(self, pixels_BHWC: Tensor) -> Tensor:
+        """Make the generator's input, (B, H, W, C) float32, of images, (B, H, W, 3) uint8, as `SimulatedLab` does."""
+        if self.optics is not None:
+            own, pixels_BHWC = pixels_BHWC, pixels_BHWC.clone()
+            pixels_BHWC[self.changed] = self.optics.show(own[self.changed]).round().to(torch.uint8)
+        values: Tensor = self.tables.on_device_of(pixels_BHWC).look_up(pixels_BHWC)
+        return values
 
 
 @dataclass(frozen=True)
