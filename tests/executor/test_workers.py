@@ -25,6 +25,7 @@ from tests.support.made_store import paint_tissue
 from wsi_stain.core.errors import ConfigError, WsiStainError
 from wsi_stain.core.geometry import Size
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Pool, Task, open_executor, run_flows
+from wsi_stain.executor.dask_cluster import local_workers
 from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.synthetic.slide import write_slide
 
@@ -106,6 +107,19 @@ def test_what_runs_the_generator_goes_to_the_gpus_and_all_else_elsewhere(monkeyp
     assert len({receipt["pid"] for receipt in elsewhere}) == 2
     assert not {receipt["pid"] for receipt in on_gpu} & {receipt["pid"] for receipt in elsewhere}
     assert {receipt["torch_threads"] for receipt in (*on_gpu, *elsewhere)} == {1}
+
+
+def test_several_processes_share_a_gpu_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    workers = local_workers(ExecutorConfig(workers=3, gpus=2, gpu_processes=2, gpu_tasks=2))
+    assert [own.get("env", {}).get("CUDA_VISIBLE_DEVICES") for own in workers.values()] == [
+        *[None] * 3,
+        *["4"] * 2,
+        *["GPU-7"] * 2,
+    ]
+    assert [own["resources"] for own in workers.values()] == [{"CPU": 1}] * 3 + [{"GPU": 2}] * 4
+    free = local_workers(ExecutorConfig(gpus=1, gpu_processes=len(os.sched_getaffinity(0)) + 3))
+    assert [name for name in free if name.startswith("cpu")] == ["cpu-0"]
 
 
 def test_a_scheduler_s_workers_with_gpus_are_told_by_what_they_offer(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ class ExecutorConfig(StrictRecord):
         gpus: GPUs of this machine, each of which gets a worker process of its own beside those. The commands
             put all that are found in place of None. With a running scheduler, any number but 0 says that its workers
             offer GPUs: docs/cluster.md. With 0 nothing computes on a GPU.
-        gpu_tasks: Tasks that one GPU's worker runs at a time, so that the GPU computes while another task reads.
+        gpu_processes: Worker processes of each GPU, which share it: one Python process may not keep a large GPU busy.
+        gpu_tasks: Tasks that each of those runs at a time, so that the GPU computes while another task reads.
         scheduler: Address of a running Dask scheduler (tcp://... or tls://...), whose workers are used instead.
         scheduler_file: File that such a scheduler wrote with --scheduler-file.
         tls_ca_file: Authority that vouches for a tls:// scheduler, a PEM file; None leaves TLS to Dask's configuration.
@@ -35,6 +36,7 @@ class ExecutorConfig(StrictRecord):
 
     workers: int | None = Field(default=None, ge=0)
     gpus: int | None = Field(default=None, ge=0)
+    gpu_processes: int = Field(default=1, ge=1, le=16)
     gpu_tasks: int = Field(default=3, ge=1, le=16)
     scheduler: str | None = None
     scheduler_file: Path | None = None

@@ -21,6 +21,9 @@ from wsi_stain.core.journal import read_json
 from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.pools import RESOURCES
 
+_QUIET = {"silence_logs": logging.CRITICAL}
+"""What matters reaches us as an error; the rest is of closing down."""
+
 _LOCAL_SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.comm.timeouts.connect": "120s",
@@ -78,17 +81,22 @@ def _start_local_cluster(config: ExecutorConfig) -> Any:
 
     security = Security.temporary()
     private = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
-    quiet = {"silence_logs": logging.CRITICAL}  # what matters reaches us as an error; the rest is of closing down
     preload = ["wsi_stain.executor.worker_signals"]
-    common = {**private, "memory_limit": 0, "dashboard": False, "preload": preload, **quiet}
-    cpu = {"cls": Nanny, "options": {**common, "nthreads": 1, "resources": {RESOURCES["cpu"]: 1}}}
-    workers: dict[str, Any] = {f"cpu-{number}": cpu for number in range(_cpu_workers(config))}
+    common = {**private, "memory_limit": 0, "dashboard": False, "preload": preload, **_QUIET}
+    workers = {name: {"cls": Nanny, "options": {**common, **own}} for name, own in local_workers(config).items()}
+    scheduler = {**private, "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
+    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, security=security, **_QUIET)
+
+
+def local_workers(config: ExecutorConfig) -> dict[str, dict[str, Any]]:
+    """Return the processes to start on this machine, by name: threads, what each offers, and the GPU that it sees."""
+    offered = {"nthreads": 1, "resources": {RESOURCES["cpu"]: 1}}
+    workers: dict[str, dict[str, Any]] = {f"cpu-{number}": offered for number in range(_cpu_workers(config))}
     for number, gpu in enumerate(_visible_gpus(config.gpus or 0)):
         offered = {"nthreads": config.gpu_tasks, "resources": {RESOURCES["gpu"]: config.gpu_tasks}}
-        options = {**common, **offered, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
-        workers[f"gpu-{number}"] = {"cls": Nanny, "options": options}
-    scheduler = {**private, "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
-    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, security=security, **quiet)
+        for process in range(config.gpu_processes):
+            workers[f"gpu-{number}-{process}"] = {**offered, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
+    return workers
 
 
 class LocalWorkers:
@@ -186,7 +194,7 @@ def _cpu_workers(config: ExecutorConfig) -> int:
     """Return the number asked for; by default one a core, less those that serve the GPUs."""
     if config.workers is not None:
         return config.workers
-    return max(1, len(os.sched_getaffinity(0)) - (config.gpus or 0))
+    return max(1, len(os.sched_getaffinity(0)) - (config.gpus or 0) * config.gpu_processes)
 
 
 def _visible_gpus(count: int) -> list[str]:
