@@ -38,6 +38,9 @@ from wsi_stain.store.artifact import (
 _BLENDED_MARGINS = 512
 """What a window of blended results shows beyond its core on both sides together, px, at least."""
 
+HoldTarget = tuple[Tensor, Tensor]
+"""The slide's colour table, (N, N, N, 3), and its white, (3,), on the device."""
+
 _AHEAD = 2
 """Passes that may be under way, or done and not fetched."""
 
@@ -100,7 +103,8 @@ class GeneratorNormalizer:
         self, pixels: RgbImage, corners: list[Corner], artifact: Artifact, tally: NormalizationCounts
     ) -> Iterator[tuple[Corner, RgbImage]]:
         """Yield each pass's corner and result, in the order of `corners`; a few passes are begun ahead."""
-        statistics, postprocess = unpack_statistics(artifact), partial(self._postprocess, artifact)
+        statistics = unpack_statistics(artifact)
+        postprocess = partial(self._postprocess, self._upload_target(artifact, statistics))
         pending: deque[tuple[list[Corner], PendingBatch]] = deque()
         for first in range(0, len(corners), self._batch):
             batch = corners[first : first + self._batch]
@@ -112,7 +116,13 @@ class GeneratorNormalizer:
         while pending:
             yield from _fetch_batch(pending, tally)
 
-    def _postprocess(self, artifact: Artifact, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+    def _upload_target(self, artifact: Artifact, statistics: StainStatistics) -> HoldTarget | None:
+        """Copy what colours are held to to the device, once for all passes: within one it would make the GPU wait."""
+        if not self._hold_radius:
+            return None
+        return self._predictor.upload(artifact[TABLE]), self._predictor.upload(np.asarray(statistics.white, np.float32))
+
+    def _postprocess(self, target: HoldTarget | None, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
         """Return what becomes of generated pixels, see `predictor.Postprocess`."""
         if not self._margin:
             return generated_BHWC
@@ -120,15 +130,13 @@ class GeneratorNormalizer:
         source_BHWC = windows_BHWC[:, crop:-crop, crop:-crop].to(generated_BHWC)
         source_BCHW, generated_BCHW = (image.permute(0, 3, 1, 2) for image in (source_BHWC, generated_BHWC))
         with torch.inference_mode():
-            made_BCHW = self._smooth(source_BCHW, self._hold(artifact, source_BCHW, generated_BCHW))
+            made_BCHW = self._smooth(source_BCHW, self._hold(target, source_BCHW, generated_BCHW))
         return made_BCHW[:, :, margin:-margin, margin:-margin].permute(0, 2, 3, 1)
 
-    def _hold(self, artifact: Artifact, source_BCHW: Tensor, generated_BCHW: Tensor) -> Tensor:
-        if not self._hold_radius:
+    def _hold(self, target: HoldTarget | None, source_BCHW: Tensor, generated_BCHW: Tensor) -> Tensor:
+        if target is None:
             return generated_BCHW
-        white = source_BCHW.new_tensor(unpack_statistics(artifact).white)
-        table = torch.from_numpy(artifact[TABLE]).to(source_BCHW)
-        return drift.hold_to_table(source_BCHW, generated_BCHW, table, white, self._hold_radius)
+        return drift.hold_to_table(source_BCHW, generated_BCHW, *target, self._hold_radius)
 
     def _smooth(self, source_BCHW: Tensor, changed_BCHW: Tensor) -> Tensor:
         """Make of changed pixels what a subclass makes of them."""

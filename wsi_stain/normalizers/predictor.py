@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_stain.core.arrays import RgbImage
@@ -87,6 +88,10 @@ class GeneratorPredictor:
     def check_fits(self, slide: TiledSlide) -> None:
         """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
         self._check_fits(slide.mpp)
+
+    def upload(self, values: NDArray[np.float32]) -> Tensor:
+        """Copy a small array to the device. It is all there when this returns, for whatever stream."""
+        return torch.from_numpy(np.array(values)).to(self._device)
 
     def predict(self, window: RgbImage, statistics: StainStatistics) -> Tensor:
         """Generate the inner part of a window.
@@ -221,9 +226,9 @@ class GeneratorPredictor:
         return template_BHWC
 
     def _upload_tables(self, statistics: StainStatistics) -> TemplateTables:
-        """Copy a slide's tables to the GPU, once. A copy from pageable memory has ended when this returns."""
+        """Copy a slide's tables to the GPU, once."""
         tables = TemplateTables.of([statistics], self._template)
-        return TemplateTables(torch.from_numpy(tables.sums).to(self._device), tables.bend, tables.knee)
+        return TemplateTables(self.upload(tables.sums), tables.bend, tables.knee)
 
     def _network(self) -> Network:
         """Return the generator on its device; the first to ask puts it there, and the streams begin after that."""
