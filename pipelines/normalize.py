@@ -131,7 +131,7 @@ def _normalize_store(request: Request, console: Console) -> int:
     with (
         lease(request.out) as check_lease,
         Progress(console) as progress,
-        open_executor(request.config.executor) as executor,
+        open_executor(request.config.executor, workspace.logs) as executor,
     ):
         remove_partials(request.out)
         workspace.mark()
@@ -161,7 +161,7 @@ def _flow(context: RunContext, to: To | None, slide: StoredSlide, source: SlideS
     started = time.monotonic()
     if to not in (None, "pyramids"):
         return (yield from store_flow(context, slide, source, started, images=to == "images"))
-    row = yield from reuse_flow(context, source, slide.record.key)
+    row = yield from reuse_flow(context, source, slide.record.identity)
     return row or (yield from normalize_flow(context, slide, source, started))
 
 

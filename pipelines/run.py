@@ -125,7 +125,7 @@ def run(request: Request, console: Console) -> int:
     with (
         lease(request.out) as check_lease,
         Progress(console) as progress,
-        open_executor(config.executor) as executor,
+        open_executor(config.executor, workspace.logs) as executor,
     ):
         remove_partials(request.out)
         workspace.mark()
@@ -194,7 +194,7 @@ def slide_flow(context: RunContext, job: Job) -> Flow[SlideRow]:
     started, tiling, row = time.monotonic(), context.config.tiling, None
     if context.outputs(job.source.slide_id, "").has_any:
         identity = yield from single_task(Task(identify_slide, InspectTask(job.tiled_as, tiling), "identify", OPENING))
-        row = yield from reuse_flow(context, job.source, identity["key"])
+        row = yield from reuse_flow(context, job.source, identity)
     if row is None:
         slide = yield from job.tiles_flow(tiling, context.report)
         row = yield from normalize_flow(context, slide, job.source, started, job.source.path)

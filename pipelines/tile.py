@@ -65,7 +65,7 @@ def run(request: Request, console: Console) -> int:
     with (
         lease(request.store),
         Progress(console) as progress,
-        open_executor(request.config.executor) as executor,
+        open_executor(request.config.executor, request.store / ".logs") as executor,
     ):
         TileStore.create(request.store)
         errors = [

@@ -117,7 +117,7 @@ def run(request: Request, console: Console) -> int:
     """
     tasks, workspace = plan(request), Workspace(request.out)
     where = request.executor if len(tasks) > 1 else ExecutorConfig(workers=0)
-    with lease(request.out), Progress(console) as progress, open_executor(where) as executor:
+    with lease(request.out), Progress(console) as progress, open_executor(where, workspace.logs) as executor:
         outcomes = {name: Outcome(name, ()) for name in tasks}
         outcomes |= {outcome.name: outcome for outcome in _run_checks(executor, tasks, progress)}
         for name, fault in _summary_faults(workspace):

@@ -87,7 +87,11 @@ def run(request: Request, console: Console) -> int:
         checkpoint_methods(request.checkpoint, request.modes, request.config.executor),
         _references(request),
     )
-    with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
+    with (
+        lease(request.out),
+        Progress(console) as progress,
+        open_executor(request.config.executor, request.out / "logs") as executor,
+    ):
         Workspace(request.out).mark()
         compared_with = None
         if references:

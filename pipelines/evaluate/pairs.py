@@ -88,7 +88,11 @@ def run(request: Request, console: Console) -> int:
     """
     require_extras()
     trained_methods = checkpoint_methods(request.checkpoint, request.modes, request.config.executor)
-    with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
+    with (
+        lease(request.out),
+        Progress(console) as progress,
+        open_executor(request.config.executor, request.out / "logs") as executor,
+    ):
         Workspace(request.out).mark()
         pairing = Pairing(request.out / "work", request.config, request.patch_mpp, request.pool, executor, progress)
         pairs = pairing.find(request.source, request.truth, request.normalized)

@@ -105,7 +105,11 @@ def run(request: Request, console: Console) -> int:
     make_network(request.classifier.backbone)
     trained_methods = checkpoint_methods(request.checkpoint, request.modes, request.config.executor)
     own, other = (find_usable_slides(store).slides for store in (request.train, request.test))
-    with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
+    with (
+        lease(request.out),
+        Progress(console) as progress,
+        open_executor(request.config.executor, request.out / "logs") as executor,
+    ):
         Workspace(request.out).mark()
         methods: list[Method | None] = [None, *baselines(own, request.baselines, request.out), *trained_methods]
         train, test = (_shown_patches(request, side, executor, progress) for side in ("train", "test"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipelines.normalization.target import NormalizationTarget
 from pipelines.run_directory.slide_outputs import SlideOutputs
@@ -16,6 +17,7 @@ from wsi_stain.core.journal import fingerprint
 from wsi_stain.formats import block_file
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store.record import TilesIdentity
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,23 @@ class RunContext:
 
     def key(self, slide_id: str, tiles_key: str) -> str:
         """Return the fingerprint of everything that decides the bytes of a slide's outputs."""
+        return fingerprint({"tiles": tiles_key, **self._beside_tiles(slide_id)})
+
+    def ingredients(self, slide_id: str, tiles: TilesIdentity) -> dict[str, Any]:
+        """Return everything that decides the bytes of a slide's outputs, by name: what `key` is the fingerprint of."""
+        return {"file": tiles["file"], "tiling": tiles["settings"], **self._beside_tiles(slide_id)}
+
+    def _beside_tiles(self, slide_id: str) -> dict[str, Any]:
         stain = self.group_stains.get(slide_id)
-        return fingerprint(
-            {
-                "tiles": tiles_key,
-                "checkpoint": self.target.digest,
-                "version": __version__,
-                "normalize": self.settings.model_dump(mode="json", exclude={"threads", "lut_outside"}),
-                "jpeg": self.config.jpeg.model_dump(mode="json"),
-                "device": self.device,
-                "block_format": block_file.VERSION,
-                "stain": stain.model_dump(mode="json") if stain else None,
-            }
-        )
+        return {
+            "checkpoint": self.target.digest,
+            "version": __version__,
+            "normalize": self.settings.model_dump(mode="json", exclude={"threads", "lut_outside"}),
+            "jpeg": self.config.jpeg.model_dump(mode="json"),
+            "device": self.device,
+            "block_format": block_file.VERSION,
+            "stain": stain.model_dump(mode="json") if stain else None,
+        }
 
     def outputs(self, slide_id: str, tiles_key: str) -> SlideOutputs:
         """Return the outputs of a slide, given the key of its tiles."""

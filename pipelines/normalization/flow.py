@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pipelines.normalization.changes import describe_changes, record_ingredients
 from pipelines.normalization.context import RunContext
 from pipelines.normalization.out_of_memory import describe_stride, run_within_memory, with_recorded_stride
 from pipelines.normalization.rows import (
@@ -40,12 +41,13 @@ from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import FinishedSlide, Origin, blank_areas, load_finished, save_finished
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.store import StoredSlide, TiledSlide
+from wsi_stain.store.record import TilesIdentity
 from wsi_stain.tiling.config import config_for_slide
 from wsi_stain.tiling.tasks import check_holes
 from wsi_stain.tissue.exempt import exempt_remarks
 
 
-def reuse_flow(context: RunContext, source: SlideSource, tiles_key: str) -> Flow[SlideRow | None]:
+def reuse_flow(context: RunContext, source: SlideSource, tiles: TilesIdentity) -> Flow[SlideRow | None]:
     """Keep what an earlier run finished of a slide under the same key; remove what has another key.
 
     Missing DICOM is copied from a valid TIFF, a missing table is written from what is kept of the slide. For any other
@@ -54,17 +56,18 @@ def reuse_flow(context: RunContext, source: SlideSource, tiles_key: str) -> Flow
     Args:
         context: What all slides of the run share.
         source: The slide as it is listed.
-        tiles_key: Key of its tiles.
+        tiles: What its tiles are.
 
     Returns:
         The slide's row, without pictures, or None when the slide has to be normalized.
     """
     context = with_recorded_stride(context, source.slide_id)
-    outputs = context.outputs(source.slide_id, tiles_key)
+    outputs = context.outputs(source.slide_id, tiles["key"])
     finished, missing, tiff = load_finished(outputs.folder), outputs.missing, outputs.tiff.tiff_receipt()
     if finished is None or finished.key != outputs.key:
         if outputs.has_stale:
-            context.report(f"{source.relative}: made again, because the slide, a setting or the checkpoint changed")
+            changes = describe_changes(outputs.folder, context.ingredients(source.slide_id, tiles))
+            context.report(f"{source.relative}: made again: {changes}")
         outputs.remove_stale()
         return None
     copied = {"dicom"} if tiff is not None else set()
@@ -112,8 +115,11 @@ def _normalize_flow(
     """Do `normalize_flow` with one stride."""
     outputs = context.outputs(source.slide_id, slide.record.key)
     context.target.check_colours(slide.record)
+    ingredients = context.ingredients(source.slide_id, slide.record.identity)
+    changes = describe_changes(outputs.folder, ingredients)
+    record_ingredients(outputs.folder, ingredients)
     prepared = yield from prepare_flow(context, slide, source.slide_id, outputs)
-    receipts = (yield from _blocks_flow(context, slide, source, outputs)) if outputs.has_pyramids else []
+    receipts = (yield from _blocks_flow(context, slide, source, outputs, changes)) if outputs.has_pyramids else []
     holes = _count_holes(context, slide, source, outputs, receipts)
     context.check_lease()
     yield table_tasks(context, slide.record.fingerprint, slide.record.icc_policy, outputs)
@@ -139,9 +145,16 @@ def _normalize_flow(
 
 
 def _blocks_flow(
-    context: RunContext, slide: TiledSlide, source: SlideSource, outputs: SlideOutputs
+    context: RunContext, slide: TiledSlide, source: SlideSource, outputs: SlideOutputs, changes: str
 ) -> Flow[list[BlockReceipt]]:
     """Normalize a slide's blocks, but for those that an interrupted run finished.
+
+    Args:
+        context: What all slides of the run share.
+        slide: Its tiles.
+        source: The slide as it is listed.
+        outputs: Its outputs.
+        changes: Why blocks that are there may have to be made again.
 
     Returns:
         All blocks' receipts.
@@ -150,7 +163,7 @@ def _blocks_flow(
     receipts = [find_valid_block(task.argument) for task in tasks]
     missing = [index for index, receipt in enumerate(receipts) if receipt is None]
     if stale := sum(tasks[index].argument.receipt.exists() for index in missing):
-        context.report(f"{source.relative}: {stale} blocks made again: the slide, a setting or the checkpoint changed")
+        context.report(f"{source.relative}: {stale} blocks made again: {changes}")
     if kept := len(tasks) - len(missing):
         context.report(f"{source.relative}: {kept} of {len(tasks)} blocks kept")
     new_receipts = iter((yield from run_tasks([tasks[index] for index in missing])))

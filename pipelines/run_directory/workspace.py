@@ -4,6 +4,7 @@ OUT/slides/<relative path>.ome.tif   one pyramid a slide, or .ome.zarr, .dicom
 OUT/summary.csv  run.json  report/   what happened
 OUT/tiles.zarr  patches/             the same for those who feed models, where that is asked for
 OUT/training                         checkpoint.safetensors, metrics.csv, panels/
+OUT/logs                             what libraries and workers had to say, if anything
 OUT/work                             tile stores, blocks, receipts: what a rerun resumes from
 """
 
@@ -35,6 +36,11 @@ class Workspace:
     def record(self) -> Path:
         """The run record: configuration, versions, hashes, slides; there once the checkpoint is."""
         return self.out / "run.json"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of what libraries and workers had to say; there if they said anything."""
+        return self.out / "logs"
 
     @property
     def tiles(self) -> Path:

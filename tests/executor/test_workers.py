@@ -226,11 +226,11 @@ def test_a_worker_whose_gpu_is_broken_is_replaced(tmp_path: Path) -> None:
 
 def test_no_scheduler_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(WsiStainError, match=r"No Dask scheduler has written .*gone.json for 0 s"):
-        open_executor(ExecutorConfig(scheduler_file=tmp_path / "gone.json", worker_timeout_s=0.1))
+        DaskExecutor(ExecutorConfig(scheduler_file=tmp_path / "gone.json", worker_timeout_s=0.1))
     with pytest.raises(WsiStainError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:1"):
-        open_executor(ExecutorConfig(scheduler="tcp://127.0.0.1:1", worker_timeout_s=0.1))
+        DaskExecutor(ExecutorConfig(scheduler="tcp://127.0.0.1:1", worker_timeout_s=0.1))
     with pytest.raises(ConfigError, match="there are no certificates"):
-        open_executor(ExecutorConfig(scheduler="tls://127.0.0.1:1"))
+        DaskExecutor(ExecutorConfig(scheduler="tls://127.0.0.1:1"))
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_a_scheduler_behind_tls_takes_those_who_have_its_certificate(
             (result,) = run_flows(executor, {"slide": flow_of(Task(where, None, "look"))})
         assert result.value[0]["pid"] == processes.workers[0].pid
         with pytest.raises(ConfigError, match="there are no certificates"):
-            open_executor(ExecutorConfig(scheduler=processes.address))
+            DaskExecutor(ExecutorConfig(scheduler=processes.address))
 
 
 def test_without_shared_memory_the_way_on_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_without_shared_memory_the_way_on_is_said(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(multiprocessing.get_context("spawn"), "Lock", refuse)
     with pytest.raises(WsiStainError, match="cannot be started here: Read-only file system") as caught:
-        open_executor(ExecutorConfig(workers=1))
+        DaskExecutor(ExecutorConfig(workers=1))
     assert "--workers 0" in caught.value.remedy
 
 

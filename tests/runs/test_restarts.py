@@ -252,5 +252,5 @@ def test_why_blocks_are_not_kept_is_told(stored_run: StoredRun, config: Path, ws
     assert killed.returncode == -9
     config.write_text("normalize: {mode: generator, stride_px: 512}")
     said = wsi_stain(*command(stored_run, tmp_path / "out", config)).out
-    assert "blocks made again: the slide, a setting or the checkpoint changed" in said
+    assert "blocks made again: normalize.stride_px is 512, was 1024" in said
     assert "blocks kept" not in said

@@ -13,6 +13,8 @@ next is normalized, and a slide that fails takes no other down.
     pools           which workers there are, in their two pools
     running         which tasks workers have begun
     flows           flows on an executor
+    logs            where what libraries and workers say goes
+    worker_process  what each worker process of this machine loads
 """
 
 from __future__ import annotations

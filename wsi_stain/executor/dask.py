@@ -16,15 +16,17 @@ import os
 import queue
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from wsi_stain.core.errors import BrokenDeviceError, TimeLimitError, WsiStainError
 from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.dask_cluster import LocalWorkers, end_worker, open_client
+from wsi_stain.executor.logs import log_to
 from wsi_stain.executor.pools import WorkerPools, no_workers_error
 from wsi_stain.executor.running import RunningTasks
 from wsi_stain.executor.serial import SerialExecutor
@@ -51,16 +53,17 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
 
     Args:
         config: Which cluster.
+        logs: Folder for what this machine's workers have to say; None lets it pass unseen.
 
     Raises:
         WsiStainError: No scheduler answers, or it has no worker.
         ConfigError: The files for TLS cannot be used.
     """
 
-    def __init__(self, config: ExecutorConfig) -> None:
+    def __init__(self, config: ExecutorConfig, logs: Path | None = None) -> None:
         self._config = config
         with ExitStack() as stack:
-            self._client: Any = stack.enter_context(open_client(config))
+            self._client: Any = stack.enter_context(open_client(config, logs))
             if config.is_remote:
                 self._await_worker()
             self._resources = stack.pop_all()
@@ -204,11 +207,17 @@ class DaskExecutor(AbstractContextManager["DaskExecutor"]):
         self._resources.close()
 
 
-def open_executor(config: ExecutorConfig) -> SerialExecutor | DaskExecutor:
-    """Open the executor that a configuration asks for, to be used as a context manager."""
-    if config.workers == 0 and not config.is_remote:
-        return SerialExecutor()
-    return DaskExecutor(config)
+@contextmanager
+def open_executor(config: ExecutorConfig, logs: Path | None = None) -> Iterator[SerialExecutor | DaskExecutor]:
+    """Open the executor that a configuration asks for.
+
+    Args:
+        config: Which.
+        logs: Folder for what libraries and workers have to say meanwhile; None lets it pass unseen.
+    """
+    in_this_process = config.workers == 0 and not config.is_remote
+    with log_to(logs), SerialExecutor() if in_this_process else DaskExecutor(config, logs) as executor:
+        yield executor
 
 
 def _run(function: Callable[[Any], Any], argument: Any, topic: str) -> Any | WsiStainError:

@@ -20,9 +20,10 @@ from wsi_stain.core.errors import ConfigError, WsiStainError
 from wsi_stain.core.journal import read_json
 from wsi_stain.executor.config import ExecutorConfig
 from wsi_stain.executor.pools import RESOURCES
+from wsi_stain.executor.worker_process import LOGS
 
-_QUIET = {"silence_logs": logging.CRITICAL}
-"""What matters reaches us as an error; the rest is of closing down."""
+_QUIET = {"silence_logs": logging.WARNING}
+"""The rest is of beginning and closing down."""
 
 _LOCAL_SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1000 days",
@@ -50,8 +51,12 @@ _POLL_S = 0.2
 
 
 @contextmanager
-def open_client(config: ExecutorConfig) -> Iterator[Any]:
+def open_client(config: ExecutorConfig, logs: Path | None = None) -> Iterator[Any]:
     """Give a client of Dask: of the running scheduler that is asked for, else of a cluster of this machine's processes.
+
+    Args:
+        config: Which workers.
+        logs: Folder for what this machine's workers have to say; None lets it pass unseen.
 
     Raises:
         WsiStainError: No scheduler answers, or processes cannot be started.
@@ -60,6 +65,7 @@ def open_client(config: ExecutorConfig) -> Iterator[Any]:
     import dask
     from distributed import Client
 
+    _pass_on_logs()
     if config.is_remote:
         with _connect(config) as client:
             yield client
@@ -67,23 +73,35 @@ def open_client(config: ExecutorConfig) -> Iterator[Any]:
     with dask.config.set({**_LOCAL_SETTINGS, "distributed.scheduler.worker-ttl": f"{config.silence_s}s"}):
         _check_shared_memory()
         try:
-            cluster = _start_local_cluster(config)
+            cluster = _start_local_cluster(config, logs)
         except (OSError, RuntimeError) as error:
             raise _no_processes_error(_root_cause(error)) from error
         with cluster, Client(cluster) as client:
             yield client
 
 
-def _start_local_cluster(config: ExecutorConfig) -> Any:
+def _pass_on_logs() -> None:
+    """Leave to this process what becomes of Dask's logs: by itself Dask prints them."""
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.propagate = True
+
+
+def _start_local_cluster(config: ExecutorConfig, logs: Path | None) -> Any:
     """Start a scheduler, CPU workers, and a worker for each GPU that sees no other; all on the loopback interface."""
     from distributed import Nanny, Scheduler, SpecCluster
     from distributed.security import Security
 
     security = Security.temporary()
     private = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
-    preload = ["wsi_stain.executor.worker_signals"]
+    preload, env = ["wsi_stain.executor.worker_process"], {LOGS: os.fspath(logs or "")}
     common = {**private, "memory_limit": 0, "dashboard": False, "preload": preload, **_QUIET}
-    workers = {name: {"cls": Nanny, "options": {**common, **own}} for name, own in local_workers(config).items()}
+    workers = {
+        name: {"cls": Nanny, "options": {**common, **own, "env": {**env, **own.get("env", {})}}}
+        for name, own in local_workers(config).items()
+    }
     scheduler = {**private, "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, security=security, **_QUIET)
 

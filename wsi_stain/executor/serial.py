@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-from wsi_stain.core.errors import BrokenDeviceError
+from wsi_stain.core.errors import BrokenDeviceError, WsiStainError
 from wsi_stain.executor.tasks import Pool, Task
+
+_LOG = logging.getLogger(__name__)
 
 
 class SerialExecutor(AbstractContextManager["SerialExecutor"]):
@@ -37,6 +40,8 @@ class SerialExecutor(AbstractContextManager["SerialExecutor"]):
         except BrokenDeviceError:
             raise
         except Exception as error:
+            if not isinstance(error, WsiStainError):
+                _LOG.warning("the task %s failed", task.stage, exc_info=True)
             return ticket, error
         finally:
             self._running = None

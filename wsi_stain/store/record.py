@@ -26,6 +26,20 @@ MARK = "wsi_stain"
 """The attribute that is the completion mark."""
 
 
+class TilesIdentity(TypedDict):
+    """What decides a slide's tiles, as fingerprints.
+
+    Attributes:
+        key: Of all of it.
+        file: Of the slide's file.
+        settings: Of code, settings and the user's mask.
+    """
+
+    key: str
+    file: str
+    settings: str
+
+
 class SlideRecord(StrictRecord):
     """Record of a slide in the store.
 
@@ -85,6 +99,11 @@ class SlideRecord(StrictRecord):
         if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
             raise ValueError("relative must be a path below the slide directory")
         return relative
+
+    @property
+    def identity(self) -> TilesIdentity:
+        """What decides the slide's tiles."""
+        return {"key": self.key, "file": journal.fingerprint(self.fingerprint), "settings": self.settings_key}
 
     @property
     def key(self) -> str:

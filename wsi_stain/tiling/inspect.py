@@ -14,6 +14,7 @@ from typing import TypedDict
 from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.listing.user_masks import mask_digest
+from wsi_stain.store.record import TilesIdentity
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import make_record, mpp_origin, open_slide
 from wsi_stain.tiling.survey import check_readable, find_tissue, unwritten
@@ -40,12 +41,6 @@ class ProbeReceipt(TypedDict):
     """Receipt of a probed slide: doubts about its resolution, a sentence each."""
 
     remarks: list[str]
-
-
-class IdentityReceipt(TypedDict):
-    """Receipt of an identified slide: the key that `survey_slide` would give it."""
-
-    key: str
 
 
 class SlideFacts(TypedDict):
@@ -96,14 +91,14 @@ def probe_slide(task: InspectTask) -> ProbeReceipt:
         return {"remarks": [*slide.remarks, *unwritten(slide, task.config.max_holes)]}
 
 
-def identify_slide(task: InspectTask) -> IdentityReceipt:
+def identify_slide(task: InspectTask) -> TilesIdentity:
     """Decide which tiles a slide would have, without reading its pixels.
 
     Raises:
         SlideError: The slide cannot be used.
     """
     with open_slide(task.source, task.config) as slide:
-        return {"key": make_record(slide, task.source, task.config).key}
+        return make_record(slide, task.source, task.config).identity
 
 
 def inspect_slide(task: InspectTask) -> SlideFacts:
