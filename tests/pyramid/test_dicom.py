@@ -109,12 +109,13 @@ def test_openslide_reads_the_very_pixels_of_the_tiff(tmp_path: Path, size: Size,
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 @pytest.mark.parametrize("icc", [None, srgb_profile()], ids=["no profile", "profile"])
-def test_the_validator_finds_no_error(tmp_path: Path, icc: bytes | None) -> None:
-    task = make_task(tmp_path, icc=icc, placement=PLACEMENT)
+@pytest.mark.parametrize("placement", [None, PLACEMENT], ids=["place unknown", "place known"])
+def test_the_validator_finds_no_error(tmp_path: Path, icc: bytes | None, placement: GlassPlacement | None) -> None:
+    task = make_task(tmp_path, icc=icc, placement=placement)
     write_dicom(task)
     for file in task.output.iterdir():
-        told = subprocess.run(["dciodvfy", file], capture_output=True, text=True, check=False)
-        lines = (told.stdout + told.stderr).splitlines()
+        ended = subprocess.run(["dciodvfy", file], capture_output=True, text=True, check=False)
+        lines = (ended.stdout + ended.stderr).splitlines()
         assert "VLWholeSlideMicroscopyImage" in lines
         remarks = [line for line in lines if line.startswith(("Error", "Warning")) and "DICOMDIR" not in line]
         assert remarks == [], "what only a DICOMDIR would need is unknown: patient, date"
@@ -188,24 +189,34 @@ def test_its_profile_is_one_of_an_input_device_and_still_one(tmp_path: Path) -> 
     assert shown is not None and np.abs(np.asarray(shown).astype(int) - np.asarray(pixels)).max() <= 1
 
 
-def test_where_the_slide_lies_on_its_glass_is_kept_or_not_said(tmp_path: Path) -> None:
-    known = make_task(tmp_path / "known", Size(700, 300), placement=PLACEMENT)
+def test_where_the_slide_lies_on_its_glass_is_kept(tmp_path: Path) -> None:
+    known = make_task(tmp_path, Size(700, 300), placement=PLACEMENT)
     write_dicom(known)
     for level in datasets(known.output):
         (origin,) = level.TotalPixelMatrixOriginSequence
         assert tuple(level.ImageOrientationSlide) == PLACEMENT.orientation
         assert (origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem) == PLACEMENT[1:]
+        assert level.PositionReferenceIndicator == "SLIDE_CORNER"
     levels = dicom_levels(min(known.output.iterdir()))
     assert [level.placement for level in levels] == [PLACEMENT] * 3
     assert [level.mpp for level in levels] == [pytest.approx((0.25 * 2**k, 0.26 * 2**k)) for k in range(3)]
     with Slide(min(known.output.iterdir())) as slide:
         assert (slide.placement, slide.level_count) == (PLACEMENT, 3)
-    unknown = make_task(tmp_path / "unknown", Size(700, 300))
+
+
+def test_where_it_is_not_known_the_place_is_nominal_and_refers_to_nothing(tmp_path: Path) -> None:
+    """The standard wants one. Rows x columns points into the glass, and no pixel lies beyond its corner."""
+    unknown = make_task(tmp_path, Size(700, 300))
     write_dicom(unknown)
     for level in datasets(unknown.output):
-        assert "ImageOrientationSlide" not in level and "TotalPixelMatrixOriginSequence" not in level
-    with openslide.OpenSlide(min(unknown.output.iterdir())) as slide:
-        assert slide.dimensions == (700, 300)
+        (origin,) = level.TotalPixelMatrixOriginSequence
+        along_row, along_column = np.reshape(np.array(level.ImageOrientationSlide, float), (2, 3))
+        first = np.array([origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem, 0], float)
+        assert np.cross(along_row, along_column).tolist() == [0, 0, -1]
+        assert first + 700 * 0.25e-3 * along_row + 300 * 0.26e-3 * along_column == pytest.approx(0, abs=1e-9)
+        assert level.PositionReferenceIndicator == ""
+    with Slide(min(unknown.output.iterdir())) as slide:
+        assert slide.placement is None and slide.level_count == 3
 
 
 def test_a_slide_that_claims_more_than_its_frames_cover_is_refused_with_both_numbers(tmp_path: Path) -> None:

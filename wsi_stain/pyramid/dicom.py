@@ -2,7 +2,9 @@
 
 Tiles are copied from the hybrid OME-TIFF by wsidicomizer (the extra `dicom`), so that no pixel is compressed again.
 Nothing is known of the patient, the specimen or the time, and nothing is made up: fields that may be empty are empty,
-and where DICOM insists on a moment it is 1970-01-01. UIDs derive from the task's key. Equal tasks give equal bytes.
+and where DICOM insists on a moment it is 1970-01-01. It insists on a place on the glass as well: where that is not known
+it is a nominal one, and the frame of reference says that it refers to nothing. UIDs derive from the task's key. Equal
+tasks give equal bytes.
 
 Memory bound: offsets of tiles and frames: some 250 MB with all libraries at 150,000 x 100,000 px.
 """
@@ -26,8 +28,11 @@ from wsi_stain.core.receipts import Receipt, commit_directory, directory_product
 _MOST_BASIC_OFFSET = 2**32 - 1
 """The basic table has 32 bits for an offset within a file; larger files need the extended one."""
 
+_UM_PER_MM = 1000
 _LONGEST_TEXT = 1024
-_PLACEMENT = ("ImageOrientationSlide", "TotalPixelMatrixOriginSequence")
+_NOMINAL_ORIENTATION = (0.0, -1.0, 0.0, -1.0, 0.0, 0.0)
+"""Rows run along the glass towards its corner, columns across it: the usual one in PS3.3, C.8.12.2.1."""
+
 _NO_TIME = {"ContentDate": b"19700101", "ContentTime": b"000000.000000"}
 
 
@@ -40,7 +45,7 @@ class DicomTask:
         pyramid: The hybrid OME-TIFF.
         mpp: Resolution of level 0, um per px.
         objective_power: Nominal magnification, or None when it is not known.
-        placement: How the slide lies on its glass; None when it is not known, and then the files do not say.
+        placement: How the slide lies on its glass, or None when it is not known.
         icc_profile: Profile of the pixels' colour space; DICOM wants one of an input device, and None makes it sRGB.
         provenance: How the pixels were made; goes into the derivation description, so no free text of the source.
         output: The directory's final name.
@@ -130,9 +135,13 @@ def _save_levels(task: DicomTask, folder: Path) -> list[Path]:
     source = make_source(task.mpp, input_profile(task.icc_profile or srgb_profile()), task.objective_power)
     large = task.pyramid.stat().st_size > _MOST_BASIC_OFFSET
     with WsiDicomizer.open(task.pyramid, preferred_source=source, uid_generator=uid) as slide:
-        for level in slide.pyramids[0]:
+        levels = list(slide.pyramids[0])
+        for level in levels:
             for instance in level.instances.values():
                 _describe(instance.dataset, task)
+                _place_on_glass(instance.dataset, task.placement or _nominal_placement(levels[0].size, task.mpp))
+                if task.placement is None:
+                    instance.dataset.PositionReferenceIndicator = ""
         saved: Iterable[Any] = slide.save(
             folder,
             uid_generator=uid,
@@ -152,24 +161,29 @@ def _describe(dataset: Any, task: DicomTask) -> None:
     (shared,) = dataset.SharedFunctionalGroupsSequence
     shared.WholeSlideMicroscopyImageFrameTypeSequence[0].FrameType = image_type
     derivation = "; ".join(f"{name}={value}" for name, value in sorted(task.provenance.items()))
-    _place_on_glass(dataset, task.placement)
     dataset.DerivationDescription = f"Stain normalized. {derivation}"[:_LONGEST_TEXT]
 
 
-def _place_on_glass(dataset: Any, placement: GlassPlacement | None) -> None:
-    """Say how a level lies on the glass. Where that is not known nothing is said, though the standard asks for it: what
-    programs fill in is a place like any other, and wrong.
-    """
-    from pydicom import Dataset
+def _nominal_placement(size: Any, mpp: Mpp) -> GlassPlacement:
+    """Place level 0 of a size, px, so that the pixel farthest from the first lies in the corner of the glass.
 
-    for name in _PLACEMENT:
-        dataset.pop(name, None)
-    if placement is None:
-        return
+    The standard wants a place, known or not (type 1). That it means nothing is said by the position reference indicator,
+    which may be empty (type 2); with `SLIDE_CORNER` it would be a measured one.
+    """
+    return GlassPlacement(_NOMINAL_ORIENTATION, size.height * mpp.y / _UM_PER_MM, size.width * mpp.x / _UM_PER_MM)
+
+
+def _place_on_glass(dataset: Any, placement: GlassPlacement) -> None:
+    """Record in one level's dataset how the slide lies on the glass."""
+    from pydicom import Dataset
+    from pydicom.valuerep import DSfloat
+
     origin = Dataset()
-    origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = placement.x_mm, placement.y_mm
+    origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = (
+        DSfloat(offset_mm, auto_format=True) for offset_mm in (placement.x_mm, placement.y_mm)
+    )
     dataset.TotalPixelMatrixOriginSequence = [origin]
-    dataset.ImageOrientationSlide = list(placement.orientation)
+    dataset.ImageOrientationSlide = [DSfloat(cosine, auto_format=True) for cosine in placement.orientation]
 
 
 def _reset_times(path: Path) -> None:

@@ -24,7 +24,7 @@ _SOP_CLASS, _SERIES = 0x0008_0016, 0x0020_000E
 _UID = re.compile(r"[0-9.]{1,64}")
 _LEVEL_TAGS = [
     *("ImageType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "ImageOrientationSlide"),
-    *("TotalPixelMatrixOriginSequence", "SharedFunctionalGroupsSequence"),
+    *("TotalPixelMatrixOriginSequence", "PositionReferenceIndicator", "SharedFunctionalGroupsSequence"),
     *("Columns", "Rows", "NumberOfFrames", "DimensionOrganizationType"),
 ]
 _UM_PER_MM = 1000
@@ -148,6 +148,9 @@ def _spacing(header: Any) -> Mpp | None:
 
 
 def _placement(header: Any) -> GlassPlacement | None:
+    """Return how a level lies on the glass; None too where its frame of reference refers to nothing."""
+    if not header.get("PositionReferenceIndicator"):
+        return None
     try:
         (origin,) = header.TotalPixelMatrixOriginSequence
         x, y = origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem
