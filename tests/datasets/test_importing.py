@@ -142,7 +142,7 @@ from pathlib import Path
 from wsi_stain.datasets.idc import IdcPatient
 from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.stain.statistics import StainConfig
-from wsi_stain.tissue.mask import TissueConfig
+from wsi_stain.tissue.config import TissueConfig
 source, store = map(Path, sys.argv[1:])
 import_slide(ImportTask(IdcPatient(source), store, 1.0, "--mpp", TissueConfig(), StainConfig(min_pixels=100)))
 """

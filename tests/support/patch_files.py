@@ -19,7 +19,7 @@ from wsi_stain.store import StoredSlide, TileStore
 from wsi_stain.store.patches import PATCH_TABLE, Patch, PatchSource, from_csv
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic.tissue import render_tissue
-from wsi_stain.tissue.mask import TissueConfig
+from wsi_stain.tissue.config import TissueConfig
 
 RgbImage = NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from wsi_stain.core.geometry import Region, Size
 from wsi_stain.slides.slide import Slide
 from wsi_stain.tiling import survey
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tissue.mask import TissueConfig
+from wsi_stain.tissue.config import TissueConfig
 
 STAINED = (190, 120, 170)
 

@@ -13,9 +13,11 @@ from wsi_stain.core.geometry import Size
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic.tissue import render_tissue
+from wsi_stain.tissue.config import TissueConfig
 from wsi_stain.tissue.exempt import AS_GLASS, AS_SCANNED, exempt_areas, exempt_remarks, share_under_ink
 from wsi_stain.tissue.grid import tile_grid
-from wsi_stain.tissue.mask import TissueConfig, tissue_mask
+from wsi_stain.tissue.ink import find_ink_and_dark
+from wsi_stain.tissue.mask import tissue_mask
 
 MPP = 4.0
 SIZE = Size(640, 480)
@@ -74,7 +76,7 @@ def test_dark_beside_tissue_is_shown_as_glass_and_is_no_tissue(draw: object) -> 
     clean = tissue_beside_glass()
     pixels, dark = draw(clean)  # type: ignore[operator]
     tissue = tissue_mask(pixels, MPP, CONFIG)
-    exempt = exempt_areas(pixels, tissue, MPP, CONFIG)
+    exempt = exempt_areas(find_ink_and_dark(pixels, MPP, CONFIG), tissue, MPP, CONFIG)
     assert (exempt[dark] == AS_GLASS).mean() > 0.97
     assert not tissue[dark].any()
     inside = tissue_mask(clean, MPP, CONFIG) & ~dark
@@ -86,7 +88,7 @@ def test_a_coverslip_edge_is_glass_beside_tissue_and_as_scanned_across_it() -> N
     od = np.zeros((SIZE.height, SIZE.width))
     od[240:246] = 1.8
     pixels = darken(tissue_beside_glass(), od[..., None])
-    exempt = exempt_areas(pixels, tissue_mask(pixels, MPP, CONFIG), MPP, CONFIG)
+    exempt = exempt_areas(find_ink_and_dark(pixels, MPP, CONFIG), tissue_mask(pixels, MPP, CONFIG), MPP, CONFIG)
     assert (exempt[241:245, :90] == AS_GLASS).all() and (exempt[241:245, -90:] == AS_GLASS).all()
     assert (exempt[241:245, 180:460] == AS_SCANNED).mean() > 0.95
 
@@ -96,7 +98,7 @@ def test_a_clump_of_black_pigment_amid_tissue_is_shown_as_scanned() -> None:
     y, x = np.mgrid[: SIZE.height, : SIZE.width]
     clump = np.hypot(y - 240, x - 320) < 30
     pixels[clump] = 20
-    exempt = exempt_areas(pixels, tissue_mask(pixels, MPP, CONFIG), MPP, CONFIG)
+    exempt = exempt_areas(find_ink_and_dark(pixels, MPP, CONFIG), tissue_mask(pixels, MPP, CONFIG), MPP, CONFIG)
     assert (exempt[clump] == AS_SCANNED).all()
     assert not (exempt == AS_GLASS).any()
 
@@ -108,7 +110,7 @@ def test_tissue_under_ink_is_shown_as_scanned_and_counted(ink: tuple[float, floa
     stroke[200:260] = 1
     pixels = darken(clean, gaussian_filter(stroke, 1)[..., None] * np.array(ink))
     tissue = tissue_mask(pixels, MPP, CONFIG)
-    exempt = exempt_areas(pixels, tissue, MPP, CONFIG)
+    exempt = exempt_areas(find_ink_and_dark(pixels, MPP, CONFIG), tissue, MPP, CONFIG)
     assert (exempt[stroke > 0] == AS_SCANNED).mean() > 0.98
     assert not (exempt == AS_GLASS).any()  # nearly black as it is, nothing of it is blanked
     assert (exempt[stroke == 0] == 0).mean() > 0.95
@@ -124,7 +126,7 @@ def test_ink_on_glass_covers_no_tissue() -> None:
     pixels = tissue_beside_glass()
     pixels[:, 30:80] = darken(pixels[:, 30:80], np.array((1.15, 0.75, 0.2)))
     tissue = tissue_mask(pixels, MPP, CONFIG)
-    exempt = exempt_areas(pixels, tissue, MPP, CONFIG)
+    exempt = exempt_areas(find_ink_and_dark(pixels, MPP, CONFIG), tissue, MPP, CONFIG)
     assert (exempt[:, 32:78] == AS_SCANNED).all()
     assert share_under_ink(pixels, tissue, exempt, MPP) == 0
 
@@ -132,7 +134,7 @@ def test_ink_on_glass_covers_no_tissue() -> None:
 def test_a_clean_slide_has_nothing_exempt() -> None:
     pixels = tissue_beside_glass()
     tissue = tissue_mask(pixels, MPP, CONFIG)
-    exempt = exempt_areas(pixels, tissue, MPP, CONFIG)
+    exempt = exempt_areas(find_ink_and_dark(pixels, MPP, CONFIG), tissue, MPP, CONFIG)
     assert not exempt.any()
     assert exempt_remarks(share_under_ink(pixels, tissue, exempt, MPP), exempt, tile_grid(SIZE, tissue)) == []
 
@@ -153,4 +155,6 @@ def test_nothing_is_exempt_on_real_slides_without_ink(real_data: Path, name: str
         pytest.skip(f"{name} is not there")
     with Slide(real_data / name, SlideConfig(slide_mpp=slide_mpp)) as slide:
         thumbnail = slide.thumbnail(MPP)
-    assert not exempt_areas(thumbnail, tissue_mask(thumbnail, MPP, CONFIG), MPP, CONFIG).any()
+    assert not exempt_areas(
+        find_ink_and_dark(thumbnail, MPP, CONFIG), tissue_mask(thumbnail, MPP, CONFIG), MPP, CONFIG
+    ).any()

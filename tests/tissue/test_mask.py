@@ -15,8 +15,10 @@ from wsi_stain.core.geometry import Region, Size
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic.tissue import render_tissue
+from wsi_stain.tissue.config import TissueConfig
 from wsi_stain.tissue.grid import tile_grid
-from wsi_stain.tissue.mask import TissueConfig, ink_mask, pen_mask, tissue_mask
+from wsi_stain.tissue.ink import find_ink_and_dark, pen_mask
+from wsi_stain.tissue.mask import tissue_mask
 
 GLASS = (240, 239, 241)
 PALE, USUAL, DARK = (228, 214, 226), (190, 120, 170), (80, 45, 105)
@@ -217,12 +219,12 @@ def test_ink_over_tissue_is_ink_where_it_hangs_together_with_a_stroke() -> None:
     stroke[200:260] = True
     marked = pixels.copy()
     marked[stroke] = (marked[stroke] * (0.25, 0.45, 0.85)).astype(np.uint8)
-    ink = ink_mask(marked, 1.0)
+    ink = find_ink_and_dark(marked, 1.0).ink
     assert ink[stroke].mean() > 0.95
     assert ink[~stroke].mean() < 0.02
     assert not tissue_mask(marked, 1.0)[stroke].any()
     assert tissue_mask(pixels, 1.0)[stroke].any()
-    assert not ink_mask(pixels, 1.0).any()
+    assert not find_ink_and_dark(pixels, 1.0).ink.any()
 
 
 def test_glass_that_reaches_the_frame_of_a_small_slide_is_no_hole() -> None:

@@ -15,11 +15,11 @@ from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.synthetic import LABORATORIES, stain_tissue
 from wsi_stain.synthetic.tissue import render_tissue
 from wsi_stain.tiling.survey import find_tissue
-from wsi_stain.tissue.mask import TissueConfig, tissue_mask
+from wsi_stain.tissue.config import TissueConfig
+from wsi_stain.tissue.mask import tissue_mask
 from wsi_stain.tissue.missed import find_missed_tissue
 
 GLASS = (241, 239, 243)
-CONFIG = TissueConfig()
 
 
 def glass(height: int = 300, width: int = 421, noise: float = 1.5, seed: int = 0) -> NDArray[np.uint8]:
@@ -40,7 +40,7 @@ def with_piece(pixels: NDArray[np.uint8], colour: tuple[int, int, int], texture:
 @pytest.mark.parametrize("noise", [0.0, 1.0, 3.0, 6.0])
 def test_glass_alone_is_quiet(noise: float) -> None:
     pixels = glass(noise=noise)
-    assert not find_missed_tissue(pixels, np.zeros(pixels.shape[:2], bool), 8.0, CONFIG).any()
+    assert not find_missed_tissue(pixels, np.zeros(pixels.shape[:2], bool), 8.0).any()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_glass_alone_is_quiet(noise: float) -> None:
 )
 def test_what_a_mask_missed_is_found(colour: tuple[int, int, int], texture: float) -> None:
     pixels = with_piece(glass(), colour, texture)
-    missed = find_missed_tissue(pixels, np.zeros(pixels.shape[:2], bool), 8.0, CONFIG)
+    missed = find_missed_tissue(pixels, np.zeros(pixels.shape[:2], bool), 8.0)
     assert missed[190:211, 290:311].mean() > 0.8
     assert not missed[:120].any()
 
@@ -61,7 +61,7 @@ def test_a_large_piece_that_the_mask_missed_is_found_beside_tissue(kind: str, la
     pixels, truth = beside_tissue(kind, laboratory, 0.5)
     mask = tissue_mask(pixels, MPP)
     assert not mask[truth].any()
-    missed = find_missed_tissue(pixels, mask, MPP, CONFIG)
+    missed = find_missed_tissue(pixels, mask, MPP)
     assert missed[truth].mean() > 0.85
     assert not missed[glass_beside(truth, 8)].any()
 
@@ -71,7 +71,7 @@ def test_dust_and_what_the_mask_has_are_no_suspects() -> None:
     pixels[40:43, 60:64] = 90  # dust
     mask = tissue_mask(pixels, 8.0)
     assert mask.any()
-    assert not find_missed_tissue(pixels, mask, 8.0, CONFIG).any()
+    assert not find_missed_tissue(pixels, mask, 8.0).any()
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_painted_slides_raise_no_alarm() -> None:
         painted = stain_tissue(render_tissue(size, 4.0, seed), laboratory, seed)
         mask = tissue_mask(painted, 4.0)
         assert mask.mean() > 0.05
-        assert find_missed_tissue(painted, mask, 4.0, CONFIG).mean() < 0.002
+        assert find_missed_tissue(painted, mask, 4.0).mean() < 0.002
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_painted_slides_raise_no_alarm() -> None:
 )
 def test_real_slides_raise_no_alarm(real_data: Path, name: str, mpp: float | None) -> None:
     with Slide(real_data / name, SlideConfig(slide_mpp=mpp)) as slide:
-        assert not find_tissue(slide, CONFIG).suspect.any()
+        assert not find_tissue(slide, TissueConfig()).suspect.any()

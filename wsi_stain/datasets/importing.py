@@ -34,8 +34,9 @@ from wsi_stain.store.patches import (
     to_csv,
 )
 from wsi_stain.store.stain_sample import measure_stain
+from wsi_stain.tissue.config import TissueConfig
 from wsi_stain.tissue.grid import TileGrid, tile_grid
-from wsi_stain.tissue.mask import TissueConfig, tissue_mask
+from wsi_stain.tissue.mask import tissue_mask
 
 VERSION = 1
 """Raised with every change of the code that changes which tiles a slide has or what is in them."""

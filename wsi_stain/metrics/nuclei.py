@@ -11,14 +11,14 @@ from __future__ import annotations
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_objects
 
 from wsi_stain.core.arrays import Mask, RgbTiles
 from wsi_stain.formats.block_file import encode_jpeg
 from wsi_stain.stain.vectors import could_be_he, macenko, unmixing
-from wsi_stain.tissue.mask import pen_mask
+from wsi_stain.tissue.blur import blur
+from wsi_stain.tissue.ink import pen_mask
 
 _SMOOTHING_UM = 0.5
 _SURROUNDINGS_UM = 16.0
@@ -85,7 +85,7 @@ def _contrast(tiles: RgbTiles, mpp: float) -> NDArray[np.float32] | None:
         return None
     vectors = macenko(stained[:: max(1, len(stained) // _VECTOR_PIXELS)], _TAIL)
     hematoxylin = od @ unmixing(vectors)[:, 0].astype(np.float32)
-    smooth, around = (gaussian_filter(hematoxylin, (0, um / mpp, um / mpp)) for um in (_SMOOTHING_UM, _SURROUNDINGS_UM))
+    smooth, around = (blur(hematoxylin, um / mpp, (1, 2)) for um in (_SMOOTHING_UM, _SURROUNDINGS_UM))
     return np.asarray(smooth - around, np.float32)
 
 

@@ -36,7 +36,7 @@ from wsi_stain.stain.statistics import StainConfig
 from wsi_stain.store import TiledSlide, TileStore
 from wsi_stain.store.artifact import TABLE, Artifact
 from wsi_stain.store.patches import Listing, Patch, place_in_rows
-from wsi_stain.tissue.mask import TissueConfig
+from wsi_stain.tissue.config import TissueConfig
 
 POOL = 2**20
 """Fewest pixels of a pool, px: that is 16 tiles."""

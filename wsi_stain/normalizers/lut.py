@@ -24,7 +24,7 @@ from wsi_stain.stain.colour_table import Table, apply_table, fit_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, TABLE, Artifact, NormalizationCounts, pack_statistics
-from wsi_stain.tissue.mask import pen_mask
+from wsi_stain.tissue.ink import pen_mask
 
 RESIDUAL, TILES, OUTSIDE = "residual", "tiles", "outside"
 """Entries of the artifact beside `TABLE`: CIEDE2000 of table to generator on tiles not fitted; (n, 2) tiles; the

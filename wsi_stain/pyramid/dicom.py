@@ -2,9 +2,9 @@
 
 Tiles are copied from the hybrid OME-TIFF by wsidicomizer (the extra `dicom`), so that no pixel is compressed again.
 Nothing is known of the patient, the specimen or the time, and nothing is made up: fields that may be empty are empty,
-and where DICOM insists on a moment it is 1970-01-01. It insists on a place on the glass as well: where that is not known
-it is a nominal one, and the frame of reference says that it refers to nothing. UIDs derive from the task's key. Equal
-tasks give equal bytes.
+and where DICOM insists on a moment it is 1970-01-01. It insists on a place on the glass as well: where that is not
+known it is a nominal one, and the frame of reference says that it refers to nothing. UIDs derive from the task's key.
+Equal tasks give equal bytes.
 
 Memory bound: offsets of tiles and frames: some 250 MB with all libraries at 150,000 x 100,000 px.
 """
@@ -167,8 +167,8 @@ def _describe(dataset: Any, task: DicomTask) -> None:
 def _nominal_placement(size: Any, mpp: Mpp) -> GlassPlacement:
     """Place level 0 of a size, px, so that the pixel farthest from the first lies in the corner of the glass.
 
-    The standard wants a place, known or not (type 1). That it means nothing is said by the position reference indicator,
-    which may be empty (type 2); with `SLIDE_CORNER` it would be a measured one.
+    The standard wants a place, known or not (type 1). That it means nothing is said by the position reference
+    indicator, which may be empty (type 2); with `SLIDE_CORNER` it would be a measured one.
     """
     return GlassPlacement(_NOMINAL_ORIENTATION, size.height * mpp.y / _UM_PER_MM, size.width * mpp.x / _UM_PER_MM)
 

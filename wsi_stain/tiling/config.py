@@ -9,7 +9,7 @@ from wsi_stain.formats.zarr_chunks import CodecName
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainConfig
-from wsi_stain.tissue.mask import TissueConfig
+from wsi_stain.tissue.config import TissueConfig
 
 
 class TilingConfig(StrictRecord):

@@ -17,9 +17,11 @@ from wsi_stain.slides.remedies import remedy_for
 from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.vectors import NOT_HE_REMEDY
 from wsi_stain.tiling.config import TilingConfig
+from wsi_stain.tissue.config import TissueConfig
 from wsi_stain.tissue.exempt import AS_SCANNED, Exempt, exempt_areas, share_under_ink
 from wsi_stain.tissue.grid import TileGrid, tile_grid
-from wsi_stain.tissue.mask import TissueConfig, dark_share, textured_mask, tissue_mask
+from wsi_stain.tissue.ink import find_ink_and_dark
+from wsi_stain.tissue.mask import dark_share, textured_mask, tissue_mask
 from wsi_stain.tissue.missed import find_missed_tissue
 
 _THUMBNAIL = 1024
@@ -75,8 +77,9 @@ def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = Non
     """
     thumbnail, mpp = _thumbnail(slide, config)
     inside = _inside(slide.bounds, slide.size, thumbnail.shape)
+    ink_and_dark = find_ink_and_dark(thumbnail, mpp, config)
     if user_mask is None:
-        mask = tissue_mask(thumbnail, mpp, config) & inside
+        mask = tissue_mask(thumbnail, mpp, config, ink_and_dark) & inside
     else:
         step_x, step_y = slide.mpp.x / slide.mpp_l0.x, slide.mpp.y / slide.mpp_l0.y
         origin_l0 = slide.bounds.x * step_x, slide.bounds.y * step_y
@@ -84,13 +87,13 @@ def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = Non
     grid = tile_grid(slide.size, mask)
     if not grid.kept.any() and dark_share(thumbnail) > _MOSTLY_DARK:
         raise StainError(f"{slide.path} is dark where a bright-field slide has glass", NOT_HE_REMEDY)
-    exempt = np.where(inside, exempt_areas(thumbnail, mask, mpp, config), np.uint8(0))
+    exempt = np.where(inside, exempt_areas(ink_and_dark, mask, mpp, config), np.uint8(0))
     under_ink = share_under_ink(thumbnail, mask, exempt, mpp)
     if user_mask is not None:
         return Survey(thumbnail, mask, under_ink, exempt, grid, np.zeros_like(grid.kept))
     if grid.kept.any():  # tissue may lie under ink: those tiles are kept, and their ink is not measured
         grid = TileGrid(grid.size, grid.tissue, grid.kept | tile_grid(slide.size, exempt == AS_SCANNED).kept)
-    stands_out = find_missed_tissue(thumbnail, mask, mpp, config) & inside
+    stands_out = find_missed_tissue(thumbnail, mask | ink_and_dark.ignored, mpp) & inside
     if not grid.kept.any():
         gray = textured_mask(thumbnail, exempt > 0, mpp)  # what has tissue's texture is no border
         _check_shows_nothing(slide, float((stands_out | gray).mean()), float((exempt == AS_SCANNED).mean()))

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
 from wsi_stain.core.arrays import Mask
+from wsi_stain.tissue.areas import close_mask, grow_mask
+from wsi_stain.tissue.config import TissueConfig
 from wsi_stain.tissue.grid import TileGrid, tile_grid
-from wsi_stain.tissue.mask import TissueConfig, close_mask, dark_mask, grow_mask, ink_mask, textured_mask
+from wsi_stain.tissue.ink import InkAndDark
+from wsi_stain.tissue.mask import textured_mask
 
 Exempt = NDArray[np.uint8]
 """(h, w) of a thumbnail: 0 where pixels are normalized, else `AS_SCANNED` or `AS_GLASS`."""
@@ -39,17 +42,16 @@ _NEAR_UM = 1000.0
 """Ink whose texture is that of tissue lies over tissue, within this distance of it."""
 
 
-def exempt_areas(thumbnail: Pixels, tissue: Mask, mpp: float, config: TissueConfig) -> Exempt:
+def exempt_areas(ink_and_dark: InkAndDark, tissue: Mask, mpp: float, config: TissueConfig) -> Exempt:
     """Find what is not to be normalized.
 
     Args:
-        thumbnail: RGB, (h, w, 3).
+        ink_and_dark: What is neither tissue nor glass.
         tissue: (h, w), true on tissue.
         mpp: Resolution of both, um per px.
-        config: What counts as ink, and how wide the rims are.
+        config: How wide the rims are.
     """
-    ink = ink_mask(thumbnail, mpp, config)
-    dark, with_rims = dark_mask(thumbnail, mpp, ink, config)
+    ink, dark, with_rims, _ = ink_and_dark
     margin = config.ink_margin_um / mpp
     over = grow_mask(_find_amid_tissue(dark, tissue | ink, margin), margin) | close_mask(tissue, _ACROSS_UM / 2 / mpp)
     exempt = np.zeros(tissue.shape, np.uint8)

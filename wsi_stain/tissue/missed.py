@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_opening, gaussian_filter
+from scipy.ndimage import binary_opening
 
 from wsi_stain.core.arrays import Mask
-from wsi_stain.tissue.mask import TissueConfig, grow_mask, ignored_areas, remove_small_pieces
+from wsi_stain.tissue.areas import grow_mask, remove_small_pieces
+from wsi_stain.tissue.blur import blur
+from wsi_stain.tissue.density import find_extremes, is_fill, root_mean_square
 
 _SCALE_UM = 24.0
 _BLUR_UM = 4.0
@@ -28,40 +30,35 @@ _TEXTURE_RANGE = (0.8, 6.0)
 """Grey levels: below nothing stands out, above everything does. Glass of real slides has 0.2 to 1 at 24 um."""
 
 
-def find_missed_tissue(thumbnail: NDArray[np.uint8], mask: Mask, mpp: float, config: TissueConfig) -> Mask:
-    """Find what lies on the glass and is not in the mask.
+def find_missed_tissue(thumbnail: NDArray[np.uint8], known: Mask, mpp: float) -> Mask:
+    """Find what lies on the glass and is not known.
 
     Args:
         thumbnail: RGB, (h, w, 3).
-        mask: (h, w), what is taken for tissue.
+        known: (h, w), what is taken for tissue, and what is ink or dark.
         mpp: Resolution of both, um per px.
-        config: What counts as ink.
 
     Returns:
-        (h, w), true where something stands out from the glass, away from the mask, ink and black.
+        (h, w), true where something stands out from the glass, away from the known.
     """
-    near = grow_mask(mask | ignored_areas(thumbnail, mpp, config), _MARGIN_UM / mpp)
-    glass = ~near & ~(thumbnail == 255).all(axis=2)
+    near = grow_mask(known, _MARGIN_UM / mpp)
+    glass = ~near & ~is_fill(thumbnail)
     if np.count_nonzero(glass) < 100:
-        return np.zeros_like(mask)
+        return np.zeros_like(known)
     sigma, pixels = _SCALE_UM / mpp, thumbnail.astype(np.float32)
-    smooth = gaussian_filter(pixels, (sigma, sigma, 0))
+    smooth = blur(pixels, sigma)
     chroma = _chroma(smooth, glass)
-    fine = np.abs(gaussian_filter(pixels.mean(axis=2), _BLUR_UM / mpp) - smooth.mean(axis=2))
-    drift, noise = np.quantile(chroma[glass], 0.25), np.quantile(_around(fine, sigma)[glass], 0.1)
+    fine = np.abs(blur(pixels.mean(axis=2), _BLUR_UM / mpp) - smooth.mean(axis=2))
+    drift, noise = np.quantile(chroma[glass], 0.25), np.quantile(root_mean_square(fine, sigma)[glass], 0.1)
     limit = float(np.clip(_SPREADS * noise, *_TEXTURE_RANGE))
-    missed = chroma > max(_SPREADS * drift, _LEAST_CHROMA)
-    missed |= _around(np.minimum(fine, 2 * limit), sigma) > limit  # however dark, a speck alone is no texture
+    missed = chroma > max(_SPREADS * float(drift), _LEAST_CHROMA)
+    missed |= root_mean_square(np.minimum(fine, 2 * limit), sigma) > limit  # however dark, a speck alone is no texture
     return remove_small_pieces(binary_opening(missed & glass, iterations=max(1, round(8 / mpp))), _LEAST_UM2, mpp)
-
-
-def _around(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Compute the root mean square of each pixel's surroundings."""
-    return np.asarray(np.sqrt(gaussian_filter(values**2, sigma)), np.float32)
 
 
 def _chroma(smooth: NDArray[np.float32], glass: Mask) -> NDArray[np.float32]:
     """Compute the largest minus smallest OD relative to the brightest quarter of the glass, (h, w)."""
     light = smooth.mean(axis=2)
     white = np.median(smooth[glass & (light >= np.quantile(light[glass], 0.75))], axis=0)
-    return np.asarray(np.ptp(np.log((white + 1) / (smooth + 1)), axis=2), np.float32)
+    least, most = find_extremes(np.log((white + 1) / (smooth + 1)))
+    return np.asarray(most - least, np.float32)

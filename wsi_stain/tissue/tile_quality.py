@@ -20,7 +20,7 @@ from PIL import Image
 
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, tiles_of
-from wsi_stain.tissue.mask import pen_mask
+from wsi_stain.tissue.ink import pen_mask
 
 QUALITIES = ("blur", "pen")
 """Names of the maps: see `tile_quality`."""
