@@ -25,6 +25,7 @@ from pipelines.cli.app import app
 from pipelines.doctor import EXTRAS
 from tests.support.commands import TINY, Run
 from tests.support.files_below import digests
+from tests.support.forked import fork_command
 from tests.support.made_checkpoint import write_untrained
 from tests.support.s3_server import s3_endpoint, upload
 from tests.support.tiled_slides import SMALL, paint, write
@@ -195,12 +196,10 @@ def test_killed_and_run_again_gives_the_same_bytes(
     finished_run: Path, cohort: Cohort, tiny: Path, tmp_path: Path, failpoint: str
 ) -> None:
     checkpoint, out = finished_run / "training" / "checkpoint.safetensors", tmp_path / "out"
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(cohort.slides), "--checkpoint", str(checkpoint)]
-    command += ["-o", str(out), "-c", str(tiny), "-j", "0"]
-    killed = subprocess.run(command, check=False, env={**os.environ, "WSI_STAIN_FAILPOINT": failpoint})
-    assert killed.returncode == -9
+    command = ("run", cohort.slides, "--checkpoint", checkpoint, "-o", out, "-c", tiny, "-j", 0)
+    assert fork_command(*command, WSI_STAIN_FAILPOINT=failpoint).wait().code == -9
     assert digests(out / "slides") != digests(finished_run / "slides")
-    assert subprocess.run(command, check=False).returncode == 3
+    assert fork_command(*command).wait().code == 3
     assert digests(out / "slides") == digests(finished_run / "slides")
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import Run
 from tests.support.files_below import contents
+from tests.support.forked import fork_command
 from tests.support.slide_files import Jpeg, write_jpeg_slide
 from tests.support.slide_files import write_slide as write_lossless
 from tests.support.tiled_slides import SIZE, SMALL, paint
@@ -60,9 +58,8 @@ def test_doubts_about_a_resolution_are_told(slides: Path, wsi_stain: Run, tmp_pa
 
 
 def tile(slides: Path, store: Path, workers: int = 0, failpoint: str = "") -> int:
-    command = [sys.executable, "-m", "pipelines.cli", "tile", str(slides), "--store", str(store), "-j", str(workers)]
-    environment = {**os.environ, "WSI_STAIN_FAILPOINT": failpoint}
-    return subprocess.run(command, env=environment, check=False, timeout=300).returncode
+    command = ("tile", slides, "--store", store, "-j", workers)
+    return fork_command(*command, WSI_STAIN_FAILPOINT=failpoint).wait().code
 
 
 def test_killed_while_tiling_and_run_again_by_two_workers_gives_the_same_bytes(tmp_path: Path) -> None:

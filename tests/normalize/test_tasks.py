@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -19,6 +16,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from tests.support.forked import Fork
 from tests.support.identity import IdentityNormalizer
 from tests.support.made_checkpoint import STATISTICS, WHITE, lively, write_untrained
 from tests.support.made_store import paint_tissue, store_slide
@@ -217,6 +215,12 @@ def test_a_finished_task_is_not_done_again(place: Place, tmp_path: Path) -> None
     assert task.out.exists()
 
 
+def normalize_all(prepare: PrepareTask, tasks: list[NormalizeTask]) -> None:
+    prepare_slide(prepare)
+    for task in tasks:
+        normalize_block(task)
+
+
 @pytest.mark.parametrize("visit", [5, 6], ids=["the second block's file", "its receipt"])
 def test_killed_among_the_blocks_and_done_again_gives_the_same_bytes(place: Place, tmp_path: Path, visit: int) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
@@ -224,18 +228,8 @@ def test_killed_among_the_blocks_and_done_again_gives_the_same_bytes(place: Plac
     for block in BLOCKS:
         normalize_block(place.normalize(whole, block))
     tasks = [place.normalize(out, block) for block in BLOCKS]
-    code = (
-        "import pickle, sys; from wsi_stain.normalize.tasks import normalize_block, prepare_slide\n"
-        "prepare, tasks = pickle.load(sys.stdin.buffer); prepare_slide(prepare)\n"
-        "for task in tasks: normalize_block(task)"
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", code],
-        input=pickle.dumps((place.prepare(out), tasks)),
-        env={**os.environ, "WSI_STAIN_FAILPOINT": f"before-rename:{visit}"},
-        check=False,
-    )
-    assert killed.returncode == -9
+    killed = Fork(normalize_all, place.prepare(out), tasks, WSI_STAIN_FAILPOINT=f"before-rename:{visit}")
+    assert killed.wait().code == -9
     first = tasks[0].out.stat().st_mtime_ns
     assert not tasks[2].out.exists()
     for task in tasks:

@@ -6,13 +6,13 @@ import csv
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import Ended
+from tests.support.forked import fork_command
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.geometry import Size
 
@@ -44,30 +44,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(store: Path, out: Path, text: str = TINY) -> list[str]:
     config = out.with_suffix(".yaml")
     config.write_text(text)
-    return ["-m", "pipelines.cli", "train", str(store), "--out", str(out), "--config", str(config)]
+    return ["train", str(store), "--out", str(out), "--config", str(config)]
 
 
-def together(arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+def together(arguments: list[str]) -> list[Ended]:
     """What torchrun does, with its environment variables."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    ended = []
-    for process in processes:
-        output, _ = process.communicate(timeout=300)
-        ended.append(subprocess.CompletedProcess(process.args, process.returncode, output))
-    return ended
+    forks = [fork_command(*arguments, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    return [fork.wait() for fork in forks]
 
 
 def losses(out: Path) -> list[float]:
@@ -76,37 +63,34 @@ def losses(out: Path) -> list[float]:
 
 def test_two_train_as_one(store: Path, tmp_path: Path) -> None:
     first, second = together(command(store, tmp_path / "two"))
-    assert (first.returncode, second.returncode) == (0, 0), first.stdout + second.stdout
-    assert "checkpoint:" in first.stdout
-    assert "checkpoint:" not in second.stdout
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "checkpoint:" in first.out
+    assert "checkpoint:" not in second.out
     assert (tmp_path / "two" / "checkpoint.safetensors").exists()
-    alone = subprocess.run(
-        [sys.executable, *command(store, tmp_path / "one")], capture_output=True, text=True, timeout=300
-    )
-    assert alone.returncode == 0, alone.stdout + alone.stderr
+    alone = fork_command(*command(store, tmp_path / "one")).wait()
+    assert alone.code == 0, alone.err
     # The same batches and weights at the start; only the statistics of BatchNorm are each replica's own.
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0.1)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(store: Path, tmp_path: Path) -> None:
     ended = together(command(store, tmp_path / "odd", TINY.replace("batch: 4", "batch: 3")))
-    assert [each.returncode for each in ended] == [1, 1]
-    assert all("multiple of their number" in each.stdout for each in ended)
+    assert [each.code for each in ended] == [1, 1]
+    assert all("multiple of their number" in each.err for each in ended)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_stops_it_safely(store: Path, tmp_path: Path, number: signal.Signals) -> None:
     out, many = tmp_path / "cut", TINY.replace("epochs: 2", "epochs: 400")
-    process = subprocess.Popen(
-        [sys.executable, *command(store, out, many)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    fork = fork_command(*command(store, out, many))
     for _ in range(600):
-        if (out / "state.safetensors").exists() or process.poll() is not None:
+        if (out / "state.safetensors").exists() or not fork.is_running:
             break
         time.sleep(0.1)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, output
+    os.kill(fork.pid, number)
+    ended = fork.wait()
+    output = ended.out + ended.err
+    assert ended.code == 130, output
     assert "stopped after" in output
     assert "Run the same command again" in output
     assert (out / "last.safetensors").exists()

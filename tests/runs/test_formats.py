@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from pipelines import normalize
 from pipelines.shared.config import RunConfig, load_config
 from pipelines.shared.formats import SUFFIXES, Format
 from tests.support.files_below import digests
+from tests.support.forked import fork_command
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
@@ -204,14 +203,12 @@ STEPS = {
 def test_killed_and_run_again_gives_the_same_bytes(
     laboratory: Laboratory, whole: Path, tmp_path: Path, failpoint: str
 ) -> None:
-    command = [sys.executable, "-m", "pipelines.cli", "normalize", laboratory.store, "--checkpoint"]
-    command += [laboratory.checkpoint, "-o", tmp_path, "-j", "0", "--mode", "generator", "-c", tmp_path / "c.yaml"]
+    command = ["normalize", laboratory.store, "--checkpoint", laboratory.checkpoint, "-o", tmp_path, "-j", 0]
+    command += ["--mode", "generator", "-c", tmp_path / "c.yaml"]
     (tmp_path / "c.yaml").write_text("normalize: {stride_px: 512}")
     formats = [part for kind in ALL for part in ("--format", kind)]
-    killed = subprocess.run(
-        [*command, *formats], check=False, env={**os.environ, "WSI_STAIN_FAILPOINT": failpoint}, capture_output=True
-    )
-    assert killed.returncode == -9, killed.stdout
+    killed = fork_command(*command, *formats, WSI_STAIN_FAILPOINT=failpoint).wait()
+    assert killed.code == -9, killed.out
     laboratory.normalize(tmp_path, *ALL)
     assert digests(tmp_path / "slides") == digests(whole / "slides")
     assert not list((tmp_path / "slides").glob("*.partial"))

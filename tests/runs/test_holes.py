@@ -48,9 +48,10 @@ def count_touched(kept: NDArray[np.bool_], spoilt: list[tuple[int, int]]) -> set
     return {tile for tile in zip((ys // TILE).tolist(), (xs // TILE).tolist(), strict=True) if kept[tile]}
 
 
-@pytest.fixture
-def sound(tmp_path: Path) -> Run:
-    run = Run(slide_file(tmp_path / "sound.svs", {}), tmp_path / "sound", TilingConfig(max_holes=1))
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("sound")
+    run = Run(slide_file(folder / "sound.svs", {}), folder / "sound", TilingConfig(max_holes=1))
     run.whole()
     return run
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from tests.support.commands import Run
 from tests.support.files_below import digests
+from tests.support.forked import fork_command
 from tests.support.identity import IdentityNormalizer
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_run import odd_slide
@@ -41,8 +39,8 @@ class StoredRun:
 def stored_run(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
     folder = tmp_path_factory.mktemp("restarts")
     odd_slide(folder / "odd.svs")
-    tiled = [sys.executable, "-m", "pipelines.cli", "tile", folder / "odd.svs", "-s", folder / "tiles.zarr", "-j", "0"]
-    subprocess.run(tiled, check=True, capture_output=True)
+    ended = fork_command("tile", folder / "odd.svs", "-s", folder / "tiles.zarr", "-j", 0).wait()
+    assert ended.code == 0, ended.err
     return StoredRun(folder / "tiles.zarr", write_untrained(folder / "untrained.safetensors"))
 
 
@@ -229,13 +227,7 @@ def test_what_a_killed_run_finished_is_kept_and_told(
     config.write_text("normalize: {mode: generator, stride_px: 512, precision: float32}")
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert "blocks kept" not in wsi_stain(*command(stored_run, whole, config)).out
-    killed = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *command(stored_run, out, config)],
-        env={**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:17"},
-        check=False,
-        capture_output=True,
-    )
-    assert killed.returncode == -9
+    assert fork_command(*command(stored_run, out, config), WSI_STAIN_FAILPOINT="before-rename:17").wait().code == -9
     kept = len([path for path in (out / "work").rglob("blocks/*.json") if json.loads(path.read_text())["product"]])
     assert 0 < kept < 4
     assert f"odd.svs: {kept} of 4 blocks kept" in wsi_stain(*command(stored_run, out, config)).out
@@ -243,13 +235,8 @@ def test_what_a_killed_run_finished_is_kept_and_told(
 
 
 def test_why_blocks_are_not_kept_is_told(stored_run: StoredRun, config: Path, wsi_stain: Run, tmp_path: Path) -> None:
-    killed = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *command(stored_run, tmp_path / "out", config)],
-        env={**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:17"},
-        check=False,
-        capture_output=True,
-    )
-    assert killed.returncode == -9
+    killed = fork_command(*command(stored_run, tmp_path / "out", config), WSI_STAIN_FAILPOINT="before-rename:17").wait()
+    assert killed.code == -9
     config.write_text("normalize: {mode: generator, stride_px: 512}")
     said = wsi_stain(*command(stored_run, tmp_path / "out", config)).out
     assert "blocks made again: normalize.stride_px is 512, was 1024" in said

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.support.files_below import contents
+from tests.support.forked import Fork
 from tests.support.tiled_slides import GLASS, SIZE, SMALL, Run, paint, write
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, Size, TileIndex
@@ -27,7 +28,7 @@ from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, identify_slide, inspect_slide, probe_slide
 from wsi_stain.tiling.record import make_record
 from wsi_stain.tiling.tasks import BlockTask, tile_block
-from wsi_stain.tissue.mask import TissueConfig
+from wsi_stain.tissue.config import TissueConfig
 from wsi_stain.tissue.tile_quality import QUALITIES, tile_quality
 
 DATA = Path(os.environ.get("WSI_STAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -159,24 +160,9 @@ def test_a_complete_slide_is_left_alone(tiled_run: Run) -> None:
     assert {path: path.stat().st_mtime_ns for path in tiled_run.store.rglob("*")} == before
 
 
-TILE_ALL = """
-import pickle, sys
-from pathlib import Path
-from wsi_stain.core.geometry import BlockIndex
-from wsi_stain.tiling.tasks import *
-source, store, config = pickle.loads(bytes.fromhex(sys.argv[1]))
-survey = survey_slide(SurveyTask(source, store, config))
-for block in survey["blocks"]:
-    tile_block(BlockTask(source, store, config, BlockIndex(*block), survey["key"]))
-finish_slide(FinishTask(source, store, config, survey["key"]))
-"""
-
-
 def tile_in_process(run: Run, failpoint: str) -> int:
     """Tile the slide in a process of its own that may be killed on the way."""
-    argument = pickle.dumps((run.source, run.store, run.config)).hex()
-    environment = {**os.environ, "WSI_STAIN_FAILPOINT": failpoint}
-    return subprocess.run([sys.executable, "-c", TILE_ALL, argument], env=environment, timeout=120).returncode
+    return Fork(Run.whole, run, WSI_STAIN_FAILPOINT=failpoint).wait().code
 
 
 @pytest.mark.parametrize("visit", [1, 2, 16, 17, 18, 21, 26])
