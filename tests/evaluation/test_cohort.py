@@ -15,6 +15,7 @@ from tests.support.commands import Run
 from tests.support.made_store import WHITE, paint_tissue, store_slide
 from wsi_stain.core.geometry import Size
 from wsi_stain.evaluation.cohort import find_strata, summarize
+from wsi_stain.metrics.nuclei import nuclei_mask
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.results.finished import load_finished, save_finished
 from wsi_stain.synthetic import SCANNERS, rescan, write_slide
@@ -110,7 +111,7 @@ def test_what_is_neither_run_nor_store_is_refused(tmp_path: Path, wsi_stain: Run
 
 def test_strata_are_apart_and_are_tissue() -> None:
     tiles = np.stack([paint_tissue(Size(256, 256), seed) for seed in range(4)])
-    strata = find_strata(tiles, WHITE, 0.25)
+    strata = find_strata(tiles, WHITE, 0.25, nuclei_mask(tiles, 0.25))
     assert not (strata["nuclei"] & strata["stroma"]).any()
     assert not ((strata["nuclei"] | strata["stroma"]) & ~strata["tissue"]).any()
     nuclei, stroma = (tiles[strata[name]].mean(axis=0) for name in ("nuclei", "stroma"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.draw import disk
 
 from wsi_stain.core.geometry import Region
-from wsi_stain.metrics.nuclei import nuclei_kept
+from wsi_stain.metrics.nuclei import find_source_nuclei
 from wsi_stain.slides.slide import Slide
 
 Tiles = NDArray[np.uint8]
@@ -35,6 +35,11 @@ def concentrations(nuclei: list[tuple[int, int]], seed: int = 0) -> NDArray[np.f
 def tiles(*nuclei: list[tuple[int, int]], gains: tuple[float, float] = (1, 1), stains: object = STAINS) -> Tiles:
     od = np.stack([concentrations(places, seed) for seed, places in enumerate(nuclei)]) * gains @ np.asarray(stains)
     return np.asarray(np.rint((WHITE + 1) * np.exp(-od) - 1).clip(0, 255), np.uint8)
+
+
+def nuclei_kept(after: Tiles, before: Tiles, mpp: float) -> float | None:
+    nuclei = find_source_nuclei(before, mpp)
+    return nuclei and nuclei.measure_kept(after)
 
 
 def test_the_same_image_keeps_all() -> None:

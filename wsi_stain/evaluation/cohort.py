@@ -27,7 +27,7 @@ from wsi_stain.evaluation.picture import darkest, write_strip
 from wsi_stain.evaluation.tile_choice import choose_scored_tiles
 from wsi_stain.metrics.chromatin import NuclearDetail, contrast_kept, mean_detail, nuclear_detail
 from wsi_stain.metrics.image import lab_wasserstein, normalized_median_intensity, spread
-from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
+from wsi_stain.metrics.nuclei import find_source_nuclei, nuclei_mask
 from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.slides.listing.find import SlideSource
@@ -111,7 +111,8 @@ def score_slide(task: CohortTask) -> SlideScores:
         if not tiles:
             raise NoTissueError(f"{task.name} has no tissue to judge", "Leave it out")
         before, mpp = _read(slide, tiles), slide.mpp.mean
-        strata = find_strata(before, stain.white, mpp)
+        nuclei = find_source_nuclei(before, mpp)
+        strata = find_strata(before, stain.white, mpp, nuclei.mask if nuclei else None)
         pictures: dict[str, RgbTiles] = {}
         scores, place = {}, darkest(before)
         own = nuclear_detail(before, strata["nuclei"], mpp)
@@ -122,7 +123,7 @@ def score_slide(task: CohortTask) -> SlideScores:
             found = nuclear_detail(pixels_made, strata["nuclei"], mpp)
             if own and found:
                 scores[name] |= _nuclear_scores(found, own, reference)
-            if name != UNTOUCHED and (kept := nuclei_kept(pixels_made, before, mpp)) is not None:
+            if name != UNTOUCHED and nuclei and (kept := nuclei.measure_kept(pixels_made)) is not None:
                 scores[name]["nuclei_kept"] = kept
 
         judge(UNTOUCHED, before, stain.white)
@@ -158,10 +159,11 @@ def save_reference(path: Path, slides: Sequence[StoredSlide], stain: StainStatis
         if not tiles or slide.stain is None:
             continue
         read = _read(slide, tiles)
-        strata = find_strata(read, slide.stain.white, slide.mpp.mean)
+        mpp = slide.mpp.mean
+        strata = find_strata(read, slide.stain.white, mpp, nuclei_mask(read, mpp))
         for name, mask in strata.items():
             pixels[name].append(_thin_out(read[mask], _PIXELS // len(slides)))
-        if detail := nuclear_detail(read, strata["nuclei"], slide.mpp.mean):
+        if detail := nuclear_detail(read, strata["nuclei"], mpp):
             details.append(detail)
     if not pixels["tissue"]:
         raise NoTissueError("The reference has no tissue to compare with", "Choose another --reference")
@@ -172,11 +174,10 @@ def save_reference(path: Path, slides: Sequence[StoredSlide], stain: StainStatis
     save_artifact(path, arrays)
 
 
-def find_strata(tiles: RgbTiles, white: Rgb, mpp: float) -> dict[str, Mask]:
+def find_strata(tiles: RgbTiles, white: Rgb, mpp: float, nuclei: Mask | None) -> dict[str, Mask]:
     """Find masks, (n, h, w): `tissue`, what is stained; `nuclei` in it; `stroma`, the rest without nuclei's borders."""
     table = od_table(white)
     tissue = sum(table[tiles[..., c], c] for c in range(3)) / 3 > _STAINED_OD
-    nuclei = nuclei_mask(tiles, mpp)
     if nuclei is None:
         nuclei = np.zeros_like(tissue)
     around = np.stack([binary_dilation(mask, iterations=max(1, round(_BORDER_UM / mpp))) for mask in nuclei])

@@ -8,6 +8,9 @@ darker than which. Knows no slides or files.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
@@ -32,42 +35,67 @@ _TAIL = 0.015
 _MIN_SHARE = 0.001
 
 
-def nuclei_kept(after: RgbTiles, before: RgbTiles, mpp: float) -> float | None:
-    """Measure the share of nuclei that is kept, relative to what the segmentation itself keeps.
+@dataclass(frozen=True)
+class SourceNuclei:
+    """Nuclei of a source's tiles, found once for all that is compared with them.
 
-    The Dice coefficient, 2 |A n B| / (|A| + |B|), of nuclei in `after` and in `before`, divided by that of nuclei in
-    `before` as JPEG (quality 90, as outputs are) and in `before`: noise that any output has costs nothing. Ink is left
-    out on both sides.
-
-    Args:
-        after: The normalized tiles, RGB, (n, h, w, 3).
-        before: The same places of the source.
-        mpp: Resolution of both, um per px.
-
-    Returns:
-        1 when all is kept, at least 0; None where `before` has too little tissue or no nuclei.
+    Attributes:
+        tiles: The tiles, RGB, (n, h, w, 3).
+        mpp: Their resolution, um per px.
+        seen: What is no ink, (n, h, w).
+        share: Share of it that nuclei are, 0 to 1.
+        mask: Where nuclei are, (n, h, w).
     """
-    seen = ~pen_mask(before)
-    contrast = _contrast(before, mpp)
-    if contrast is None:
-        return None
-    share = _otsu_share(contrast, before, seen)
-    nuclei = _segment(contrast, share, seen, mpp)
-    if nuclei.mean() < _MIN_SHARE:
-        return None
-    own, other = (_dice(_nuclei(tiles, share, seen, mpp), nuclei) for tiles in (_as_jpeg(before), after))
-    return min(1.0, other / own) if own else None
+
+    tiles: RgbTiles
+    mpp: float
+    seen: Mask
+    share: float
+    mask: Mask
+
+    def measure_kept(self, after: RgbTiles) -> float | None:
+        """Measure the share of nuclei that is kept, relative to what the segmentation itself keeps.
+
+        The Dice coefficient, 2 |A n B| / (|A| + |B|), of nuclei in `after` and in the source, divided by that of nuclei
+        in the source as JPEG (quality 90, as outputs are) and in the source: noise that any output has costs nothing.
+        Ink is left out on both sides.
+
+        Args:
+            after: The normalized tiles, RGB, (n, h, w, 3).
+
+        Returns:
+            1 when all is kept, at least 0; None where the source has next to no nuclei.
+        """
+        if self.mask.mean() < _MIN_SHARE or not self._kept_by_jpeg:
+            return None
+        return min(1.0, self._overlap(after) / self._kept_by_jpeg)
+
+    @cached_property
+    def _kept_by_jpeg(self) -> float:
+        return self._overlap(_as_jpeg(self.tiles))
+
+    def _overlap(self, tiles: RgbTiles) -> float:
+        return _dice(_nuclei(tiles, self.share, self.seen, self.mpp), self.mask)
 
 
-def nuclei_mask(tiles: RgbTiles, mpp: float) -> Mask | None:
-    """Segment nuclei, (n, h, w); None where there is too little tissue to tell.
+def find_source_nuclei(tiles: RgbTiles, mpp: float) -> SourceNuclei | None:
+    """Segment nuclei; None where there is too little tissue to tell.
 
     Args:
         tiles: RGB, (n, h, w, 3), of one slide.
         mpp: Their resolution, um per px.
     """
     seen, contrast = ~pen_mask(tiles), _contrast(tiles, mpp)
-    return None if contrast is None else _segment(contrast, _otsu_share(contrast, tiles, seen), seen, mpp)
+    if contrast is None:
+        return None
+    share = _otsu_share(contrast, tiles, seen)
+    return SourceNuclei(tiles, mpp, seen, share, _segment(contrast, share, seen, mpp))
+
+
+def nuclei_mask(tiles: RgbTiles, mpp: float) -> Mask | None:
+    """Segment nuclei, (n, h, w), as `find_source_nuclei` does."""
+    nuclei = find_source_nuclei(tiles, mpp)
+    return None if nuclei is None else nuclei.mask
 
 
 def _nuclei(tiles: RgbTiles, share: float, seen: Mask, mpp: float) -> Mask:

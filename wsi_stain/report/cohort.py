@@ -54,7 +54,7 @@ def colour_charts(
     return [made for made in found if made]
 
 
-def od_chart(row: SlideRow, reference: StainStatistics | None, reference_od: Sequence[float]) -> Chart | None:
+def od_chart(row: SlideRow, reference_od: Sequence[float]) -> Chart | None:
     """Draw one slide's OD before and after, over the reference's."""
     if row.colours is None:
         return None

@@ -23,7 +23,7 @@ from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
 from wsi_stain.core.storage import storage_path
 from wsi_stain.metrics.chromatin import DARK, LEAST_KEPT, NuclearDetail, contrast_kept, most_dark, nuclear_detail
-from wsi_stain.metrics.nuclei import nuclei_kept, nuclei_mask
+from wsi_stain.metrics.nuclei import SourceNuclei, find_source_nuclei
 from wsi_stain.metrics.structure import luminance_correlation, shift_px, tile_ssim
 from wsi_stain.results.advice import another_way
 from wsi_stain.results.finished import FinishedSlide, Origin
@@ -48,7 +48,7 @@ SSIM_MEAN, SSIM_TILE = 0.85, 0.6
 """Least SSIM with the source: real outputs have 0.91 to 0.996 on average and 0.87 at least, two slides at most 0.5."""
 
 NUCLEI = 0.95
-"""Least share of the nuclei that is kept, see `nuclei_kept`: real outputs keep 0.966 to 0.995."""
+"""Least share of the nuclei that is kept, see `SourceNuclei`: real outputs keep 0.966 to 0.995."""
 
 _TILES = 32
 _TISSUE_REMEDY = f"Look at the slide there, with wsi-stain view. {REPORT}"
@@ -252,25 +252,24 @@ def _compare_quality(
         expected = f"SSIM with the source of {SSIM_MEAN} on average and {SSIM_TILE} on each tile"
         got = f"{scores.mean():.3f} on average, {scores.min():.3f} at row {row}, column {col}"
         return [Fault("structure", expected, got, remedy)], similarity
-    similarity = similarity._replace(nuclei=nuclei_kept(after, before, mpp))
+    nuclei = find_source_nuclei(before, mpp)
+    if nuclei is None:
+        return [], similarity
+    similarity = similarity._replace(nuclei=nuclei.measure_kept(after))
     if similarity.nuclei is not None and similarity.nuclei < NUCLEI:
         return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{similarity.nuclei:.3f}", remedy)], similarity
-    return _compare_chromatin(after, before, mpp, reference, similarity, remedy)
+    return _compare_chromatin(after, nuclei, reference, similarity, remedy)
 
 
 def _compare_chromatin(
     after: NDArray[np.uint8],
-    before: NDArray[np.uint8],
-    mpp: float,
+    nuclei: SourceNuclei,
     reference: NuclearDetail | None,
     similarity: Similarity,
     remedy: str,
 ) -> tuple[list[Fault], Similarity]:
     """Check whether nuclei closed: by their contrast, then by how many of their pixels are dark."""
-    nuclei = nuclei_mask(before, mpp)
-    if nuclei is None:
-        return [], similarity
-    own, other = (nuclear_detail(tiles, nuclei, mpp) for tiles in (before, after))
+    own, other = (nuclear_detail(tiles, nuclei.mask, nuclei.mpp) for tiles in (nuclei.tiles, after))
     if own is None or other is None:
         return [], similarity
     similarity = similarity._replace(contrast=contrast_kept(other, own), dark=other.dark)
