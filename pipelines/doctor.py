@@ -30,12 +30,13 @@ _PACKAGES = (
 )
 EXTRAS = {
     "baselines": ("--method vahadane", ("scikit-learn",)),
-    "dicom": ("--format dicom", ("wsidicomizer",)),
+    "dicom": ("--format dicom, and DICOM slides that OpenSlide refuses", ("wsidicomizer",)),
     "evaluate": ("wsi-stain evaluate", ("matplotlib", "scikit-learn")),
     "features": ("evaluate robustness: HDF5, ONNX", ("h5py", "onnxruntime")),
+    "fastslide": ("slides as VSI, QPTIFF, iSyntax, CZI", ("fastslide",)),
     "onnx": ("wsi-stain export", ("onnx", "onnxruntime", "onnxscript")),
     "pcam": ("wsi-stain import pcam", ("h5py",)),
-    "s3": ("tile stores on s3://", ("obstore",)),
+    "s3": ("tile stores and OME-Zarr slides on s3://", ("obstore",)),
     "tensorboard": ("training.tensorboard", ("tensorboard",)),
 }
 """Extras by the name that pip takes: what needs them, and the packages that they bring."""

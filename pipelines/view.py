@@ -15,6 +15,7 @@ from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.formats import SUFFIXES, TABLES
 from pipelines.shared.messages import print_line
 from wsi_stain.core.errors import ConfigError, SlideError
+from wsi_stain.core.storage import is_there
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.listing.find import find_slides
@@ -105,7 +106,7 @@ def _case(workspace: Workspace, row: SlideRow) -> Case:
     finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
     pictures, notes = [], [text for text in (row.reason, row.remedy) if text]
     source = finished.origin.slide if finished else None
-    if finished and source and source.exists():
+    if finished and source and is_there(source):
         pictures.append(Picture("source", source, finished.origin.reading.slide_mpp))
     elif row.output:
         notes.append(f"The source is no longer at {source}" if source else "Its source is not known")

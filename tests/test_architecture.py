@@ -46,7 +46,12 @@ MOST_MODULES = 12
 ROOMS = {
     "dask": {"wsi_stain.executor.dask_cluster"},
     "distributed": {"wsi_stain.executor.dask", "wsi_stain.executor.dask_cluster"},
-    "zarr": {"wsi_stain.formats.zarr_jpeg", "wsi_stain.verification.readers.zarr"},
+    "zarr": {
+        "wsi_stain.formats.zarr_jpeg",
+        "wsi_stain.slides.readers.zarr_reader",
+        "wsi_stain.verification.readers.zarr",
+    },
+    "fastslide": {"wsi_stain.slides.readers.fastslide_reader"},
     "obstore": {"wsi_stain.core.storage"},
     "typer": {"pipelines.cli.app", "pipelines.cli.evaluate", "pipelines.cli.import_patches", "pipelines.cli.options"},
     "tornado": {"wsi_stain.viewer.server"},

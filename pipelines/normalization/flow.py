@@ -34,6 +34,7 @@ from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import LeaseError, UnreadableError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.icc import input_profile, srgb_profile
+from wsi_stain.core.storage import absolute_path
 from wsi_stain.executor import Executor, Flow, run_flows, run_tasks
 from wsi_stain.normalize.tasks import BlockReceipt, find_valid_block
 from wsi_stain.report import load_pictures
@@ -206,7 +207,7 @@ def _origin(context: RunContext, slide: TiledSlide, source: SlideSource, file: P
     """Return what a slide's outputs are made from; `file` is None where only its tiles are known."""
     profile = context.target.icc_profile
     return Origin(
-        slide=file and file.absolute(),
+        slide=file and absolute_path(file),
         tiles=str(slide.path) if isinstance(slide, StoredSlide) else None,
         reading=config_for_slide(source, context.config.tiling).slide,
         fingerprint=slide.record.fingerprint,

@@ -118,7 +118,7 @@ def _claims(stem: PurePosixPath) -> Iterator[str]:
 def _stem(source: SlideSource) -> PurePosixPath:
     path = PurePosixPath(source.relative)
     name = path.name
-    for suffix in (".ome.tiff", ".ome.tif", path.suffix):
+    for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr", path.suffix):
         if suffix and name.lower().endswith(suffix.lower()):
             return path.with_name(name[: -len(suffix)] or name)
     return path

@@ -11,6 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_stain.core.geometry import Region
+
 RgbImage: TypeAlias = NDArray[np.uint8]
 """RGB, 0 to 255: (h, w, 3), or single pixels, (n, 3)."""
 
@@ -37,3 +39,8 @@ def round_rgb(colour: Rgb) -> Rgb8:
     """Round a colour to that of 8-bit pixels."""
     red, green, blue = (round(value) for value in colour)
     return red, green, blue
+
+
+def window(pixels: RgbImage, frame: Region, part: Region) -> RgbImage:
+    """Return a part of a region's pixels (height, width, 3), as a view."""
+    return pixels[part.y - frame.y :, part.x - frame.x :][: part.height, : part.width]

@@ -89,6 +89,16 @@ def storage_path(path_or_url: str | StoragePath) -> StoragePath:
     return S3Path(match[1], match[2])
 
 
+def absolute_path(path: Path) -> Path:
+    """Return a path as every process understands it; an URL of S3, whose slashes a Path has folded, is one already."""
+    return path if isinstance(storage_path(path), S3Path) else path.absolute()
+
+
+def is_there(path: Path) -> bool:
+    """Check whether a file or directory is there; of what lies on S3 only reading it tells."""
+    return isinstance(storage_path(path), S3Path) or path.exists()
+
+
 def list_folders(path: StoragePath) -> list[str]:
     """List the folders in a folder, sorted, but for hidden ones; none where there is no such folder."""
     if isinstance(path, S3Path):
@@ -96,6 +106,22 @@ def list_folders(path: StoragePath) -> list[str]:
     else:
         names = [entry.name for entry in os.scandir(path) if entry.is_dir()] if path.is_dir() else []
     return sorted(name for name in names if not name.startswith("."))
+
+
+def list_objects(path: S3Path) -> list[tuple[str, int, str]]:
+    """List the objects below a prefix: key below it, bytes, and the service's own digest of the content."""
+    with _explain_errors(path) as (obstore, bucket):
+        pages = list(obstore.list(bucket, f"{path.key}/" if path.key else None))
+    return [
+        (each["path"].removeprefix(f"{path.key}/"), each["size"], str(each["e_tag"])) for page in pages for each in page
+    ]
+
+
+@contextmanager
+def open_bucket(path: S3Path) -> Iterator[S3Store]:
+    """Give obstore's own object for a path's bucket, for libraries that read by it; explain its errors."""
+    with _explain_errors(path) as (_, bucket):
+        yield bucket
 
 
 class OpenFile(Protocol):

@@ -1,4 +1,4 @@
-"""Claims of a slide's file, read beside OpenSlide and checked before any pixel: directories, resolutions, images."""
+"""Claims of a slide's file, checked before any pixel; those that OpenSlide does not pass on are read beside it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import GlassPlacement, Mpp, Size
+from wsi_stain.core.storage import StoragePath
 from wsi_stain.slides.dicom_series import check_frames, dicom_levels
 from wsi_stain.slides.jpeg_tiles import PLAIN_VENDORS
+from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.resolution import Resolution
-from wsi_stain.slides.tiff.checks import check_content, check_images, check_level, described_image
+from wsi_stain.slides.tiff.checks import check_colour, check_content, check_images, check_level, described_image
 from wsi_stain.slides.tiff.descriptions import ome_images, vendor_text
 from wsi_stain.slides.tiff.directories import TiffDirectory, of_levels, read_directories
 
+_MAX_SIDE = 2**21
+_MAX_LEVELS = 64
 _TIFF_VENDORS = {*PLAIN_VENDORS, "trestle", "leica", "ventana", "philips"}
 
 
@@ -38,6 +43,16 @@ class SlideClaims:
     objective_power: float | None = None
     placement: GlassPlacement | None = None
     remarks: tuple[str, ...] = ()
+
+
+def check_sizes(path: StoragePath, sizes: Sequence[Size]) -> None:
+    """Refuse, by a SlideError, sizes that no slide has."""
+    if len(sizes) > _MAX_LEVELS or any(not 1 <= side <= _MAX_SIDE for size in sizes for side in size):
+        raise SlideError(
+            f"{path} states {len(sizes)} levels of {[tuple(size) for size in sizes[:4]]} px, expected sides of 1"
+            f" to {_MAX_SIDE} and at most {_MAX_LEVELS} levels",
+            DAMAGED,
+        )
 
 
 def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
@@ -67,6 +82,8 @@ def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
     mpp = [directory.mpp if directory else None for directory in own]
     if vendor not in PLAIN_VENDORS or not directories:
         return SlideClaims(nothing, mpp, may_pad=False)
+    if vendor == "generic-tiff":
+        check_colour(path, own[0] or directories[0])
     if own[0] is not None:
         check_content(path, own[0], path.stat().st_size)
     remarks = check_images(path, directories, sizes) if vendor == "generic-tiff" else ()

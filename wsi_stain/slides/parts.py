@@ -1,34 +1,54 @@
-"""The files that a slide consists of, and their fingerprint. Knows no pixels."""
+"""The files that a slide consists of, and their fingerprint. Knows no pixels.
+
+A Zarr is a directory of many files, or a prefix on S3 of many objects; of these the service's own digests count.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from wsi_stain.core.regular_files import check_regular, odd_kind
+from wsi_stain.core.storage import S3Path, StoragePath, list_objects
 from wsi_stain.slides.dicom_series import files_of_slide, read_header
+from wsi_stain.slides.zarr_folders import is_zarr
 
 _DIGEST_PIECES = 64
 _DIGEST_PIECE_BYTES = 65_536
 
 
-def check_parts(path: Path) -> None:
+def check_parts(path: StoragePath) -> None:
     """Refuse a slide of which something that OpenSlide may open is no regular file.
 
     Raises:
         SlideError: A FIFO, a socket, a device or a directory.
     """
+    if isinstance(path, S3Path) or is_zarr(path):
+        return
     for part in _opened_files(path):
         check_regular(part)
 
 
-def digest_of_parts(path: Path) -> dict[str, Any]:
-    """Return {"size": bytes, "digest": SHA-256 of evenly spaced pieces of all files}: without names or times."""
-    return _digest(_companions(path))
+def digest_of_parts(path: StoragePath) -> dict[str, Any]:
+    """Return {"size": bytes, "digest": SHA-256 of evenly spaced pieces of all files}: without times.
+
+    Of a Zarr the names of its files count, and their sizes, but the pieces of few.
+    """
+    if isinstance(path, S3Path):
+        return _digest_of_names(list_objects(path))
+    return _digest_zarr(path) if is_zarr(path) else _digest(_companions(path))
+
+
+def file_state(path: StoragePath) -> tuple[int, ...]:
+    """Return the size of a slide's file and the time of its last change, ns; on S3 nothing is known of it."""
+    if isinstance(path, S3Path):
+        return ()
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def _opened_files(path: Path) -> list[Path]:
@@ -50,6 +70,25 @@ def _companions(path: Path) -> list[Path]:
     else:
         others = files_of_slide(path)
     return [path, *sorted(other for other in others if other != path and other.is_file())]
+
+
+def _digest_zarr(folder: Path) -> dict[str, Any]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    named = _digest_of_names((path.relative_to(folder).as_posix(), path.stat().st_size, "") for path in files)
+    last = len(files) - 1
+    few = sorted({last * i // (_DIGEST_PIECES - 1) for i in range(_DIGEST_PIECES)})
+    pieces = _digest([files[i] for i in few])
+    return {"size": named["size"], "digest": _sha256(f"{named['digest']} {pieces['digest']}".encode())}
+
+
+def _digest_of_names(files: Iterable[tuple[str, int, str]]) -> dict[str, Any]:
+    """Hash what is known of files without reading them: name, size, and what their server says of their content."""
+    listed = sorted(files)
+    return {"size": sum(size for _, size, _ in listed), "digest": _sha256(repr(listed).encode())}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _digest(paths: Sequence[Path]) -> dict[str, Any]:

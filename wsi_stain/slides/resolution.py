@@ -8,11 +8,11 @@ speaks against the value that is used, without refuting it, becomes a remark.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from wsi_stain.core.errors import MppError
 from wsi_stain.core.geometry import Mpp
+from wsi_stain.core.storage import StoragePath
 
 MPP_RANGE = (0.05, 5.0)
 """um per px that a level 0 of a bright-field scanner can have."""
@@ -46,7 +46,7 @@ _PRINT_DPI = (72, 96, 150, 300, 600)
 _REMEDY = "Give the true resolution with --slide-mpp (um per pixel of level 0), or in the mpp column of a slide list"
 
 
-SOURCES = ("openslide", "ome-xml", "description", "tiff tags")
+SOURCES = ("openslide", "ome-xml", "ngff", "fastslide", "description", "tiff tags")
 """Where a file may say its resolution, in the order of belief."""
 
 
@@ -62,7 +62,7 @@ class Resolution(NamedTuple):
 
 
 def resolve_mpp(
-    path: Path, properties: Mapping[str, str], slide_mpp: float | None, described: Sequence[Resolution] = ()
+    path: StoragePath, properties: Mapping[str, str], slide_mpp: float | None, described: Sequence[Resolution] = ()
 ) -> Resolution:
     """Decide a slide's resolution.
 
@@ -125,7 +125,7 @@ def _positive(text: str | None) -> float | None:
     return value if 0.0 < value < float("inf") else None
 
 
-def _check_range(path: Path, resolution: Resolution) -> None:
+def _check_range(path: StoragePath, resolution: Resolution) -> None:
     low, high = MPP_RANGE
     if not _is_possible(resolution):
         raise MppError(f"{path} has {resolution}, expected {low:g} to {high:g}{_likely_cause(resolution.mpp)}", _REMEDY)
@@ -145,7 +145,7 @@ def _likely_cause(mpp: Mpp) -> str:
     return ""
 
 
-def _check_power(path: Path, resolution: Resolution, power: float | None) -> None:
+def _check_power(path: StoragePath, resolution: Resolution, power: float | None) -> None:
     if not _fits(resolution, power, _UM_OBJECTIVE_FACTOR):
         expected = f"about {_UM_OBJECTIVE / (power or 1):.3g} is expected"
         raise MppError(f"{path} has {resolution} but an objective of {power:g}x, where {expected}", _REMEDY)
@@ -156,7 +156,7 @@ def _fits(resolution: Resolution, power: float | None, factor: float) -> bool:
     return power is None or all(1 / factor <= mpp * power / _UM_OBJECTIVE <= factor for mpp in resolution.mpp)
 
 
-def _against_other(path: Path, own: Resolution, other: Resolution, power: float | None) -> tuple[str, ...]:
+def _against_other(path: StoragePath, own: Resolution, other: Resolution, power: float | None) -> tuple[str, ...]:
     """Return what another source says where it differs; values that no scanner could mean (72 dpi) say nothing."""
     if not _is_possible(other) or _agree(own, other):
         return ()
@@ -193,7 +193,7 @@ def unit_mistakes(mpp: float) -> list[float]:
     return [usual for usual, value in wrong if 1 / _USUAL_FACTOR <= mpp / value <= _USUAL_FACTOR]
 
 
-def _shape_remarks(path: Path, resolution: Resolution) -> tuple[str, ...]:
+def _shape_remarks(path: StoragePath, resolution: Resolution) -> tuple[str, ...]:
     ratio = max(resolution.mpp) / min(resolution.mpp)
     if ratio > _OBLONG:
         raise MppError(f"{path} has {resolution}: its pixels are {ratio:.2g} times as long as wide", _REMEDY)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import ceil, floor
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +18,7 @@ from pydantic import Field
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div, split_on_grid
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.core.storage import StoragePath, storage_path
 from wsi_stain.slides.levels.level import Level
 from wsi_stain.slides.levels.reader import LostPart
 from wsi_stain.slides.remedies import remedy_for
@@ -63,7 +63,8 @@ class Slide:
     """An open slide; a context manager. Do not pickle it: send its path and open it there.
 
     Args:
-        path: The slide's file (for DICOM any file of the series, for MRXS the .mrxs).
+        path: The slide's file (for DICOM any file of the series, for MRXS the .mrxs); the directory or s3:// URL of an
+            OME-Zarr.
         config: How its pixels are read.
 
     Attributes:
@@ -72,7 +73,8 @@ class Slide:
         mpp_origin: Who says so: '--slide-mpp', or one of `resolution.SOURCES`.
         remarks: Doubts about the resolution and the file, a sentence each.
         objective_power: As the file states it, or None.
-        vendor: OpenSlide's name for the format.
+        vendor: OpenSlide's name for the format, or for formats that it does not know ours.
+        reader: The library that reads it.
         level_count: Levels in the file that can be used.
         placement: How it lies on the glass, where the file says so.
         tiles_nowhere: How many tiles of level 0 the file lacks on every level, and how many it has.
@@ -84,9 +86,9 @@ class Slide:
         MppError: No resolution, or an absurd one.
     """
 
-    def __init__(self, path: Path, config: SlideConfig | None = None) -> None:
+    def __init__(self, path: str | StoragePath, config: SlideConfig | None = None) -> None:
         self.config = config or SlideConfig()
-        self.path = Path(path)
+        self.path = storage_path(path)
         self._file = SlideFile(self.path, to_srgb=self.config.icc == "srgb")
         try:
             self._describe()
@@ -103,6 +105,7 @@ class Slide:
         self.remarks = (*resolution.remarks, *self._file.remarks)
         self.objective_power = objective_power(properties)
         self.vendor = properties.get("openslide.vendor", "unknown")
+        self.reader = self._file.reader
         self.level_count = len(self._file.levels)
         self.placement = self._file.placement
         self.tiles_nowhere = self._file.tiles_nowhere

@@ -9,7 +9,6 @@ Memory bound: that of `levels.reader`.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,12 +17,13 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.geometry import Region
 from wsi_stain.core.icc import srgb_profile
-from wsi_stain.slides.claims import SlideClaims, read_claims
-from wsi_stain.slides.levels.level import check_sizes, list_levels, settle_scales
+from wsi_stain.core.storage import StoragePath
+from wsi_stain.slides.levels.level import list_levels, settle_scales
 from wsi_stain.slides.levels.own_pixels import OwnPixels
 from wsi_stain.slides.levels.reader import LevelReader, LostPart
-from wsi_stain.slides.openslide_handle import OpenSlideHandle
 from wsi_stain.slides.parts import check_parts, digest_of_parts
+from wsi_stain.slides.readers.base import SlideReader
+from wsi_stain.slides.readers.choose import open_reader
 from wsi_stain.slides.srgb import build_transform, convert, refuse_profile
 
 
@@ -31,11 +31,12 @@ class SlideFile:
     """An open slide.
 
     Args:
-        path: The file; for formats of many files the one that OpenSlide opens.
+        path: The file or directory; for formats of many files the one that OpenSlide opens; a Zarr may lie on S3.
         to_srgb: Convert pixels from the file's ICC profile to sRGB; a file without one is taken as sRGB.
 
     Attributes:
-        properties: As OpenSlide gives them.
+        reader: The library that reads it.
+        properties: As OpenSlide gives them, or under its names.
         levels: The levels that can be used, finest first.
         background: RGB where the scanner recorded nothing.
         icc_profile: Of the pixels that `read` returns, or None.
@@ -49,37 +50,35 @@ class SlideFile:
         SlideError: Not there, no permission, not a slide, not supported, or its claims do not fit its file.
     """
 
-    def __init__(self, path: Path, to_srgb: bool = False) -> None:
+    def __init__(self, path: StoragePath, to_srgb: bool = False) -> None:
         self.path = path
         check_parts(path)
         with ExitStack() as opened:
-            handle = OpenSlideHandle(path)
-            opened.callback(handle.close)
-            vendor = handle.properties.get("openslide.vendor", "")
-            check_sizes(handle)
-            claims = read_claims(path, vendor, handle.sizes)
-            self._describe(handle, claims)
-            self._settle_colours(handle, to_srgb)
-            own = OwnPixels(handle, vendor, claims.directories)
+            reader = open_reader(path)
+            opened.callback(reader.close)
+            self._describe(reader)
+            self._settle_colours(reader, to_srgb)
+            own = OwnPixels(reader)
             opened.callback(own.close)
-            self._settle_levels(handle, claims, own)
+            self._settle_levels(reader, own)
             self._opened = opened.pop_all()
 
-    def _describe(self, handle: OpenSlideHandle, claims: SlideClaims) -> None:
-        self.properties, self.background = handle.properties, handle.background
+    def _describe(self, reader: SlideReader) -> None:
+        self.reader, self.properties, self.background = reader.name, reader.properties, reader.background
+        claims = reader.claims
         self.described, self.objective_power, self.remarks = claims.described, claims.objective_power, claims.remarks
         self.placement = claims.placement
 
-    def _settle_colours(self, handle: OpenSlideHandle, to_srgb: bool) -> None:
-        self.icc_profile, self._transform = handle.icc_profile, None
-        if handle.icc_problem:
-            self.remarks += (refuse_profile(self.path, handle.icc_problem, to_srgb),)
+    def _settle_colours(self, reader: SlideReader, to_srgb: bool) -> None:
+        self.icc_profile, self._transform = reader.icc_profile, None
+        if reader.icc_problem:
+            self.remarks += (refuse_profile(self.path, reader.icc_problem, to_srgb),)
         if to_srgb:
             self._transform = build_transform(self.path, self.icc_profile)
             self.icc_profile = srgb_profile()
 
-    def _settle_levels(self, handle: OpenSlideHandle, claims: SlideClaims, own: OwnPixels) -> None:
-        self.levels, unused = settle_scales(self.path, list_levels(handle), claims, own.read)
+    def _settle_levels(self, reader: SlideReader, own: OwnPixels) -> None:
+        self.levels, unused = settle_scales(self.path, list_levels(reader), reader.claims, own.read)
         self.remarks += unused
         self.tiles_nowhere = own.absent.count_nowhere(self.levels)
         self._reader = LevelReader(self.levels, own, self.background)

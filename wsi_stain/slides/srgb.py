@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +10,24 @@ from PIL import Image, ImageCms
 
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, Size, split_on_grid
+from wsi_stain.core.storage import StoragePath
 
 _PIECE = Size(4096, 512)
 
 
-def refuse_profile(path: Path, problem: str, to_srgb: bool) -> str:
+def check_profile(profile: bytes | None) -> tuple[bytes | None, str]:
+    """Return a profile, if RGB pixels can be converted by it, and what speaks against it."""
+    if profile is None:
+        return None, ""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        return None, str(error) or "it cannot be parsed"
+    return profile, ""
+
+
+def refuse_profile(path: StoragePath, problem: str, to_srgb: bool) -> str:
     """Make a remark on an ICC profile that cannot be used; SlideError where it is needed."""
     if to_srgb:
         raise SlideError(
@@ -24,7 +36,7 @@ def refuse_profile(path: Path, problem: str, to_srgb: bool) -> str:
     return f"its ICC profile cannot be used and is left out: {problem}"
 
 
-def build_transform(path: Path, icc_profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
+def build_transform(path: StoragePath, icc_profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
     """Build the transform from a file's profile to sRGB; None where it has none, and is taken as sRGB."""
     if icc_profile is None:
         return None

@@ -54,7 +54,8 @@ class SlideFacts(TypedDict):
         levels: How many the file has.
         mpp_origin: Who says what the resolution is.
         objective_power: As the file states it, or None.
-        vendor: OpenSlide's name for the format.
+        vendor: The name of its format.
+        reader: The library that reads it.
         tissue: Share of the frame, 0 to 1.
         tiles: How many it would have.
         suspect: Tiles without tissue that look as if they had some.
@@ -71,6 +72,7 @@ class SlideFacts(TypedDict):
     mpp_origin: str
     objective_power: float | None
     vendor: str
+    reader: str
     tissue: float
     tiles: int
     suspect: int
@@ -124,6 +126,7 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
             "mpp_origin": mpp_origin(slide, task.source),
             "objective_power": slide.objective_power,
             "vendor": slide.vendor,
+            "reader": slide.reader,
             "tissue": float(survey.mask.mean()),
             "tiles": tiles,
             "suspect": int(survey.suspect.sum()),

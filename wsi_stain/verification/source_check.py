@@ -21,7 +21,7 @@ from PIL import Image
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
-from wsi_stain.core.storage import storage_path
+from wsi_stain.core.storage import S3Path, is_there, storage_path
 from wsi_stain.metrics.chromatin import DARK, LEAST_KEPT, NuclearDetail, contrast_kept, most_dark, nuclear_detail
 from wsi_stain.metrics.nuclei import SourceNuclei, find_source_nuclei
 from wsi_stain.metrics.structure import luminance_correlation, shift_px, tile_ssim
@@ -189,7 +189,7 @@ def _tissue_faults(tissue: Mask, lost: Mask) -> list[Fault]:
 def _open_source(origin: Origin, source_path: Path | None) -> Iterator[Slide | StoredSlide | None]:
     """Open the slide's file, or its tiles where those were kept; None where neither is there."""
     file = source_path or origin.slide
-    if file is not None and file.exists():
+    if file is not None and is_there(file):
         with Slide(file, origin.reading) as slide:
             yield slide
         return
@@ -286,10 +286,13 @@ def _oracle_faults(pyramid: PyramidReader, source: Slide | StoredSlide, finished
     """Check whether tifffile reads a TIFF source as the run did, and misses no tissue that was never written."""
     if not isinstance(source, Slide) or source.vendor not in _TIFF_VENDORS:
         return []
-    if source.size != source.size_l0 or source.config.icc != "keep" or finished.row.stain is None:
+    path = source.path
+    if isinstance(path, S3Path) or source.size != source.size_l0:
+        return []
+    if source.config.icc != "keep" or finished.row.stain is None:
         return []
     try:
-        with TiffOracle(source.path, finished.grid.size) as oracle:
+        with TiffOracle(path, finished.grid.size) as oracle:
             return _reading_faults(source, oracle, finished) or _unwritten_faults(pyramid, oracle, finished)
     except UnreadableError:
         return []  # tifffile does not know it: no second opinion

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.core.arrays import Rgb8
+from wsi_stain.core.arrays import Rgb8, window
 from wsi_stain.core.errors import UnreadableError
 from wsi_stain.core.geometry import Region, split_on_grid
 from wsi_stain.slides.levels.level import Level
-from wsi_stain.slides.levels.own_pixels import OwnPixels, window
+from wsi_stain.slides.levels.own_pixels import OwnPixels
 from wsi_stain.slides.levels.stand_ins import StandIns
 
 _MAX_REPAIRED = 1000

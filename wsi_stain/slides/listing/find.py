@@ -31,7 +31,7 @@ class SlideSource(StrictRecord):
     """One slide to work on.
 
     Attributes:
-        path: The file that OpenSlide opens.
+        path: The file that OpenSlide opens; the directory of an OME-Zarr, or its URL s3://bucket/prefix.
         slide_id: Unique and safe as a file name: letters, digits, `.`, `_`, `-`.
         relative: Posix path relative to the directory or list, with suffix; unique, never absolute, without `..`.
         mpp: Resolution of level 0 as the slide list states it, um per px.
@@ -149,7 +149,7 @@ def _slides_of_list(source: Path, search: SlideSearch) -> Iterator[dict[str, Any
         if len(slides) > 1:
             raise ConfigError(f"{where}: {path} holds {len(slides)} slides", "Name the file of each, a row a slide")
         seen.add(normal)
-        if path.is_dir() and slides:
+        if path.is_dir() and slides and slides[0].path != path:
             relative += PurePosixPath(slides[0].relative).suffix
         yield {**row, "path": slides[0].path if slides else path, "relative": relative}
 

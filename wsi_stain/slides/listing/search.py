@@ -1,7 +1,8 @@
 """Search for slides: files, directories and globs become paths with names. Opens no slide; of DICOM it reads headers.
 
-Directories are searched in depth. Not entered are hidden ones, the data folder of an MRXS slide, Zarr groups, and what
-runs have put out: their pyramids are no slides to work on. A directory that is named is searched in any case.
+Directories are searched in depth. Not entered are hidden ones, the data folder of an MRXS slide, and what runs put out:
+their pyramids are no slides to work on. An OME-Zarr image is a slide; another Zarr is not entered (a tile store)
+unless it is named: then its slides are slides. A directory that is named is searched in any case.
 """
 
 from __future__ import annotations
@@ -12,24 +13,26 @@ from glob import has_magic, iglob
 from pathlib import Path
 from typing import NamedTuple
 
+from wsi_stain.core.storage import S3Path, storage_path
 from wsi_stain.slides.dicom_series import find_series, is_dicom_name, may_be_dicom, read_header
+from wsi_stain.slides.zarr_folders import METADATA, images_of, is_zarr, is_zarr_image
 
 READABLE = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi",
 )  # fmt: skip
 """What the file name of a slide that OpenSlide reads ends in, lower case."""
 
-_TO_CONVERT = (".isyntax", ".vsi", ".qptiff", ".kfb", ".sdpc", ".mdsx")
-"""Slides that OpenSlide does not read: found all the same, so that each gets a row that says so."""
+_BY_OTHERS = (".isyntax", ".vsi", ".qptiff", ".kfb", ".sdpc", ".mdsx")
+"""Slides that OpenSlide does not read: found all the same; another reader takes them, or a row says so."""
 
 OUTPUT_MARK = ".wsi-stain-output"
 """Name of the file that marks a run's output directory."""
 
-_NOT_ENTERED = (OUTPUT_MARK, "zarr.json", ".zgroup")
+_NOT_ENTERED = (OUTPUT_MARK, *METADATA)
 
 
 class FoundSlide(NamedTuple):
-    """A slide: the file that OpenSlide opens, and its Posix path relative to where the search began."""
+    """A slide: the file that OpenSlide opens or an OME-Zarr, and its Posix path relative to where the search began."""
 
     path: Path
     relative: str
@@ -54,6 +57,10 @@ class SlideSearch:
         A file given by name counts as a slide whatever its suffix; in a directory and by a glob only what bears the
         name of one. Nothing is found where nothing is. A slide of many files may be found many times.
         """
+        if isinstance(storage_path(source), S3Path):
+            return [FoundSlide(source, source.name)]
+        if source.is_dir() and is_zarr(source):
+            return [FoundSlide(path, path.name) for path in images_of(source)]
         if source.is_dir():
             return list(self._walk(source, source))
         if source.exists():
@@ -67,7 +74,9 @@ class SlideSearch:
             below = match.relative_to(root).parents
             if not all(_is_entered(root / folder) for folder in below if folder != Path()):
                 continue
-            if match.is_dir():
+            if match.is_dir() and is_zarr_image(match):
+                yield FoundSlide(match, match.relative_to(root).as_posix())
+            elif match.is_dir():
                 yield from self._walk(match, root) if match == root or _is_entered(match) else ()
             elif slide := self._slide_of(match, root):
                 yield slide
@@ -81,6 +90,9 @@ class SlideSearch:
                 directories[:] = []
                 continue
             visited.add(real)
+            for name in sorted(directories):
+                if not name.startswith(".") and is_zarr_image(directory / name):
+                    yield FoundSlide(directory / name, (directory / name).relative_to(root).as_posix())
             companions = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
             directories[:] = sorted(
                 name for name in directories if name not in companions and _is_entered(directory / name)
@@ -95,7 +107,7 @@ class SlideSearch:
         if path.name.startswith("."):
             return None
         if not may_be_dicom(path.name):
-            return FoundSlide(path, inside.as_posix()) if path.name.lower().endswith(READABLE + _TO_CONVERT) else None
+            return FoundSlide(path, inside.as_posix()) if path.name.lower().endswith(READABLE + _BY_OTHERS) else None
         if series := self._series_of(path.parent).get(path):
             return FoundSlide(series.finest, _dicom_name(path.parent, root, series.uid))
         damaged = is_dicom_name(path.name) and read_header(path) is None

@@ -27,6 +27,7 @@ _ORIENTATIONS = {
 }
 """What the tag Orientation says of how pixels are stored (TIFF 6.0, page 36)."""
 
+_GRAY = (0, 1)
 _FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _BITS = (1, 2, 4, 8, 16)
 _MAX_TILE_SIDE = 2**15
@@ -65,6 +66,19 @@ def check_level(path: Path, directory: TiffDirectory) -> None:
     if (listed := len(directory.counts)) < needed:
         raise SlideError(
             f"{path} claims {_px(size)}, which take {needed} tiles of {_px(tile)}, but lists {listed} tiles", DAMAGED
+        )
+
+
+def check_colour(path: Path, directory: TiffDirectory) -> None:
+    """Refuse an image of one gray channel, which OpenSlide shows as RGB.
+
+    Raises:
+        SlideError: Its photometric interpretation is that of gray.
+    """
+    if directory.samples == 1 and directory.photometric in _GRAY:
+        raise SlideError(
+            f"{path} is gray, as one channel of fluorescence is: expected RGB",
+            "Leave it out: this is for bright-field slides, as RGB of 8 bits",
         )
 
 
@@ -136,11 +150,11 @@ def _others(directories: Sequence[TiffDirectory], levels: Sequence[Size]) -> Ite
     for directory in directories:
         if directory.size in known:
             known.remove(directory.size)
-        elif directory.number and not directory.is_reduced and not _is_level(directory.size, levels[0]):
+        elif directory.number and not directory.is_reduced and not is_level(directory.size, levels[0]):
             yield directory
 
 
-def _is_level(size: Size, size_l0: Size) -> bool:
+def is_level(size: Size, size_l0: Size) -> bool:
     """Check whether an image has the shape of an unmarked level: both sides shrunk alike by two or more."""
     least = max(length_l0 / (length + 1) for length_l0, length in zip(size_l0, size, strict=True))
     most = min(length_l0 / max(length - 1, 0.5) for length_l0, length in zip(size_l0, size, strict=True))

@@ -52,6 +52,7 @@ class TiffDirectory:
         planes: Separate planes that its tiles come in: 1 where samples are interleaved.
         depth: Images in the stack that its tiles hold.
         jpeg_tables: What its JPEG tiles share, or none.
+        icc_profile: The tag InterColorProfile, or None.
     """
 
     number: int
@@ -72,6 +73,7 @@ class TiffDirectory:
     planes: int
     depth: int
     jpeg_tables: bytes
+    icc_profile: bytes | None
 
     @property
     def mpp(self) -> Mpp | None:
@@ -99,7 +101,9 @@ def read_directories(path: Path) -> list[TiffDirectory]:
     """Return the directories of a file's main chain; none where tifffile cannot read it as TIFF."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            return [_directory(number, page) for number, page in enumerate(islice(tiff.pages, _MAX_DIRECTORIES))]
+            return [
+                describe_directory(number, page) for number, page in enumerate(islice(tiff.pages, _MAX_DIRECTORIES))
+            ]
     except Exception:  # whatever a parser makes of a strange file: OpenSlide decides whether it is a slide
         return []
 
@@ -115,7 +119,8 @@ def of_levels(directories: Sequence[TiffDirectory], sizes: Sequence[Size]) -> li
     return [found[0] if len(found) == 1 else None for found in alike]
 
 
-def _directory(number: int, page: Any) -> TiffDirectory:
+def describe_directory(number: int, page: Any) -> TiffDirectory:
+    """Describe one directory of an open TIFF, given its place and tifffile's page of it."""
     tags, samples = page.tags, int(page.samplesperpixel)
     separate = int(page.planarconfig or 1) == _SEPARATE_PLANES
     listed = min(len(page.dataoffsets), len(page.databytecounts))
@@ -138,6 +143,7 @@ def _directory(number: int, page: Any) -> TiffDirectory:
         planes=samples if separate else 1,
         depth=int(page.imagedepth),
         jpeg_tables=bytes(page.jpegtables or b""),
+        icc_profile=bytes(tags[34675].value) if 34675 in tags else None,
     )
 
 

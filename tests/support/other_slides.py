@@ -1,0 +1,64 @@
+"""Slides that OpenSlide does not read, or not whole, of known pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+def write_ome_tiff(
+    path: Path, levels: Sequence[Pixels], mpp: float = 0.5, label: Pixels | None = None, **options: Any
+) -> Path:
+    """Write an OME-TIFF whose levels are SubIFDs alone, as Bio-Formats does; a label stands before the slide."""
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        if label is not None:
+            writer.write(label, photometric="rgb", tile=(64, 64), metadata={"axes": "YXS", "Name": "label image"})
+        side = {"PhysicalSizeX": mpp, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": mpp, "PhysicalSizeYUnit": "µm"}
+        settings = {"photometric": "rgb", "tile": (128, 128), "compression": "zlib", **options}
+        axes = "SYX" if settings.get("planarconfig") == "separate" else "YXS"
+        for number, pixels in enumerate(levels):
+            stored = pixels.transpose(2, 0, 1) if axes == "SYX" else pixels
+            metadata = {"axes": axes, "Name": "slide", **side} if number == 0 else None
+            place = {"subifds": len(levels) - 1} if number == 0 else {"subfiletype": 1}
+            writer.write(np.ascontiguousarray(stored), metadata=metadata, **place, **settings)
+    return path
+
+
+def write_ome_zarr(
+    path: Any, levels: Sequence[Pixels], mpp: float | None = 0.5, version: str = "0.5", **omero: Any
+) -> Any:
+    """Write an OME-Zarr of axes t, c, z, y, x: version 0.4 on Zarr 2, 0.5 on Zarr 3 in shards.
+
+    Args:
+        path: A directory, or a store of zarr's.
+        levels: (h, w, channels) each, finest first, of any dtype.
+        mpp: um per px; None leaves the unit out.
+        version: Of NGFF.
+        omero: What the attribute `omero` holds.
+    """
+    group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
+    unit = {"unit": "micrometer"} if mpp else {}
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, {"name": "z", "type": "space"}]
+    axes += [{"name": name, "type": "space", **unit} for name in "yx"]
+    datasets = []
+    for number, pixels in enumerate(levels):
+        values, step = pixels.transpose(2, 0, 1)[None, :, None], (mpp or 1.0) * 2**number
+        shards = {} if version == "0.4" else {"shards": (1, values.shape[1], 1, 512, 512)}
+        array = group.create_array(
+            str(number), shape=values.shape, dtype=values.dtype, chunks=(1, 1, 1, 128, 128), **shards
+        )
+        array[:] = values
+        scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0, step, step]}]
+        datasets.append({"path": str(number), "coordinateTransformations": scale})
+    multiscales = [{"axes": axes, "datasets": datasets, "version": version}]
+    ngff: dict[str, Any] = {"multiscales": multiscales, **({"omero": omero} if omero else {})}
+    group.attrs.update(ngff if version == "0.4" else {"ome": {"version": version, **ngff}})
+    return path

@@ -1,0 +1,174 @@
+"""tifffile and imagecodecs as a reader of TIFF: what OpenSlide refuses, and levels in SubIFDs, which it does not see.
+
+The slide is the largest image of the file whose name does not say that it shows a label or the whole glass. Its levels
+are its SubIFDs and the smaller versions of it in the chain of directories.
+
+Memory bound: that of `tiff.tiles` for each level that is read; and for each tile of the file 16 B, its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_stain.core.errors import SlideError
+from wsi_stain.core.geometry import Region, Size
+from wsi_stain.slides.claims import SlideClaims, check_sizes
+from wsi_stain.slides.readers.base import NO_SLIDE_REMEDY
+from wsi_stain.slides.remedies import CONVERT
+from wsi_stain.slides.resolution import POWER, Resolution
+from wsi_stain.slides.srgb import check_profile
+from wsi_stain.slides.tiff.checks import check_content, check_level, described_image, is_level
+from wsi_stain.slides.tiff.descriptions import DescribedImage, ome_images, vendor_text
+from wsi_stain.slides.tiff.directories import TiffDirectory, describe_directory
+from wsi_stain.slides.tiff.tiles import PagePixels, open_tiff
+
+_MAX_DIRECTORIES, _MAX_SUBIFDS = 256, 64
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_RGB, _YCBCR = 2, 6
+_JPEG_LIKE = {6, 7, 33007, 34712, 33004}
+"""Codings that bring YCbCr to RGB by themselves: JPEG and JPEG 2000 in their usual numbers."""
+
+_RIVAL_AREA = 0.5
+
+
+class TiffReader:
+    """A TIFF that tifffile reads, as a `SlideReader`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UnreadableError: tifffile cannot read it, or most of its tiles are not in it.
+        SlideError: It is no bright-field slide of 8 bits, or several of its images may be the slide.
+    """
+
+    name = "tifffile"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tiff = open_tiff(path)
+        try:
+            levels, described = _find_levels(path, self._tiff)
+            directories = [describe_directory(number, page) for number, page in enumerate(levels)]
+            self.sizes = [directory.size for directory in directories]
+            check_sizes(path, self.sizes)
+            for directory in directories:
+                check_level(path, directory)
+                _check_samples(path, directory)
+            check_content(path, directories[0], path.stat().st_size)
+            self._pixels = [PagePixels(path, self._tiff, page) for page in levels]
+            self.tiles = [pixels.tile for pixels in self._pixels]
+            self._describe(directories, described)
+        except BaseException:
+            self._tiff.close()
+            raise
+
+    def _describe(self, directories: Sequence[TiffDirectory], described: DescribedImage | None) -> None:
+        level_0 = directories[0]
+        self.background = (255, 255, 255)
+        self.icc_profile, self.icc_problem = check_profile(level_0.icc_profile)
+        texts = [("ome-xml", described), ("description", vendor_text(level_0))]
+        resolutions = [Resolution(found.mpp, origin) for origin, found in texts if found and found.mpp]
+        if level_0.mpp is not None:
+            resolutions.append(Resolution(level_0.mpp, "tiff tags"))
+        power = next((found.power for _, found in texts if found and found.power), None)
+        self.properties = {"openslide.vendor": "ome-tiff" if self._tiff.is_ome else "tiff"}
+        if power:
+            self.properties[POWER] = f"{power:g}"
+        tiled = [directory if directory.tile else None for directory in directories]
+        self.claims = SlideClaims(tiled, [directory.mpp for directory in directories], False, resolutions, power)
+
+    def read(self, level: int, region_level: Region) -> NDArray[np.uint8]:
+        """Read RGB pixels of a region within a level, (height, width, 3).
+
+        Raises:
+            UnreadableError: A tile was never written, or cannot be decoded.
+        """
+        return self._pixels[level].read(region_level)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._tiff.close()
+
+
+def is_tiff(path: Path) -> bool:
+    """Check whether a file begins as a TIFF does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in _MAGIC
+    except OSError:
+        return False
+
+
+def has_hidden_levels(path: Path, levels: int) -> bool:
+    """Check whether a TIFF has more levels than were seen: smaller versions of its first image as SubIFDs."""
+    try:
+        with open_tiff(path) as tiff:
+            return len(tiff.pages[0].subifds or ()) >= levels
+    except Exception:  # whatever a parser makes of a strange file: whoever saw the levels has read it
+        return False
+
+
+def _find_levels(path: Path, tiff: Any) -> tuple[list[Any], DescribedImage | None]:
+    """Find the pages of the slide's levels, finest first, and what OME-XML says of it."""
+    pages = [page.aspage() for page in islice(tiff.pages, _MAX_DIRECTORIES)]
+    images = ome_images(str(pages[0].description or "")) if pages else []
+    chain = [(page, described_image(images, describe_directory(number, page))) for number, page in enumerate(pages)]
+    named = [(page, image) for page, image in chain if not (image and image.is_no_slide)]
+    slides = [(page, image) for page, image in named if not page.is_reduced]
+    if not slides:
+        raise SlideError(f"{path} holds no image of a slide, by the names of its {len(pages)} images", NO_SLIDE_REMEDY)
+    slide, described = max(slides, key=lambda found: _area(found[0]))
+    _check_samples(path, describe_directory(0, slide))
+    _refuse_rivals(path, slide, [page for page, _ in slides if page is not slide])
+    smaller = [*_subifds(slide), *(page for page, _ in named if is_level(_size(page), _size(slide)))]
+    by_size = {_size(page): page for page in reversed([slide, *smaller]) if _is_alike(page, slide)}
+    return sorted(by_size.values(), key=lambda page: -_area(page)), described
+
+
+def _refuse_rivals(path: Path, slide: Any, others: Sequence[Any]) -> None:
+    rivals = [
+        page for page in others if not is_level(_size(page), _size(slide)) and _area(page) >= _RIVAL_AREA * _area(slide)
+    ]
+    if rivals:
+        listed = ", ".join(f"{_size(page).width} x {_size(page).height}" for page in [slide, *rivals])
+        raise SlideError(
+            f"{path} holds {len(rivals) + 1} images that may be the slide, of {listed} px",
+            "Save the image of the slide to a file of its own, and use that",
+        )
+
+
+def _check_samples(path: Path, directory: TiffDirectory) -> None:
+    """Refuse what is no RGB of 8 bits."""
+    if directory.samples not in (3, 4):
+        kind = f"{directory.samples} sample{'s' if directory.samples > 1 else ''} a pixel, expected RGB"
+        raise SlideError(f"{path} is gray or has separate channels, as in fluorescence: {kind}", NO_SLIDE_REMEDY)
+    if directory.bits != 8:
+        raise SlideError(f"{path} has samples of {directory.bits} bits, expected 8", CONVERT)
+    is_coded = directory.photometric == _YCBCR and directory.compression in _JPEG_LIKE
+    if directory.photometric != _RGB and not is_coded:
+        raise SlideError(
+            f"{path} has pixels of TIFF's PhotometricInterpretation {directory.photometric}, expected RGB (2)", CONVERT
+        )
+
+
+def _subifds(page: Any) -> list[Any]:
+    return [page.pages[number].aspage() for number in range(min(len(page.pages), _MAX_SUBIFDS))] if page.subifds else []
+
+
+def _is_alike(page: Any, slide: Any) -> bool:
+    return (page.samplesperpixel, page.bitspersample) == (slide.samplesperpixel, slide.bitspersample)
+
+
+def _size(page: Any) -> Size:
+    return Size(int(page.imagewidth), int(page.imagelength))
+
+
+def _area(page: Any) -> int:
+    return int(page.imagewidth) * int(page.imagelength)
