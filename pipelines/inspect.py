@@ -20,6 +20,7 @@ COLUMNS = (
     *("slide", "path", "verdict", "reason", "remedy", "remarks"),
     *("width", "height", "levels", "mpp_x", "mpp_y", "mpp_origin", "objective_power", "vendor"),
     *("tissue", "tiles", "suspect", "bytes"),
+    "reader",
 )
 """Columns of the CSV file: new ones come last, none is renamed. Sizes and mpp are those of level 0."""
 
@@ -69,7 +70,7 @@ def _row(inspection: SlideInspection) -> list[Any]:
     if facts is None:
         return [*verdict_cells, *[None] * (len(COLUMNS) - len(verdict_cells))]
     scan_cells = [facts[name] for name in ("mpp_origin", "objective_power", "vendor")]
-    tissue_cells = [round(facts["tissue"], 4), inspection.tiles, facts["suspect"], facts["bytes"]]
+    tissue_cells = [round(facts["tissue"], 4), inspection.tiles, facts["suspect"], facts["bytes"], facts["reader"]]
     return [
         *(*verdict_cells, " ".join(facts["remarks"])),
         *(*facts["size_l0"], facts["levels"], *facts["mpp_l0"], *scan_cells, *tissue_cells),

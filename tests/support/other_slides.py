@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+import pydicom
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEG2000Lossless
 
 Pixels = NDArray[np.uint8]
 
@@ -62,3 +66,22 @@ def write_ome_zarr(
     ngff: dict[str, Any] = {"multiscales": multiscales, **({"omero": omero} if omero else {})}
     group.attrs.update(ngff if version == "0.4" else {"ome": {"version": version, **ngff}})
     return path
+
+
+def to_jpeg2000(folder: Path) -> None:
+    """Code the frames of a DICOM slide in JPEG 2000 instead, reversibly, as YBR_RCT."""
+    for path in folder.glob("*.dcm"):
+        file = pydicom.dcmread(path)
+        frames = [
+            imagecodecs.jpeg8_decode(frame)
+            for frame in generate_frames(file.PixelData, number_of_frames=int(file.NumberOfFrames))
+        ]
+        coded = [
+            imagecodecs.jpeg2k_encode(frame, codecformat="j2k", reversible=True, level=0, mct=True) for frame in frames
+        ]
+        file.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        file.PhotometricInterpretation, file.PixelData = "YBR_RCT", encapsulate(coded)
+        for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+            if name in file:
+                del file[name]
+        file.save_as(path)

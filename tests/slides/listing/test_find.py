@@ -299,3 +299,21 @@ def test_a_mask_that_fits_two_slides_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=r"two slides, a/x.svs and b/x.svs"):
         find_slides([tmp_path / "slides"], tmp_path / "masks")
+
+
+def test_an_ome_zarr_image_is_a_slide_and_a_tile_store_only_where_it_is_named(tmp_path: Path) -> None:
+    image, store = '{"attributes": {"ome": {"multiscales": []}}}', '{"attributes": {}}'
+    for folder, metadata in (("a/x.ome.zarr", image), ("tiles.zarr", store), ("tiles.zarr/b", image)):
+        touch(tmp_path, f"{folder}/zarr.json")
+        (tmp_path / folder / "zarr.json").write_text(metadata)
+    touch(tmp_path, "old.zarr/.zgroup", "old.zarr/.zattrs")
+    (tmp_path / "old.zarr" / ".zattrs").write_text('{"multiscales": []}')
+    assert names(find_slides([tmp_path])) == ["a/x.ome.zarr", "old.zarr"]
+    assert names(find_slides([tmp_path / "*.zarr"])) == ["old.zarr"]
+    assert names(find_slides([tmp_path / "tiles.zarr"])) == ["b"]
+    (listed,) = find_slides([Path("s3://laboratory/slides/y.ome.zarr")])
+    assert (listed.relative, str(listed.path)) == ("y.ome.zarr", "s3:/laboratory/slides/y.ome.zarr")
+    (tmp_path / "slides.csv").write_text("slide,group\na/x.ome.zarr,one\n")
+    assert [(slide.relative, slide.group) for slide in find_slides([tmp_path / "slides.csv"])] == [
+        ("a/x.ome.zarr", "one")
+    ]

@@ -21,9 +21,7 @@ from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Region, Size, split_on_grid
 from wsi_stain.core.journal import failpoint
 from wsi_stain.slides.claims import check_sizes, read_claims
-from wsi_stain.slides.remedies import CONVERT, remedy_for
-from wsi_stain.slides.tiff.checks import check_images, check_level
-from wsi_stain.slides.tiff.directories import read_directories
+from wsi_stain.slides.remedies import remedy_for
 
 _CELL = Size(512, 512)
 _UNKNOWN_TILE = Size(256, 256)
@@ -134,20 +132,9 @@ def _open(path: Path) -> openslide.OpenSlide:
 
 
 def _refusal(path: Path, error: openslide.OpenSlideError) -> SlideError:
-    """Explain why OpenSlide refuses a file: by what a TIFF's directories claim, if they tell more than it says."""
-    directories = read_directories(path)
-    try:
-        for directory in directories[:1]:
-            check_level(path, directory)
-            check_images(path, directories, [directory.size])
-    except SlideError as reason:
-        return reason
+    """Explain why OpenSlide refuses a file."""
     if not isinstance(error, openslide.OpenSlideUnsupportedFormatError):
         return SlideError(f"{path} cannot be opened as a slide: {error}", remedy_for(str(error)))
-    if directories and directories[0].tile is None:
-        size = directories[0].size
-        shape = f"it is a TIFF of {size.width} x {size.height} px in strips, expected tiles"
-        return SlideError(f"{path} is not a slide in a format that OpenSlide supports: {shape}", CONVERT)
     return SlideError(f"{path} is not a slide in a format that OpenSlide supports", _UNKNOWN)
 
 

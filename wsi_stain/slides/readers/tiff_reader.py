@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from wsi_stain.core.errors import SlideError
@@ -23,7 +24,7 @@ from wsi_stain.slides.readers.base import NO_SLIDE_REMEDY
 from wsi_stain.slides.remedies import CONVERT
 from wsi_stain.slides.resolution import POWER, Resolution
 from wsi_stain.slides.srgb import check_profile
-from wsi_stain.slides.tiff.checks import check_content, check_level, described_image, is_level
+from wsi_stain.slides.tiff.checks import check_content, check_level, describe_image, described_image, is_level
 from wsi_stain.slides.tiff.descriptions import DescribedImage, ome_images, vendor_text
 from wsi_stain.slides.tiff.directories import TiffDirectory, describe_directory
 from wsi_stain.slides.tiff.tiles import PagePixels, open_tiff
@@ -35,6 +36,18 @@ _JPEG_LIKE = {6, 7, 33007, 34712, 33004}
 """Codings that bring YCbCr to RGB by themselves: JPEG and JPEG 2000 in their usual numbers."""
 
 _RIVAL_AREA = 0.5
+
+
+class _Image(NamedTuple):
+    """An image in the chain of directories: tifffile's page, what its tags say, and what OME-XML says of it."""
+
+    page: Any
+    directory: TiffDirectory
+    text: DescribedImage | None
+
+    @property
+    def area(self) -> int:
+        return self.directory.size.width * self.directory.size.height
 
 
 class TiffReader:
@@ -58,6 +71,7 @@ class TiffReader:
             directories = [describe_directory(number, page) for number, page in enumerate(levels)]
             self.sizes = [directory.size for directory in directories]
             check_sizes(path, self.sizes)
+            _check_coding(path, levels[0])
             for directory in directories:
                 check_level(path, directory)
                 _check_samples(path, directory)
@@ -100,7 +114,7 @@ class TiffReader:
 def is_tiff(path: Path) -> bool:
     """Check whether a file begins as a TIFF does."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             return file.read(4) in _MAGIC
     except OSError:
         return False
@@ -118,29 +132,41 @@ def has_hidden_levels(path: Path, levels: int) -> bool:
 def _find_levels(path: Path, tiff: Any) -> tuple[list[Any], DescribedImage | None]:
     """Find the pages of the slide's levels, finest first, and what OME-XML says of it."""
     pages = [page.aspage() for page in islice(tiff.pages, _MAX_DIRECTORIES)]
-    images = ome_images(str(pages[0].description or "")) if pages else []
-    chain = [(page, described_image(images, describe_directory(number, page))) for number, page in enumerate(pages)]
-    named = [(page, image) for page, image in chain if not (image and image.is_no_slide)]
-    slides = [(page, image) for page, image in named if not page.is_reduced]
+    texts = ome_images(str(pages[0].description or "")) if pages else []
+    images = [
+        _Image(page, own := describe_directory(number, page), described_image(texts, own))
+        for number, page in enumerate(pages)
+    ]
+    named = [image for image in images if not (image.text and image.text.is_no_slide)]
+    slides = [image for image in named if not image.directory.is_reduced]
     if not slides:
         raise SlideError(f"{path} holds no image of a slide, by the names of its {len(pages)} images", NO_SLIDE_REMEDY)
-    slide, described = max(slides, key=lambda found: _area(found[0]))
-    _check_samples(path, describe_directory(0, slide))
-    _refuse_rivals(path, slide, [page for page, _ in slides if page is not slide])
-    smaller = [*_subifds(slide), *(page for page, _ in named if is_level(_size(page), _size(slide)))]
-    by_size = {_size(page): page for page in reversed([slide, *smaller]) if _is_alike(page, slide)}
-    return sorted(by_size.values(), key=lambda page: -_area(page)), described
+    slide = max(slides, key=lambda image: image.area)
+    check_level(path, slide.directory)
+    _check_samples(path, slide.directory)
+    _refuse_rivals(path, slide, slides)
+    smaller = [
+        *_subifds(slide.page),
+        *(each.page for each in named if is_level(each.directory.size, slide.directory.size)),
+    ]
+    by_size = {_size(page): page for page in reversed([slide.page, *smaller]) if _is_alike(page, slide.page)}
+    return [by_size[size] for size in sorted(by_size, key=lambda size: -size.width)], slide.text
 
 
-def _refuse_rivals(path: Path, slide: Any, others: Sequence[Any]) -> None:
+def _refuse_rivals(path: Path, slide: _Image, slides: Sequence[_Image]) -> None:
     rivals = [
-        page for page in others if not is_level(_size(page), _size(slide)) and _area(page) >= _RIVAL_AREA * _area(slide)
+        other
+        for other in slides
+        if other is not slide
+        and not is_level(other.directory.size, slide.directory.size)
+        and other.area >= _RIVAL_AREA * slide.area
     ]
     if rivals:
-        listed = ", ".join(f"{_size(page).width} x {_size(page).height}" for page in [slide, *rivals])
+        listed = "; ".join(describe_image(image.directory, image.text) for image in slides)
         raise SlideError(
-            f"{path} holds {len(rivals) + 1} images that may be the slide, of {listed} px",
-            "Save the image of the slide to a file of its own, and use that",
+            f"{path} holds {len(slides)} images, of which several may be the slide: {listed}",
+            "Save the image of the slide to a file of its own (for example: tiffcp FILE,NUMBER slide.tif, counting"
+            " from 0), and use that",
         )
 
 
@@ -158,6 +184,15 @@ def _check_samples(path: Path, directory: TiffDirectory) -> None:
         )
 
 
+def _check_coding(path: Path, page: Any) -> None:
+    """Refuse a coding that imagecodecs does not know."""
+    try:
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+    except Exception as error:  # an unknown number, or a codec that is not there on this platform
+        coding = f"TIFF's Compression {int(page.compression)}"
+        raise SlideError(f"{path} has tiles of {coding}, which no reader here decodes", CONVERT) from error
+
+
 def _subifds(page: Any) -> list[Any]:
     return [page.pages[number].aspage() for number in range(min(len(page.pages), _MAX_SUBIFDS))] if page.subifds else []
 
@@ -168,7 +203,3 @@ def _is_alike(page: Any, slide: Any) -> bool:
 
 def _size(page: Any) -> Size:
     return Size(int(page.imagewidth), int(page.imagelength))
-
-
-def _area(page: Any) -> int:
-    return int(page.imagewidth) * int(page.imagelength)

@@ -126,7 +126,7 @@ def check_images(path: Path, directories: Sequence[TiffDirectory], levels: Seque
         and (_is_no_slide(first[1]) or directory.size.width * directory.size.height >= _RIVAL_AREA * area)
         for directory, image in rivals
     ):
-        listed = "; ".join(_listed(*image) for image in images)
+        listed = "; ".join(describe_image(*image) for image in images)
         raise SlideError(
             f"{path} holds {len(images)} images, of which OpenSlide takes the first: {listed}",
             "Save the image of the slide to a file of its own (for example: tiffcp FILE,NUMBER slide.tif, counting"
@@ -165,13 +165,14 @@ def _is_no_slide(image: DescribedImage | None) -> bool:
     return image is not None and image.is_no_slide
 
 
-def _listed(directory: TiffDirectory, image: DescribedImage | None) -> str:
+def describe_image(directory: TiffDirectory, image: DescribedImage | None) -> str:
+    """Describe an image for a message: its place in the file, its name and its size."""
     name = f" {image.name!r}" if image and image.name else ""
     return f"{directory.number}{name} of {_px(directory.size)}"
 
 
 def _joined(images: Sequence[tuple[TiffDirectory, DescribedImage | None]]) -> str:
-    return ", ".join(_listed(*image) for image in images)
+    return ", ".join(describe_image(*image) for image in images)
 
 
 def _px(size: Size) -> str:
