@@ -33,6 +33,7 @@ from wsi_stain.core.storage import StoragePath
 from wsi_stain.executor import Flow, open_executor
 from wsi_stain.results import SlideRow
 from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.slides.zarr_folders import is_zarr_image
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide
@@ -216,9 +217,11 @@ def _import_request(request: Request, mpp: float) -> import_patches.Request:
 
 
 def _holds_slides(source: StoragePath) -> bool:
-    """Return whether a source holds slides: it exists, and is no Zarr."""
-    if not isinstance(source, Path) or (source / "zarr.json").exists():
+    """Return whether a source holds slides: it exists, and is no Zarr but for an OME-Zarr image."""
+    if not isinstance(source, Path):
         return False
+    if (source / "zarr.json").exists():
+        return is_zarr_image(source)
     return source.exists() or has_magic(str(source))
 
 

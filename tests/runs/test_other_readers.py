@@ -12,8 +12,9 @@ import pytest
 import simplejpeg
 from rich.console import Console
 
-from pipelines import inspect, verify, view
+from pipelines import inspect, normalize, verify, view
 from pipelines.shared.config import RunConfig
+from tests.support.made_checkpoint import write_untrained
 from tests.support.made_run import run_unchanged
 from tests.support.other_slides import write_ome_tiff, write_ome_zarr
 from tests.support.s3_server import s3_endpoint, upload
@@ -73,3 +74,11 @@ def test_the_project_s_own_outputs_are_slides(tmp_path: Path) -> None:
         assert (tiff.reader, zarr.reader) == ("openslide", "zarr")
         assert tiff.size == zarr.size and tiff.mpp == pytest.approx(zarr.mpp) and tiff.level_count == zarr.level_count
         assert np.abs(tiff.thumbnail(4.0).astype(int) - zarr.thumbnail(4.0)).mean() < 2
+
+
+def test_normalize_takes_an_ome_zarr_for_a_slide_and_not_for_a_store(tmp_path: Path) -> None:
+    slide, checkpoint = write_ome_zarr(tmp_path / "a.ome.zarr", LEVELS), write_untrained(tmp_path / "c.safetensors")
+    printed = io.StringIO()
+    request = normalize.Request(slide, checkpoint, None, tmp_path / "out", RunConfig(executor=ALONE))
+    assert normalize.show_plan(request, Console(file=printed, width=250)) == 0
+    assert "a.ome.zarr" in printed.getvalue() and "1503 x 905" in printed.getvalue()

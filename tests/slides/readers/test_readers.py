@@ -115,7 +115,7 @@ def test_a_slide_of_a_tile_store(tmp_path: Path) -> None:
 
 
 def test_dicom_by_both_readers_and_jpeg_2000_by_the_other(tmp_path: Path) -> None:
-    """OpenSlide takes the JPEG that this project writes; coded in JPEG 2000 as YBR_RCT, it may refuse it."""
+    """The very frames, in JPEG as this project writes them and in JPEG 2000."""
     task = make_task(tmp_path)
     write_dicom(task)
     path = max(task.output.glob("*.dcm"), key=lambda file: file.stat().st_size)

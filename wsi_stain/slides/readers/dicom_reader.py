@@ -1,4 +1,4 @@
-"""wsidicom as a reader of DICOM that OpenSlide refuses, such as YBR_FULL and JPEG 2000. Comes with the extra `dicom`.
+"""wsidicom as a reader of DICOM that OpenSlide refuses, such as YBR_FULL. Comes with the extra `dicom`.
 
 Memory bound: beside the pixels returned, the frames that they touch.
 """
