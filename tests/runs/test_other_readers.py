@@ -73,7 +73,7 @@ def test_the_project_s_own_outputs_are_slides(tmp_path: Path) -> None:
     with Slide(made.pyramid) as tiff, Slide(tmp_path / "out" / "slides" / "a.ome.zarr") as zarr:
         assert (tiff.reader, zarr.reader) == ("openslide", "zarr")
         assert tiff.size == zarr.size and tiff.mpp == pytest.approx(zarr.mpp) and tiff.level_count == zarr.level_count
-        assert np.abs(tiff.thumbnail(4.0).astype(int) - zarr.thumbnail(4.0)).mean() < 2
+        assert np.abs(tiff.thumbnail(4.0).astype(int) - zarr.thumbnail(4.0)).mean() < 4, "JPEG of the level"
 
 
 def test_normalize_takes_an_ome_zarr_for_a_slide_and_not_for_a_store(tmp_path: Path) -> None:

@@ -68,6 +68,22 @@ def write_ome_zarr(
     return path
 
 
+def write_qptiff(path: Path, levels: Sequence[Pixels], mpp: float = 0.5) -> Path:
+    """Write a bright-field QPTIFF as PerkinElmer's scanners do: a thumbnail stands between level 0 and the others."""
+    unit = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER", "software": "PerkinElmer-QPI"}
+    options: dict[str, Any] = {"photometric": "rgb", "compression": "zlib", "metadata": None, **unit}
+    kinds = ["FullResolution", *["ReducedResolution"] * (len(levels) - 1)]
+    text = "<PerkinElmer-QPI-ImageDescription><ImageType>{}</ImageType></PerkinElmer-QPI-ImageDescription>"
+    with tifffile.TiffWriter(path) as writer:
+        for number, (kind, pixels) in enumerate(zip(kinds, levels, strict=True)):
+            reduced = {"subfiletype": 1} if number else {}
+            writer.write(pixels, tile=(256, 256), description=text.format(kind), **reduced, **options)
+            if number == 0:
+                small = np.ascontiguousarray(pixels[::8, ::8])
+                writer.write(small, description=text.format("Thumbnail"), rowsperstrip=64, **options)
+    return path
+
+
 def to_jpeg2000(folder: Path) -> None:
     """Code the frames of a DICOM slide in JPEG 2000 instead, reversibly, as YBR_RCT."""
     for path in folder.glob("*.dcm"):

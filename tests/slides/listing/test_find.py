@@ -313,7 +313,9 @@ def test_an_ome_zarr_image_is_a_slide_and_a_tile_store_only_where_it_is_named(tm
     assert names(find_slides([tmp_path / "tiles.zarr"])) == ["b"]
     (listed,) = find_slides([Path("s3://laboratory/slides/y.ome.zarr")])
     assert (listed.relative, str(listed.path)) == ("y.ome.zarr", "s3:/laboratory/slides/y.ome.zarr")
-    (tmp_path / "slides.csv").write_text("slide,group\na/x.ome.zarr,one\n")
-    assert [(slide.relative, slide.group) for slide in find_slides([tmp_path / "slides.csv"])] == [
-        ("a/x.ome.zarr", "one")
+    (tmp_path / "slides.csv").write_text("slide,group\na/x.ome.zarr,one\ns3://laboratory/z.zarr,two\n")
+    found = [(slide.relative, slide.group, str(slide.path)) for slide in find_slides([tmp_path / "slides.csv"])]
+    assert found == [
+        ("a/x.ome.zarr", "one", str(tmp_path / "a" / "x.ome.zarr")),
+        ("z.zarr", "two", "s3:/laboratory/z.zarr"),
     ]

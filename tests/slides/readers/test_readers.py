@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tests.pyramid.test_dicom import make_task
 from tests.support.made_store import paint_tissue, store_slide
-from tests.support.other_slides import to_jpeg2000, write_ome_tiff, write_ome_zarr
+from tests.support.other_slides import to_jpeg2000, write_ome_tiff, write_ome_zarr, write_qptiff
 from tests.support.s3_server import s3_endpoint, upload
 from tests.support.slide_files import Jpeg, noise, shrink, write_jpeg_slide
 from wsi_stain.core.errors import MppError, SlideError
@@ -175,6 +175,16 @@ def test_fastslide_is_near_openslide(real_data: Path) -> None:
     assert np.abs(other.read(0, region).astype(int) - oracle.read(0, region)).mean() < 3
     oracle.close()
     other.close()
+
+
+def test_fastslide_reads_a_qptiff(tmp_path: Path) -> None:
+    pytest.importorskip("fastslide")
+    reader = FastSlideReader(write_qptiff(tmp_path / "a.qptiff", LEVELS))
+    assert list(reader.sizes) == [Size(p.shape[1], p.shape[0]) for p in LEVELS]
+    assert reader.claims.described[0].mpp == Mpp(0.5, 0.5)
+    for level, expected in enumerate(LEVELS):
+        np.testing.assert_array_equal(whole(reader, level), expected)
+    reader.close()
 
 
 def _tiff(pixels: NDArray[Any], **options: Any) -> Callable[[Path], Path]:

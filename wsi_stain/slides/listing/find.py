@@ -19,6 +19,7 @@ from pydantic import Field
 
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.core.storage import S3Path, storage_path
 from wsi_stain.slides.listing.search import READABLE, SlideSearch
 from wsi_stain.slides.listing.slide_list import DETAILS, read_list
 from wsi_stain.slides.listing.user_masks import mask_path
@@ -142,7 +143,8 @@ def _slides_of_list(source: Path, search: SlideSearch) -> Iterator[dict[str, Any
     """Yield the slides of a list, named as it names them, relative to it; a directory stands for its one slide."""
     seen: set[str] = set()
     for where, row in read_list(source):
-        path = source.parent / row.pop("slide")
+        listed = Path(row.pop("slide"))
+        path = listed if isinstance(storage_path(listed), S3Path) else source.parent / listed
         relative, slides = _relative_path(path, source.parent), search.slides(path)
         if (normal := os.path.normpath(path)) in seen:
             raise ConfigError(f"{where}: {relative} is listed twice", "Keep one row a slide")

@@ -17,11 +17,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from wsi_stain.core.errors import SlideError
+from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Region, Size
 from wsi_stain.slides.claims import SlideClaims, check_sizes
 from wsi_stain.slides.readers.base import NO_SLIDE_REMEDY
-from wsi_stain.slides.remedies import CONVERT
+from wsi_stain.slides.remedies import CONVERT, DAMAGED
 from wsi_stain.slides.resolution import POWER, Resolution
 from wsi_stain.slides.srgb import check_profile
 from wsi_stain.slides.tiff.checks import check_content, check_level, describe_image, described_image, is_level
@@ -132,7 +132,9 @@ def has_hidden_levels(path: Path, levels: int) -> bool:
 def _find_levels(path: Path, tiff: Any) -> tuple[list[Any], DescribedImage | None]:
     """Find the pages of the slide's levels, finest first, and what OME-XML says of it."""
     pages = [page.aspage() for page in islice(tiff.pages, _MAX_DIRECTORIES)]
-    texts = ome_images(str(pages[0].description or "")) if pages else []
+    if not pages:
+        raise UnreadableError(f"{path} is not a slide: it begins as a TIFF does, and holds no image", DAMAGED)
+    texts = ome_images(str(pages[0].description or ""))
     images = [
         _Image(page, own := describe_directory(number, page), described_image(texts, own))
         for number, page in enumerate(pages)
