@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -161,6 +161,7 @@ def test_maps_and_record_read_back(written_slide: WrittenSlide) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(x=SIZE.width + 1, y=1309, width=2, height=484)
 @given(
     x=st.integers(-700, SIZE.width + 300),
     y=st.integers(-700, SIZE.height + 300),

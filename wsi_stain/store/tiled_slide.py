@@ -221,6 +221,8 @@ def _paste(source: NDArray[np.uint8], tile: TileIndex, pixels: NDArray[np.uint8]
     x, y = tile.col * TILE, tile.row * TILE
     left, right = max(x, region.x), min(x + TILE, region.x + region.width, size.width)
     top, bottom = max(y, region.y), min(y + TILE, region.y + region.height, size.height)
+    if left >= right or top >= bottom:  # the region lies beyond the slide's edge, within its last tile
+        return
     target = pixels[top - region.y : bottom - region.y, left - region.x : right - region.x]
     part = source[top - y : bottom - y, left - x : right - x]
     if part.strides[-1] == 1:
