@@ -193,6 +193,8 @@ def _show_steps(progress: Progress) -> Callable[[TrainingProgress], None]:
         nonlocal done
         if not done:
             progress.expect("train", now.steps)
+            if now.threads:
+                progress.report(f"training: {now.threads} threads")
         note = "  ".join(f"{name} {value:.3g}" for name, value in now.losses.items())
         progress.advance("train", now.step - done, note=note)
         done = now.step

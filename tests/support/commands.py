@@ -33,5 +33,6 @@ training:
   validation_tiles: 2
   calibration_images: 16
   panels: 2
+  threads: 1
 """
 """Trains in seconds."""

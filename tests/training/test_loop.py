@@ -19,6 +19,7 @@ from wsi_stain.core.geometry import Size
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.step import PendingLosses, Pix2Pix
 from wsi_stain.store import StoredSlide
+from wsi_stain.training import loop
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.data import TrainingData
 from wsi_stain.training.log import score_generator
@@ -41,6 +42,7 @@ def tiny(**changes: Any) -> TrainingConfig:
         "validation_tiles": 3,
         "calibration_images": 16,
         "panels": 2,
+        "threads": 1,
         "precision": "float32",
     }
     return TrainingConfig.model_validate({**fields, **changes})
@@ -122,6 +124,30 @@ def test_interrupted_and_taken_up_is_uninterrupted(
     assert left == {path.relative_to(tmp_path / "cut") for path in (tmp_path / "cut").rglob("*") if path.is_file()}
     for name in left:
         assert (tmp_path / "through" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
+
+
+def test_an_interrupted_training_goes_on_with_as_many_threads(
+    slide: StoredSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def choose() -> int:
+        measured.append(2)
+        return 2
+
+    monkeypatch.setattr(loop, "choose_threads", choose)
+    seen: list[tuple[int | None, int]] = []
+
+    def note(now: TrainingProgress) -> None:
+        seen.append((now.threads, torch.get_num_threads()))
+
+    before = torch.get_num_threads()
+    with pytest.raises(InterruptedTrainingError):
+        train(tiny(threads=None), [slide], tmp_path, note, should_stop=lambda: True)
+    with pytest.raises(InterruptedTrainingError):
+        train(tiny(threads=None), [slide], tmp_path, note, should_stop=lambda: True)
+    assert (seen, measured) == ([(2, 2), (2, 2)], [2])
+    assert torch.get_num_threads() == before
 
 
 def test_the_state_of_another_training_is_not_taken_up(slide: StoredSlide, tmp_path: Path) -> None:

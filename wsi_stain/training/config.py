@@ -37,6 +37,8 @@ class TrainingConfig(StrictRecord):
             0 takes them as exact.
         clip: Largest norm of a network's gradient; 0 sets no limit.
         precision: `auto` takes bfloat16 where the device computes in it natively; float16 scales its losses.
+        threads: Threads to compute with on a CPU; None takes as many as are worth it beside what else runs when the
+            training begins, at most one a core.
         compile: Let torch.compile make the networks faster; the first steps take minutes.
         seed: Seed of everything drawn.
         min_tissue: Least share of tissue in a training tile, 0 to 1.
@@ -72,6 +74,7 @@ class TrainingConfig(StrictRecord):
     statistics_jitter: float = Field(default=0.0, ge=0, le=4)
     clip: float = Field(default=0.0, ge=0)
     precision: Precision = "auto"
+    threads: int | None = Field(default=None, ge=1)
     compile: bool = False
     seed: int = Field(default=0, ge=0)
     min_tissue: float = Field(default=0.5, ge=0, le=1)

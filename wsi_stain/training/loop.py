@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
@@ -38,6 +39,7 @@ from wsi_stain.training.log import (
 )
 from wsi_stain.training.samples import check_resolution
 from wsi_stain.training.state import TrainingState, load_state, save_state
+from wsi_stain.training.threads import choose_threads, computing_threads
 from wsi_stain.training.validation_baselines import score_baselines
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -58,12 +60,14 @@ class TrainingProgress:
         steps: Steps in all.
         epoch: The epoch at work, from 1.
         losses: This step's: discriminator, gan, l1.
+        threads: Threads that compute it; None on a GPU.
     """
 
     step: int
     steps: int
     epoch: int
     losses: dict[str, float]
+    threads: int | None = None
 
 
 def training_fingerprint(config: TrainingConfig, slides: Sequence[StoredSlide]) -> str:
@@ -103,11 +107,20 @@ def train(
     with torch.random.fork_rng([chosen] if chosen.type == "cuda" else []):
         torch.manual_seed(config.seed)
         contract = _contract(config, slides)
-        training = _Training(config, slides, chosen, contract, out)
-        try:
-            return training.run(on_progress, should_stop)
-        finally:
-            training.tensorboard.close()
+        state, tensors = load_state(out / STATE_NAME, _key(contract)) or (TrainingState(), None)
+        if chosen.type == "cpu":
+            state = state.model_copy(update={"threads": state.threads or config.threads or choose_threads()})
+        with computing_threads(state.threads or torch.get_num_threads()):
+            training = _Training(config, slides, chosen, contract, out, state, tensors)
+            try:
+                return training.run(on_progress, should_stop)
+            finally:
+                training.tensorboard.close()
+
+
+def _key(contract: Contract) -> str:
+    """Return the fingerprint of a training, whose state no other may take up."""
+    return fingerprint([contract.training_fingerprint, __version__, distributed.world_size()])
 
 
 def _contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Contract:
@@ -147,14 +160,17 @@ class _Training:
         device: torch.device,
         contract: Contract,
         out: Path,
+        state: TrainingState,
+        tensors: dict[str, Tensor] | None,
     ) -> None:
         self.config, self.contract, self.out = config, contract, out
-        self.key = fingerprint([contract.training_fingerprint, __version__, distributed.world_size()])
+        self.key, self.state = _key(contract), state
         self.data = TrainingData(config, slides, device, contract.template)
         self.pix2pix = Pix2Pix(config.generator, recipe(config, device))
         self._begun: deque[tuple[int, TrainingBatch, PendingLosses]] = deque()
         self._most_begun = 1 if device.type == "cuda" else 0
-        self.state = self._resume()
+        if tensors is not None:
+            self.pix2pix.restore(tensors)
         is_main = distributed.is_main()
         self.baselines = score_baselines(self.data.held_out, contract.template.reference) if is_main else {}
         self.tensorboard = TensorBoardLog(
@@ -183,14 +199,6 @@ class _Training:
     def _steps(self) -> int:
         return self.config.epochs * self.config.steps_per_epoch
 
-    def _resume(self) -> TrainingState:
-        found = load_state(self.out / STATE_NAME, self.key)
-        if found is None:
-            return TrainingState()
-        state, tensors = found
-        self.pix2pix.restore(tensors)
-        return state
-
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.state.stale
 
@@ -212,7 +220,7 @@ class _Training:
             if step % _LOG_EVERY == 0:
                 self.tensorboard.scalars(step, losses)
             if on_progress:
-                on_progress(TrainingProgress(step, self._steps, self.state.epoch, losses))
+                on_progress(TrainingProgress(step, self._steps, self.state.epoch, losses, self.state.threads))
 
     def _check_weights(self) -> None:
         """Refuse to keep weights that the last update spoilt: no loss has seen them. The same on all replicas."""

@@ -31,6 +31,7 @@ class TrainingState(StrictRecord):
         rows: The epochs before it, as `metrics.csv` has them.
         best: Best score so far, lower is better; None where there is none yet.
         stale: Epochs since then.
+        threads: Threads that it computes with, on a CPU.
     """
 
     epoch: int = 1
@@ -39,6 +40,7 @@ class TrainingState(StrictRecord):
     rows: list[dict[str, str]] = Field(default_factory=list)
     best: float | None = None
     stale: int = 0
+    threads: int | None = None
 
 
 def save_state(path: Path, key: str, state: TrainingState, tensors: dict[str, Tensor]) -> None:
