@@ -30,6 +30,7 @@ training:
   validation_tiles: 3
   calibration_images: 16
   panels: 1
+  threads: 1
   precision: float32
 """
 
