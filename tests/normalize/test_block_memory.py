@@ -13,8 +13,8 @@ from tests.support.made_checkpoint import write_untrained
 BLOCK_AND_RESULT = 55 + 50
 """MB: the source with its halo, and what becomes of it."""
 
-WRITING = 60
-"""MB: the strip that is being read, a band, coarser levels, encoded tiles."""
+WRITING = 75
+"""MB: the strip that is being read, a band, coarser levels (the next one while bands are at work), encoded tiles."""
 
 SCRIPT = """
 import sys

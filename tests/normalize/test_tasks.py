@@ -23,9 +23,9 @@ from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import CheckpointError, StainError, StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, grid_shape
 from wsi_stain.core.journal import describe_files, file_digest, remove_partials
-from wsi_stain.formats.block_file import BlockFile, JpegConfig
+from wsi_stain.formats.block_file import BlockFile, JpegConfig, halve, write_block
 from wsi_stain.formats.zarr_shard import ShardFile
-from wsi_stain.normalize.block import BlockWorkers, block_workers, normalize_block_pixels
+from wsi_stain.normalize.block import BlockWorkers, NormalizedBlock, block_workers, normalize_block_pixels
 from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalize.tasks import NormalizeTask, PrepareTask, normalize_block, prepare_slide
 from wsi_stain.normalizers.config import NormalizeConfig
@@ -252,12 +252,26 @@ def test_threads_do_not_change_a_byte(place: Place, tmp_path: Path, mode: str) -
     assert task.out.read_bytes() == threaded.out.read_bytes()
 
 
-def fade_block(slide: StoredSlide, block: BlockIndex) -> Pixels:
+def make_block(slide: StoredSlide, block: BlockIndex) -> NormalizedBlock:
     """A block as the identity leaves it, faded into white."""
     with block_workers(1) as by:
-        return normalize_block_pixels(
-            slide, block, IdentityNormalizer(WHITE), {}, NormalizeConfig(), JpegConfig(), by
-        ).pixels
+        return normalize_block_pixels(slide, block, IdentityNormalizer(WHITE), {}, NormalizeConfig(), JpegConfig(), by)
+
+
+def fade_block(slide: StoredSlide, block: BlockIndex) -> Pixels:
+    return make_block(slide, block).pixels
+
+
+@pytest.mark.parametrize("block", [*BLOCKS, BlockIndex(1, 1)], ids=str)
+def test_the_next_level_of_all_bands_is_that_of_the_block(
+    slide: StoredSlide, tmp_path: Path, block: BlockIndex
+) -> None:
+    made = make_block(slide, block)
+    np.testing.assert_array_equal(made.half, halve(made.pixels))
+    kept = np.ones(grid_shape(Size(made.pixels.shape[1], made.pixels.shape[0])), bool)
+    for name, half in (("a", None), ("b", made.half)):
+        write_block(tmp_path / name, made.pixels, kept, JpegConfig(), half=half)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_blocks_meet_without_a_step(slide: StoredSlide) -> None:

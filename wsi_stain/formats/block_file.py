@@ -91,6 +91,7 @@ def write_block(
     config: JpegConfig,
     finest: list[bytes] | None = None,
     run: OrderedMap = map,
+    half: RgbImage | None = None,
 ) -> journal.FileFacts:
     """Make the levels of a block and write its file, whole or not at all.
 
@@ -103,6 +104,7 @@ def write_block(
         config: JPEG settings.
         finest: The streams of level 0's kept tiles, row-major, where these are encoded already.
         run: Applies the encoder to tiles in order: `map`, or a thread pool's `map`.
+        half: Level 1, where it is made already, as `halve` makes it.
 
     Returns:
         The facts of the file.
@@ -115,7 +117,7 @@ def write_block(
     assert max(size) <= BLOCK and kept.shape == grid_shape(size), (size, kept.shape)
     tables: list[list[int]] = []
     streams: list[bytes] = []
-    levels = block_levels(pixels, kept)
+    levels = block_levels(pixels, kept, half)
     for level_pixels, level_kept in islice(levels, LEVELS):
         encoded, finest = finest, None
         if encoded is None:
@@ -129,11 +131,17 @@ def write_block(
     return journal.write_hashed(path, lambda file: _write(file, journal.canonical_json(index), streams))
 
 
-def block_levels(pixels: RgbImage, kept: Mask) -> Iterator[tuple[RgbImage, Mask]]:
-    """Yield levels 0 to 4 of a block: each one's pixels, and which of its tiles are more than glass."""
+def block_levels(pixels: RgbImage, kept: Mask, half: RgbImage | None = None) -> Iterator[tuple[RgbImage, Mask]]:
+    """Yield levels 0 to 4 of a block: each one's pixels, and which of its tiles are more than glass.
+
+    Args:
+        pixels: Level 0.
+        kept: Its tiles that are more than glass.
+        half: Level 1, where it is made already.
+    """
     yield pixels, kept
     for _coarser in range(LEVELS):
-        pixels, kept = halve(pixels), halve_kept(kept)
+        pixels, kept, half = halve(pixels) if half is None else half, halve_kept(kept), None
         yield pixels, kept
 
 

@@ -4,9 +4,9 @@ The block is worked on in bands of rows. One thread reads ahead, others take the
 next is with the generator and another is encoded. With one thread all of it happens in turn. A pixel's result depends
 on no band, so the bytes are the same.
 
-Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), 60 MB
+Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), 75 MB
 for reading, the coarser levels and the encoded tiles, and for each thread a pass of the generator. With the `small`
-configuration (16 channels) in float32 at 0.25 um/px that is 350 MB with one thread beside the loaded generator, of
+configuration (16 channels) in float32 at 0.25 um/px that is 360 MB with one thread beside the loaded generator, of
 which 90 MB are for holding its colours to the table; each further thread takes 180 MB. Where passes are blended, 200 MB
 more and a larger halo.
 """
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, block_region, ceil_div, tile_slices
-from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg
+from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg, halve
 from wsi_stain.metrics.hallucination import hallucination, pack_map
 from wsi_stain.metrics.seams import SeamSums, measure_seams
 from wsi_stain.normalize.feather import fade_to_white, with_ring
@@ -58,6 +58,7 @@ class NormalizedBlock:
 
     Attributes:
         pixels: (h, w, 3) RGB, faded into the reference's white.
+        half: The same at level 1, (ceil(h / 2), ceil(w / 2), 3).
         streams: JPEG of the kept tiles of level 0, row-major.
         seams: See `metrics/seams.py`.
         retried: Passes of the generator that were computed again in float32.
@@ -65,6 +66,7 @@ class NormalizedBlock:
     """
 
     pixels: RgbImage
+    half: RgbImage
     streams: list[bytes]
     seams: SeamSums
     retried: int
@@ -140,6 +142,7 @@ def normalize_block_pixels(
     results = [band.result() for band in bands]
     return NormalizedBlock(
         pixels=work.pixels,
+        half=work.half,
         streams=[stream for band in results for stream in band.streams],
         seams=work.seams(),
         retried=sum(band.retried for band in results),
@@ -177,6 +180,7 @@ class _BlockJob:
         self._window = np.empty((height + 2 * halo, width + 2 * halo, 3), np.uint8)
         self._source = self._window[halo : halo + height, halo : halo + width]
         self.pixels: RgbImage = np.empty((height, width, 3), np.uint8)
+        self.half: RgbImage = np.empty((ceil_div(height, 2), ceil_div(width, 2), 3), np.uint8)
 
     def spans(self) -> list[tuple[int, int]]:
         """List, for each band, the first row to read and the one after the last, from the window's top.
@@ -214,6 +218,7 @@ class _BlockJob:
         region = Region(self._region.x, self._region.y + top, self._region.width, bottom - top)
         show_exempt(self._slide, region, pixels, source, self._normalizer.white)
         fade_to_white(pixels, ring, self._normalizer.white)
+        self.half[top // 2 : ceil_div(bottom, 2)] = halve(pixels)  # a band begins at an even row
         tiles = block_tiles(pixels, kept).values()
         streams = [encode_jpeg(tile, self._jpeg.quality, self._jpeg.subsampling) for tile in tiles]
         return _BandResult(streams, beyond, tally.retried)

@@ -226,7 +226,8 @@ def normalize_block(task: NormalizeTask) -> BlockReceipt:
         normalizer = load_normalizer(task.normalize, task.checkpoint, task.device, task.digest)
         artifact = load_artifact(task.artifact)
         result = normalize_block_pixels(slide, task.block, normalizer, artifact, task.normalize, task.jpeg, workers)
-        facts = write_block(task.out, result.pixels, kept, task.jpeg, result.streams, workers.band_workers.map)
+        run = workers.band_workers.map
+        facts = write_block(task.out, result.pixels, kept, task.jpeg, result.streams, run, result.half)
     shards: Files = {}
     if task.zarr is not None:
         levels = len(level_sizes(slide.size))
