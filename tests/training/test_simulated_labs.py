@@ -54,6 +54,16 @@ def test_statistics_of_the_look_bring_its_template_near_the_slides_own(kind: str
         assert measured < unmeasured
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["gray", "he"])
+def test_a_gpu_makes_the_same_templates(kind: str) -> None:
+    template = Template.model_validate({"kind": kind, "reference": OWN})
+    batch = LabBatch.of([*draw_labs(5, 3), own_lab(OWN)], template)
+    pixels = torch.from_numpy(np.stack([PIXELS[:128, :128]] * 4))
+    unlike = batch.pinned().templates(pixels.pin_memory().to("cuda", non_blocking=True)).cpu() - batch.templates(pixels)
+    assert unlike.abs().mean() < 1e-3  # a value that is rounded the other way is a grey level off
+
+
 @pytest.mark.parametrize("kind", ["gray", "he"])
 @pytest.mark.parametrize("changed", [[], [0, 3], [0, 1, 2, 3]], ids=["none", "some", "all"])
 def test_a_batch_is_shown_as_each_of_its_images_would_be(kind: str, changed: list[int]) -> None:

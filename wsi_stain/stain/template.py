@@ -101,12 +101,14 @@ class TemplateTables:
         """Make templates, (..., C) float32 from -1 to 1, of (..., 3) integers; (B, H, W, 3) of as many slides."""
         xp = array_namespace(pixels)
         slides, _, _, channels = self.sums.shape
-        rows = xp.reshape(256 * xp.arange(slides, dtype=xp.int64, device=device_of(pixels)), (-1, 1, 1))
+        first_rows: Array = 0
+        if slides > 1:
+            first_rows = xp.reshape(256 * xp.arange(slides, dtype=xp.int64, device=device_of(pixels)), (-1, 1, 1))
 
         def look_up_channel(channel: int) -> Array:
             values = xp.astype(pixels[..., channel], xp.int64)
             table = xp.reshape(self.sums[:, channel, ...], (-1, channels))
-            return xp.take(table, xp.reshape(values + rows if slides > 1 else values, (-1,)), axis=0)
+            return xp.take(table, xp.reshape(values + first_rows if slides > 1 else values, (-1,)), axis=0)
 
         total = look_up_channel(0)
         total += look_up_channel(1)

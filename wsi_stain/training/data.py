@@ -172,7 +172,9 @@ class TrainingData:
         labs, on_gpu = [self._lab_of(sample) for sample in batch.samples], self.device.type == "cuda"
         size = len(labs) if on_gpu else 1
         gathered = [LabBatch.of(labs[first : first + size], self.template) for first in range(0, len(labs), size)]
-        return TrainingBatch(batch.samples, batch.pixels.pin_memory() if on_gpu else batch.pixels, gathered)
+        if on_gpu:
+            return TrainingBatch(batch.samples, batch.pixels.pin_memory(), [each.pinned() for each in gathered])
+        return TrainingBatch(batch.samples, batch.pixels, gathered)
 
     def _lab_of(self, sample: Sample) -> SimulatedLab:
         return self._jittered(self._choose_lab(sample), sample.jitter)

@@ -6,8 +6,9 @@ the template made with those statistics, and so learns to undo only what statist
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,12 +79,12 @@ class LabBatch:
     """The laboratories of a batch's images, gathered on the host so that a device makes all templates at once.
 
     Attributes:
-        changed: Numbers of the images that are shown otherwise than they are.
+        changed: Numbers of the images that are shown otherwise than they are, int64.
         optics: What is done to these; None where there are none.
         tables: What makes the templates of all.
     """
 
-    changed: list[int]
+    changed: Any
     optics: Optics | None
     tables: TemplateTables
 
@@ -93,15 +94,26 @@ class LabBatch:
         shown = [(lab.perturbation, lab.own) for lab in labs if lab.perturbation is not None]
         changed = [number for number, lab in enumerate(labs) if lab.perturbation is not None]
         tables = TemplateTables.of([lab.statistics for lab in labs], template)
-        return cls(changed, Optics.of(shown) if shown else None, tables)
+        return cls(np.asarray(changed, np.int64), Optics.of(shown) if shown else None, tables)
+
+    def pinned(self) -> LabBatch:
+        """Return the same in page-locked memory: its copies to a GPU need not wait for what that is at work on."""
+        return self._map(lambda values: torch.as_tensor(values).pin_memory())
 
     def templates(self, pixels_BHWC: Tensor) -> Tensor:
         """Make the generator's input, (B, H, W, C) float32, of images, (B, H, W, 3) uint8, as `SimulatedLab` does."""
-        if self.optics is not None:
+        there = self._map(lambda values: torch.as_tensor(values).to(pixels_BHWC.device, non_blocking=True))
+        if there.optics is not None:
             own, pixels_BHWC = pixels_BHWC, pixels_BHWC.clone()
-            pixels_BHWC[self.changed] = self.optics.show(own[self.changed]).round().to(torch.uint8)
-        values: Tensor = self.tables.on_device_of(pixels_BHWC).look_up(pixels_BHWC)
+            pixels_BHWC[there.changed] = there.optics.show(own[there.changed]).round().to(torch.uint8)
+        values: Tensor = there.tables.look_up(pixels_BHWC)
         return values
+
+    def _map(self, change: Callable[[Any], Tensor]) -> LabBatch:
+        """Return the same with each array changed."""
+        optics = self.optics and Optics(*(change(getattr(self.optics, each.name)) for each in fields(Optics)))
+        curve = (each if isinstance(each, float) else change(each) for each in (self.tables.bend, self.tables.knee))
+        return LabBatch(change(self.changed), optics, TemplateTables(change(self.tables.sums), *curve))
 
 
 @dataclass(frozen=True)
