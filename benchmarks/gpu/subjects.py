@@ -85,8 +85,7 @@ class Setup:
             with torch.no_grad():
                 for weights in generator.parameters():
                     if weights.ndim == 4:
-                        weights *= 6
-            with torch.no_grad():
+                        weights *= 16 / self.ngf**0.5  # so that the output uses its range, and is hardly cut off
                 generator.train()(torch.rand(4, 2, 64, 64) * 2 - 1)
             contract = Contract(
                 generator=config,
