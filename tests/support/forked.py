@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support.commands import Ended
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["pipelines.normalize", "pipelines.run", "pipelines.tile", "tests.support.forked"])
+_FORKS.set_forkserver_preload(["pipelines.run", "pipelines.train", "wsi_stain.training.loop", "tests.support.forked"])
 
 
 class Fork:
