@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Region, Size
 from wsi_stain.slides.claims import check_sizes, read_claims
-from wsi_stain.slides.dicom_series import files_of_slide
+from wsi_stain.slides.dicom_series import check_frames, dicom_levels, files_of_slide
 from wsi_stain.slides.readers.base import NO_SLIDE_REMEDY
 from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.resolution import POWER
@@ -35,6 +35,7 @@ class DicomReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_frames(path, dicom_levels(path))
         self._slide = _open(path)
         try:
             self._levels = sorted(self._slide.levels, key=lambda level: level.level)
