@@ -31,6 +31,7 @@ from pipelines.normalization.target import NormalizationTarget
 from pipelines.run_directory.workspace import Workspace, output_stems
 from pipelines.shared.config import choose_config
 from pipelines.shared.device import resolve_auto
+from pipelines.shared.space import DiskSpace
 from wsi_stain.core.geometry import TILE
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, SerialExecutor, run_flows
 from wsi_stain.slides.listing.find import SlideSource
@@ -57,8 +58,9 @@ def normalize(
     source = SlideSource(path=Path(relative), slide_id=slide.record.slide_id, relative=relative)
     folder = Path(tempfile.mkdtemp(prefix="executors-"))
     config = resolve_auto(choose_config(None, {"normalize": {"mode": mode}}), executor)
-    stems = output_stems([source])
-    context = RunContext(Workspace(folder), target, config, stems, lambda: None, lambda text: None)
+    stems = output_stems([source], portable=False)
+    space = DiskSpace(folder, 0, 0, lambda text: None)
+    context = RunContext(Workspace(folder), target, config, stems, lambda: None, lambda text: None, space)
     began, cpu, passed = time.monotonic(), cpu_seconds(), count_bytes(port)
     (result,) = run_flows(executor, {source.slide_id: normalize_flow(context, slide, source, began)})
     cost = Cost(time.monotonic() - began, cpu_seconds() - cpu, count_bytes(port) - passed)

@@ -49,6 +49,7 @@ from pipelines.normalization.tasks import block_tasks, prepare_flow
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import choose_config, gpu_count
 from pipelines.shared.device import resolve_auto
+from pipelines.shared.space import DiskSpace
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, Size
 from wsi_stain.executor import Executor, ExecutorConfig, Flow, Task, open_executor, run_flows
 from wsi_stain.normalizers.config import NormalizeConfig
@@ -130,7 +131,8 @@ def normalize(
     config = resolve_auto(choose_config(None, {"normalize": {"mode": mode}}), executor)
     slide_id = slide.record.slide_id
     stems = {slide_id: PurePosixPath(slide_id)}
-    context = RunContext(Workspace(workdir), target, config, stems, lambda: None, lambda text: None)
+    space = DiskSpace(workdir, 0, 0, lambda text: None)
+    context = RunContext(Workspace(workdir), target, config, stems, lambda: None, lambda text: None, space)
     outputs = context.outputs(slide_id, "benchmark")
     megapixels = int(slide.kept.sum()) * TILE**2 / 1e6
     times = [(time.perf_counter(), cpu_seconds())]

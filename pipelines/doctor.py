@@ -15,6 +15,8 @@ from rich.console import Console
 
 from pipelines.shared.messages import print_line
 from pipelines.shared.tables import Column, print_table
+from wsi_stain.core.lease import lease_means
+from wsi_stain.core.storage import existing_parent
 
 _GIB = 2**30
 _PACKAGES = (
@@ -58,7 +60,7 @@ class Finding:
 
 
 def plan(directory: Path) -> list[Finding]:
-    """Run all checks; nothing is changed."""
+    """Run all checks; nothing that stays is written."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _versions,
         _openslide,
@@ -153,7 +155,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _disk(directory: Path) -> Iterator[Finding]:
-    existing = next(parent for parent in (directory.resolve(), *directory.resolve().parents) if parent.exists())
+    existing = existing_parent(directory)
     free = shutil.disk_usage(existing).free / _GIB
     yield Finding(
         f"disk at {directory}", f"{free:.0f} GiB free", "" if free >= 20 else "Free 20 GiB or choose another directory"
@@ -162,3 +164,5 @@ def _disk(directory: Path) -> Iterator[Finding]:
     yield Finding(
         f"writing at {directory}", "yes" if writable else "no", "" if writable else "Choose a directory of yours"
     )
+    if writable:
+        yield Finding(f"lease at {directory}", f"by {lease_means(existing)}")

@@ -15,7 +15,7 @@ from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import TILE, Size, grid_shape
 from wsi_stain.core.lease import lease
-from wsi_stain.core.text import escape_undecodable
+from wsi_stain.core.text import escape_unprintable
 from wsi_stain.datasets.idc import find_patients
 from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide, inspect_patches
@@ -23,7 +23,7 @@ from wsi_stain.datasets.pcam import MPP as PCAM_MPP
 from wsi_stain.datasets.pcam import find_splits
 from wsi_stain.datasets.scorpion import find_scanners
 from wsi_stain.executor import WHOLE_SLIDE, Executor, FlowResult, Receipt, Task, open_executor, run_flows, single_task
-from wsi_stain.slides.listing.find import slide_id
+from wsi_stain.slides.listing.names import slide_id
 from wsi_stain.slides.resolution import MPP_RANGE
 from wsi_stain.store import TileStore
 from wsi_stain.store.patches import PatchSource
@@ -120,7 +120,7 @@ def show_plan(request: Request, console: Console) -> int:
     with Progress(console) as progress, open_executor(request.config.executor) as executor:
         results = _run_tasks(executor, request, progress, inspect_patches, "inspect")
     results.sort(key=lambda result: result.key)
-    print_table(_COLUMNS, [[escape_undecodable(result.key), *_cells(result.value)] for result in results], console)
+    print_table(_COLUMNS, [[escape_unprintable(result.key), *_cells(result.value)] for result in results], console)
     return _exit_code(request, results)
 
 
@@ -199,7 +199,7 @@ def _cells(receipt: Receipt | None) -> list[str]:
     return [
         str(receipt["patches"]),
         str(receipt["refused"]),
-        escape_undecodable(", ".join(labels)),
+        escape_unprintable(", ".join(labels)),
         " x ".join(map(str, receipt["size"])),
         describe_size(rows * cols * TILE * TILE * 3),
     ]

@@ -38,7 +38,7 @@ class Request:
 
 def plan(request: Request, progress: Progress) -> list[SlideInspection]:
     """Inspect each slide; nothing is written."""
-    sources = find_slides(request.slides, request.masks)
+    sources = find_slides(request.slides, request.masks, progress.warn)
     return inspect_slides(sources, request.config.tiling, request.config.executor, progress, request.overlay)
 
 

@@ -26,10 +26,11 @@ from pipelines.shared.formats import check_formats
 from pipelines.shared.inspection import describe_outputs
 from pipelines.shared.messages import print_line
 from pipelines.shared.progress import Progress
+from pipelines.shared.space import DiskSpace, describe_shortage, plan_bytes, run_tile_bytes, stored_tile_bytes
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.journal import remove_partials
 from wsi_stain.core.lease import lease
-from wsi_stain.core.storage import StoragePath
+from wsi_stain.core.storage import StoragePath, real_path
 from wsi_stain.executor import Flow, open_executor
 from wsi_stain.results import SlideRow
 from wsi_stain.slides.listing.find import SlideSource
@@ -140,13 +141,14 @@ def _normalize_store(request: Request, console: Console) -> int:
         target = planned.target or _fit_classical(request, workspace)
         progress.warn(target.check_quality(config.accept_poor_checkpoint))
         write_run_record(workspace, [*sources, *map(_unknown_source, damaged)], config, target.facts)
-        stems, stains = output_stems(sources), _pool_stains(slides)
-        context = RunContext(workspace, target, config, stems, check_lease, progress.report, stains)
+        space = _find_space(request, config, slides, progress)
+        stems, stains = output_stems(sources, config.portable_names), _pool_stains(slides)
+        context = RunContext(workspace, target, config, stems, check_lease, progress.report, space, stains)
         flows = {
             source.slide_id: _flow(context, request.to, slide, source)
             for slide, source in zip(slides, sources, strict=True)
         }
-        rows = collect_rows(executor, flows, sources, progress)
+        rows = collect_rows(executor, flows, sources, progress, space)
         for slide_id, error in damaged.items():
             progress.report(f"{slide_id}: failed: {error}")
             rows.append(failed_row(_unknown_source(slide_id), error, seconds=0))
@@ -156,6 +158,19 @@ def _normalize_store(request: Request, console: Console) -> int:
         folder = workspace.patches if request.to == "images" else workspace.normalized_tiles
         print_line(console, f"{request.to}: {folder}")
         return summarize(workspace, rows, console)
+
+
+def _find_space(request: Request, config: RunConfig, slides: Sequence[StoredSlide], progress: Progress) -> DiskSpace:
+    """Find the room for what is made of a store's slides, and warn where it does not suffice."""
+    tiles = [int(slide.kept.sum()) for slide in slides]
+    if request.to in (None, "pyramids"):
+        beside = config.model_copy(update={"stream": True, "keep_tiles": False})  # the tiles are there already
+        tile_bytes, needed = run_tile_bytes(beside), plan_bytes(tiles, beside)
+    else:
+        tile_bytes = stored_tile_bytes(config)
+        needed = tile_bytes * sum(tiles)
+    progress.warn(describe_shortage(request.out, needed))
+    return DiskSpace(request.out, tile_bytes, config.space_wait_s, progress.report)
 
 
 def _flow(context: RunContext, to: To | None, slide: StoredSlide, source: SlideSource) -> Flow[SlideRow]:
@@ -210,7 +225,7 @@ def _import_request(request: Request, mpp: float) -> import_patches.Request:
     directory = request.source
     if not isinstance(directory, Path) or not directory.is_dir():
         raise ConfigError(f"{directory} is no directory of patches", "Leave out --patch-mpp for stores and slides")
-    if request.out.resolve().is_relative_to(directory.resolve()):
+    if real_path(request.out).is_relative_to(real_path(directory)):
         raise ConfigError(f"The output directory {request.out} lies among the patches", "Choose another --out")
     store = Workspace(request.out).imported_patches
     return import_patches.images(directory, store, mpp, request.labelled, request.config)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -20,14 +21,17 @@ from pipelines.shared.config import RunConfig
 from pipelines.shared.device import own_device, resolve_auto
 from pipelines.shared.formats import check_formats
 from pipelines.shared.inspection import SlideInspection, inspect_slides, print_plan
+from pipelines.shared.messages import print_warning
 from pipelines.shared.preflight import find_unusable
 from pipelines.shared.progress import Progress
+from pipelines.shared.space import DiskSpace, describe_shortage, plan_bytes, run_tile_bytes, stored_tile_bytes
 from pipelines.tile import tile_flow, tile_slides
 from pipelines.train import ensure_checkpoint
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import remove_partials
 from wsi_stain.core.lease import lease
+from wsi_stain.core.storage import real_path
 from wsi_stain.executor import OPENING, SURVEYING, Executor, Flow, Task, open_executor, run_flows, single_task
 from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.results import SlideRow
@@ -102,7 +106,7 @@ def plan(request: Request, progress: Progress) -> list[SlideInspection]:
         ConfigError: There are no slides, or neither a reference nor a checkpoint.
     """
     _check(request)
-    sources, _ = slides_and_references(request)
+    sources, _ = slides_and_references(request, progress.warn)
     return inspect_slides(sources, request.config.tiling, request.config.executor, progress)
 
 
@@ -110,6 +114,8 @@ def show_plan(request: Request, console: Console) -> int:
     """Print the plan; 3 when some slide cannot be used."""
     with Progress(console) as progress:
         inspections = plan(request, progress)
+        tiles = [inspection.tiles for inspection in inspections]
+        progress.warn(describe_shortage(request.out, plan_bytes(tiles, request.config)))
     return print_plan(inspections, console, request.config.formats)
 
 
@@ -120,7 +126,7 @@ def run(request: Request, console: Console) -> int:
         0, or 3 when some slides failed.
     """
     given = _check(request)
-    sources, references = slides_and_references(request)
+    sources, references = slides_and_references(request, partial(print_warning, console))
     workspace, config = Workspace(request.out), request.config
     with (
         lease(request.out) as check_lease,
@@ -136,13 +142,15 @@ def run(request: Request, console: Console) -> int:
         progress.warn(target.check_quality(config.accept_poor_checkpoint))
         config = resolve_auto(config, executor)
         write_run_record(workspace, sources, config, target.facts)
-        context = RunContext(workspace, target, config, output_stems(sources), check_lease, progress.report)
+        stems = output_stems(sources, config.portable_names)
+        space = DiskSpace(request.out, run_tile_bytes(config), config.space_wait_s, progress.report)
+        context = RunContext(workspace, target, config, stems, check_lease, progress.report, space)
         if config.stores_tiles:
             TileStore.create(workspace.tiles)
         usable = [job for job in jobs if job.source.slide_id not in unusable]
         context = replace(context, group_stains=measure_group_stains(context, usable, executor, progress))
         flows = {job.source.slide_id: slide_flow(context, job) for job in usable}
-        rows = collect_rows(executor, flows, [job.source for job in usable], progress)
+        rows = collect_rows(executor, flows, [job.source for job in usable], progress, space)
         by_id = {row.slide_id: row for row in rows}
         check_lease()
         return write_results(
@@ -202,22 +210,28 @@ def slide_flow(context: RunContext, job: Job) -> Flow[SlideRow]:
     return row
 
 
-def slides_and_references(request: Request) -> tuple[list[SlideSource], list[SlideSource]]:
+def slides_and_references(request: Request, warn: Callable[[str], None]) -> tuple[list[SlideSource], list[SlideSource]]:
     """Find the slides to do and the references to train on; what either list says of a slide holds in both.
+
+    Args:
+        request: The arguments.
+        warn: Is told of each folder that cannot be searched.
 
     Raises:
         ConfigError: There are no slides, or no references to learn from, or the lists contradict each other.
     """
-    out = request.out.resolve()
+    out = real_path(request.out)
     # Pyramids that an earlier run left among the slides are no slides.
     slides = [
-        source for source in find_slides(request.slides, request.masks) if not source.path.resolve().is_relative_to(out)
+        source
+        for source in find_slides(request.slides, request.masks, warn)
+        if not real_path(source.path).is_relative_to(out)
     ]
     if not slides:
         raise ConfigError(f"All slides lie within the output directory {out}", "Choose another --out")
     if request.checkpoint is not None:
         return slides, []
-    references = merge_details(find_slides(request.references, request.masks), slides)
+    references = merge_details(find_slides(request.references, request.masks, warn), slides)
     training_references = [reference for reference in references if reference.split != "test"]
     if not training_references:
         raise ConfigError("All references are of the split 'test', set aside for testing", "Name another --reference")
@@ -246,7 +260,7 @@ def _prepare_target(
     """Train on the references, or measure on them or take from the checkpoint what a classical method needs."""
     method, slides = request.config.normalize.method, []
     if request.checkpoint is None:
-        slides = _tile_references(references, workspace, request.config.tiling, executor, progress)
+        slides = _tile_references(references, workspace, request.config, executor, progress)
     if method != "pix2pix":
         reference = choose_classical_reference(method, request.checkpoint, slides)
         return NormalizationTarget.of_classical(reference, workspace.classical_reference)
@@ -258,13 +272,14 @@ def _prepare_target(
 def _tile_references(
     references: Sequence[SlideSource],
     workspace: Workspace,
-    config: TilingConfig,
+    config: RunConfig,
     executor: Executor,
     progress: Progress,
 ) -> list[StoredSlide]:
     """Tile the references into their store; SlideError where one cannot be used."""
     store = TileStore.create(workspace.reference)
-    for result in tile_slides(executor, references, workspace.reference, config, progress):
+    space = DiskSpace(workspace.reference, stored_tile_bytes(config), config.space_wait_s, progress.report)
+    for result in tile_slides(executor, references, workspace.reference, config.tiling, progress, space):
         if result.error is not None:
             raise SlideError(
                 f"The reference {result.key} cannot be used: {result.error}", "Choose another reference"
@@ -276,10 +291,10 @@ def _jobs(
     sources: Sequence[SlideSource], references: Sequence[SlideSource], workspace: Workspace, config: RunConfig
 ) -> list[Job]:
     """Make a job for each slide; a reference among them is taken from the references' store, not tiled twice."""
-    tiled: Mapping[Path, SlideSource] = {source.path.resolve(): source for source in references}
+    tiled: Mapping[Path, SlideSource] = {real_path(source.path): source for source in references}
     jobs = []
     for source in sources:
-        reference_slide = tiled.get(source.path.resolve())
+        reference_slide = tiled.get(real_path(source.path))
         store = workspace.reference if reference_slide else workspace.tiles if config.stores_tiles else None
         survey = workspace.survey(source.slide_id)
         jobs.append(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,11 +12,11 @@ from rich.console import Console
 from pipelines.run_directory.partial_results import read_run_record, reference_nuclei
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.formats import SUFFIXES, Format
-from pipelines.shared.messages import print_line
+from pipelines.shared.messages import print_line, print_warning
 from pipelines.shared.progress import Progress
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.lease import lease
-from wsi_stain.core.text import escape_undecodable, write_table
+from wsi_stain.core.text import escape_unprintable, write_table
 from wsi_stain.executor import WHOLE_SLIDE, Executor, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.results import read_summary, summary_row
 from wsi_stain.results.finished import load_finished
@@ -76,14 +77,14 @@ class Outcome:
     similarity: Similarity | None = None
 
 
-def plan(request: Request) -> dict[str, Task[VerifyReceipt]]:
-    """List the checks by name; nothing is written.
+def plan(request: Request, warn: Callable[[str], None]) -> dict[str, Task[VerifyReceipt]]:
+    """List the checks by name; nothing is written. `warn` is told of each folder that cannot be searched.
 
     Raises:
         OutputError: There is no finished run.
     """
     workspace = Workspace(request.out)
-    given = {slide.slide_id: slide.path for slide in find_slides(request.slides)} if request.slides else {}
+    given = {slide.slide_id: slide.path for slide in find_slides(request.slides, warn=warn)} if request.slides else {}
     reference, tasks = reference_nuclei(read_run_record(workspace)), {}
     for row in _pyramid_rows(workspace):
         slide_id = row["slide_id"]
@@ -104,7 +105,7 @@ def plan(request: Request) -> dict[str, Task[VerifyReceipt]]:
 
 def show_plan(request: Request, console: Console) -> int:
     """Print what would be checked."""
-    for name in plan(request):
+    for name in plan(request, partial(print_warning, console)):
         print_line(console, name)
     return 0
 
@@ -115,7 +116,7 @@ def run(request: Request, console: Console) -> int:
     Returns:
         0, or 3 when something is wrong.
     """
-    tasks, workspace = plan(request), Workspace(request.out)
+    tasks, workspace = plan(request, partial(print_warning, console)), Workspace(request.out)
     where = request.executor if len(tasks) > 1 else ExecutorConfig(workers=0)
     with lease(request.out), Progress(console) as progress, open_executor(where, workspace.logs) as executor:
         outcomes = {name: Outcome(name, ()) for name in tasks}
@@ -228,7 +229,7 @@ def _print(outcomes: Sequence[Outcome], console: Console) -> None:
     for outcome in outcomes:
         checks = ", ".join(dict.fromkeys(fault.check for fault in outcome.faults))
         verdict = f"wrong: {checks}" if checks else "good"
-        rows.append([escape_undecodable(outcome.name), verdict, *_cells(outcome.similarity)])
+        rows.append([escape_unprintable(outcome.name), verdict, *_cells(outcome.similarity)])
     print_table(_TABLE, rows, console)
     for outcome in outcomes:
         for fault in outcome.faults:

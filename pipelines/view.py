@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,9 +14,9 @@ from rich.console import Console
 from pipelines.run_directory.partial_results import read_run_record, recover_rows, summary_rows
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.formats import SUFFIXES, TABLES
-from pipelines.shared.messages import print_line
+from pipelines.shared.messages import print_line, print_warning
 from wsi_stain.core.errors import ConfigError, SlideError
-from wsi_stain.core.storage import is_there
+from wsi_stain.core.storage import is_there, real_path
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.listing.find import find_slides
@@ -46,22 +47,23 @@ class Request:
     browser: bool = True
 
 
-def plan(request: Request) -> list[Case]:
-    """List the cases to show.
+def plan(request: Request, warn: Callable[[str], None]) -> list[Case]:
+    """List the cases to show; `warn` is told of each folder that cannot be searched.
 
     Raises:
         ConfigError: There are none, or not one slide on each side.
         SlideError: The slide, or both of the two, cannot be opened.
     """
     if request.other is not None:
-        before, after = (_only_slide(path) for path in (request.subject, request.other))
+        before, after = (_only_slide(path, warn) for path in (request.subject, request.other))
         pictures = Picture("before", before), Picture("after", after)
         return [_check_openable(Case(f"{before.name} and {after.name}", pictures))]
     workspace = Workspace(request.subject)
     if workspace.summary.exists() or workspace.record.exists():
         rows = summary_rows(workspace) or recover_rows(workspace, read_run_record(workspace))
-        return [_case(workspace, row) for row in rows]
-    cases = [Case(slide.relative, (Picture("", slide.path, slide.mpp),)) for slide in find_slides([request.subject])]
+        return [_case(workspace, row, warn) for row in rows]
+    slides = find_slides([request.subject], warn=warn)
+    cases = [Case(slide.relative, (Picture("", slide.path, slide.mpp),)) for slide in slides]
     return [_check_openable(case) for case in cases] if len(cases) == 1 else cases
 
 
@@ -71,8 +73,8 @@ def run(request: Request, console: Console) -> int:
     Returns:
         0, however it was ended.
     """
-    cases = plan(request)
-    server = ViewServer(cases, request.host, request.port, request.subject.resolve().name)
+    cases = plan(request, partial(print_warning, console))
+    server = ViewServer(cases, request.host, request.port, real_path(request.subject).name)
 
     def on_ready(url: str) -> None:
         opened = request.browser and _open_browser(url)
@@ -85,9 +87,9 @@ def run(request: Request, console: Console) -> int:
     return 0
 
 
-def _only_slide(path: Path) -> Path:
+def _only_slide(path: Path, warn: Callable[[str], None]) -> Path:
     """Return the file that OpenSlide opens of the one slide that a path names."""
-    slides = find_slides([path])
+    slides = find_slides([path], warn=warn)
     if len(slides) > 1:
         raise ConfigError(f"{path} holds {len(slides)} slides, expected one to show beside another", "Name one of them")
     return slides[0].path
@@ -101,7 +103,7 @@ def _check_openable(case: Case) -> Case:
     return case
 
 
-def _case(workspace: Workspace, row: SlideRow) -> Case:
+def _case(workspace: Workspace, row: SlideRow, warn: Callable[[str], None]) -> Case:
     """Make the case of a slide of a run, with its pyramid and its source where these are."""
     finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
     pictures, notes = [], [text for text in (row.reason, row.remedy) if text]
@@ -110,7 +112,7 @@ def _case(workspace: Workspace, row: SlideRow) -> Case:
         pictures.append(Picture("source", source, finished.origin.reading.slide_mpp))
     elif row.output:
         notes.append(f"The source is no longer at {source}" if source else "Its source is not known")
-    pyramid = next(_find_readable(workspace.out, finished.row if finished else row), None)
+    pyramid = next(_find_readable(workspace.out, finished.row if finished else row, warn), None)
     if pyramid:
         pictures.append(Picture("normalized", pyramid))
     elif finished and pictures and row.output.endswith(_TABLE_SUFFIXES):
@@ -122,13 +124,13 @@ def _case(workspace: Workspace, row: SlideRow) -> Case:
     return Case(row.slide, tuple(pictures), row.status, ". ".join(notes))
 
 
-def _find_readable(out: Path, row: SlideRow) -> Iterator[Path]:
+def _find_readable(out: Path, row: SlideRow, warn: Callable[[str], None]) -> Iterator[Path]:
     """Find a slide's outputs in formats that OpenSlide reads, the OME-TIFF first."""
     outputs = [out / name for name in (row.output, *row.other_outputs) if name]
     for kind in ("ome-tiff", "dicom"):
         for path in outputs:
             if path.name.endswith(SUFFIXES[kind]) and path.exists():
-                yield _only_slide(path)
+                yield _only_slide(path, warn)
 
 
 def _open_browser(url: str) -> bool:

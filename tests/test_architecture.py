@@ -53,7 +53,13 @@ ROOMS = {
     },
     "fastslide": {"wsi_stain.slides.readers.fastslide_reader"},
     "obstore": {"wsi_stain.core.storage"},
-    "typer": {"pipelines.cli.app", "pipelines.cli.evaluate", "pipelines.cli.import_patches", "pipelines.cli.options"},
+    "typer": {
+        "pipelines.cli.app",
+        "pipelines.cli.evaluate",
+        "pipelines.cli.import_patches",
+        "pipelines.cli.options",
+        "pipelines.cli.usage_errors",
+    },
     "tornado": {"wsi_stain.viewer.server"},
     "yaml": {"pipelines.shared.config"},
 }

@@ -25,6 +25,7 @@ from pipelines.normalization.tasks import block_tasks, prepare_flow
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import load_config
 from pipelines.shared.device import resolve_auto
+from pipelines.shared.space import DiskSpace
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.geometry import TILE, BlockIndex, block_region, tile_slices
 from wsi_stain.executor import ExecutorConfig, Flow, open_executor, run_flows
@@ -169,9 +170,8 @@ def run_blocks(setup: Setup, slide: TiledSlide, mode: str, **executor: int) -> t
     times: list[float] = []
     with open_executor(cluster) as opened:
         config = resolve_auto(load_config("small" if setup.is_dry else "wsi", overrides), opened)
-        context = RunContext(
-            Workspace(workdir), target, config, {slide_id: PurePosixPath(slide_id)}, lambda: None, lambda text: None
-        )
+        stems, space = {slide_id: PurePosixPath(slide_id)}, DiskSpace(workdir, 0, 0, lambda text: None)
+        context = RunContext(Workspace(workdir), target, config, stems, lambda: None, lambda text: None, space)
         outputs = context.outputs(slide_id, "benchmark")
 
         def flow() -> Flow[None]:

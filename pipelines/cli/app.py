@@ -32,6 +32,7 @@ from pipelines.cli.options import (
     Out,
     Overlay,
     Port,
+    PortableNames,
     Scheduler,
     SchedulerFile,
     SlideMpp,
@@ -45,11 +46,14 @@ from pipelines.cli.options import (
     print_line,
     run_or_plan,
 )
+from pipelines.cli.usage_errors import PlainTextGroup
+from pipelines.shared.messages import print_error
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, WsiStainError
 from wsi_stain.core.storage import storage_path
 
 app = typer.Typer(
+    cls=PlainTextGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -101,6 +105,7 @@ def run(
     stream: Annotated[bool, typer.Option("--stream", help="Store no tiles: read pixels from the slides.")] = False,
     keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the slides' tiles in OUT/work.")] = False,
     accept_poor_checkpoint: AcceptPoorCheckpoint = False,
+    portable_names: PortableNames = False,
     dry_run: DryRun = False,
 ) -> None:
     """Tile, train on the reference, normalize, stitch, report: all in one."""
@@ -110,6 +115,7 @@ def run(
     overrides = overrides_of(
         *(mpp, slide_mpp, mode, formats, workers, scheduler, scheduler_file, keep_tiles or None, codec, method),
         accept_poor_checkpoint=accept_poor_checkpoint,
+        portable_names=portable_names,
     )
     overrides["stream"] = stream or None
     request = pipeline.Request(
@@ -195,6 +201,7 @@ def normalize(
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     accept_poor_checkpoint: AcceptPoorCheckpoint = False,
+    portable_names: PortableNames = False,
     dry_run: DryRun = False,
 ) -> None:
     """Normalize tiled slides, slide files or patches with a trained checkpoint, or by a classical method."""
@@ -205,6 +212,7 @@ def normalize(
         *(None, None, mode, formats, workers, scheduler, scheduler_file),
         method=method,
         accept_poor_checkpoint=accept_poor_checkpoint,
+        portable_names=portable_names,
     )
     source_path = absolute(storage_path(source))
     reference_store = absolute(storage_path(reference)) if reference else None
@@ -330,9 +338,7 @@ def main() -> None:
     try:
         app()
     except WsiStainError as error:
-        Console(stderr=True).print(f"error: {error.problem}", style="bold red", highlight=False, markup=False)
-        if error.remedy:
-            Console(stderr=True).print(f"remedy: {error.remedy}", highlight=False, markup=False)
+        print_error(Console(stderr=True), error)
         sys.exit(130 if isinstance(error, InterruptedTrainingError) else 1)
     except SystemExit as ended:
         if ended.code == 130:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar
 import typer
 from rich.console import Console
 
+from pipelines.shared import messages
+
 _Request = TypeVar("_Request", contravariant=True)
 
 
@@ -134,6 +136,13 @@ AcceptPoorCheckpoint = Annotated[
         help="Use a checkpoint that did worse in training than no normalization at all.",
     ),
 ]
+PortableNames = Annotated[
+    bool,
+    typer.Option(
+        "--portable-names",
+        help='Name outputs so that Windows and SMB take them: no <>:"|?*, no NUL.svs, no dot or space at the end.',
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (slides, tiles, bytes, time) and stop.")]
 
 
@@ -149,6 +158,7 @@ def overrides_of(
     codec: str | None = None,
     method: str | None = None,
     accept_poor_checkpoint: bool = False,
+    portable_names: bool = False,
 ) -> dict[str, Any]:
     """Return command-line options as the nested sections of a configuration."""
     return {
@@ -158,6 +168,7 @@ def overrides_of(
         "executor": {"workers": workers, "scheduler": scheduler, "scheduler_file": scheduler_file},
         "keep_tiles": keep_tiles,
         "accept_poor_checkpoint": accept_poor_checkpoint or None,
+        "portable_names": portable_names or None,
     }
 
 
@@ -179,4 +190,4 @@ def run_or_plan(pipeline: Pipeline[_Request], request: _Request, dry_run: bool) 
 
 
 def print_line(text: str) -> None:
-    console().print(text, highlight=False, markup=False)
+    messages.print_line(console(), text)

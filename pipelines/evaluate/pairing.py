@@ -11,12 +11,14 @@ from pipelines.evaluate.tasks import receipts_of
 from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.shared.config import RunConfig
 from pipelines.shared.progress import Progress
+from pipelines.shared.space import DiskSpace, stored_tile_bytes
 from pipelines.tile import tile_slides
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.executor import WHOLE_SLIDE, Executor, Task
-from wsi_stain.slides.listing.find import find_slides, slide_id
+from wsi_stain.slides.listing.find import find_slides
+from wsi_stain.slides.listing.names import slide_id
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide, TileStore
@@ -127,8 +129,9 @@ class Pairing:
                 assert_never(other)
 
     def _tile(self, path: Path, store: Path) -> dict[str, Path]:
-        sources = find_slides([path])
-        results = tile_slides(self.executor, sources, store, self.config.tiling, self.progress)
+        sources = find_slides([path], warn=self.progress.warn)
+        space = DiskSpace(store, stored_tile_bytes(self.config), self.config.space_wait_s, self.progress.report)
+        results = tile_slides(self.executor, sources, store, self.config.tiling, self.progress, space)
         done = {result.key for result in results if result.error is None}
         return {_stem(source.relative): store / source.slide_id for source in sources if source.slide_id in done}
 

@@ -16,6 +16,7 @@ from pipelines.normalization.target import NormalizationTarget
 from pipelines.run_directory.usable_slides import find_usable_slides
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
+from pipelines.shared.messages import print_warning
 from pipelines.shared.progress import Progress
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.lease import lease
@@ -180,7 +181,7 @@ def warn_of_shift(receipt: PairScores, console: Console) -> None:
     shift = receipt["shift_px"]
     if shift is None or shift > _SHIFT_PX:
         problem = "do not show the same tissue" if shift is None else f"lie {shift:.1f} px apart"
-        console.print(f"warning: {receipt['name']}: the two {problem}; register them", markup=False, highlight=False)
+        print_warning(console, f"{receipt['name']}: the two {problem}; register them")
 
 
 def _write_results(

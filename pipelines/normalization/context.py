@@ -12,6 +12,7 @@ from pipelines.run_directory.slide_outputs import SlideOutputs
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import tasks_device
+from pipelines.shared.space import DiskSpace
 from wsi_stain import __version__
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.formats import block_file
@@ -31,6 +32,7 @@ class RunContext:
         stems: Name of each slide's outputs by slide id, relative to OUT, without suffix.
         check_lease: Raises LeaseError when another run took the output directory.
         report: Prints a line.
+        space: Room where the outputs go.
         group_stains: Pooled stain of slides that share a group, by slide id.
         requested_stride_px: The stride of the configuration, where a slide is made with a smaller one.
     """
@@ -41,6 +43,7 @@ class RunContext:
     stems: Mapping[str, PurePosixPath]
     check_lease: Callable[[], None]
     report: Callable[[str], None]
+    space: DiskSpace
     group_stains: Mapping[str, StainStatistics] = field(default_factory=dict)
     requested_stride_px: int | None = None
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipelines.normalization.changes import describe_changes, record_ingredients
 from pipelines.normalization.context import RunContext
@@ -31,11 +32,12 @@ from pipelines.normalization.tasks import (
 from pipelines.run_directory.slide_outputs import SlideOutputs
 from pipelines.shared.formats import TABLES
 from pipelines.shared.progress import Progress
+from pipelines.shared.space import DiskSpace
 from wsi_stain.core.errors import LeaseError, UnreadableError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.icc import input_profile, srgb_profile
 from wsi_stain.core.storage import absolute_path
-from wsi_stain.executor import Executor, Flow, run_flows, run_tasks
+from wsi_stain.executor import Executor, Flow, Receipt, Task, run_flows, run_tasks
 from wsi_stain.normalize.tasks import BlockReceipt, find_valid_block
 from wsi_stain.report import load_pictures
 from wsi_stain.results import SlideRow
@@ -119,6 +121,7 @@ def _normalize_flow(
     ingredients = context.ingredients(source.slide_id, slide.record.identity)
     changes = describe_changes(outputs.folder, ingredients)
     record_ingredients(outputs.folder, ingredients)
+    context.space.expect(source.slide_id, int(slide.kept.sum()))
     prepared = yield from prepare_flow(context, slide, source.slide_id, outputs)
     receipts = (yield from _blocks_flow(context, slide, source, outputs, changes)) if outputs.has_pyramids else []
     holes = _count_holes(context, slide, source, outputs, receipts)
@@ -220,18 +223,29 @@ def _origin(context: RunContext, slide: TiledSlide, source: SlideSource, file: P
 
 
 def collect_rows(
-    executor: Executor, flows: Mapping[str, Flow[SlideRow]], sources: Sequence[SlideSource], progress: Progress
+    executor: Executor,
+    flows: Mapping[str, Flow[SlideRow]],
+    sources: Sequence[SlideSource],
+    progress: Progress,
+    space: DiskSpace,
 ) -> list[SlideRow]:
     """Run the slides' flows; returns a row for each slide, in the order of `sources`, failed ones included."""
     by_id, rows = {source.slide_id: source for source in sources}, {}
     progress.expect("slides", len(flows))
-    for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait):
-        row = result.value
-        if isinstance(result.error, LeaseError):
-            raise result.error
-        if result.error is not None:
-            row = failed_row(by_id[result.key], result.error, result.seconds)
-            progress.report(f"{row.slide}: {row.status}: {row.reason}. {row.remedy}")
-        rows[result.key] = row
-        progress.advance("slides", note=row.slide)
+    guarded = {name: space.guard(name, flow) for name, flow in flows.items()}
+
+    def on_done(slide_id: str, task: Task[Any], receipt: Receipt) -> None:
+        progress.on_done(slide_id, task, receipt)
+        space.on_done(slide_id, task, receipt)
+
+    with space.reserve():
+        for result in run_flows(executor, guarded, progress.on_tasks, on_done, progress.on_wait, space.may_start):
+            row = result.value
+            if isinstance(result.error, LeaseError):
+                raise result.error
+            if result.error is not None:
+                row = failed_row(by_id[result.key], result.error, result.seconds)
+                progress.report(f"{row.slide}: {row.status}: {row.reason}. {row.remedy}")
+            rows[result.key] = row
+            progress.advance("slides", note=row.slide)
     return [rows[source.slide_id] for source in sources]

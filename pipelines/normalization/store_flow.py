@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pipelines.normalization.context import RunContext
@@ -31,6 +31,7 @@ from wsi_stain.normalize.store_writer import (
 from wsi_stain.results import SlideRow
 from wsi_stain.results.advice import another_way
 from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.slides.listing.names import safe_path
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 
 To = Literal["pyramids", "store", "images"]
@@ -84,7 +85,7 @@ def _store_flow(
     normalized = store[source.slide_id]
     paths = [workspace.normalized_tiles / source.slide_id]
     if images:
-        paths.insert(0, workspace.patches / source.relative)
+        paths.insert(0, workspace.patches / safe_path(PurePosixPath(source.relative), context.config.portable_names))
         yield from _images_flow(normalized, paths[0], outputs.folder)
     outputs.remove_intermediates()
     names = [path.relative_to(workspace.out).as_posix() for path in paths]

@@ -14,10 +14,11 @@ from pipelines.run_directory.page import write_page
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import tasks_device
-from pipelines.shared.messages import print_line
+from pipelines.shared.messages import print_line, print_warning
 from wsi_stain import __version__
+from wsi_stain.core.errors import NoSpaceError
 from wsi_stain.core.journal import write_json
-from wsi_stain.core.text import escape_undecodable
+from wsi_stain.core.text import escape_unprintable
 from wsi_stain.results import SlideRow, write_summary
 from wsi_stain.slides.listing.find import SlideSource
 
@@ -38,7 +39,7 @@ def write_run_record(
         config: The run's configuration, without `auto` values.
         target: What the slides are normalized to: `NormalizationTarget.facts`.
     """
-    slides = [[escape_undecodable(source.slide_id), escape_undecodable(source.relative)] for source in sources]
+    slides = [[escape_unprintable(source.slide_id), escape_unprintable(source.relative)] for source in sources]
     write_json(workspace.record, {**run_facts(config), **target, "slides": slides})
     workspace.summary.unlink(missing_ok=True)
 
@@ -47,10 +48,15 @@ def write_results(workspace: Workspace, rows: Sequence[SlideRow], console: Conso
     """Write summary.csv and the report, and print how the slides ended.
 
     Returns:
-        The exit code: 0, or 3 when some slides failed.
+        The exit code: 0, or 3 when some slides failed, or the disk is too full for the report.
     """
     code = summarize(workspace, rows, console)
-    print_line(console, f"pyramids: {workspace.out / 'slides'}   report: {write_page(workspace)}")
+    print_line(console, f"pyramids: {workspace.out / 'slides'}")
+    try:
+        print_line(console, f"report: {write_page(workspace)}")
+    except NoSpaceError as error:
+        print_warning(console, f"There is no report: {error}")
+        return 3
     return code
 
 

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from pipelines.shared.formats import SUFFIXES
 from wsi_stain.core.journal import atomic_write
 from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.slides.listing.names import collision_key, safe_path
 from wsi_stain.slides.listing.search import OUTPUT_MARK
 
 
@@ -91,28 +92,32 @@ class Workspace:
         return self.slide(slide_id) / "survey"
 
 
-def output_stems(sources: Sequence[SlideSource]) -> dict[str, PurePosixPath]:
+def output_stems(sources: Sequence[SlideSource], portable: bool) -> dict[str, PurePosixPath]:
     """Name each slide id's outputs, relative to OUT, without suffix: slides/ and its relative path.
 
     Slides that would meet (a.svs beside a.tif, or beside a folder a.dicom) keep their own suffix; if they still meet,
     their ids.
+
+    Args:
+        sources: The slides.
+        portable: Whether Windows and SMB must take the names too.
     """
-    named = {source.slide_id: _stem(source) for source in sources}
+    named = {source.slide_id: safe_path(_stem(source), portable) for source in sources}
     for distinct in ("relative", "slide_id"):
         claimed = Counter(claim for name in named.values() for claim in _claims(name))
         for source in sources:
-            if claimed[str(named[source.slide_id]).casefold()] > 1:
-                named[source.slide_id] = PurePosixPath(getattr(source, distinct))
+            if claimed[collision_key(str(named[source.slide_id]))] > 1:
+                named[source.slide_id] = safe_path(PurePosixPath(getattr(source, distinct)), portable)
     return {slide_id: PurePosixPath("slides") / name for slide_id, name in named.items()}
 
 
 def _claims(stem: PurePosixPath) -> Iterator[str]:
     """List the stems that a slide takes: its own, and those whose outputs its folders are called like."""
-    yield str(stem).casefold()
+    yield collision_key(str(stem))
     for folder in stem.parents:
         for suffix in SUFFIXES.values():
             if folder.name.casefold().endswith(suffix):
-                yield str(folder).casefold().removesuffix(suffix)
+                yield collision_key(str(folder)).removesuffix(suffix)
 
 
 def _stem(source: SlideSource) -> PurePosixPath:

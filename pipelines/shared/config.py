@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipelines.shared.formats import TABLES, Format, only_tables
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.core.regular_files import check_regular
 from wsi_stain.executor import ExecutorConfig
 from wsi_stain.formats.block_file import JpegConfig
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.training.config import TrainingConfig
+
+_MOST_BYTES = 2**20
+"""Of a configuration."""
 
 
 class RunConfig(StrictRecord):
@@ -33,6 +38,8 @@ class RunConfig(StrictRecord):
         stream: Read pixels from the slides' own files; no tiles of theirs are stored.
         keep_tiles: Keep each slide's tiles in the store after its pyramid is written.
         accept_poor_checkpoint: Normalize even with a checkpoint that did worse in training than no normalization.
+        portable_names: Name the outputs so that Windows and SMB take them too.
+        space_wait_s: How long to wait for room on a full disk before the slides left are given up, seconds.
     """
 
     tiling: TilingConfig = TilingConfig()
@@ -44,6 +51,8 @@ class RunConfig(StrictRecord):
     stream: bool = False
     keep_tiles: bool = False
     accept_poor_checkpoint: bool = False
+    portable_names: bool = False
+    space_wait_s: float = Field(default=600.0, ge=0)
 
     @field_validator("formats")
     @classmethod
@@ -151,6 +160,15 @@ def choose_cpu_config(name: str | None, overrides: Mapping[str, Any]) -> RunConf
     return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": 0})})
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Takes no aliases: a few lines of them can stand for more than fits into memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias: write the value out in its place")
+        return super().compose_node(parent, index)
+
+
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Load a shipped configuration by name, or a YAML file, and lay overrides over it.
 
@@ -162,15 +180,20 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
         ConfigError: No such file, not YAML, an unknown key, or a value out of range.
     """
     path = configs_directory() / f"{name}.yaml" if name in shipped_configs() else Path(name)
+    check_regular(path, ConfigError)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ConfigError(f"{path} has {size / 1e6:.0f} MB, expected a few settings", "Name the configuration")
+        values = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)  # noqa: S506 a SafeLoader that takes less
     except OSError as error:
         known = ", ".join(shipped_configs())
         raise ConfigError(
             f"The configuration {name} cannot be read: {error.strerror}", f"Give a path, or one of {known}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}", "Compare it with the files in configs/") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is not YAML: {' '.join(str(error).split())}", "Compare it with the files in configs/"
+        ) from error
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path} holds no sections", "Compare it with the files in configs/")
     try:
@@ -198,4 +221,4 @@ def _describe_first_error(error: ValidationError) -> str:
         return f"unknown key '{key}'"
     if isinstance(fault["input"], Mapping | StrictRecord):  # a rule between keys: its message names them
         return f"{key or 'the file'}: {fault['msg'].removeprefix('Value error, ')}"
-    return f"'{key}' is {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"'{key}' is {reprlib.repr(fault['input'])}: {fault['msg'].removeprefix('Value error, ')}"

@@ -14,7 +14,7 @@ from pipelines.shared.messages import describe_duration, describe_size, print_li
 from pipelines.shared.progress import Progress
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
-from wsi_stain.core.text import escape_undecodable
+from wsi_stain.core.text import escape_unprintable
 from wsi_stain.executor import SURVEYING, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.tiling.config import TilingConfig
@@ -174,7 +174,7 @@ def overlay_path(directory: Path | None, source: SlideSource) -> Path | None:
 
 
 def _cells(inspection: SlideInspection) -> list[str]:
-    name = escape_undecodable(inspection.source.relative)
+    name = escape_unprintable(inspection.source.relative)
     measurements = _facts_cells(inspection.facts) if inspection.facts else [""] * (len(_COLUMNS) - 2)
     return [name, *measurements, inspection.verdict]
 

@@ -5,12 +5,24 @@ from __future__ import annotations
 from rich.console import Console
 
 from wsi_stain.core.errors import WsiStainError
-from wsi_stain.core.text import escape_undecodable
+from wsi_stain.core.text import escape_unprintable
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print a line as it is: nothing in a name is markup."""
-    console.print(escape_undecodable(text), highlight=False, markup=False, soft_wrap=True)
+    """Print a line: nothing in a name is markup, and what is no plain text in it is escaped."""
+    console.print(escape_unprintable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_warning(console: Console, text: str) -> None:
+    """Print what must not be overlooked."""
+    console.print(f"WARNING: {escape_unprintable(text)}", style="bold red", markup=False, soft_wrap=True)
+
+
+def print_error(console: Console, error: WsiStainError) -> None:
+    """Print what went wrong, and the remedy."""
+    console.print(f"error: {escape_unprintable(error.problem)}", style="bold red", highlight=False, markup=False)
+    if error.remedy:
+        console.print(f"remedy: {escape_unprintable(error.remedy)}", highlight=False, markup=False)
 
 
 def describe_error(error: Exception) -> str:

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from pipelines.shared.messages import describe_duration, print_line
+from pipelines.shared.messages import describe_duration, print_line, print_warning
 from wsi_stain.core.geometry import TILE
-from wsi_stain.core.text import escape_undecodable
+from wsi_stain.core.text import escape_unprintable
 from wsi_stain.executor import Receipt, Task
 
 _PLAIN_EVERY_S = 10.0
@@ -65,7 +65,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def advance(self, stage: str, count: int = 1, note: str = "") -> None:
         """Record `count` finished pieces of a stage; `note` says something about the last."""
-        self._bars.update(self._tasks[stage], advance=count, note=escape_undecodable(note))
+        self._bars.update(self._tasks[stage], advance=count, note=escape_unprintable(note))
         if not self._terminal and time.monotonic() - self._last_line > _PLAIN_EVERY_S:
             self._print_status()
 
@@ -87,7 +87,7 @@ class Progress(AbstractContextManager["Progress"]):
         begun = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
         text = f"waiting for {key}: {task.stage} since {begun} ({describe_duration(seconds)})"
         if self._terminal:
-            self._bars.update(self._tasks[task.stage], note=escape_undecodable(text))
+            self._bars.update(self._tasks[task.stage], note=escape_unprintable(text))
         elif self._named is None or self._named[:2] != (key, task.stage) or seconds >= 2 * self._named[2]:
             self._named = key, task.stage, seconds
             self.report(text)
@@ -104,7 +104,7 @@ class Progress(AbstractContextManager["Progress"]):
     def warn(self, text: str) -> None:
         """Print what must not be overlooked; nothing where there is nothing."""
         if text:
-            self.console.print(f"WARNING: {escape_undecodable(text)}", style="bold red", markup=False, soft_wrap=True)
+            print_warning(self.console, text)
 
     def _print_status(self) -> None:
         self._last_line = time.monotonic()

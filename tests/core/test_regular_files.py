@@ -12,7 +12,9 @@ import pytest
 from tests.support.dicom_files import write_dicom
 from tests.support.slide_files import noise, write_slide
 from wsi_stain.core.errors import SlideError
+from wsi_stain.core.journal import read_json
 from wsi_stain.core.regular_files import odd_kind
+from wsi_stain.core.storage import open_file
 from wsi_stain.datasets.pictures import PictureError, digest, read_picture
 from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.slides.slide import Slide
@@ -82,3 +84,12 @@ def mrxs(folder: Path) -> Path:
     (folder / "a" / "Slidedat.ini").write_text("[GENERAL]\n")
     (folder / "a.mrxs").write_bytes(b"")
     return folder / "a.mrxs"
+
+
+def test_neither_a_shard_nor_a_receipt_that_is_a_fifo_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert read_json(tmp_path / "fifo") is None
+    shard = open_file(tmp_path / "fifo")
+    with pytest.raises(OSError, match="Illegal seek"):
+        shard.read_end(10)
+    shard.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,48 @@ def huge_architecture(path: Path) -> None:
     rewrite(path, lambda fields: fields["generator"].update(downs=10, ngf=1024))
 
 
+def metadata(path: Path, text: str) -> None:
+    save_file(load_file(path), path, {"wsi_stain": text})
+
+
+def nested_contract(path: Path) -> None:
+    metadata(path, "[" * 100_000)
+
+
+def nested_value(path: Path) -> None:
+    metadata(path, contract().model_dump_json()[:-1] + ', "scores": ' + '{"generator": ' * 900 + "1" + "}" * 901)
+
+
+def profile_that_is_no_base64(path: Path) -> None:
+    rewrite(path, lambda fields: fields.update(icc_profile="abcde"))
+
+
+def huge_profile(path: Path) -> None:
+    rewrite(path, lambda fields: fields.update(icc_profile="A" * 40 * 2**20))
+
+
+def black_white(path: Path) -> None:
+    rewrite(path, lambda fields: fields["template"]["reference"].update(white=[0, 0, 0]))
+
+
+def absurd_level(path: Path) -> None:
+    rewrite(path, lambda fields: fields["template"]["reference"].update(h_nuclei=1e300))
+
+
+def absurd_vector(path: Path) -> None:
+    rewrite(path, lambda fields: fields["template"]["reference"].update(vectors=[[1e9, 1, 1], [0.2, 0.9, 0.4]]))
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
 def drop_tensor(path: Path) -> None:
     tensors = load_file(path)
     del tensors["up.0.1.weight"]
@@ -149,7 +192,16 @@ REFUSED = [
     (cut_short, "not a checkpoint"),
     (empty, "not a checkpoint"),
     (missing, "Check the path"),
-    (directory, "Check the path"),
+    (directory, "it is a directory"),
+    (fifo, "it is a FIFO"),
+    (device, "it is a device"),
+    (nested_contract, "without the contract"),
+    (nested_value, "scores"),
+    (profile_that_is_no_base64, "not base64"),
+    (huge_profile, "the ICC profile has 31 MB, at most 8 are used"),
+    (black_white, "white must lie between 16 and 255"),
+    (absurd_level, "h_nuclei"),
+    (absurd_vector, "unit length"),
     (no_contract, "without the contract"),
     (later_format, "format 3"),
     (unknown_key, "colour"),

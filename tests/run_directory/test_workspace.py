@@ -39,4 +39,4 @@ def sources(*relatives: str) -> list[SlideSource]:
     ],
 )
 def test_names_follow_the_slides_and_never_meet(relatives: list[str], expected: list[str]) -> None:
-    assert [str(name) for name in output_stems(sources(*relatives)).values()] == expected
+    assert [str(name) for name in output_stems(sources(*relatives), portable=False).values()] == expected

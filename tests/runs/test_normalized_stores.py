@@ -169,6 +169,9 @@ def test_files_are_called_like_patches() -> None:
         "set_x.h5:12": "1/set_x.h5_12.png",
         "plain": "plain.png",
     }
+    meeting = [Patch(name, place) for name in ("l/a:b.png", "l/a_b.png", "l/A_B.PNG", "nul.png", "l:m/x.png")]
+    names = file_names([*meeting, Patch("l:m/y.png", place, "l:m")])
+    assert len({name.lower() for name in names.values()}) == 6 and names["l:m/y.png"] == "l_m/y.png"
     for name in ("../x.png", "/etc/x.png", "a/../../x.png"):
         with pytest.raises(StoreError, match="is no name of a patch"):
             file_names([Patch(name, place)])

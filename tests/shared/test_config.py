@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,12 @@ def test_overrides_lie_over_the_file_and_none_changes_nothing() -> None:
         pytest.param("{stream: true, keep_tiles: true}", "^own.yaml: the file: stream stores no", id="a rule of all"),
         pytest.param("- a\n- b", "holds no sections", id="a list"),
         pytest.param("a: [1", "is not YAML", id="broken"),
+        pytest.param("a: &a [x]\nb: [*a, *a]", "not YAML: it has an alias", id="an alias"),
+        pytest.param("[" * 100_000, "is not YAML", id="nested too deep"),
+        pytest.param("x" * (2**20 + 1), "has 1 MB", id="too large"),
+        pytest.param(
+            f"training: {{epochs: {'x' * 10**6}}}", r"'training.epochs' is 'x{1,20}\.\.\.x", id="a long value"
+        ),
         pytest.param("a: !!python/object/apply:os.system ['true']", "is not YAML", id="code"),
     ],
 )
@@ -99,6 +106,13 @@ def test_wrong_files_are_refused_with_the_key(tmp_path: Path, text: str, message
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(str(path))
     assert caught.value.remedy
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "own.yaml")
+    for path, kind in ((tmp_path / "own.yaml", "a FIFO"), (Path("/dev/zero"), "a device"), (tmp_path, "a directory")):
+        with pytest.raises(ConfigError, match=f"it is {kind}, expected a regular file"):
+            load_config(str(path))
 
 
 def test_keys_left_to_full_size_defaults_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import socket
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -191,6 +192,33 @@ def test_a_foreign_page_cannot_keep_it_alive(viewer: Viewer) -> None:
 # ---- tiles
 
 
+def test_bodies_are_not_taken_in(viewer: Viewer) -> None:
+    """Twenty bodies of 90 MB are refused before they are read: the server's memory stays as it is."""
+    url = urlsplit(viewer.url)
+    before = psutil.Process(viewer.process.pid).memory_info().rss
+    with ExitStack() as stack:
+        for _ in range(20):
+            line = stack.enter_context(socket.create_connection((str(url.hostname), int(url.port or 0))))
+            line.sendall(f"POST {url.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 94371840\r\n\r\n".encode())
+            with suppress(OSError):  # it hangs up
+                for _ in range(90):
+                    line.sendall(bytes(2**20))
+    assert viewer.get().code == 200
+    assert psutil.Process(viewer.process.pid).memory_info().rss - before < 50 * 2**20
+
+
+def test_the_secret_stands_in_no_log(viewer: Viewer) -> None:
+    """Refused requests and bodies were logged with their addresses, which begin with it."""
+    for path in ("nothing", "cases/999999", "tiles/x", "alive"):
+        assert viewer.get(path).code >= 400
+    assert viewer.process.stderr is not None
+    handle, said = viewer.process.stderr.fileno(), b""
+    os.set_blocking(handle, False)
+    with suppress(BlockingIOError):
+        said = os.read(handle, 2**20)
+    assert urlsplit(viewer.url).path.strip("/").encode() not in said
+
+
 def test_a_tile_that_cannot_be_read_is_told_and_its_neighbours_are_not_hurt(viewer: Viewer) -> None:
     pane = viewer.get("cases/4").json["panes"][0]
     places = [(column, row) for column in range(3) for row in range(2)] * 5
@@ -307,16 +335,16 @@ def test_the_users_resolution_counts(tmp_path: Path) -> None:
 
 def test_two_slides_are_before_and_after(tmp_path: Path) -> None:
     slides = [write_slide(tmp_path / f"{name}.tiff", [noise(300, 200)]) for name in "ab"]
-    (case,) = plan(Request(*slides))
+    (case,) = plan(Request(*slides), pytest.fail)
     assert [(picture.label, picture.path) for picture in case.pictures] == [("before", slides[0]), ("after", slides[1])]
 
 
 def test_a_directory_of_slides_is_a_list(tmp_path: Path) -> None:
     for name in "ab":
         write_slide(tmp_path / f"{name}.tiff", [noise(300, 200)])
-    assert [case.name for case in plan(Request(tmp_path))] == ["a.tiff", "b.tiff"]
+    assert [case.name for case in plan(Request(tmp_path), pytest.fail)] == ["a.tiff", "b.tiff"]
     with pytest.raises(ConfigError, match="holds 2 slides"):
-        plan(Request(tmp_path, tmp_path / "a.tiff"))
+        plan(Request(tmp_path, tmp_path / "a.tiff"), pytest.fail)
 
 
 def test_a_slide_that_does_not_open_is_said_at_once(wsi_stain: Run, tmp_path: Path) -> None:
@@ -331,14 +359,14 @@ def test_a_run_whose_outputs_openslide_cannot_read_says_how_to_get_some(tmp_path
     write_output_directory(
         tmp_path, [(SlideRow(slide="a", slide_id="a", status="done", output="slides/a.ome.zarr"), None, None)], 1
     )
-    (case,) = plan(Request(tmp_path))
+    (case,) = plan(Request(tmp_path), pytest.fail)
     assert case.pictures == () and "--format ome-tiff" in case.note
 
 
 def test_names_are_as_the_user_knows_them_not_as_spreadsheets_do(tmp_path: Path) -> None:
     formula = SlideRow(slide="=1+1.svs", slide_id="a", status="done", output="slides/a.ome.tif")
     write_output_directory(tmp_path, [(formula, tmp_path / "a.svs", GRAY)], 0.5)
-    (case,) = plan(Request(tmp_path))
+    (case,) = plan(Request(tmp_path), pytest.fail)
     assert case.name == "=1+1.svs"
     assert [picture.path.name for picture in case.pictures] == ["a.ome.tif"]
 
@@ -347,7 +375,7 @@ def test_of_a_record_that_cannot_be_read_the_pyramid_is_shown_and_the_source_sai
     row = SlideRow(slide="a", slide_id="a", status="done", output="slides/a.ome.tif")
     write_output_directory(tmp_path, [(row, tmp_path / "a.svs", GRAY)], 0.5)
     (tmp_path / "work" / "slides" / "a" / "row.json").write_text("{}")
-    (case,) = plan(Request(tmp_path))
+    (case,) = plan(Request(tmp_path), pytest.fail)
     assert [picture.label for picture in case.pictures] == ["normalized"] and "not known" in case.note
 
 
@@ -357,7 +385,7 @@ def test_a_run_that_did_not_end_shows_what_is_finished(tmp_path: Path) -> None:
     out = write_output_directory(tmp_path / "out", [(row, source, shrink(GRAY, 2))], 0.5)
     (out / "summary.csv").unlink()
     write_json(out / "run.json", {"slides": [["a", "a.svs"], ["b", "b.svs"]]})
-    one, other = plan(Request(out))
+    one, other = plan(Request(out), pytest.fail)
     assert [picture.label for picture in one.pictures] == ["source", "normalized"]
     assert (other.name, other.status, other.pictures) == ("b.svs", "unfinished", ())
     assert "Run the same command again" in other.note

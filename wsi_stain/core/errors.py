@@ -15,6 +15,7 @@
     ├── DeviceMemoryError   the GPU's memory does not suffice
     ├── BrokenDeviceError   the GPU failed, and this process can use it no more
     └── OutputError         an output that cannot be written or does not hold
+        ├── NoSpaceError    the disk is full
         └── LeaseError      another run owns the output directory
 
 A message says what was expected, what was found, and what to do about it.
@@ -94,6 +95,10 @@ class BrokenDeviceError(WsiStainError):
 
 class OutputError(WsiStainError):
     """An output that cannot be written, or that does not hold what its receipt says."""
+
+
+class NoSpaceError(OutputError):
+    """The disk that an output goes to is full."""
 
 
 class LeaseError(OutputError):

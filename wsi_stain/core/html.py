@@ -8,20 +8,24 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
+
+from wsi_stain.core.text import escape_unprintable
 
 JPEG_QUALITY = 85
 
 
 def environment(templates: Path) -> jinja2.Environment:
-    """Load templates from a folder; every value is escaped, and a value that is missing is an error."""
+    """Load templates from a folder; values are escaped, what is no plain text too; a missing one is an error."""
     jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else escape_unprintable(value),
     )
     jinja.filters["data_uri"] = data_uri
     return jinja

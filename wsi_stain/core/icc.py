@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import base64
+import binascii
+from typing import Annotated
 
 import numpy as np
 from PIL import ImageCms
+from pydantic import AfterValidator
+
+MOST_BYTES = 8 * 2**20
+"""Of a profile: scanners' have some kilobytes, those with large tables a few megabytes. Every output embeds it."""
 
 _CLASS, _ID = slice(12, 16), slice(84, 100)
 """Where a profile's header has its class and its digest (ICC.1:2010, 7.2)."""
+
+
+def _check_text(text: str) -> str:
+    if len(text) > MOST_BYTES * 4 / 3:
+        raise ValueError(f"the ICC profile has {len(text) * 3 / 4e6:.0f} MB, at most {MOST_BYTES / 1e6:.0f} are used")
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"the ICC profile is not base64: {error}") from error
+    return text
+
+
+ProfileText = Annotated[str, AfterValidator(_check_text)]
+"""A profile as base64, of a size that every output can embed."""
 
 
 def encode_profile(profile: bytes | None) -> str | None:

@@ -5,6 +5,7 @@ Nothing half-written ever bears a final name: write to a temporary file beside i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypedDict
 
-from wsi_stain.core.errors import OutputError
+from wsi_stain.core.errors import NoSpaceError, OutputError
+from wsi_stain.core.regular_files import odd_kind
 from wsi_stain.core.storage import StoragePath
 
 
@@ -39,7 +41,7 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
         content: The bytes, or a function that writes them to an open binary file (which may seek).
 
     Raises:
-        OutputError: The file cannot be written (no space, no permission).
+        OutputError: The file cannot be written; NoSpaceError where the disk is full.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
@@ -55,13 +57,18 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
         partial.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}",
-            "Check the free space and the permissions there",
-        ) from error
+        raise explain_failed_write(path, error) from error
     finally:
         with suppress(OSError):  # a folder that could not be made has no partial file
             partial.unlink()
+
+
+def explain_failed_write(path: Path, error: OSError) -> OutputError:
+    """Return what to raise when a path could not be written: NoSpaceError where the disk, or a quota, is full."""
+    problem = f"{path} cannot be written: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(problem, "Free some space there, and run the same command again")
+    return OutputError(problem, "Check the free space and the permissions there")
 
 
 class FileFacts(TypedDict):
@@ -145,16 +152,17 @@ def canonical_json(value: Any) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value atomically as JSON that people can read; names of files in it may hold bytes that are not UTF-8."""
-    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-    atomic_write(path, f"{text}\n".encode(errors="surrogateescape"))
+    """Write a value atomically as JSON that people can read; whatever names in it hold, the text is plain ASCII."""
+    atomic_write(path, f"{json.dumps(value, sort_keys=True, indent=1, allow_nan=False)}\n".encode())
 
 
 def read_json(path: StoragePath) -> Any:
-    """Read the value in a JSON file; None where there is no such file or it is not JSON."""
+    """Read the value in a JSON file; None where there is no such file, it is not JSON, or nested too deep for any."""
+    if isinstance(path, Path) and odd_kind(path):
+        return None
     try:
         return json.loads(path.read_bytes().decode(errors="surrogateescape"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, RecursionError):
         return None
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NotRequired, TypedDict, TypeVar
 
-from wsi_stain.core.errors import OutputError
 from wsi_stain.core.journal import (
     FileFacts,
     Files,
     are_files_whole,
     describe_file,
     describe_files,
+    explain_failed_write,
     failpoint,
     has_size,
     read_json,
@@ -132,8 +132,5 @@ def commit_directory(partial: Path, product: Path, receipt_path: Path, receipt: 
         partial.rename(product)
         sync_directory(product.parent)
     except OSError as error:
-        raise OutputError(
-            f"{product} cannot be written: {error.strerror or error}",
-            "Check the free space and the permissions there",
-        ) from error
+        raise explain_failed_write(product, error) from error
     return receipt

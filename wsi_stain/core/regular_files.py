@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from wsi_stain.core.errors import SlideError
+from wsi_stain.core.errors import SlideError, WsiStainError
 
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -27,11 +27,11 @@ def odd_kind(path: Path) -> str:
     return next((name for test, name in _KINDS if test(mode)), "no regular file")
 
 
-def check_regular(path: Path) -> None:
-    """Refuse to open what is no regular file.
+def check_regular(path: Path, error: type[WsiStainError] = SlideError) -> None:
+    """Refuse to open what is no regular file; what is not there is left to who opens it.
 
     Raises:
-        SlideError: It is a directory, a FIFO, a socket or a device.
+        WsiStainError: It is a directory, a FIFO, a socket or a device; of the kind that is given.
     """
     if kind := odd_kind(path):
-        raise SlideError(f"{path} cannot be opened: it is {kind}, expected a regular file", "Name the slide's file")
+        raise error(f"{path} cannot be opened: it is {kind}, expected a regular file", "Name the file itself")

@@ -99,6 +99,17 @@ def is_there(path: Path) -> bool:
     return isinstance(storage_path(path), S3Path) or path.exists()
 
 
+def real_path(path: Path) -> Path:
+    """Return a path without links, absolute; as far as they lead, where one leads to itself or to nothing."""
+    return Path(os.path.realpath(path))
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the path itself, or the nearest folder above it that exists."""
+    real = real_path(path)
+    return next(parent for parent in (real, *real.parents) if os.path.exists(parent))
+
+
 def list_folders(path: StoragePath) -> list[str]:
     """List the folders in a folder, sorted, but for hidden ones; none where there is no such folder."""
     if isinstance(path, S3Path):
@@ -144,7 +155,7 @@ def open_file(path: StoragePath) -> OpenFile:
 
 class _LocalFile:
     def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY)
+        self._handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not be waited for
 
     def read_end(self, length: int) -> tuple[bytes, int]:
         size = os.fstat(self._handle).st_size

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Region
 from wsi_stain.datasets.pictures import digest, read_or_explain
-from wsi_stain.slides.listing.find import to_utf8
+from wsi_stain.slides.listing.names import to_utf8
 from wsi_stain.store.patches import Listing, Patch
 
 SIDE = 50

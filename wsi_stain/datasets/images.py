@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
+from wsi_stain.core.storage import real_path
 from wsi_stain.datasets.pictures import SUFFIXES, PictureError, digest, is_picture, picture_size, read_or_explain
-from wsi_stain.slides.listing.find import to_utf8
+from wsi_stain.slides.listing.names import to_utf8
 from wsi_stain.store.patches import Listing, Patch, place_in_rows
 
 
@@ -114,7 +115,7 @@ def find_folders(root: Path, labelled: bool) -> list[ImageFolders]:
         looked_for = f"files ending in {' '.join(SUFFIXES)}, in it and below"
         raise ConfigError(f"No patches found in {root}, looked for {looked_for}", "Check the path")
     return [
-        ImageFolders(folder, to_utf8(Path(root.resolve().name, folder.relative_to(root)).as_posix()), tuple(within))
+        ImageFolders(folder, to_utf8(Path(real_path(root).name, folder.relative_to(root)).as_posix()), tuple(within))
         for folder, within in sorted(slides.items())
     ]
 

@@ -19,7 +19,7 @@ from wsi_stain.core.arrays import Mask, Rgb8, round_rgb
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, Mpp, Size, ceil_div
 from wsi_stain.datasets.mosaic import Mosaic, label_maps
-from wsi_stain.slides.listing.find import slide_id
+from wsi_stain.slides.listing.names import slide_id
 from wsi_stain.stain.statistics import StainConfig, white_point
 from wsi_stain.store import SlideRecord, SlideWriter, TileStore
 from wsi_stain.store.patches import (

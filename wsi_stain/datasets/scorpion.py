@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.datasets.pictures import PictureError, digest, is_picture, picture_size, read_or_explain
-from wsi_stain.slides.listing.find import to_utf8
+from wsi_stain.slides.listing.names import to_utf8
 from wsi_stain.store.patches import Listing, Patch, place_in_rows
 
 

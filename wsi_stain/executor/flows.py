@@ -55,6 +55,7 @@ def run_flows(
     on_tasks: Callable[[str, list[Task[Any]]], None] = lambda key, tasks: None,
     on_done: Callable[[str, Task[Any], Receipt], None] = lambda key, task, receipt: None,
     on_wait: Callable[[str, Task[Any], float], None] = lambda key, task, seconds: None,
+    may_start: Callable[[bool], bool] = lambda is_idle: True,
 ) -> Iterator[FlowResult]:
     """Run flows side by side and yield each one's result as it ends.
 
@@ -65,6 +66,7 @@ def run_flows(
         on_done: Called with a flow's key, each of its tasks that ended well, and the receipt.
         on_wait: Called every few seconds, by another thread, with the task that has run the longest: the key of its
             flow, the task, and for how many seconds.
+        may_start: Asked before another flow is begun, with whether none is under way; then it must say yes in the end.
 
     Yields:
         A FlowResult per flow. When a task fails, the flow's other tasks of that step are let run or dropped, and the
@@ -75,7 +77,7 @@ def run_flows(
     """
     owners: _Owners = {}
     with _watch(executor, owners, on_wait):
-        yield from _run_flows(executor, flows, owners, on_tasks, on_done)
+        yield from _run_flows(executor, flows, owners, on_tasks, on_done, may_start)
 
 
 def _run_flows(
@@ -84,6 +86,7 @@ def _run_flows(
     owners: _Owners,
     on_tasks: Callable[[str, list[Task[Any]]], None],
     on_done: Callable[[str, Task[Any], Receipt], None],
+    may_start: Callable[[bool], bool],
 ) -> Iterator[FlowResult]:
     """Do `run_flows`; `owners` is kept up to date."""
     not_started, running = deque(flows.items()), dict[str, _FlowState]()
@@ -97,7 +100,7 @@ def _run_flows(
             owners[ticket] = (key, task, index)
             executor.submit(ticket, task)
             continue
-        if not_started and _may_start(running, executor):
+        if not_started and _may_start(running, executor) and may_start(not running):
             key, flow = not_started.popleft()
             running[key] = _FlowState(flow)
         else:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from PIL import Image
 
@@ -26,6 +27,7 @@ from wsi_stain.core.receipts import (
     write_receipt,
 )
 from wsi_stain.datasets.pictures import is_picture
+from wsi_stain.slides.listing.names import collision_key, safe_path, short_hash
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.patches import PATCH_TABLE, Patch, from_csv
 
@@ -102,25 +104,32 @@ def placed_patches(slide: StoredSlide) -> list[Patch]:
 
 
 def file_names(patches: Sequence[Patch]) -> dict[str, str]:
-    """Name each patch's file, by the patch's name: its path with .png, below its label.
+    """Name each patch's file, by the patch's name: its path with .png, below its label, as every file system takes it.
 
-    Patches that would meet, such as x.jpg beside x.png, keep their own suffix before the new one.
+    Patches that would meet, such as x.jpg beside x.png, keep their own suffix before the new one; if they still meet,
+    as a:b and a_b would, they get a hash of their name.
 
     Raises:
         StoreError: A name would lead out of the folder.
     """
-    short = {patch.name: _file_name(patch, short=True) for patch in patches}
-    count = Counter(name.casefold() for name in short.values())
-    return {
-        patch.name: short[patch.name] if count[short[patch.name].casefold()] == 1 else _file_name(patch, short=False)
-        for patch in patches
-    }
+    names = {patch.name: _file_name(patch, "short") for patch in patches}
+    forms: tuple[Literal["full", "hashed"], ...] = ("full", "hashed")
+    for form in forms:
+        claimed = Counter(map(collision_key, names.values()))
+        for patch in patches:
+            if claimed[collision_key(names[patch.name])] > 1:
+                names[patch.name] = _file_name(patch, form)
+    return names
 
 
-def _file_name(patch: Patch, short: bool) -> str:
+def _file_name(patch: Patch, form: Literal["short", "full", "hashed"]) -> str:
     path = PurePosixPath(patch.name.replace(":", "_").replace("\\", "_"))
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise StoreError(f"{patch.name!r} is no name of a patch below a folder", "Import the patches again")
-    if patch.label is not None and path.parent.name != patch.label:
+    if patch.label is not None and PurePosixPath(patch.name).parent.name != patch.label:
         path = PurePosixPath(patch.label.replace("/", "_").strip(".") or "_") / path
-    return str(path.with_suffix(".png") if short and is_picture(path.name) else path.with_name(f"{path.name}.png"))
+    if form == "short" and is_picture(path.name):
+        path = path.with_suffix("")
+    elif form == "hashed":
+        path = path.with_name(f"{path.name}-{short_hash(patch.name.encode())}")
+    return f"{safe_path(path, portable=True)}.png"

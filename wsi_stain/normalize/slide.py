@@ -26,7 +26,8 @@ from wsi_stain.normalize.region import RegionNormalizer
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
 from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.pix2pix.checkpoint import read_contract
-from wsi_stain.slides.listing.find import SlideSource, slide_id
+from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.slides.listing.names import slide_id
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store.cards import slide_card

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from wsi_stain.core.arrays import Rgb, round_rgb
 from wsi_stain.core.errors import CheckpointError, ConfigError
 from wsi_stain.core.geometry import ceil_div
+from wsi_stain.core.icc import ProfileText
 from wsi_stain.core.journal import file_digest, read_json
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.metrics.chromatin import NuclearDetail
@@ -65,7 +66,7 @@ class ClassicalReference(StrictRecord):
     lab_std: Rgb | None = None
     vectors: tuple[Rgb, Rgb] | None = None
     amounts: tuple[float, float] | None = None
-    icc_profile: str | None = None
+    icc_profile: ProfileText | None = None
     icc_policy: Literal["keep", "srgb"] = "keep"
 
     def normalizer(self) -> ReinhardNormalizer | MacenkoNormalizer | VahadaneNormalizer:

@@ -23,8 +23,10 @@ from torch import Tensor
 from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
+from wsi_stain.core.icc import ProfileText
 from wsi_stain.core.journal import atomic_write, canonical_json, file_digest
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.core.regular_files import check_regular
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.generator import Generator
@@ -90,7 +92,7 @@ class Contract(StrictRecord):
     mpp: float = Field(ge=0.05, le=5)
     mpp_tolerance: float = Field(default=0.15, ge=0, lt=1)
     nuclei: NuclearDetail | None = None
-    icc_profile: str | None = Field(default=None, pattern=r"^[A-Za-z0-9+/]*={0,2}$")
+    icc_profile: ProfileText | None = None
     icc_policy: Literal["keep", "srgb"] = "keep"
     training_fingerprint: str
     version: str
@@ -210,6 +212,7 @@ def save(path: Path, generator: Generator, contract: Contract) -> None:
 @contextmanager
 def _open(path: Path, device: str = "cpu") -> Iterator[Any]:
     """Open a safetensors file; its header is read, its tensors when they are asked for."""
+    check_regular(path, CheckpointError)
     try:
         with safe_open(path, framework="pt", device=device) as file:
             yield file
@@ -247,7 +250,7 @@ def _parse_contract(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, 
     try:
         stored: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
         actual = stored["format"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is a safetensors file without the contract of a wsi-stain checkpoint", _RETRAIN
         ) from error

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_stain.core.errors import ConfigError, OutputError
+from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import GlassPlacement, Mpp
 from wsi_stain.core.icc import input_profile, srgb_profile
-from wsi_stain.core.journal import describe_files
+from wsi_stain.core.journal import describe_files, explain_failed_write
 from wsi_stain.core.receipts import Receipt, commit_directory, directory_product, partial_directory, valid_receipt
 
 _MOST_BASIC_OFFSET = 2**32 - 1
@@ -108,9 +108,7 @@ def write_dicom(task: DicomTask) -> DicomReceipt:
         for path in paths:
             _reset_times(path)
     except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}", "Check the free space and the permissions there"
-        ) from error
+        raise explain_failed_write(folder, error) from error
     receipt: DicomReceipt = {
         "key": task.key,
         "product": directory_product(task.output.name, describe_files(folder)),

@@ -26,6 +26,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from wsi_stain.core import html, journal
+from wsi_stain.core.text import escape_unprintable
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.metrics.hallucination import PER_UNIT, map_png
 from wsi_stain.report.cohort import colour_charts, od_chart, stain_table
@@ -140,7 +141,7 @@ def write_report(
     )
 
     def write(file: BinaryIO) -> None:
-        file.writelines(str(piece).encode("utf-8", "backslashreplace") for piece in page)
+        file.writelines(str(piece).encode() for piece in page)
 
     journal.atomic_write(path, write)
     return path
@@ -191,8 +192,9 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+def _pretty(value: Any) -> Markup:
+    lines = json.dumps(value, indent=2, ensure_ascii=False, default=str).splitlines()
+    return Markup("\n").join(map(escape_unprintable, lines))
 
 
 def _href(output: str) -> str:

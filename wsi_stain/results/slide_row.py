@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from wsi_stain.core import html
 from wsi_stain.core.geometry import Mpp, Size
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.core.text import escape_undecodable
+from wsi_stain.core.text import escape_unprintable
 from wsi_stain.metrics.chromatin import NuclearDetail, contrast_kept
 from wsi_stain.metrics.seams import SeamScore
 from wsi_stain.stain.statistics import StainStatistics
@@ -21,7 +21,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 Status = Literal["done", "done-with-holes", "empty", "failed", "skipped", "unfinished"]
 """How a slide ended. `unfinished` stands only in reports of runs that did not end."""
 
-Text = Annotated[str, BeforeValidator(escape_undecodable)]
+Text = Annotated[str, BeforeValidator(escape_unprintable)]
 
 
 class FieldOfView(StrictRecord):
@@ -177,5 +177,5 @@ class SlideRow(SlidePictures):
 
     def with_outputs(self, names: Sequence[str]) -> SlideRow:
         """Return the row with other outputs, the first being the one to show."""
-        first, *others = map(escape_undecodable, names)
+        first, *others = map(escape_unprintable, names)
         return self.model_copy(update={"output": first, "other_outputs": tuple(others)})

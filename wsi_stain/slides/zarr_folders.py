@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ METADATA = ("zarr.json", ".zgroup")
 
 def is_zarr(path: StoragePath) -> bool:
     """Check whether a path is a Zarr's directory, or lies on S3, where nothing else is read."""
-    return isinstance(path, S3Path) or any((path / name).is_file() for name in METADATA)
+    return isinstance(path, S3Path) or any(os.path.isfile(path / name) for name in METADATA)
 
 
 def is_zarr_image(folder: Path) -> bool:
@@ -33,6 +34,9 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def _attributes(folder: Path) -> Mapping[str, Any]:
-    metadata = read_json(folder / "zarr.json")
-    attributes = metadata.get("attributes") if isinstance(metadata, dict) else read_json(folder / ".zattrs")
+    try:
+        metadata = read_json(folder / "zarr.json")
+        attributes = metadata.get("attributes") if isinstance(metadata, dict) else read_json(folder / ".zattrs")
+    except PermissionError:  # a folder that may not be entered
+        return {}
     return attributes if isinstance(attributes, dict) else {}

@@ -74,6 +74,12 @@ class StainConfig(StrictRecord):
     max_stroma_od: float = Field(default=2.0, gt=0)
 
 
+_DARKEST_WHITE = 16
+"""No scan through glass has a darker one, whatever its tint."""
+
+_MOST_OD = 100
+
+
 class StainStatistics(StrictRecord):
     """Stain of one slide; levels are natural-log OD.
 
@@ -98,13 +104,13 @@ class StainStatistics(StrictRecord):
     white: Rgb
     white_origin: str
     vectors: tuple[Rgb, Rgb]
-    h_nuclei: float = Field(gt=0)
-    h_stroma: float = Field(ge=0)
-    e_nuclei: float = Field(ge=0)
-    e_stroma: float = Field(gt=0)
-    lum_nuclei: float = Field(gt=0)
-    lum_stroma: float = Field(gt=0)
-    dark_ratio: float = Field(gt=0)
+    h_nuclei: float = Field(gt=0, le=_MOST_OD)
+    h_stroma: float = Field(ge=0, le=_MOST_OD)
+    e_nuclei: float = Field(ge=0, le=_MOST_OD)
+    e_stroma: float = Field(gt=0, le=_MOST_OD)
+    lum_nuclei: float = Field(gt=0, le=_MOST_OD)
+    lum_stroma: float = Field(gt=0, le=_MOST_OD)
+    dark_ratio: float = Field(gt=0, le=_MOST_OD)
     pixels: int
     evidence: tuple[float, float] = (1.0, 1.0)
     foreign: float = Field(default=0.0, ge=0, le=1)
@@ -113,8 +119,10 @@ class StainStatistics(StrictRecord):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> StainStatistics:
-        if not all(0 <= value <= 255 for value in self.white):
-            raise ValueError("white must lie between 0 and 255")
+        if not all(_DARKEST_WHITE <= value <= 255 for value in self.white):
+            raise ValueError(f"white must lie between {_DARKEST_WHITE} and 255")
+        if np.abs(self.vectors).max() > 1 + 1e-3:
+            raise ValueError("vectors must be of unit length")
         if np.linalg.matrix_rank(np.asarray(self.vectors), tol=1e-3) < 2:
             raise ValueError("vectors must be two different directions")
         return self

@@ -13,6 +13,7 @@ from wsi_stain.core import journal
 from wsi_stain.core.arrays import Rgb8
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, GlassPlacement, Mpp, Size
+from wsi_stain.core.icc import ProfileText
 from wsi_stain.core.journal import FileFacts
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.core.storage import StoragePath
@@ -80,7 +81,7 @@ class SlideRecord(StrictRecord):
     vendor: str = ""
     placement: GlassPlacement | None = None
     background: Rgb8 = (255, 255, 255)
-    icc_profile: str | None = None
+    icc_profile: ProfileText | None = None
     icc_policy: Literal["keep", "srgb"] = "keep"
     stain_config: StainConfig = StainConfig()
     group: str | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_stain.core.errors import SlideError
+from wsi_stain.core.text import escape_unprintable
 from wsi_stain.stain.colour_table import Table
 from wsi_stain.viewer.tiles import TILE_PX, DeepSlide, SlideTiles, file_version
 
@@ -64,11 +65,20 @@ def describe_case(case: Case, tiles: SlideTiles) -> dict[str, Any]:
     """
     slides = [_open_picture(picture, tiles) for picture in case.pictures]
     panes = [
-        {"label": picture.label, "file": _text(picture.path.name), **_pane(picture, slide, _unit(slide, slides))}
+        {
+            "label": picture.label,
+            "file": escape_unprintable(picture.path.name),
+            **_pane(picture, slide, _unit(slide, slides)),
+        }
         for picture, slide in zip(case.pictures, slides, strict=True)
     ]
     known = any(isinstance(slide, DeepSlide) and slide.mpp for slide in slides)
-    return {"name": _text(case.name), "note": _text(case.note), "known": known, "panes": panes}
+    return {
+        "name": escape_unprintable(case.name),
+        "note": escape_unprintable(case.note),
+        "known": known,
+        "panes": panes,
+    }
 
 
 def _open_picture(picture: Picture, tiles: SlideTiles) -> DeepSlide | SlideError:
@@ -92,7 +102,7 @@ def _unit(slide: DeepSlide | SlideError, slides: Sequence[DeepSlide | SlideError
 
 def _pane(picture: Picture, slide: DeepSlide | SlideError, unit: tuple[float, float]) -> dict[str, Any]:
     if isinstance(slide, SlideError):
-        return {"problem": _text(slide.problem), "remedy": slide.remedy}
+        return {"problem": escape_unprintable(slide.problem), "remedy": slide.remedy}
     return {
         "id": picture.id,
         "width": slide.size.width,
@@ -103,8 +113,3 @@ def _pane(picture: Picture, slide: DeepSlide | SlideError, unit: tuple[float, fl
         "first_level": slide.first_level,
         "tile": TILE_PX,
     }
-
-
-def _text(name: str) -> str:
-    """Escape what is not UTF-8 in a name, so that JSON can carry it."""
-    return name.encode("utf-8", "backslashreplace").decode()

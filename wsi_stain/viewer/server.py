@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import secrets
 import signal
@@ -37,6 +38,13 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _NEXT_PORTS = 20
 _GRACE_S = 5.0
 """A page that is loaded again is back by then."""
+
+_MOST_BODY = 1024
+"""Bytes of a request's body or of a message: nothing is expected."""
+
+_MOST_BUFFER = 64 * 1024
+_IDLE_S = 600.0
+_LOG = logging.getLogger(__name__)
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
@@ -94,6 +102,8 @@ class ViewServer:
             ],
             default_handler_class=_NothingHandler,
             default_handler_args=shared,
+            log_function=lambda handler: None,  # addresses hold the secret
+            websocket_max_message_size=_MOST_BODY,
         )
 
     async def serve(self, on_ready: Callable[[str], None], end_with_pages: bool) -> None:
@@ -107,7 +117,10 @@ class ViewServer:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._ended.set)
-        http = HTTPServer(self._app)
+        http = HTTPServer(
+            self._app, max_body_size=_MOST_BODY, max_buffer_size=_MOST_BUFFER, max_header_size=_MOST_BUFFER,
+            idle_connection_timeout=_IDLE_S, body_timeout=_GRACE_S,
+        )  # fmt: skip
         http.add_socket(self._socket)
         try:
             on_ready(self.url)
@@ -169,6 +182,11 @@ class _BaseHandler(web.RequestHandler):
         except asyncio.CancelledError:
             raise web.Finish from None
 
+    def log_exception(self, *error: Any) -> None:
+        """Report a fault of ours without the address, which holds the secret."""
+        if not isinstance(error[1], web.HTTPError):
+            _LOG.error("the viewer failed to answer", exc_info=error[1])
+
     def compute_etag(self) -> str | None:
         return None
 
@@ -187,7 +205,7 @@ class _PageHandler(_BaseHandler):
     def get(self) -> None:
         template = html.environment(_TEMPLATES).get_template("page.html")
         page = template.render(cases=self.server.cases, title=self.server.title)
-        self.finish(page.encode("utf-8", "backslashreplace"))
+        self.finish(page)
 
 
 class _AssetHandler(_BaseHandler):

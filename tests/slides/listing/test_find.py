@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.closed_folder import folder_for_nobody, without_rights
 from tests.support.dicom_files import write_dicom
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.slides.dicom_series import files_of_slide
-from wsi_stain.slides.listing.find import SlideSource, find_slides, merge_details, slide_id
+from wsi_stain.slides.listing.find import SlideSource, find_slides, merge_details
+from wsi_stain.slides.listing.names import slide_id
 from wsi_stain.slides.listing.search import OUTPUT_MARK
 
 
@@ -319,3 +321,63 @@ def test_an_ome_zarr_image_is_a_slide_and_a_tile_store_only_where_it_is_named(tm
         ("a/x.ome.zarr", "one", str(tmp_path / "a" / "x.ome.zarr")),
         ("z.zarr", "two", "s3:/laboratory/z.zarr"),
     ]
+
+
+def test_a_link_that_leads_nowhere_is_a_slide_that_will_not_open_and_the_others_are_found(tmp_path: Path) -> None:
+    touch(tmp_path, "a.svs")
+    (tmp_path / "itself.svs").symlink_to(tmp_path / "itself.svs")
+    (tmp_path / "gone.svs").symlink_to(tmp_path / "nothing.svs")
+    (tmp_path / "folder").symlink_to(tmp_path / "folder")
+    sources: Sequence[Sequence[Path]] = ([tmp_path], sorted(tmp_path.glob("*.svs")), [tmp_path / "*.svs"])
+    for source in sources:
+        assert names(find_slides(source)) == ["a.svs", "gone.svs", "itself.svs"]
+    assert names(merge_details(find_slides([tmp_path]), find_slides([tmp_path])))[2] == "itself.svs"
+
+
+def test_a_closed_folder_is_a_warning_and_the_others_are_searched() -> None:
+    with folder_for_nobody() as folder:
+        touch(folder, "open/a.svs", "closed/b.svs", "top.svs")
+        (folder / "closed").chmod(0)
+        warnings: list[str] = []
+        with without_rights():
+            assert names(find_slides([folder], warn=warnings.append)) == ["open/a.svs", "top.svs"]
+            assert warnings == [f"{folder / 'closed'} cannot be searched for slides: Permission denied"]
+            with pytest.warns(UserWarning, match="cannot be searched"):  # where nobody listens it is not lost
+                find_slides([folder])
+            with pytest.raises(ConfigError, match="No slides found"):
+                find_slides([folder / "closed" / "b.svs"])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".csv", "x/" * 3000, "a/" + "y" * 256 + "/*.svs"])
+def test_a_name_that_no_file_can_have_is_no_slide(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="No slides found"):
+        find_slides([tmp_path / name])
+
+
+def test_a_mask_is_looked_for_under_the_longest_name(tmp_path: Path) -> None:
+    name = "x" * 251 + ".svs"
+    touch(tmp_path, f"slides/{name}", "masks/y.png")
+    (slide,) = find_slides([tmp_path / "slides"], tmp_path / "masks")
+    assert slide.mask == tmp_path / "masks" / f"{'x' * 251}.png"
+    assert len(slide.slide_id) < 140
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param(b"slide\n" + b"x" * 200_000, "is no table: field larger", id="a long cell"),
+        pytest.param(b'slide\n"' + b"x\n" * 100_000, "is no table: field larger", id="a quote that never ends"),
+        pytest.param(b"sl\0ide\nx", "unknown or repeated|line contains NUL", id="a NUL"),
+    ],
+)
+def test_a_list_that_is_no_table_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=says):
+        find_slides([tmp_path / "list.csv"])
+
+
+def test_a_list_too_long_for_any_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "list.csv", "wb") as file:
+        file.truncate(10**9)
+    with pytest.raises(ConfigError, match="has 1000 MB"):
+        find_slides([tmp_path / "list.csv"])

@@ -6,11 +6,10 @@ A slide is named by its path relative to the directory or list it came from. Fro
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,13 +18,12 @@ from pydantic import Field
 
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.core.storage import S3Path, storage_path
+from wsi_stain.core.storage import S3Path, real_path, storage_path
+from wsi_stain.slides.listing.names import collision_key, short_hash, slide_id, to_utf8
 from wsi_stain.slides.listing.search import READABLE, SlideSearch
 from wsi_stain.slides.listing.slide_list import DETAILS, read_list
 from wsi_stain.slides.listing.user_masks import mask_path
 from wsi_stain.slides.resolution import MPP_RANGE
-
-_MAX_ID = 120
 
 
 class SlideSource(StrictRecord):
@@ -56,7 +54,9 @@ class SlideSource(StrictRecord):
     mask: Path | None = None
 
 
-def find_slides(sources: Sequence[Path], masks: Path | None = None) -> list[SlideSource]:
+def find_slides(
+    sources: Sequence[Path], masks: Path | None = None, warn: Callable[[str], None] = warnings.warn
+) -> list[SlideSource]:
     """Find all slides of files, directories (nested), globs and slide lists (CSV), once each, by relative path.
 
     A file given by name counts as a slide whatever its suffix. Whether a slide opens is not looked at. Where two
@@ -65,15 +65,16 @@ def find_slides(sources: Sequence[Path], masks: Path | None = None) -> list[Slid
     Args:
         sources: Files, directories, globs, slide lists.
         masks: Directory of the user's own masks, see `masks`.
+        warn: Is told of each folder that cannot be searched.
 
     Raises:
         ConfigError: A source does not exist or holds no slide, or slide lists are wrong or contradict each other.
     """
-    search, rows_by_path = SlideSearch(), dict[Path, dict[str, Any]]()
+    search, rows_by_path = SlideSearch(warn), dict[Path, dict[str, Any]]()
     for source in sources:
         for row in _slides_of(Path(source), search):
             row["relative"] = to_utf8(row["relative"])
-            known = rows_by_path.setdefault(row["path"].resolve(), row)
+            known = rows_by_path.setdefault(real_path(row["path"]), row)
             known.update(_merge_details(known, row))
     rows = _name_rows([rows_by_path[key] for key in sorted(rows_by_path)])
     if not rows:
@@ -102,28 +103,15 @@ def merge_details(slides: Sequence[SlideSource], others: Sequence[SlideSource]) 
     Raises:
         ConfigError: They contradict each other.
     """
-    known = {other.path.resolve(): other.model_dump() for other in others}
+    known = {real_path(other.path): other.model_dump() for other in others}
     return [
-        slide.model_copy(update=_merge_details(slide.model_dump(), known.get(slide.path.resolve(), {})))
+        slide.model_copy(update=_merge_details(slide.model_dump(), known.get(real_path(slide.path), {})))
         for slide in slides
     ]
 
 
-def slide_id(relative: str) -> str:
-    """Make the id of a slide: its relative path made safe, with a short hash wherever that loses something.
-
-    Args:
-        relative: Posix path relative to the slide directory.
-    """
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", relative.replace("/", "__"))
-    lossless = safe.replace("__", "/") == relative and "___" not in safe and safe[0].isalnum()
-    if lossless and len(safe) <= _MAX_ID:
-        return safe
-    return f"{safe.lstrip('._-')[:_MAX_ID] or 'slide'}-{_short_hash(relative.encode())}"
-
-
 def _slides_of(source: Path, search: SlideSearch) -> list[dict[str, Any]]:
-    is_list = source.suffix.lower() == ".csv" and source.is_file()
+    is_list = source.suffix.lower() == ".csv" and os.path.isfile(source)
     rows = list(_slides_of_list(source, search)) if is_list else [slide._asdict() for slide in search.slides(source)]
     if not rows:
         raise ConfigError(f"No slides found: {_no_slides_reason(source, is_list)}", "Check the path")
@@ -134,7 +122,7 @@ def _no_slides_reason(source: Path, is_list: bool) -> str:
     names = f"ends in {' '.join(READABLE)}, results of wsi-stain left out"
     if is_list:
         return f"{source} has no rows"
-    if source.exists():
+    if os.path.exists(source):
         return f"no file in {source} or below {names}"
     return f"nothing that {source} stands for {names}" if has_magic(str(source)) else f"{source} does not exist"
 
@@ -151,7 +139,7 @@ def _slides_of_list(source: Path, search: SlideSearch) -> Iterator[dict[str, Any
         if len(slides) > 1:
             raise ConfigError(f"{where}: {path} holds {len(slides)} slides", "Name the file of each, a row a slide")
         seen.add(normal)
-        if path.is_dir() and slides and slides[0].path != path:
+        if os.path.isdir(path) and slides and slides[0].path != path:
             relative += PurePosixPath(slides[0].relative).suffix
         yield {**row, "path": slides[0].path if slides else path, "relative": relative}
 
@@ -175,24 +163,15 @@ def _relative_path(path: Path, directory: Path) -> str:
 def _name_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give every row an id; rows whose relative paths meet (from different sources) get a hash in their names.
 
-    Names that differ in case alone meet as well: some file systems cannot hold both.
+    Names that differ in case or in how accents are composed alone meet as well: some file systems cannot hold both.
     """
     same = Counter(row["relative"] for row in rows)
-    alike = Counter(row["relative"].lower() for row in rows)
+    alike = Counter(collision_key(row["relative"]) for row in rows)
     named = []
     for row in rows:
         name = PurePosixPath(row["relative"])
-        if alike[row["relative"].lower()] > 1:
-            distinction = os.fsencode(row["path"].resolve()) if same[row["relative"]] > 1 else row["relative"].encode()
-            name = name.with_name(f"{name.stem}-{_short_hash(distinction)}{name.suffix}")
+        if alike[collision_key(row["relative"])] > 1:
+            distinction = os.fsencode(real_path(row["path"])) if same[row["relative"]] > 1 else row["relative"].encode()
+            name = name.with_name(f"{name.stem}-{short_hash(distinction)}{name.suffix}")
         named.append({**row, "relative": name.as_posix(), "slide_id": slide_id(name.as_posix())})
     return named
-
-
-def to_utf8(name: str) -> str:
-    """Make a file name text that can be written anywhere; bytes that are not UTF-8 become question marks."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _short_hash(name: bytes) -> str:
-    return hashlib.sha256(name).hexdigest()[:8]

@@ -8,12 +8,12 @@ unless it is named: then its slides are slides. A directory that is named is sea
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from glob import has_magic, iglob
 from pathlib import Path
 from typing import NamedTuple
 
-from wsi_stain.core.storage import S3Path, storage_path
+from wsi_stain.core.storage import S3Path, real_path, storage_path
 from wsi_stain.slides.dicom_series import find_series, is_dicom_name, may_be_dicom, read_header
 from wsi_stain.slides.zarr_folders import METADATA, images_of, is_zarr, is_zarr_image
 
@@ -46,24 +46,30 @@ class _Series(NamedTuple):
 
 
 class SlideSearch:
-    """One search; remembers the DICOM series of the directories it came through."""
+    """One search; remembers the DICOM series of the directories it came through.
 
-    def __init__(self) -> None:
+    Args:
+        warn: Is told of each folder that cannot be searched; the search goes on without it.
+    """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
         self._series: dict[Path, dict[Path, _Series]] = {}
 
     def slides(self, source: Path) -> list[FoundSlide]:
         """Find the slides of a directory, of a glob such as `slides/**/*.svs`, or the one that a file belongs to.
 
         A file given by name counts as a slide whatever its suffix; in a directory and by a glob only what bears the
-        name of one. Nothing is found where nothing is. A slide of many files may be found many times.
+        name of one, also a link that leads nowhere. Nothing is found where nothing is. A slide of many files may be
+        found many times.
         """
         if isinstance(storage_path(source), S3Path):
             return [FoundSlide(source, source.name)]
-        if source.is_dir() and is_zarr(source):
+        if os.path.isdir(source) and is_zarr(source):
             return [FoundSlide(path, path.name) for path in images_of(source)]
-        if source.is_dir():
+        if os.path.isdir(source):
             return list(self._walk(source, source))
-        if source.exists():
+        if os.path.lexists(source):
             return [self._slide_of(source, source.parent) or FoundSlide(source, source.name)]
         return list(self._glob(source)) if has_magic(str(source)) else []
 
@@ -74,9 +80,9 @@ class SlideSearch:
             below = match.relative_to(root).parents
             if not all(_is_entered(root / folder) for folder in below if folder != Path()):
                 continue
-            if match.is_dir() and is_zarr_image(match):
+            if os.path.isdir(match) and is_zarr_image(match):
                 yield FoundSlide(match, match.relative_to(root).as_posix())
-            elif match.is_dir():
+            elif os.path.isdir(match):
                 yield from self._walk(match, root) if match == root or _is_entered(match) else ()
             elif slide := self._slide_of(match, root):
                 yield slide
@@ -84,7 +90,7 @@ class SlideSearch:
     def _walk(self, top: Path, root: Path) -> Iterator[FoundSlide]:
         """Yield slides below a directory, named relative to `root`; follows links, visits each directory once."""
         visited: set[str] = set()
-        for folder, directories, files in os.walk(top, followlinks=True):
+        for folder, directories, files in os.walk(top, onerror=self._report_closed, followlinks=True):
             directory, real = Path(folder), os.path.realpath(folder)
             if real in visited:
                 directories[:] = []
@@ -101,6 +107,9 @@ class SlideSearch:
                 if slide := self._slide_of(directory / name, root):
                     yield slide
 
+    def _report_closed(self, error: OSError) -> None:
+        self._warn(f"{error.filename} cannot be searched for slides: {error.strerror}")
+
     def _slide_of(self, path: Path, root: Path) -> FoundSlide | None:
         """Find the slide that a file is (part of), if its name and, for DICOM, its header say so."""
         inside = path.relative_to(root)
@@ -116,7 +125,7 @@ class SlideSearch:
     def _series_of(self, directory: Path) -> dict[Path, _Series]:
         """Find the series of each whole-slide DICOM file of a directory."""
         if directory not in self._series:
-            files_by_uid = find_series(directory.iterdir())
+            files_by_uid = find_series(directory / name for name in _list_names(directory))
             self._series[directory] = {
                 path: _Series(uid if len(files_by_uid) > 1 else None, _finest(files))
                 for uid, files in files_by_uid.items()
@@ -129,7 +138,7 @@ def _dicom_name(directory: Path, root: Path, uid: str | None) -> str:
     """Name a DICOM slide after its directory, or by its series in a directory that holds several."""
     if uid is not None:
         return (directory.relative_to(root) / f"{uid}.dcm").as_posix()
-    return f"{directory.resolve().name if directory == root else directory.relative_to(root).as_posix()}.dcm"
+    return f"{real_path(directory).name if directory == root else directory.relative_to(root).as_posix()}.dcm"
 
 
 def _finest(files: Sequence[Path]) -> Path:
@@ -141,4 +150,12 @@ def _is_entered(directory: Path) -> bool:
     name = directory.name.lower()
     if name.startswith(".") or name.endswith(".zarr"):
         return False
-    return not any((directory / mark).exists() for mark in _NOT_ENTERED)
+    return not any(os.path.exists(directory / mark) for mark in _NOT_ENTERED)
+
+
+def _list_names(directory: Path) -> list[str]:
+    """List what lies in a directory; nothing where that is not allowed."""
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []

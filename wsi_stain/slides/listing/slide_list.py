@@ -21,6 +21,7 @@ DETAILS = ("mpp", "group", "patient", "site", "split", "label")
 
 _KNOWN = f"Known columns: {', '.join(('slide', *DETAILS))}"
 _DELIMITERS = ",;\t"
+_MOST_BYTES = 64 * 2**20
 
 
 def read_list(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -34,9 +35,18 @@ def read_list(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ConfigError: The list cannot be read, or a column or a cell is wrong.
     """
     try:
+        if (size := source.stat().st_size) > _MOST_BYTES:
+            raise ConfigError(f"{source} has {size / 1e6:.0f} MB, expected a row a slide", "Name the list of slides")
         text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source} cannot be read as a slide list: {error}", "Save it as CSV in UTF-8") from error
+    try:
+        yield from _parse(source, text)
+    except csv.Error as error:
+        raise ConfigError(f"{source} is no table: {error}", "Save it as CSV in UTF-8, a row a slide") from error
+
+
+def _parse(source: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     _check_columns(source, [name.strip().lower() for name in reader.fieldnames or ()])

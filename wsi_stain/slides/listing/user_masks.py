@@ -7,6 +7,7 @@ The mask of a slide lies in a directory under the slide's relative path or its b
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,12 +41,12 @@ def mask_path(directory: Path, relative: str) -> Path:
     bases = [relative_path, PurePosixPath(relative_path.name)]
     named = [directory / base.with_suffix(suffix) for base in bases for suffix in SUFFIXES]
     appended = [directory / f"{base}{suffix}" for base in bases for suffix in SUFFIXES]
-    return next((path for path in [*named, *appended] if path.is_file()), named[0])
+    return next((path for path in [*named, *appended] if os.path.isfile(path)), named[0])
 
 
 def mask_digest(path: Path) -> str:
     """Hash a mask's bytes by SHA-256; SlideError where there is no such file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         wanted = ", ".join(path.with_suffix(suffix).name for suffix in SUFFIXES)
         raise SlideError(f"No mask for the slide in {path.parent}, expected {wanted}", "Add it, or run without --masks")
     return file_digest(path)
@@ -113,7 +114,7 @@ def _read_polygons(path: Path, size_l0: Size, shape: tuple[int, int], origin_l0:
         for rings, counts in _polygons(json.loads(path.read_text(encoding="utf-8"))):
             _fill_polygon(wanted if counts else ignored, [_pixels(ring, scale, origin_l0) for ring in rings])
             drawn += counts
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise SlideError(f"The mask {path} is no GeoJSON of polygons: {error}", _REMEDY) from error
     if not drawn:
         raise SlideError(f"The mask {path} holds no polygon", _REMEDY)

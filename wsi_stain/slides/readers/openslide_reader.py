@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from wsi_stain.core.arrays import Rgb8, window
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Region, Size, split_on_grid
+from wsi_stain.core.icc import MOST_BYTES
 from wsi_stain.core.journal import failpoint
 from wsi_stain.slides.claims import check_sizes, read_claims
 from wsi_stain.slides.remedies import remedy_for
@@ -153,6 +154,8 @@ def _icc_profile(handle: openslide.OpenSlide) -> tuple[bytes | None, str]:
         profile = handle.color_profile
         if profile is None:
             return None, ""
+        if (size := len(profile.tobytes())) > MOST_BYTES:
+            return None, f"it has {size / 1e6:.0f} MB, at most {MOST_BYTES / 1e6:.0f} are used"
         ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
     except (ImageCms.PyCMSError, OSError) as error:
         return None, str(error) or "it cannot be parsed"
