@@ -31,6 +31,7 @@ from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.loop import CHECKPOINT_NAME, STATE_NAME, TrainingProgress, train
+from wsi_stain.training.model_card import CARD_NAME, write_model_card
 from wsi_stain.training.samples import usable_tiles
 
 _BEGUN_NAME = ".begun.json"
@@ -131,10 +132,12 @@ def ensure_checkpoint(
     key = fingerprint({**parts, "slides": [slide.record.key for slide in slides]})
     standing = valid_receipt(receipt, key, checkpoint, Receipt)
     distributed.barrier()  # nobody may change what another still reads
+    is_main = distributed.is_main()
     if standing:
+        if is_main and not checkpoint.with_name(CARD_NAME).exists():
+            write_model_card(checkpoint, slides, config)
         progress.report(f"training: kept {checkpoint}, trained before on the same tiles with the same settings")
         return checkpoint
-    is_main = distributed.is_main()
     _check_not_another(out, parts)
     if is_main:
         write_json(out / _BEGUN_NAME, parts)
@@ -147,6 +150,7 @@ def ensure_checkpoint(
     if device.startswith("cuda"):
         torch.cuda.empty_cache()  # in a run this process lives on, and its workers want the memory
     if is_main:
+        write_model_card(checkpoint, slides, config)
         write_receipt(receipt, Receipt(key=key, product=file_product(checkpoint)))
     return checkpoint
 

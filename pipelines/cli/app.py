@@ -55,7 +55,6 @@ from wsi_stain.core.storage import storage_path
 app = typer.Typer(
     cls=PlainTextGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Normalize whole-slide images to the stain of a reference laboratory with Pix2Pix.",
 )
