@@ -59,6 +59,7 @@ ROOMS = {
         "pipelines.cli.import_patches",
         "pipelines.cli.options",
         "pipelines.cli.usage_errors",
+        "pipelines.cli.reference",
     },
     "tornado": {"wsi_stain.viewer.server"},
     "yaml": {"pipelines.shared.config"},

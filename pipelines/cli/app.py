@@ -46,6 +46,7 @@ from pipelines.cli.options import (
     print_line,
     run_or_plan,
 )
+from pipelines.cli.reference import reference
 from pipelines.cli.usage_errors import PlainTextGroup
 from pipelines.shared.messages import print_error
 from wsi_stain import __version__
@@ -61,6 +62,7 @@ app = typer.Typer(
 
 app.add_typer(patches, name="import")
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(reference, name="reference")
 
 
 @app.callback(invoke_without_command=True)

@@ -94,7 +94,8 @@ def laboratory(tmp_path: Path) -> dict[str, str]:
         encoding="utf-8",
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    own = {"PYTHONPATH": str(ROOT), "WSI_STAIN_REFERENCES": str(tmp_path / "references")}
+    return {**os.environ, **own, "PATH": f"{program.parent}:{os.environ['PATH']}"}
 
 
 @pytest.mark.slow
