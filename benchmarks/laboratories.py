@@ -18,13 +18,13 @@ from slide_parts import Part, block_region, blocks_of, parts, untouched
 from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TileIndex
+from wsi_stain.laboratories.perturbation import draw_perturbation, perturb
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics, od_table, slide_statistics, white_point
 from wsi_stain.stain.vectors import unmixing
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.stain_sample import measure_stain, sample_pixels
 from wsi_stain.synthetic.scanner import Scanner, rescan
-from wsi_stain.training.augment import draw_perturbation, perturb
 
 FAMILIES = ("real", "other", "same")
 CONDITIONS = (

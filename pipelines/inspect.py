@@ -15,14 +15,24 @@ from pipelines.shared.messages import print_line
 from pipelines.shared.progress import Progress
 from wsi_stain.core.text import write_table
 from wsi_stain.slides.listing.find import find_slides
+from wsi_stain.stain.statistics import StainStatistics
+
+STAIN_LEVELS = ("h_nuclei", "h_stroma", "e_nuclei", "e_stroma", "lum_nuclei", "lum_stroma")
 
 COLUMNS = (
     *("slide", "path", "verdict", "reason", "remedy", "remarks"),
     *("width", "height", "levels", "mpp_x", "mpp_y", "mpp_origin", "objective_power", "vendor"),
     *("tissue", "tiles", "suspect", "bytes"),
     "reader",
+    *("scanner", "white_r", "white_g", "white_b", "white_origin"),
+    *(f"{stain}_{channel}" for stain in ("hematoxylin", "eosin") for channel in "rgb"),
+    *STAIN_LEVELS,
+    *("blurred", "foreign", "ink"),
 )
-"""Columns of the CSV file: new ones come last, none is renamed. Sizes and mpp are those of level 0."""
+"""Columns of the CSV file: new ones come last, none is renamed.
+
+Sizes and mpp are those of level 0; white is 0 to 255, stain vectors and levels are natural-log OD; shares are 0 to 1.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,8 @@ class Request:
 def plan(request: Request, progress: Progress) -> list[SlideInspection]:
     """Inspect each slide; nothing is written."""
     sources = find_slides(request.slides, request.masks, progress.warn)
-    return inspect_slides(sources, request.config.tiling, request.config.executor, progress, request.overlay)
+    stain = request.csv is not None
+    return inspect_slides(sources, request.config.tiling, request.config.executor, progress, request.overlay, stain)
 
 
 def run(request: Request, console: Console) -> int:
@@ -74,4 +85,15 @@ def _row(inspection: SlideInspection) -> list[Any]:
     return [
         *(*verdict_cells, " ".join(facts["remarks"])),
         *(*facts["size_l0"], facts["levels"], *facts["mpp_l0"], *scan_cells, *tissue_cells),
+        *(facts["scanner"], *_stain_cells(inspection.stain), facts["ink"]),
     ]
+
+
+def _stain_cells(stain: StainStatistics | None) -> list[Any]:
+    """Return a slide's stain in the order of COLUMNS, from white to foreign."""
+    if stain is None:
+        return [None] * (12 + len(STAIN_LEVELS))
+    vectors = [round(value, 4) for vector in stain.vectors for value in vector]
+    levels = [round(getattr(stain, name), 4) for name in STAIN_LEVELS]
+    shares = [round(stain.blurred, 4), round(stain.foreign, 4)]
+    return [*(round(value, 1) for value in stain.white), stain.white_origin, *vectors, *levels, *shares]

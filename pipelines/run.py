@@ -17,13 +17,16 @@ from pipelines.normalization.rows import failed_row
 from pipelines.normalization.target import NormalizationTarget, choose_classical_reference
 from pipelines.run_directory.run_record import write_results, write_run_record
 from pipelines.run_directory.workspace import Workspace, output_stems
+from pipelines.shared.auto_reference import choose_auto_reference, choose_of_inspected
 from pipelines.shared.config import RunConfig
 from pipelines.shared.device import own_device, resolve_auto
 from pipelines.shared.formats import check_formats
 from pipelines.shared.inspection import SlideInspection, inspect_slides, print_plan
-from pipelines.shared.messages import print_warning
-from pipelines.shared.preflight import find_unusable
+from pipelines.shared.messages import print_line, print_warning
+from pipelines.shared.preflight import open_all
 from pipelines.shared.progress import Progress
+from pipelines.shared.scanner_groups import group_by_scanner
+from pipelines.shared.slide_lists import find_slides_and_references
 from pipelines.shared.space import DiskSpace, describe_shortage, plan_bytes, run_tile_bytes, stored_tile_bytes
 from pipelines.tile import tile_flow, tile_slides
 from pipelines.train import ensure_checkpoint
@@ -33,10 +36,11 @@ from wsi_stain.core.journal import remove_partials
 from wsi_stain.core.lease import lease
 from wsi_stain.core.storage import real_path
 from wsi_stain.executor import OPENING, SURVEYING, Executor, Flow, Task, open_executor, run_flows, single_task
+from wsi_stain.laboratories.named import NamedLaboratory
 from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.results import SlideRow
 from wsi_stain.results.finished import load_finished
-from wsi_stain.slides.listing.find import SlideSource, find_slides, merge_details
+from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide, TiledSlide, TileStore
@@ -47,7 +51,10 @@ from wsi_stain.tiling.streamed_slide import StreamTask, drop_survey, load_stream
 
 @dataclass(frozen=True)
 class Request:
-    """Arguments of `wsi-stain run`: a reference to train on, or a checkpoint."""
+    """Arguments of `wsi-stain run`: references to train on, or one that the cohort gives, or a checkpoint.
+
+    Or, the other way round, a laboratory that the slides are shown as.
+    """
 
     slides: Sequence[Path]
     references: Sequence[Path]
@@ -55,6 +62,13 @@ class Request:
     out: Path
     config: RunConfig
     masks: Path | None = None
+    auto_reference: bool = False
+    laboratory: NamedLaboratory | None = None
+
+    def find_sources(self, warn: Callable[[str], None]) -> tuple[list[SlideSource], list[SlideSource]]:
+        """Find the slides to do, and those named as references; nothing is learnt where a checkpoint is given."""
+        references = () if self.checkpoint is not None else self.references
+        return find_slides_and_references(self.slides, references, self.out, self.masks, warn)
 
 
 @dataclass(frozen=True)
@@ -106,8 +120,9 @@ def plan(request: Request, progress: Progress) -> list[SlideInspection]:
         ConfigError: There are no slides, or neither a reference nor a checkpoint.
     """
     _check(request)
-    sources, _ = slides_and_references(request, progress.warn)
-    return inspect_slides(sources, request.config.tiling, request.config.executor, progress)
+    sources, _ = request.find_sources(progress.warn)
+    tiling, executor = request.config.tiling, request.config.executor
+    return inspect_slides(sources, tiling, executor, progress, stain=request.auto_reference)
 
 
 def show_plan(request: Request, console: Console) -> int:
@@ -116,6 +131,9 @@ def show_plan(request: Request, console: Console) -> int:
         inspections = plan(request, progress)
         tiles = [inspection.tiles for inspection in inspections]
         progress.warn(describe_shortage(request.out, plan_bytes(tiles, request.config)))
+    if request.auto_reference:
+        usable = [inspection for inspection in inspections if inspection.source.split != "test"]
+        print_line(console, f"reference: {choose_of_inspected(usable).reason}")
     return print_plan(inspections, console, request.config.formats)
 
 
@@ -126,7 +144,7 @@ def run(request: Request, console: Console) -> int:
         0, or 3 when some slides failed.
     """
     given = _check(request)
-    sources, references = slides_and_references(request, partial(print_warning, console))
+    sources, references = request.find_sources(partial(print_warning, console))
     workspace, config = Workspace(request.out), request.config
     with (
         lease(request.out) as check_lease,
@@ -135,13 +153,20 @@ def run(request: Request, console: Console) -> int:
     ):
         remove_partials(request.out)
         workspace.mark()
+        choice = None
+        if request.auto_reference:
+            kept = workspace.reference_choice
+            reference, choice = choose_auto_reference(executor, sources, config.tiling, kept, progress)
+            references = [reference]
+        opened = open_all(executor, sources, config.tiling, progress, _ids_among(sources, references))
+        unusable = opened.unusable
+        sources, group_facts = group_by_scanner(sources, opened.scanners, config.group, progress)
         jobs = _jobs(sources, references, workspace, config)
-        to_open = [job.source for job in jobs if job.store != workspace.reference]
-        unusable = find_unusable(executor, to_open, config.tiling, progress)
         target = given or _prepare_target(request, references, workspace, executor, progress)
         progress.warn(target.check_quality(config.accept_poor_checkpoint))
         config = resolve_auto(config, executor)
-        write_run_record(workspace, sources, config, target.facts)
+        facts = {**target.facts, **group_facts, "reference_choice": choice.model_dump(mode="json") if choice else None}
+        write_run_record(workspace, sources, config, facts)
         stems = output_stems(sources, config.portable_names)
         space = DiskSpace(request.out, run_tile_bytes(config), config.space_wait_s, progress.report)
         context = RunContext(workspace, target, config, stems, check_lease, progress.report, space)
@@ -210,38 +235,15 @@ def slide_flow(context: RunContext, job: Job) -> Flow[SlideRow]:
     return row
 
 
-def slides_and_references(request: Request, warn: Callable[[str], None]) -> tuple[list[SlideSource], list[SlideSource]]:
-    """Find the slides to do and the references to train on; what either list says of a slide holds in both.
-
-    Args:
-        request: The arguments.
-        warn: Is told of each folder that cannot be searched.
-
-    Raises:
-        ConfigError: There are no slides, or no references to learn from, or the lists contradict each other.
-    """
-    out = real_path(request.out)
-    # Pyramids that an earlier run left among the slides are no slides.
-    slides = [
-        source
-        for source in find_slides(request.slides, request.masks, warn)
-        if not real_path(source.path).is_relative_to(out)
-    ]
-    if not slides:
-        raise ConfigError(f"All slides lie within the output directory {out}", "Choose another --out")
-    if request.checkpoint is not None:
-        return slides, []
-    references = merge_details(find_slides(request.references, request.masks, warn), slides)
-    training_references = [reference for reference in references if reference.split != "test"]
-    if not training_references:
-        raise ConfigError("All references are of the split 'test', set aside for testing", "Name another --reference")
-    return merge_details(slides, references), training_references
-
-
 def _check(request: Request) -> NormalizationTarget | None:
     """Refuse what the method cannot use, before any work; returns the checkpoint that Pix2Pix was given."""
-    if not request.references and request.checkpoint is None:
-        raise ConfigError("There is nothing to normalize to", "Give --reference SLIDE, or --checkpoint FILE")
+    if (request.config.normalize.method == "simulated") != (request.laboratory is not None):
+        raise ConfigError("The method `simulated` is that of wsi-stain simulate alone", "Choose another --method")
+    targets = request.references, request.auto_reference, request.checkpoint, request.laboratory
+    if not any(targets):
+        raise ConfigError("There is nothing to normalize to", "Give --reference SLIDE (or auto), or --checkpoint FILE")
+    if request.auto_reference and (request.references or request.checkpoint is not None):
+        raise ConfigError("--reference auto stands beside another reference or a checkpoint", "Give one of them")
     check_formats(request.config.formats)
     method = request.config.normalize.method
     if request.checkpoint is None:
@@ -258,6 +260,8 @@ def _prepare_target(
     request: Request, references: Sequence[SlideSource], workspace: Workspace, executor: Executor, progress: Progress
 ) -> NormalizationTarget:
     """Train on the references, or measure on them or take from the checkpoint what a classical method needs."""
+    if request.laboratory is not None:
+        return NormalizationTarget.of_laboratory(request.laboratory, workspace.laboratory)
     method, slides = request.config.normalize.method, []
     if request.checkpoint is None:
         slides = _tile_references(references, workspace, request.config, executor, progress)
@@ -301,6 +305,12 @@ def _jobs(
             Job(source, reference_slide or source, store, survey, config.keep_tiles or reference_slide is not None)
         )
     return jobs
+
+
+def _ids_among(sources: Sequence[SlideSource], references: Sequence[SlideSource]) -> set[str]:
+    """Return the ids of slides that are references too."""
+    paths = {reference.path.resolve() for reference in references}
+    return {source.slide_id for source in sources if source.path.resolve() in paths}
 
 
 def _by_id(sources: Sequence[SlideSource]) -> dict[str, SlideSource]:

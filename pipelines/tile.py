@@ -13,7 +13,7 @@ from rich.console import Console
 from pipelines.shared.config import RunConfig
 from pipelines.shared.inspection import SlideInspection, inspect_slides, overlay_path, print_plan
 from pipelines.shared.messages import describe_error, describe_holes, print_line, print_warning
-from pipelines.shared.preflight import find_unusable
+from pipelines.shared.preflight import open_all
 from pipelines.shared.progress import Progress
 from pipelines.shared.space import DiskSpace, describe_shortage, stored_tile_bytes
 from wsi_stain.core.errors import NoTissueError
@@ -106,7 +106,7 @@ def tile_slides(
     overlay: Path | None = None,
 ) -> list[FlowResult]:
     """Tile slides side by side; each failure is reported and leaves the others alone."""
-    refused = find_unusable(executor, sources, config, progress)
+    refused = open_all(executor, sources, config, progress).unusable
     results = [FlowResult(slide_id, None, error, 0.0) for slide_id, error in refused.items()]
     flows = {
         source.slide_id: space.guard(source.slide_id, tile_flow(source, store, config, progress.report, overlay))

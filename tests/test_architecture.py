@@ -24,14 +24,14 @@ FLOORS = [
         "wsi_stain.executor",
         "wsi_stain.synthetic",
     ],
-    ["wsi_stain.metrics"],
-    ["wsi_stain.store", "wsi_stain.pix2pix", "wsi_stain.pyramid", "wsi_stain.viewer"],
+    ["wsi_stain.metrics", "wsi_stain.laboratories"],
+    ["wsi_stain.store", "wsi_stain.pix2pix", "wsi_stain.pyramid", "wsi_stain.viewer", "wsi_stain.cohort"],
     ["wsi_stain.tiling", "wsi_stain.normalizers", "wsi_stain.datasets", "wsi_stain.results"],
     ["wsi_stain.normalize", "wsi_stain.training", "wsi_stain.report", "wsi_stain.verification"],
     ["wsi_stain.evaluation"],
     ["pipelines.shared"],
     ["pipelines.run_directory"],
-    ["pipelines.normalization"],
+    ["pipelines.normalization", "pipelines.exports"],
     ["pipelines"],
     ["pipelines.evaluate"],
     ["pipelines.cli"],
@@ -55,6 +55,8 @@ ROOMS = {
     "obstore": {"wsi_stain.core.storage"},
     "typer": {
         "pipelines.cli.app",
+        "pipelines.cli.annotate",
+        "pipelines.cli.simulate",
         "pipelines.cli.evaluate",
         "pipelines.cli.import_patches",
         "pipelines.cli.options",
@@ -62,7 +64,7 @@ ROOMS = {
         "pipelines.cli.reference",
     },
     "tornado": {"wsi_stain.viewer.server"},
-    "yaml": {"pipelines.shared.config"},
+    "yaml": {"pipelines.shared.config", "wsi_stain.laboratories.named"},
 }
 """Libraries, and who may import them."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wsi_stain.core.geometry import TileIndex as TileIndex
     from wsi_stain.normalize.region import normalized_tiles as normalized_tiles
     from wsi_stain.normalize.slide import NormalizedSlide as NormalizedSlide
+    from wsi_stain.normalize.stain_augment import StainAugment as StainAugment
     from wsi_stain.normalize.transform import StainNormalize as StainNormalize
     from wsi_stain.slides.listing.find import find_slides as find_slides
     from wsi_stain.slides.slide import Slide as Slide
@@ -32,6 +33,7 @@ _HOMES = {
     "normalize.region": ["normalized_tiles"],
     "slides.slide": ["Slide", "SlideConfig"],
     "slides.listing.find": ["find_slides"],
+    "normalize.stain_augment": ["StainAugment"],
     "normalize.transform": ["StainNormalize"],
     "store": ["StoredSlide", "TileStore"],
 }

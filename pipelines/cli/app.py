@@ -9,11 +9,12 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
+from pipelines.cli.annotate import annotate
 from pipelines.cli.evaluate import evaluate
 from pipelines.cli.import_patches import patches
 from pipelines.cli.options import (
@@ -47,6 +48,7 @@ from pipelines.cli.options import (
     run_or_plan,
 )
 from pipelines.cli.reference import reference
+from pipelines.cli.simulate import simulate
 from pipelines.cli.usage_errors import PlainTextGroup
 from pipelines.shared.messages import print_error
 from wsi_stain import __version__
@@ -63,6 +65,8 @@ app = typer.Typer(
 app.add_typer(patches, name="import")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(reference, name="reference")
+app.command()(simulate)
+app.command()(annotate)
 
 
 @app.callback(invoke_without_command=True)
@@ -86,8 +90,12 @@ def run(
     slides: Slides,
     out: Out,
     reference: Annotated[
-        list[Path] | None,
-        typer.Option("--reference", "-r", callback=absolute, help="Reference slide, or directory of them; repeatable."),
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            "-r",
+            help="Reference slide, or directory of them; repeatable. auto: the slide that lies nearest to all others.",
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(callback=absolute, help="Use this checkpoint instead of training one.")
@@ -100,6 +108,14 @@ def run(
     formats: Formats = None,
     codec: Codec = None,
     masks: Masks = None,
+    group: Annotated[
+        Literal["listed", "auto"] | None,
+        typer.Option(
+            show_default="listed",
+            help="Slides that share their stain: those of one group of the slide list; auto: those of one scanner and "
+            "folder too.",
+        ),
+    ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
@@ -118,10 +134,10 @@ def run(
         accept_poor_checkpoint=accept_poor_checkpoint,
         portable_names=portable_names,
     )
-    overrides["stream"] = stream or None
-    request = pipeline.Request(
-        slides, reference or [], checkpoint, out, choose_config(config, overrides, print_line), masks
-    )
+    overrides |= {"stream": stream or None, "group": group}
+    references = [Path(name).absolute() for name in reference or () if name != "auto"]
+    run_config, auto = choose_config(config, overrides, print_line), "auto" in (reference or ())
+    request = pipeline.Request(slides, references, checkpoint, out, run_config, masks, auto)
     run_or_plan(pipeline, request, dry_run)
 
 
@@ -233,7 +249,7 @@ def export(
     model: Annotated[Path, typer.Argument(callback=absolute, metavar="MODEL.onnx", help="File to write.")],
 ) -> None:
     """Write a checkpoint's generator as ONNX, and check it with onnxruntime."""
-    from pipelines import export as pipeline
+    from pipelines.exports import onnx as pipeline
 
     raise typer.Exit(pipeline.run(checkpoint, model, console()))
 
@@ -246,7 +262,9 @@ def inspect(
     masks: Masks = None,
     overlay: Overlay = None,
     workers: Workers = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file too, for programs.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write the table to this file too, with each slide's stain.")
+    ] = None,
 ) -> None:
     """Show what is known of slides: size, levels, resolution and its origin, tissue, tiles, bytes, time."""
     from pipelines import inspect as pipeline

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipelines.normalization.changes import describe_changes, record_ingredients
 from pipelines.normalization.context import RunContext
 from pipelines.normalization.out_of_memory import describe_stride, run_within_memory, with_recorded_stride
@@ -33,6 +35,7 @@ from pipelines.run_directory.slide_outputs import SlideOutputs
 from pipelines.shared.formats import TABLES
 from pipelines.shared.progress import Progress
 from pipelines.shared.space import DiskSpace
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import LeaseError, UnreadableError
 from wsi_stain.core.geometry import BlockIndex
 from wsi_stain.core.icc import input_profile, srgb_profile
@@ -41,6 +44,7 @@ from wsi_stain.executor import Executor, Flow, Receipt, Task, run_flows, run_tas
 from wsi_stain.normalize.tasks import BlockReceipt, find_valid_block
 from wsi_stain.report import load_pictures
 from wsi_stain.results import SlideRow
+from wsi_stain.results.areas import save_areas
 from wsi_stain.results.finished import FinishedSlide, Origin, blank_areas, load_finished, save_finished
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.store import StoredSlide, TiledSlide
@@ -143,6 +147,7 @@ def _normalize_flow(
     remarks = "; ".join(filter(None, (row.reason, *stain, describe_stride(context), warning, *exempt)))
     row = row.model_copy(update={"reason": remarks})
     origin = _origin(context, slide, source, file)
+    save_areas(outputs.folder, slide, _holes_map(slide, receipts))
     save_finished(outputs.folder, FinishedSlide(outputs.key, row, origin, slide.grid, blank_areas(slide)))
     outputs.remove_intermediates()
     return row.without_pictures()
@@ -204,6 +209,17 @@ def _count_holes(
                 block_receipt(outputs, BlockIndex(*receipt["block"])).unlink(missing_ok=True)
         raise
     return slide.record.holes + holes
+
+
+def _holes_map(slide: TiledSlide, receipts: Sequence[BlockReceipt]) -> Mask:
+    """Return (rows, cols): tiles that the slide's file could not give, when it was tiled or when its blocks were."""
+    holes: Mask = np.zeros_like(slide.kept)
+    if isinstance(slide, StoredSlide) and "holes" in slide.maps():
+        holes |= slide.map("holes") > 0
+    for receipt in receipts:
+        for row, col in receipt["holes"]:
+            holes[row, col] = True
+    return holes
 
 
 def _origin(context: RunContext, slide: TiledSlide, source: SlideSource, file: Path | None) -> Origin:

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from wsi_stain.core.arrays import Rgb8, round_rgb
-from wsi_stain.core.errors import CheckpointError
+from wsi_stain.core.errors import CheckpointError, ConfigError
 from wsi_stain.core.icc import decode_profile
 from wsi_stain.core.journal import file_digest, write_json
+from wsi_stain.laboratories.named import NamedLaboratory
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.normalizers.classical_reference import (
     ClassicalReference,
     measure_classical_reference,
     reference_of_checkpoint,
 )
-from wsi_stain.normalizers.config import ClassicalMethod
+from wsi_stain.normalizers.config import Method
+from wsi_stain.normalizers.simulated.laboratory import LaboratoryNormalizer
+from wsi_stain.normalizers.simulated.usual_slide import usual_stain
 from wsi_stain.pix2pix.checkpoint import Checkpoint, HeldOutScores, read_contract
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import SlideRecord, StoredSlide
@@ -88,6 +91,21 @@ class NormalizationTarget:
             icc_policy=reference.icc_policy,
         )
 
+    @classmethod
+    def of_laboratory(cls, laboratory: NamedLaboratory, path: Path) -> NormalizationTarget:
+        """Write a simulated laboratory to its file, from which the workers read it."""
+        write_json(path, laboratory.model_dump(mode="json", exclude_defaults=True))
+        return cls(
+            path=path,
+            digest=file_digest(path),
+            white=LaboratoryNormalizer(laboratory).white,
+            icc_profile=None,
+            reference=usual_stain(laboratory),
+            nuclei=None,
+            template="none",
+            icc_policy="keep",
+        )
+
     @property
     def facts(self) -> dict[str, Any]:
         """Its entries in run.json: the reference's stain and nuclei, and the file's name and SHA-256."""
@@ -128,7 +146,7 @@ class NormalizationTarget:
 
 
 def choose_classical_reference(
-    method: ClassicalMethod, checkpoint: Path | None, references: Sequence[StoredSlide]
+    method: Method, checkpoint: Path | None, references: Sequence[StoredSlide]
 ) -> ClassicalReference:
     """Take what a classical method needs of the reference: from a checkpoint where one is given, else from its tiles.
 
@@ -136,6 +154,8 @@ def choose_classical_reference(
         CheckpointError: The checkpoint is damaged, or none.
         ConfigError: The method cannot be had from what is given.
     """
+    if method == "pix2pix" or method == "simulated":
+        raise ConfigError(f"{method} takes no classical reference", "Choose reinhard, macenko or vahadane")
     if checkpoint is not None:
         return reference_of_checkpoint(read_contract(checkpoint), method)
     return measure_classical_reference(method, references)

@@ -17,6 +17,7 @@ from pipelines.run_directory.partial_results import (
     summary_rows,
 )
 from pipelines.run_directory.workspace import Workspace
+from wsi_stain.cohort.reference import ReferenceChoice
 from wsi_stain.core.errors import WsiStainError
 from wsi_stain.report import RunRecord, read_training, reference_histogram, write_report, write_sheet
 from wsi_stain.results import SlideRow
@@ -24,7 +25,7 @@ from wsi_stain.results.finished import load_finished
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TileStore
 
-_SHOWN_ELSEWHERE = ("slides", "reference", "reference_nuclei")
+_SHOWN_ELSEWHERE = ("slides", "reference", "reference_nuclei", "reference_choice", "scanner_groups_offered")
 """Facts of run.json that the page shows in other places than with the run's settings."""
 
 
@@ -74,6 +75,7 @@ def write_state_page(workspace: Workspace, state: RunState) -> Path:
             nuclei=reference_nuclei(state.record),
             reference_od=_reference_od(workspace, reference),
             training=read_training(workspace.training),
+            choice=_reference_choice(state.record),
             notes=state.notes,
         ),
     )
@@ -83,6 +85,13 @@ def _reference(record: Mapping[str, Any]) -> StainStatistics | None:
     try:
         return StainStatistics.model_validate(record["reference"])
     except (KeyError, ValidationError):
+        return None
+
+
+def _reference_choice(record: Mapping[str, Any]) -> ReferenceChoice | None:
+    try:
+        return ReferenceChoice.model_validate(record.get("reference_choice"))
+    except ValidationError:
         return None
 
 
@@ -98,7 +107,7 @@ def _reference_od(workspace: Workspace, reference: StainStatistics | None) -> tu
 
 
 def _notes(workspace: Workspace, record: Mapping[str, Any], rows: Sequence[SlideRow]) -> Iterator[str]:
-    """List what is missing, and what follows."""
+    """List what is missing, and what follows; and what could be had."""
     if not record:
         yield "There is no run.json: the run ended before it had a checkpoint. Its slides and settings are unknown."
     elif not workspace.summary.exists():
@@ -116,3 +125,5 @@ def _notes(workspace: Workspace, record: Mapping[str, Any], rows: Sequence[Slide
         yield "run.json does not have the reference's stain: it was written by an earlier version."
     if not workspace.training.exists():
         yield "No training was done in this run."
+    if isinstance(offer := record.get("scanner_groups_offered"), str):
+        yield f"{offer}."

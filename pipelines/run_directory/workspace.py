@@ -69,6 +69,16 @@ class Workspace:
         return self.out / "work" / "reference.zarr"
 
     @property
+    def laboratory(self) -> Path:
+        """The file of the simulated laboratory that the slides are shown as."""
+        return self.out / "work" / "laboratory.json"
+
+    @property
+    def reference_choice(self) -> Path:
+        """The file of the reference that the cohort gave, see `choose_auto_reference`."""
+        return self.out / "work" / "reference_choice.json"
+
+    @property
     def training(self) -> Path:
         """The folder of training's checkpoint, metrics and panels."""
         return self.out / "training"

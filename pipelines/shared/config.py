@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -36,6 +36,8 @@ class RunConfig(StrictRecord):
             make mode `auto` be `lut`; the report links to the first.
         executor: Where the work runs.
         stream: Read pixels from the slides' own files; no tiles of theirs are stored.
+        group: Slides that share their stain: `listed`, those of one group of the slide list; `auto`, beside these the
+            slides without a group that one scanner made and one folder holds.
         keep_tiles: Keep each slide's tiles in the store after its pyramid is written.
         accept_poor_checkpoint: Normalize even with a checkpoint that did worse in training than no normalization.
         portable_names: Name the outputs so that Windows and SMB take them too.
@@ -49,6 +51,7 @@ class RunConfig(StrictRecord):
     formats: tuple[Format, ...] = Field(default=("ome-tiff",), min_length=1)
     executor: ExecutorConfig = ExecutorConfig()
     stream: bool = False
+    group: Literal["listed", "auto"] = "listed"
     keep_tiles: bool = False
     accept_poor_checkpoint: bool = False
     portable_names: bool = False

@@ -15,8 +15,9 @@ from pipelines.shared.progress import Progress
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
 from wsi_stain.core.text import escape_unprintable
-from wsi_stain.executor import SURVEYING, ExecutorConfig, Task, open_executor, run_flows, single_task
+from wsi_stain.executor import SURVEYING, Executor, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, SlideFacts, inspect_slide
 
@@ -52,6 +53,12 @@ class SlideInspection:
     source: SlideSource
     facts: SlideFacts | None
     error: Exception | None
+
+    @property
+    def stain(self) -> StainStatistics | None:
+        """Its stain, where it was measured."""
+        measured = self.facts["stain"] if self.facts else None
+        return StainStatistics.model_validate(measured) if measured else None
 
     @property
     def tiles(self) -> int:
@@ -91,6 +98,7 @@ def inspect_slides(
     executor: ExecutorConfig,
     progress: Progress,
     overlay: Path | None = None,
+    stain: bool = False,
 ) -> list[SlideInspection]:
     """Inspect slides side by side; nothing is written.
 
@@ -100,15 +108,22 @@ def inspect_slides(
         executor: Where the work runs; a single slide is inspected in this process.
         progress: Where it is shown.
         overlay: Directory for a picture of what would be decided on each slide.
+        stain: Whether their stain is measured too.
     """
     where = executor if len(sources) > 1 else ExecutorConfig(workers=0)
-    tasks = {source.slide_id: InspectTask(source, config, overlay_path(overlay, source)) for source in sources}
-    flows = {name: single_task(Task(inspect_slide, task, "inspect", SURVEYING)) for name, task in tasks.items()}
+    tasks = [InspectTask(source, config, overlay_path(overlay, source), stain) for source in sources]
     with open_executor(where) as started_executor:
-        results = {
-            result.key: result
-            for result in run_flows(started_executor, flows, progress.on_tasks, progress.on_done, progress.on_wait)
-        }
+        return run_inspections(started_executor, tasks, progress)
+
+
+def run_inspections(executor: Executor, tasks: Sequence[InspectTask], progress: Progress) -> list[SlideInspection]:
+    """Inspect slides on an executor that is open, in the order of the tasks."""
+    flows = {task.source.slide_id: single_task(Task(inspect_slide, task, "inspect", SURVEYING)) for task in tasks}
+    results = {
+        result.key: result
+        for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait)
+    }
+    sources = [task.source for task in tasks]
     return [
         SlideInspection(source, results[source.slide_id].value, results[source.slide_id].error) for source in sources
     ]

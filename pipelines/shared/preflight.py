@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 from pipelines.shared.messages import describe_error
 from pipelines.shared.progress import Progress
@@ -12,9 +13,26 @@ from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, probe_slide
 
 
-def find_unusable(
-    executor: Executor, sources: Sequence[SlideSource], config: TilingConfig, progress: Progress
-) -> dict[str, Exception]:
+@dataclass(frozen=True)
+class Preflight:
+    """What opening the slides told, by slide id.
+
+    Attributes:
+        unusable: Errors of those that do not open, or whose resolution is missing or absurd.
+        scanners: `Slide.scanner` of the others.
+    """
+
+    unusable: dict[str, Exception] = field(default_factory=dict)
+    scanners: dict[str, str] = field(default_factory=dict)
+
+
+def open_all(
+    executor: Executor,
+    sources: Sequence[SlideSource],
+    config: TilingConfig,
+    progress: Progress,
+    reported_elsewhere: Collection[str] = (),
+) -> Preflight:
     """Open slides, side by side, and report which cannot be used and what is doubtful about the others.
 
     Args:
@@ -22,18 +40,20 @@ def find_unusable(
         sources: The slides.
         config: How they would be read.
         progress: Where it is shown.
-
-    Returns:
-        By slide id the errors of those that do not open, or whose resolution is missing or absurd.
+        reported_elsewhere: Ids of slides whose faults and doubts somebody else will report, and act on.
     """
-    names, errors = {source.slide_id: source.relative for source in sources}, {}
+    names, found = {source.slide_id: source.relative for source in sources}, Preflight()
     flows = {
         source.slide_id: single_task(Task(probe_slide, InspectTask(source, config), "open", OPENING))
         for source in sources
     }
     for result in run_flows(executor, flows, progress.on_tasks, progress.on_done, progress.on_wait):
+        if result.error is None:
+            found.scanners[result.key] = result.value["scanner"]
+        if result.key in reported_elsewhere:
+            continue
         if result.error is not None:
-            errors[result.key] = result.error
+            found.unusable[result.key] = result.error
         for remark in [describe_error(result.error)] if result.error else result.value["remarks"]:
             progress.report(f"{names[result.key]}: {remark}")
-    return errors
+    return found

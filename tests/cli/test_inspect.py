@@ -23,7 +23,9 @@ from wsi_stain.tiling.inspect import InspectTask, inspect_slide
 
 COLUMNS = (
     "slide,path,verdict,reason,remedy,remarks,width,height,levels,mpp_x,mpp_y,mpp_origin,objective_power,vendor,"
-    "tissue,tiles,suspect,bytes,reader"
+    "tissue,tiles,suspect,bytes,reader,scanner,white_r,white_g,white_b,white_origin,"
+    "hematoxylin_r,hematoxylin_g,hematoxylin_b,eosin_r,eosin_g,eosin_b,"
+    "h_nuclei,h_stroma,e_nuclei,e_stroma,lum_nuclei,lum_stroma,blurred,foreign,ink"
 )
 
 
@@ -62,6 +64,10 @@ def test_every_slide_has_a_row_and_every_fault_a_remedy(slides: Path, wsi_stain:
     assert (usable["verdict"], usable["width"], usable["height"]) == ("ok", "601", "433")
     assert (float(usable["mpp_x"]), float(usable["mpp_y"])) == pytest.approx((0.25, 0.28))
     assert int(usable["bytes"]) > int(usable["tiles"]) > 0 and usable["reader"] == "openslide"
+    assert float(usable["hematoxylin_r"]) > float(usable["eosin_r"]), "stain vectors are told apart"
+    assert float(usable["h_nuclei"]) > float(usable["h_stroma"]) > 0
+    assert (usable["scanner"], usable["white_origin"]) == ("", "glass")
+    assert found["glass.tif"]["h_nuclei"] == "", "what has no tissue has no stain"
     for name in ("none.tif", "print.tif", "text.svs"):
         assert found[name]["reason"].startswith(name)
         assert found[name]["remedy"]

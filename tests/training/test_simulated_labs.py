@@ -9,10 +9,10 @@ import torch
 from tests.support.made_store import WHITE, paint_tissue
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import Size
+from wsi_stain.laboratories.perturbation import Perturbation
 from wsi_stain.stain.statistics import StainStatistics, slide_statistics
 from wsi_stain.stain.template import Template
 from wsi_stain.training import simulated_labs
-from wsi_stain.training.augment import Perturbation
 from wsi_stain.training.simulated_labs import LabBatch, SimulatedLab, draw_simulated_labs, own_lab, pixel_pool
 
 PIXELS = paint_tissue(Size(500, 300))

@@ -9,14 +9,14 @@ Memory bound: the slide's maps, one pass of the generator, and at most `cached_c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
-from wsi_stain.core.arrays import RgbImage
+from wsi_stain.core.arrays import RgbImage, RgbTiles
 from wsi_stain.core.geometry import (
     BLOCK,
     TILE,
@@ -28,6 +28,7 @@ from wsi_stain.core.geometry import (
     split_on_grid,
     tile_slices,
 )
+from wsi_stain.executor.forks import ForkAware
 from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
@@ -44,8 +45,10 @@ _CELLS = (1024, 2048, BLOCK)
 """Sides of a cell: the least that is a whole number of the generator's cores, which then lie as in a block."""
 
 
-class RegionNormalizer:
+class RegionNormalizer(ForkAware):
     """Normalizes regions of one slide. Threads may share it; they work one after the other.
+
+    Forked processes may go on with it where the mode is `lut`, which needs neither torch's threads nor a GPU.
 
     Args:
         slide: The slide, stored or streamed; it must stay open.
@@ -55,6 +58,7 @@ class RegionNormalizer:
         device: Where the generator runs, as torch names it; by default a GPU where there is one.
         cached_cells: Cells to keep in memory.
         fade: Whether tiles fade into white towards those that are not kept, as in a run's pyramids.
+        artifact: What the normalization has to know about the slide, where that was worked out before.
 
     Attributes:
         artifact: What the normalization has to know about the slide.
@@ -75,6 +79,7 @@ class RegionNormalizer:
         device: str | None = None,
         cached_cells: int = 16,
         fade: bool = True,
+        artifact: Artifact | None = None,
     ) -> None:
         self.slide = slide
         device = device or default_device()
@@ -82,11 +87,16 @@ class RegionNormalizer:
         self._side = next(side for side in _CELLS if side % config.stride_px == 0 or side == BLOCK)
         self.mode = config.name
         self._normalizer = load_normalizer(config, Path(checkpoint), device)
-        self.artifact = self._normalizer.prepare(slide, statistics or slide.require_stain())
+        self.artifact = artifact or self._normalizer.prepare(slide, statistics or slide.require_stain())
         self.white = self._normalizer.white
         self._fade = fade
         self._lock = Lock()
         self._cell = lru_cache(cached_cells)(self._normalize_cell)
+        self.watch_forks()
+
+    def after_fork(self) -> None:
+        """Make the lock anew: a thread of the parent may have held it."""
+        self._lock = Lock()
 
     def read(self, region: Region) -> RgbImage:
         """Read RGB pixels, (height, width, 3), white outside the slide."""
@@ -102,6 +112,20 @@ class RegionNormalizer:
                     cell = self._cell(corner_x, corner_y)
                 inner = cell[part.y - corner_y :, part.x - corner_x :][: part.height, : part.width]
                 pixels[part.y - region.y :, part.x - region.x :][: part.height, : part.width] = inner
+        return pixels
+
+    def read_many(self, regions: Sequence[Region]) -> RgbTiles:
+        """Read many regions of one size, (n, height, width, 3), cell by cell, so that each cell is worked out once.
+
+        Args:
+            regions: Any number, in any order; they may overlap.
+        """
+        if len({(region.width, region.height) for region in regions}) != 1:
+            raise ValueError("Expected regions of one size")
+        pixels = np.empty((len(regions), regions[0].height, regions[0].width, 3), np.uint8)
+        side = self._side
+        for place in sorted(range(len(regions)), key=lambda at: (regions[at].y // side, regions[at].x // side)):
+            pixels[place] = self.read(regions[place])
         return pixels
 
     def normalize_coarse(self, pixels: RgbImage) -> RgbImage:

@@ -9,15 +9,17 @@ Memory bound: that of `region`, and the region asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from openslide import AbstractSlide, OpenSlide
 from PIL import Image
 
+from wsi_stain.core.arrays import RgbTiles
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import TILE, Region, level_sizes
 from wsi_stain.core.icc import decode_profile
@@ -30,16 +32,23 @@ from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.listing.names import slide_id
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.store.artifact import Artifact
 from wsi_stain.store.cards import slide_card
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.streamed_slide import StreamedSlide, survey_streamed
+
+_Request: TypeAlias = tuple[Mode | NormalizeConfig, StainStatistics | None, str | None]
+"""Mode, statistics and device, as `NormalizedSlide` was asked for."""
 
 
 class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships no types here
     """Slide in the reference's stain, for everything that takes an `openslide.OpenSlide`.
 
     Opening it looks for tissue, measures the slide's stain and fits its colour table, which takes a few seconds. What a
-    run calls glass is the reference's white here. Threads may share it.
+    run calls glass is the reference's white here.
+
+    Threads may share it, and forked processes (those of a DataLoader, say) may go on with it where the mode is `lut`;
+    with a generator let workers be spawned. It may be pickled: what was measured goes along, the file is opened again.
 
     Args:
         slide: The slide's file.
@@ -65,7 +74,7 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
         device: str | None = None,
     ) -> None:
         super().__init__()
-        self._checkpoint = Path(checkpoint)
+        self._checkpoint = Path(checkpoint).absolute()
         contract = read_contract(self._checkpoint)
         config = tiling or TilingConfig(slide=SlideConfig(icc=contract.icc_policy))
         if config.slide.icc != contract.icc_policy:
@@ -75,15 +84,27 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
             )
         name = Path(slide).name
         source = SlideSource(path=Path(slide), slide_id=slide_id(name), relative=name)
-        self._slide: StreamedSlide = survey_streamed(source, config)
+        self._open(survey_streamed(source, config), (mode, statistics, device), None)
+
+    def _open(self, slide: StreamedSlide, request: _Request, artifact: Artifact | None) -> None:
+        """Make the normalizer of a slide that was surveyed; the artifact, where there is one."""
+        self._slide, self._request = slide, request
         try:
-            self._normalizer = RegionNormalizer(self._slide, self._checkpoint, mode, statistics, device)
-            self._bounds = self._slide.bounds
+            self._normalizer = RegionNormalizer(slide, self._checkpoint, *request, artifact=artifact)
+            self._bounds = slide.bounds
         except BaseException:
-            self._slide.close()
+            slide.close()
             raise
-        self._sizes = level_sizes(self._slide.size)
-        self._profile = decode_profile(contract.icc_profile)
+        self._sizes = level_sizes(slide.size)
+        self._profile = decode_profile(read_contract(self._checkpoint).icc_profile)
+
+    def __getstate__(self) -> dict[str, Any]:
+        artifact = dict(self._normalizer.artifact)
+        return {"checkpoint": self._checkpoint, "slide": self._slide, "request": self._request, "artifact": artifact}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._checkpoint = state["checkpoint"]
+        self._open(state["slide"], state["request"], state["artifact"])
 
     def __repr__(self) -> str:
         return f"NormalizedSlide({str(self._slide.source.path)!r})"
@@ -173,6 +194,23 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
         if self._profile is not None:
             image.info["icc_profile"] = self._profile
         return image
+
+    def read_regions(self, locations: Sequence[tuple[int, int]], size: tuple[int, int]) -> RgbTiles:
+        """Read many regions of level 0 at once: what the generator works on in one go is worked out once for all.
+
+        Args:
+            locations: (x, y) of each one's upper left corner; any number, in any order.
+            size: (width, height) of each.
+
+        Returns:
+            RGB, (n, height, width, 3), in the order of the locations; the reference's white outside the slide.
+
+        Raises:
+            SlideError: The slide cannot be read there.
+        """
+        if not locations:
+            return np.empty((0, size[1], size[0], 3), np.uint8)
+        return self._normalizer.read_many([Region(x, y, *size) for x, y in locations])
 
     def _read_coarse(self, level: int, region: Region) -> NDArray[np.uint8]:
         """Read RGB of a coarser level by the slide's colour table, faded into white as level 0 is."""

@@ -8,27 +8,19 @@ Memory bound: a table of 60 kB a slide; with `generator` or `guard` one pass ove
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-
 from wsi_stain.core.arrays import RgbImage
-from wsi_stain.core.errors import ConfigError, StainError
+from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import file_digest
 from wsi_stain.datasets.importing import ImportTask, import_slide
 from wsi_stain.normalize.region import config_of_mode, normalize_patch, patch_config
-from wsi_stain.normalizers.base import Normalizer
+from wsi_stain.normalize.slide_transform import SlideTransform
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.stain.colour_table import apply_table
@@ -42,15 +34,12 @@ POOL = 2**20
 """Fewest pixels of a pool, px: that is 16 tiles."""
 
 
-class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
+class StainNormalize(SlideTransform[Artifact]):
     """Brings images of patches into the reference's stain.
 
-    Takes what v2 transforms take: a `tv_tensors.Image`, a tensor or a PIL image in RGB, or a sample with one among
-    other things. Tensors are uint8, (3, H, W) or (B, 3, H, W). Of several slides, it takes samples that are
-    dictionaries with the slide's id under "slide", a list of ids for a batch; `of(slide)` is one slide's transform.
-
-    With `generator` and `guard` a patch's surroundings count; these are not known, so it is mirrored at its sides.
-    Prefer `lut` for patches smaller than 256 px: it is faster too, and needs no generator once tables are fitted.
+    Takes what `SlideTransform` says. With `generator` and `guard` a patch's surroundings count; these are not known, so
+    it is mirrored at its sides. Prefer `lut` for patches smaller than 256 px: it is faster too, and needs no generator
+    once tables are fitted.
 
     Args:
         checkpoint: The checkpoint's file.
@@ -70,15 +59,12 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         mode: Mode | NormalizeConfig = "lut",
         device: str = "cpu",
     ) -> None:
-        super().__init__()
-        self._checkpoint = Path(checkpoint).absolute()
-        self._digest = file_digest(Path(checkpoint))
-        self._config = config_of_mode(mode).resolve_auto(device)
-        self._device = device
+        path, config = Path(checkpoint).absolute(), config_of_mode(mode).resolve_auto(device)
+        digest = file_digest(path)
+        normalizer = load_normalizer(config, path, device, digest)
         by_id = {slides.slide_id: slides} if isinstance(slides, TiledSlide) else {name: slides[name] for name in slides}
-        normalizer = self._normalizer(self._config)
-        self._artifacts = {name: normalizer.prepare(slide, slide.require_stain()) for name, slide in by_id.items()}
-        self._bound = list(self._artifacts.values()) if len(by_id) == 1 else None
+        super().__init__({name: normalizer.prepare(slide, slide.require_stain()) for name, slide in by_id.items()})
+        self._checkpoint, self._digest, self._config, self._device = path, digest, config, device
 
     @classmethod
     def from_pool(
@@ -114,16 +100,6 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
             pool = import_slide(task)["slide_id"]
             return cls(checkpoint, TileStore(store)[pool], mode, device)
 
-    def of(self, slide: str | Sequence[str]) -> StainNormalize:
-        """Return the transform of one slide, or of a batch with a slide for each image: samples need no id then.
-
-        Raises:
-            ConfigError: A slide is not known.
-        """
-        one = copy.copy(self)
-        one._bound = [self._artifact_of(name) for name in ([slide] if isinstance(slide, str) else slide)]
-        return one
-
     def normalize(self, pixels: RgbImage, slide: str | None = None) -> RgbImage:
         """Normalize a patch, an array (h, w, 3) uint8 RGB.
 
@@ -134,65 +110,14 @@ class StainNormalize(v2.Transform):  # type: ignore[misc]  # torchvision ships n
         Raises:
             ConfigError: It is no such array; or the slide is not known, or must be named.
         """
-        (artifact,) = self._artifacts_for(1) if slide is None else [self._artifact_of(slide)]
-        return self._normalize(pixels, artifact)
+        return self.change_patch(pixels, slide)
 
-    def forward(self, *inputs: Any) -> Any:
-        """Normalize the image of a sample."""
-        sample = inputs[0]
-        if len(inputs) == 1 and isinstance(sample, Mapping) and "slide" in sample and self._bound is None:
-            return self.of(sample["slide"]).forward(sample)
-        return super().forward(*inputs)
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Normalize one of a sample's images; masks and boxes stay as they are."""
-        if isinstance(inpt, Image.Image):
-            (artifact,) = self._artifacts_for(1)
-            return Image.fromarray(self._normalize(np.asarray(inpt), artifact))
-        if isinstance(inpt, tv_tensors.TVTensor) and not isinstance(inpt, tv_tensors.Image):
-            return inpt
-        if inpt.ndim not in (3, 4) or inpt.shape[-3] != 3 or inpt.dtype != torch.uint8:
-            raise ConfigError(
-                f"Expected a uint8 tensor (3, H, W) or (B, 3, H, W), got {tuple(inpt.shape)} of {inpt.dtype}",
-                "Normalize before v2.ToDtype and other transforms that change values",
-            )
-        images_BHWC = inpt.as_subclass(Tensor).reshape(-1, *inpt.shape[-3:]).permute(0, 2, 3, 1).cpu().numpy()
-        artifacts = self._artifacts_for(len(images_BHWC))
-        results = [self._normalize(image, own) for image, own in zip(images_BHWC, artifacts, strict=True)]
-        results_BCHW = torch.from_numpy(np.stack(results)).permute(0, 3, 1, 2).to(inpt.device)
-        shaped = results_BCHW.reshape(inpt.shape)
-        return tv_tensors.wrap(shaped, like=inpt) if isinstance(inpt, tv_tensors.Image) else shaped
-
-    def _normalize(self, pixels: RgbImage, artifact: Artifact) -> RgbImage:
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise ConfigError(
-                f"Expected RGB pixels (h, w, 3) of uint8, got {pixels.shape} of {pixels.dtype}",
-                "Convert the image first",
-            )
+    def change(self, pixels: RgbImage, known: Artifact) -> RgbImage:
+        """Normalize an image, (h, w, 3), of a slide by its artifact."""
         if self._config.name == "lut":  # which needs no generator any more: workers do not load it
-            return apply_table(artifact[TABLE], pixels)
-        return normalize_patch(pixels, self._normalizer(patch_config(self._config, pixels)), artifact)
-
-    def _artifacts_for(self, count: int) -> list[Artifact]:
-        """Return the artifact that each of a number of images is normalized by."""
-        bound = self._bound
-        if bound is None:
-            raise ConfigError(
-                f"The transform has {len(self._artifacts)} slides, and it is not known which of them the image is from",
-                'Use transform.of(slide_id), or samples that are dictionaries with the id under "slide"',
-            )
-        if len(bound) not in (1, count):
-            raise ConfigError(f"{len(bound)} slides were named for {count} images", "Name one slide, or one for each")
-        return bound * count if len(bound) == 1 else bound
-
-    def _artifact_of(self, slide: str) -> Artifact:
-        if slide not in self._artifacts:
-            known = ", ".join(sorted(self._artifacts)[:5])
-            raise ConfigError(f"The transform does not have the slide {slide!r}, but {known}", "Give it all slides")
-        return self._artifacts[slide]
-
-    def _normalizer(self, config: NormalizeConfig) -> Normalizer:
-        return load_normalizer(config, self._checkpoint, self._device, self._digest)
+            return apply_table(known[TABLE], pixels)
+        config = patch_config(self._config, pixels)
+        return normalize_patch(pixels, load_normalizer(config, self._checkpoint, self._device, self._digest), known)
 
 
 @dataclass(frozen=True)

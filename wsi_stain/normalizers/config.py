@@ -11,7 +11,7 @@ from wsi_stain.core.records import StrictRecord
 from wsi_stain.pix2pix.precision import Precision, resolve_precision
 
 ClassicalMethod = Literal["reinhard", "macenko", "vahadane"]
-Method = Literal["pix2pix"] | ClassicalMethod
+Method = Literal["pix2pix", "simulated"] | ClassicalMethod
 Mode = Literal["auto", "generator", "guard", "lut"]
 
 _GPU_THREADS = 4
@@ -24,7 +24,8 @@ class NormalizeConfig(StrictRecord):
     """Settings of the normalization: the method, and what becomes of the generated pixels.
 
     Attributes:
-        method: `pix2pix`, or a classical method at slide level, for which no other setting here counts.
+        method: `pix2pix`, or a classical method at slide level, for which no other setting here counts; `simulated`
+            is that of `wsi-stain simulate`, which shows slides as another laboratory would.
         mode: `generator`: as they are. `guard`: the source with the smooth part of the change. `lut`: one colour table
             per slide, fitted to the generator, applied to every pixel. `auto`: `generator` on a GPU, `lut` without.
         stride_px: Side of the square that is one pass's own, px; a multiple of 256. Seams are impossible where it is at

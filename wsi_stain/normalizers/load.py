@@ -17,6 +17,7 @@ from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.normalizers.lut import LutNormalizer, TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor
+from wsi_stain.normalizers.simulated.laboratory import LaboratoryNormalizer, load_laboratory
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import Precision
 
@@ -66,7 +67,7 @@ def load_normalizer(
 
     Args:
         config: The method, and what becomes of generated pixels.
-        checkpoint: The checkpoint's file; for classical methods that of the reference.
+        checkpoint: The checkpoint's file; for classical methods that of the reference, or that of the laboratory.
         device: As torch names it.
         digest: SHA-256 of the file as the run knows it; computed when None.
 
@@ -75,6 +76,8 @@ def load_normalizer(
     """
     digest = digest or file_digest(checkpoint)
     with _LOADING:
+        if config.method == "simulated":
+            return _load_simulated(checkpoint, digest)
         if config.method != "pix2pix":
             return _load_classical(checkpoint, digest)
         config = config.resolve_auto(device)
@@ -88,6 +91,11 @@ _LOADING = Lock()
 @cache
 def _load_classical(path: Path, digest: str) -> Normalizer:
     return load_classical_reference(path, digest).normalizer()
+
+
+@cache
+def _load_simulated(path: Path, digest: str) -> Normalizer:
+    return LaboratoryNormalizer(load_laboratory(path, digest))
 
 
 @cache

@@ -3,7 +3,8 @@
 pictures     everything that a row shows of the slide, made when its pyramid stands; from
              fields (places at several magnifications) and colours (OD, stain after)
 sheet        one picture of several slides
-page         the page; from outliers (what to see first), cohort (its colours), training, charts
+page         the page; from outliers (what to see first), cohort (its colours),
+             choice (its own reference), training, charts
 """
 
 from wsi_stain.report.colours import reference_histogram

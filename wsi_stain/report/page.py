@@ -25,10 +25,12 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from wsi_stain.cohort.reference import ReferenceChoice
 from wsi_stain.core import html, journal
 from wsi_stain.core.text import escape_unprintable
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.metrics.hallucination import PER_UNIT, map_png
+from wsi_stain.report.choice import choice_chart, stain_swatches
 from wsi_stain.report.cohort import colour_charts, od_chart, stain_table
 from wsi_stain.report.outliers import FEWEST, OutlierScore, score_outliers
 from wsi_stain.report.training import Training
@@ -39,6 +41,7 @@ from wsi_stain.stain.vectors import angle_deg
 _TEMPLATES = Path(__file__).parent / "templates"
 _FAILED = ("failed", "unfinished", "empty", "done-with-holes")
 _PANEL = 1200
+_CANDIDATES = 12
 _WHITE = 10
 
 
@@ -53,6 +56,7 @@ class RunRecord:
         reference_od: Its OD histogram, see `colours`; empty where it is not known.
         training: The training, if the run had one.
         notes: What is missing from the page, and why.
+        choice: How the cohort gave its own reference, if it did.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class RunRecord:
     reference_od: tuple[float, ...] = ()
     training: Training | None = None
     notes: Sequence[str] = ()
+    choice: ReferenceChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,13 @@ def _environment(detail: Detail) -> jinja2.Environment:
         "hallucination": lambda picture: html.data_uri(_brighten(picture)),
         "panel": lambda picture: html.data_uri(html.shrink_to_webp(picture, _PANEL, detail.quality)),
     }
-    environment.globals |= {"od_chart": od_chart, "stain_table": stain_table}
+    environment.globals |= {
+        "od_chart": od_chart,
+        "stain_table": stain_table,
+        "choice_chart": choice_chart,
+        "stain_swatches": stain_swatches,
+        "most_candidates": _CANDIDATES,
+    }
     for name in ("style", "script"):
         source = "".join(_sources(name))
         digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

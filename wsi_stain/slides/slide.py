@@ -24,6 +24,7 @@ from wsi_stain.slides.levels.reader import LostPart
 from wsi_stain.slides.remedies import remedy_for
 from wsi_stain.slides.resampling import area_average, bicubic, source_span
 from wsi_stain.slides.resolution import MPP_RANGE, POWER, objective_power, resolve_mpp
+from wsi_stain.slides.scanner import name_scanner
 from wsi_stain.slides.slide_file import SlideFile
 
 __all__ = ["Slide", "SlideConfig", "area_average"]
@@ -75,6 +76,7 @@ class Slide:
         objective_power: As the file states it, or None.
         vendor: OpenSlide's name for the format, or for formats that it does not know ours.
         reader: The library that reads it.
+        scanner: Maker, model, serial number and ICC profile as far as the file names them; "" where it does not.
         level_count: Levels in the file that can be used.
         placement: How it lies on the glass, where the file says so.
         tiles_nowhere: How many tiles of level 0 the file lacks on every level, and how many it has.
@@ -106,6 +108,7 @@ class Slide:
         self.objective_power = objective_power(properties)
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.reader = self._file.reader
+        self.scanner = name_scanner(properties, self._file.icc_profile)
         self.level_count = len(self._file.levels)
         self.placement = self._file.placement
         self.tiles_nowhere = self._file.tiles_nowhere

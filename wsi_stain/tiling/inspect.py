@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
 from wsi_stain.slides.listing.find import SlideSource
@@ -17,8 +17,9 @@ from wsi_stain.slides.listing.user_masks import mask_digest
 from wsi_stain.store.record import TilesIdentity
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import make_record, mpp_origin, open_slide
+from wsi_stain.tiling.streamed_slide import measure_surveyed
 from wsi_stain.tiling.survey import check_readable, find_tissue, unwritten
-from wsi_stain.tissue.exempt import exempt_remarks
+from wsi_stain.tissue.exempt import AS_SCANNED, exempt_remarks
 from wsi_stain.tissue.overlay import draw_overlay
 
 
@@ -30,17 +31,25 @@ class InspectTask:
         source: The slide.
         config: How it would be tiled.
         overlay: Where the picture of what was decided goes; None draws none.
+        stain: Whether its stain is measured too, which reads up to 256 of its tiles.
     """
 
     source: SlideSource
     config: TilingConfig
     overlay: Path | None = None
+    stain: bool = False
 
 
 class ProbeReceipt(TypedDict):
-    """Receipt of a probed slide: doubts about its resolution, a sentence each."""
+    """Receipt of a probed slide.
+
+    Attributes:
+        remarks: Doubts about its resolution, a sentence each.
+        scanner: As `Slide.scanner`.
+    """
 
     remarks: list[str]
+    scanner: str
 
 
 class SlideFacts(TypedDict):
@@ -56,12 +65,17 @@ class SlideFacts(TypedDict):
         objective_power: As the file states it, or None.
         vendor: The name of its format.
         reader: The library that reads it.
+        scanner: As `Slide.scanner`.
+        key: As `survey_slide` would give it.
         tissue: Share of the frame, 0 to 1.
         tiles: How many it would have.
         suspect: Tiles without tissue that look as if they had some.
         bytes: About what the tiles will take.
         blocks: How many hold a tile.
+        ink: Area of ink, and of dark over tissue, over that of the tissue; 0 without tissue.
+        damage: What could not be read of some tiles, a sentence; "" where all was.
         remarks: Doubts about its resolution or its pixels, a sentence each.
+        stain: Its `StainStatistics`, where they were asked for and it has tissue.
     """
 
     size_l0: list[int]
@@ -73,12 +87,17 @@ class SlideFacts(TypedDict):
     objective_power: float | None
     vendor: str
     reader: str
+    scanner: str
+    key: str
     tissue: float
     tiles: int
     suspect: int
     bytes: int
     blocks: int
+    ink: float
+    damage: str
     remarks: list[str]
+    stain: dict[str, Any] | None
 
 
 def probe_slide(task: InspectTask) -> ProbeReceipt:
@@ -90,7 +109,7 @@ def probe_slide(task: InspectTask) -> ProbeReceipt:
     with open_slide(task.source, task.config) as slide:
         if task.source.mask:
             mask_digest(task.source.mask)
-        return {"remarks": [*slide.remarks, *unwritten(slide, task.config.max_holes)]}
+        return {"remarks": [*slide.remarks, *unwritten(slide, task.config.max_holes)], "scanner": slide.scanner}
 
 
 def identify_slide(task: InspectTask) -> TilesIdentity:
@@ -108,8 +127,10 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
 
     Raises:
         SlideError: The slide cannot be used.
+        StainError: Its stain was asked for, and is not that of H&E.
     """
     with open_slide(task.source, task.config) as slide:
+        record = make_record(slide, task.source, task.config)
         doubts = [*slide.remarks, *unwritten(slide, task.config.max_holes)]
         survey = find_tissue(slide, task.config.tissue, task.source.mask)
         grid, tiles = survey.grid, int(survey.grid.kept.sum())
@@ -117,6 +138,8 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
             draw_overlay(
                 task.overlay, survey.thumbnail, survey.mask, survey.exempt, grid.kept, survey.suspect, slide.size
             )
+        damage = check_readable(slide, grid, task.config.max_holes)
+        stain = measure_surveyed(task.source, task.config, record, survey) if task.stain and tiles else None
         return {
             "size_l0": list(slide.size_l0),
             "size": list(slide.size),
@@ -127,14 +150,15 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
             "objective_power": slide.objective_power,
             "vendor": slide.vendor,
             "reader": slide.reader,
+            "scanner": slide.scanner,
+            "key": record.key,
             "tissue": float(survey.mask.mean()),
             "tiles": tiles,
             "suspect": int(survey.suspect.sum()),
             "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
             "blocks": len(grid.blocks()),
-            "remarks": [
-                *doubts,
-                *exempt_remarks(survey.under_ink, survey.exempt, grid),
-                *check_readable(slide, grid, task.config.max_holes),
-            ],
+            "ink": round(float((survey.exempt == AS_SCANNED).sum() / max(survey.mask.sum(), 1)), 4),
+            "damage": "".join(damage),
+            "remarks": [*doubts, *exempt_remarks(survey.under_ink, survey.exempt, grid), *damage],
+            "stain": stain.model_dump(mode="json") if stain else None,
         }

@@ -25,8 +25,10 @@ from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, TileIndex, tile_region
 from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
+from wsi_stain.executor.forks import ForkAware
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
+from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import SlideRecord, TiledSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact
 from wsi_stain.store.stain_sample import measure_stain
@@ -37,6 +39,10 @@ from wsi_stain.tissue.exempt import Exempt
 from wsi_stain.tissue.grid import TileGrid
 
 _SURVEY, _RECEIPT = "survey.npz", "survey.json"
+
+
+_INHERITED: list[Slide] = []
+"""Files that a forked process has from its parent: closing them here could disturb what the parent was about."""
 
 
 class SavedSurvey(Receipt):
@@ -57,8 +63,10 @@ class StreamReceipt(TypedDict):
     redone_because: str | None
 
 
-class StreamedSlide(TiledSlide):
+class StreamedSlide(TiledSlide, ForkAware):
     """A slide whose tiles are read from its own file. Threads may share it; they read one after the other.
+
+    Forked processes may go on with it: they open the file for themselves. It may be pickled, with its survey.
 
     Args:
         source: The slide.
@@ -77,6 +85,16 @@ class StreamedSlide(TiledSlide):
         self.folder = folder
         self._found = survey
         self._lock = Lock()
+        self.watch_forks()
+
+    def __reduce__(self) -> tuple[type[StreamedSlide], tuple[Any, ...]]:
+        return StreamedSlide, (self.source, self.config, self.record, self._found, self.folder)
+
+    def after_fork(self) -> None:
+        """Forget the parent's file without closing it, and what its threads hold."""
+        self._lock = Lock()
+        if "_slide" in self.__dict__:
+            _INHERITED.append(self.__dict__.pop("_slide"))
 
     def __repr__(self) -> str:
         return f"<StreamedSlide {self.source.path}: {self.size.width} x {self.size.height} px, {self.kept.sum()} tiles>"
@@ -180,11 +198,20 @@ def survey_streamed(source: SlideSource, config: TilingConfig) -> StreamedSlide:
     with open_slide(source, config) as slide:
         record = make_record(slide, source, config)
         survey = require_tissue(slide, config, source)
-    with StreamedSlide(source, config, record, survey) as streamed:  # it opens its file again when pixels are asked for
-        stain = measure_stain(streamed, config.stain, has_user_mask=source.mask is not None)
+    stain = measure_surveyed(source, config, record, survey)
     measured = {"stain": stain, "suspect_tiles": int(survey.suspect.sum()), "under_ink": survey.under_ink}
-    streamed.record = record.model_copy(update=measured)
-    return streamed
+    return StreamedSlide(source, config, record.model_copy(update=measured), survey)
+
+
+def measure_surveyed(source: SlideSource, config: TilingConfig, record: SlideRecord, survey: Survey) -> StainStatistics:
+    """Measure the stain of a slide whose tissue is known, on tiles from its own file.
+
+    Raises:
+        SlideError: The file cannot be read.
+        StainError: It is not H&E, or has too little tissue.
+    """
+    with StreamedSlide(source, config, record, survey) as slide:
+        return measure_stain(slide, config.stain, has_user_mask=source.mask is not None)
 
 
 def load_streamed(folder: Path, source: SlideSource, config: TilingConfig) -> StreamedSlide:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_stain.core.errors import StainError
+from wsi_stain.laboratories.perturbation import Optics, Perturbation, draw_perturbation, perturb, perturbed_white
 from wsi_stain.stain.statistics import StainConfig, StainStatistics, slide_statistics
 from wsi_stain.stain.template import Template, TemplateTables, apply_template
-from wsi_stain.training.augment import Optics, Perturbation, draw_perturbation, perturb, perturbed_white
 from wsi_stain.training.statistics_jitter import jitter_statistics, recompose
 
 POOL_PIXELS = 50_000

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Rgb, to_rgb
+from wsi_stain.laboratories.perturbation import tilt_vector
 from wsi_stain.stain.statistics import StainConfig, StainStatistics
 from wsi_stain.stain.vectors import LUMINANCE, angle_deg
-from wsi_stain.training.augment import tilt_vector
 
 _EACH_LEVEL = 0.45
 _BOTH_LEVELS = 0.22

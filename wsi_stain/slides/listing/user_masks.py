@@ -132,7 +132,10 @@ def _polygons(node: Any) -> Iterator[tuple[Sequence[Any], bool]]:
     elif node.get("type") == "FeatureCollection":
         yield from _polygons(node["features"])
     elif (geometry := node.get("geometry", node))["type"] in _AREAS:
-        named = (node.get("properties") or {}).get("classification") or {}
+        properties = node.get("properties") or {}
+        if properties.get("objectType") == "detection":  # cells and tiles, of QuPath or of this project
+            return
+        named = properties.get("classification") or {}
         name = str(named.get("name", ""))
         wanted = not name.endswith("*") or name == "Region*"
         polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.stain.test_statistics import HE_SLIDES, REFERENCE, WHITE, he_pixels, real_sample
+from wsi_stain.laboratories.perturbation import Perturbation, draw_perturbation, perturb, perturbed_white
 from wsi_stain.stain.statistics import StainStatistics, slide_statistics
 from wsi_stain.stain.template import Template, apply_template
-from wsi_stain.training.augment import Perturbation, draw_perturbation, perturb, perturbed_white
 
 STRONG = Perturbation(
     h_gain=0.6, e_gain=1.5, h_tilt=(4, -5), e_tilt=(-6, 3), gamma=(1.1, 0.9, 1.0), tone=(0.2, -0.2), balance=(1, 0.9, 1)

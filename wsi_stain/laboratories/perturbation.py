@@ -1,4 +1,4 @@
-"""Other laboratories and scanners, simulated on RGB for training. Knows stain, no slides and no network.
+"""Other laboratories and scanners, simulated on RGB. Knows stain, no slides and no network.
 
 In the order in which light meets them: the stains (amount and colour of hematoxylin and eosin), the sensor (gamma, tone
 curve), the white balance. Glass transmits everything, so it only follows the white balance.
@@ -81,18 +81,19 @@ def perturbed_white(white: Rgb, p: Perturbation) -> Rgb:
     return red, green, blue
 
 
-def perturb(pixels: Array, p: Perturbation, reference: StainStatistics) -> Array:
+def perturb(pixels: Array, p: Perturbation, reference: StainStatistics, beyond_white: bool = False) -> Array:
     """Show pixels as another laboratory and scanner would.
 
     Args:
         pixels: RGB, (..., 3), numpy or torch, values 0 to 255.
         p: The laboratory.
         reference: Stain of the slide the pixels are from.
+        beyond_white: Whether what is brighter than the slide's glass stays so, as its noise is; else it becomes glass.
 
     Returns:
         (..., 3), float32 from 0 to 255, the same kind of array on the same device.
     """
-    return Optics.of([(p, reference)]).show(pixels)
+    return Optics.of([(p, reference)]).show(pixels, beyond_white)
 
 
 @dataclass(frozen=True)
@@ -133,17 +134,17 @@ class Optics:
             shown_white=gather([np.asarray(perturbed_white(own.white, p)) + 1 for p, own in labs]),
         )
 
-    def show(self, pixels: Array) -> Array:
-        """Show RGB pixels, (..., 3), or (B, H, W, 3) of as many slides, float32 from 0 to 255."""
+    def show(self, pixels: Array, beyond_white: bool = False) -> Array:
+        """Show RGB pixels, (..., 3), or (B, H, W, 3) of as many slides, float32 from 0 to 255; see `perturb`."""
         xp = array_namespace(pixels)
         white, mixing, gamma, lift, shape, shown_white = (
             xp.asarray(getattr(self, each.name), device=device_of(pixels)) for each in fields(self)
         )
         light = (xp.astype(pixels, xp.float32) + 1) / white
-        od = -xp.log(xp.clip(light, max=1.0))
+        od = -xp.log(light if beyond_white else xp.clip(light, max=1.0))
         flat = od if mixing.ndim == 2 else xp.reshape(od, (od.shape[0], -1, 3))
         od = xp.reshape(xp.matmul(flat, mixing), od.shape) * gamma
-        light = xp.exp(-xp.clip(od, min=0.0))
+        light = xp.exp(-(od if beyond_white else xp.clip(od, min=0.0)))
         light = light + light * (1 - light) * (lift + shape * (1 - 2 * light))
         return xp.clip(light * shown_white - 1, min=0.0, max=255.0)
 

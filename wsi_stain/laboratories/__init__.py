@@ -1,0 +1,1 @@
+"""Laboratories that are simulated: what their stain and scanner do to pixels, by chance or by name."""

@@ -1,0 +1,1 @@
+"""Normalization the other way round: slides as simulated laboratories would show them."""

@@ -1,0 +1,53 @@
+"""What was decided on a finished slide, area by area, as it is kept beside its row: `areas.npz`.
+
+Masks are kept as finely as a row's thumbnail; tiles one by one.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsi_stain.core.arrays import Mask
+from wsi_stain.core.geometry import ceil_div
+from wsi_stain.metrics.hallucination import PER_UNIT
+from wsi_stain.results.slide_row import SlideRow
+from wsi_stain.store import TiledSlide
+from wsi_stain.store.artifact import load_artifact, save_artifact
+from wsi_stain.tissue.geojson import SlideAreas
+
+_FINEST = 2048
+"""Most pixels along a side of a mask that is kept."""
+
+AREAS = "areas.npz"
+
+
+def save_areas(folder: Path, slide: TiledSlide, holes: Mask) -> None:
+    """Keep what was decided on a slide.
+
+    Args:
+        folder: The slide's own below the output directory.
+        slide: The slide.
+        holes: (rows, cols): tiles that its file could not give.
+    """
+    step = max(1, ceil_div(max(slide.mask.shape), _FINEST))
+    masks = {"mask": slide.mask[::step, ::step], "exempt": slide.exempt[::step, ::step]}
+    save_artifact(folder / AREAS, {**masks, "suspect": slide.suspect, "holes": holes})
+
+
+def load_areas(folder: Path, row: SlideRow) -> SlideAreas:
+    """Load what `save_areas` kept, and the hallucination map of the slide's row.
+
+    Raises:
+        OutputError: There is no such file, or it is damaged.
+    """
+    arrays = load_artifact(folder / AREAS)
+    assert row.size is not None, "a finished slide has a size"
+    change = None
+    if row.hallucination is not None:
+        with Image.open(io.BytesIO(row.hallucination)) as picture:
+            change = np.asarray(picture, np.float64) / PER_UNIT
+    return SlideAreas(row.size, arrays["mask"], arrays["exempt"], arrays["suspect"], arrays["holes"], change)
