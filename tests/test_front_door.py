@@ -46,7 +46,7 @@ def test_a_copy_that_was_never_installed_works(tmp_path: Path) -> None:
 
 
 def test_torch_is_loaded_only_by_what_needs_it() -> None:
-    needing = {"NormalizedSlide", "StainNormalize", "normalized_tiles"}
+    needing = {"NormalizedSlide", "StainAugment", "StainNormalize", "normalized_tiles"}
     others = sorted(set(wsi_stain._HOME_OF) - needing)
     code = f"import sys, wsi_stain; [getattr(wsi_stain, name) for name in {others}]; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
