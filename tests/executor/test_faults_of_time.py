@@ -134,6 +134,18 @@ def test_workers_that_dask_gave_up_or_that_never_begin_are_replaced(monkeypatch:
         assert result.value[0]["pid"] not in known
 
 
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_the_cluster_starts_does_not_end_the_run() -> None:
+    known = {process.pid for process in worker_processes()}
+    killer = threading.Thread(target=lambda: await_another(known).kill())
+    killer.start()
+    with DaskExecutor(ExecutorConfig(workers=1)) as one:
+        killer.join()
+        (result,) = run_flows(one, {"slide": flow_of(Task(pid_of, None, "quick"))})
+    assert result.error is None
+    assert result.value[0]["pid"] not in known
+
+
 def test_in_one_process_the_task_that_runs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "_WATCH_EVERY_S", 0.01)
     named = threading.Event()

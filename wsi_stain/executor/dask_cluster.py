@@ -43,6 +43,7 @@ would ask NVML about GPUs, which raises where CUDA_VISIBLE_DEVICES names one tha
 
 _LOG = logging.getLogger(__name__)
 
+_STARTS = 3
 _BEGIN_S = 300.0
 """How long a worker process may take to begin before it is ended, seconds: a slow disk holds many libraries."""
 
@@ -72,10 +73,7 @@ def open_client(config: ExecutorConfig, logs: Path | None = None) -> Iterator[An
         return
     with dask.config.set({**_LOCAL_SETTINGS, "distributed.scheduler.worker-ttl": f"{config.silence_s}s"}):
         _check_shared_memory()
-        try:
-            cluster = _start_local_cluster(config, logs)
-        except (OSError, RuntimeError) as error:
-            raise _no_processes_error(_root_cause(error)) from error
+        cluster = _start_surely(config, logs)
         with cluster, Client(cluster) as client:
             yield client
 
@@ -87,6 +85,22 @@ def _pass_on_logs() -> None:
             logger = logging.getLogger(name)
             logger.handlers.clear()
             logger.propagate = True
+
+
+def _start_surely(config: ExecutorConfig, logs: Path | None) -> Any:
+    """Start this machine's cluster, again where a worker process was killed before it had begun.
+
+    Raises:
+        WsiStainError: It does not start.
+    """
+    for attempt in range(1, _STARTS + 1):
+        try:
+            return _start_local_cluster(config, logs)
+        except (OSError, RuntimeError) as error:
+            if attempt == _STARTS:
+                raise _no_processes_error(_root_cause(error)) from error
+            _LOG.warning("worker processes did not start, trying again: %s", _root_cause(error))
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _start_local_cluster(config: ExecutorConfig, logs: Path | None) -> Any:
