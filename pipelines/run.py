@@ -309,8 +309,8 @@ def _jobs(
 
 def _ids_among(sources: Sequence[SlideSource], references: Sequence[SlideSource]) -> set[str]:
     """Return the ids of slides that are references too."""
-    paths = {reference.path.resolve() for reference in references}
-    return {source.slide_id for source in sources if source.path.resolve() in paths}
+    paths = {real_path(reference.path) for reference in references}
+    return {source.slide_id for source in sources if real_path(source.path) in paths}
 
 
 def _by_id(sources: Sequence[SlideSource]) -> dict[str, SlideSource]:

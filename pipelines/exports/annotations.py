@@ -14,6 +14,7 @@ from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.messages import describe_error, print_line
 from wsi_stain.core.errors import OutputError, SlideError, WsiStainError
 from wsi_stain.core.journal import atomic_write
+from wsi_stain.core.storage import real_path
 from wsi_stain.results import SlideRow
 from wsi_stain.results.areas import load_areas
 from wsi_stain.results.finished import load_finished
@@ -73,7 +74,7 @@ def _write_slide(request: Request, workspace: Workspace, row: SlideRow) -> Path:
     if request.frame == "source":
         frame = source_frame(finished.origin.slide, finished.origin.reading)
     path = request.to / PurePosixPath(f"{row.slide}.geojson")
-    if not path.resolve().is_relative_to(request.to.resolve()):
+    if not real_path(path).is_relative_to(real_path(request.to)):
         raise OutputError(f"its name leads out of {request.to}", "Run the same command again")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(slide_geojson(areas, frame, request.bound), separators=(",", ":")).encode())
