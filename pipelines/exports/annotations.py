@@ -68,14 +68,14 @@ def run(request: Request, console: Console) -> int:
 def _write_slide(request: Request, workspace: Workspace, row: SlideRow) -> Path:
     finished = load_finished(workspace.slide(row.slide_id))
     if finished is None:
-        raise OutputError("its row is no longer in OUT/work", "Run the same command again")
+        raise OutputError("its row is no longer in OUT/work", "Give run or normalize the same --out again")
     areas = load_areas(workspace.slide(row.slide_id), finished.row)
     frame = PixelFrame()
     if request.frame == "source":
         frame = source_frame(finished.origin.slide, finished.origin.reading)
     path = request.to / PurePosixPath(f"{row.slide}.geojson")
     if not real_path(path).is_relative_to(real_path(request.to)):
-        raise OutputError(f"its name leads out of {request.to}", "Run the same command again")
+        raise OutputError(f"its name leads out of {request.to}", "Name another directory with --to")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(slide_geojson(areas, frame, request.bound), separators=(",", ":")).encode())
     return path

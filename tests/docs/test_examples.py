@@ -74,7 +74,7 @@ SCRIPTS = {
 
 
 def test_every_script_has_its_arguments() -> None:
-    assert {path.stem for path in ROOT.glob("docs/examples/*")} == set(SCRIPTS)
+    assert {path.stem for path in ROOT.glob("docs/examples/*.py")} == set(SCRIPTS)
 
 
 @pytest.mark.usefixtures("reader")

@@ -122,3 +122,6 @@ def test_held_out_tiles_are_scored_with_statistics_that_are_off(slide: StoredSli
     )
     assert [tile.own for tile in exact] == [tile.own for tile in off]
     assert all(a.foreign.statistics != b.foreign.statistics for a, b in zip(exact, off, strict=True))
+    for tile in exact:  # what Reinhard's method is measured on: as far off as the generator's input
+        np.testing.assert_array_equal(tile.measured, tile.pool.reshape(-1, 3))
+    assert all(len(tile.measured) != len(tile.pool.reshape(-1, 3)) for tile in off)

@@ -35,7 +35,15 @@ from wsi_stain.training.samples import (
     thin_out,
     tissue_tiles,
 )
-from wsi_stain.training.simulated_labs import HeldOut, LabBatch, SimulatedLab, draw_simulated_labs, own_lab, pixel_pool
+from wsi_stain.training.simulated_labs import (
+    HeldOut,
+    LabBatch,
+    SimulatedLab,
+    draw_measured,
+    draw_simulated_labs,
+    own_lab,
+    pixel_pool,
+)
 
 _LABS, _EPOCH, _CALIBRATION = range(3)
 """Purposes of chance."""
@@ -164,7 +172,9 @@ class TrainingData:
             pixels = torch.from_numpy(slide.read_tile(ref.tile)).to(self.device)
             pool = self._pools[ref.slide]
             assert pool is not None
-            held.append(HeldOut(pixels, pool, own_lab(stain_of(slide)), labs[number % len(labs)]))
+            seed = number % len(labs)
+            measured = draw_measured(pool, self.config.statistics_jitter, np.random.default_rng(seed))
+            held.append(HeldOut(pixels, pool, measured, own_lab(stain_of(slide)), labs[seed]))
         return held
 
     def _gather_labs(self, batch: Batch) -> TrainingBatch:

@@ -122,13 +122,16 @@ class HeldOut:
 
     Attributes:
         pixels: RGB as the slide has them, (256, 256, 3), uint8; also the target.
-        pool: Pixels of its slide, (T, N, 3) of T tiles, to measure on.
+        pool: Pixels of its slide, (T, N, 3) of T tiles.
+        measured: What the slide is measured on as the other laboratory shows it, (n, 3): where training takes
+            statistics that are off, pixels of another composition.
         own: The slide as it is.
         foreign: The slide as another laboratory shows it.
     """
 
     pixels: Tensor
     pool: NDArray[np.uint8]
+    measured: NDArray[np.uint8]
     own: SimulatedLab
     foreign: SimulatedLab
 
@@ -171,12 +174,17 @@ def draw_simulated_labs(
         if len(labs) == count:
             break
         perturbation = draw_perturbation(rng, strength)
-        measured = recompose(pool, jitter, rng) if jitter else pool.reshape(-1, 3)
+        measured = draw_measured(pool, jitter, rng)
         try:
             labs.append(SimulatedLab(perturbation, own, _measure(measured, perturbation, own, config)))
         except StainError:
             continue
     return labs
+
+
+def draw_measured(pool: NDArray[np.uint8], jitter: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw the pixels, (n, 3), that a slide is measured on; all of the pool where statistics are exact."""
+    return recompose(pool, jitter, rng) if jitter else pool.reshape(-1, 3)
 
 
 def _measure(

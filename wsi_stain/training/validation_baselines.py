@@ -1,7 +1,7 @@
 """Baselines beside a generator's scores: the same held-out tiles without it, by classical methods, by an oracle.
 
 untouched   as the other laboratory shows them
-reinhard, macenko   normalized at slide level, see `normalizers.classical`
+reinhard, macenko   normalized at slide level, see `normalizers.classical`; measured as far off as the generator's input
 oracle      by the best 3-D table from that laboratory to the truth, fitted on the very tiles it is judged on
 """
 
@@ -56,7 +56,8 @@ def score_baselines(tiles: Sequence[HeldOut], reference: StainStatistics) -> dic
 def _reinhard(tiles: Sequence[HeldOut], shown: Sequence[RgbImage]) -> Iterator[RgbImage]:
     for tile, pixels in zip(tiles, shown, strict=True):
         normalizer = ReinhardNormalizer(*lab_moments(tile.pool, tile.own.statistics.white))
-        mean, spread = lab_moments(_simulate_pool(tile), tile.foreign.statistics.white)
+        shown_there = tile.foreign.simulate(torch.from_numpy(tile.measured)).numpy()
+        mean, spread = lab_moments(shown_there, tile.foreign.statistics.white)
         yield normalizer.apply(pixels, _WHOLE_TILE, {MEAN: np.asarray(mean), SPREAD: np.asarray(spread)})
 
 
@@ -80,7 +81,3 @@ def _oracle(tiles: Sequence[HeldOut], shown: Sequence[RgbImage], targets: Sequen
 
 def _distinct_labs(labs: Sequence[SimulatedLab]) -> list[SimulatedLab]:
     return list({id(lab): lab for lab in labs}.values())
-
-
-def _simulate_pool(tile: HeldOut) -> RgbImage:
-    return tile.foreign.simulate(torch.from_numpy(tile.pool)).numpy()
