@@ -42,6 +42,7 @@ from pipelines.cli.options import (
     To,
     Workers,
     absolute,
+    checkpoint_file,
     console,
     overrides_of,
     print_line,
@@ -98,7 +99,8 @@ def run(
         ),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(callback=absolute, help="Use this checkpoint instead of training one.")
+        Path | None,
+        typer.Option(callback=checkpoint_file, help="Use this checkpoint instead of training one; shipped: ours."),
     ] = None,
     config: Config = None,
     mpp: MppOption = None,
@@ -199,7 +201,7 @@ def normalize(
     ],
     out: Out,
     checkpoint: Annotated[
-        Path | None, typer.Option(callback=absolute, help="Checkpoint (safetensors) made by train or run.")
+        Path | None, typer.Option(callback=checkpoint_file, help="Checkpoint made by train or run; or shipped.")
     ] = None,
     reference: Annotated[
         str | None,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import STORE, SlideMpp, Workers, absolute, console, overrides_of
+from pipelines.cli.options import STORE, SlideMpp, Workers, absolute, checkpoint_file, console, overrides_of
 from wsi_stain.core.storage import storage_path
 
 evaluate = typer.Typer(
@@ -15,7 +15,7 @@ evaluate = typer.Typer(
 )
 
 Checkpoint = Annotated[
-    Path | None, typer.Option(callback=absolute, help="Checkpoint (safetensors) made by train or run, to compare.")
+    Path | None, typer.Option(callback=checkpoint_file, help="Checkpoint made by train or run, to compare; or shipped.")
 ]
 Modes = Annotated[
     list[str] | None,

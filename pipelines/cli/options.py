@@ -20,6 +20,16 @@ def absolute(value: Any) -> Any:
     return value.absolute() if isinstance(value, Path) else value
 
 
+def checkpoint_file(value: Path | None) -> Path | None:
+    """Make a checkpoint's path absolute; `shipped` names the one that comes with the program."""
+    if value == Path("shipped") and not value.exists():
+        from pipelines.references.library import shipped_checkpoint
+
+        return shipped_checkpoint()
+    absolute_path: Path | None = absolute(value)
+    return absolute_path
+
+
 STORE = "a directory, or s3://bucket/prefix"
 
 Slides = Annotated[

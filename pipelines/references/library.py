@@ -24,6 +24,9 @@ from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.training.loop import CHECKPOINT_NAME
 from wsi_stain.training.model_card import CARD_NAME
 
+SHIPPED = "shipped"
+"""Name of the checkpoint that comes with the program: a start, so that a first try needs no training."""
+
 _FACTS_NAME = "reference.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -43,8 +46,11 @@ def save(name: str, checkpoint: Path, library: Path, console: Console) -> int:
         ConfigError: The name is no name, or belongs to another checkpoint.
         CheckpointError: The file is no checkpoint, or damaged.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name} is no name for a reference", "Use letters, digits, '.', '_' and '-', 64 at most")
+    if not _NAME.fullmatch(name) or name == SHIPPED:
+        raise ConfigError(
+            f"{name} is no name for a reference",
+            f"Use letters, digits, '.', '_' and '-', 64 at most, and not {SHIPPED}",
+        )
     contract, digest, folder = read_contract(checkpoint), file_digest(checkpoint), library / name
     before = _read_facts(folder)
     if before and before["sha256"] != digest:
@@ -102,12 +108,19 @@ def find(name: str, library: Path) -> Path:
     Raises:
         ConfigError: There is none of that name, or it is not what was saved.
     """
+    if name == SHIPPED:
+        return shipped_checkpoint()
     facts, checkpoint = _read_facts(library / name), library / name / CHECKPOINT_NAME
     if not facts:
         raise ConfigError(f"There is no reference {name} in {library}", "See wsi-stain reference list")
     if not checkpoint.exists() or file_digest(checkpoint) != facts["sha256"]:
         raise ConfigError(f"{checkpoint} is not the checkpoint that was saved as {name}", "Remove it and save it again")
     return checkpoint
+
+
+def shipped_checkpoint() -> Path:
+    """Return the checkpoint that comes with the program; its model card lies beside it."""
+    return Path(__file__).parent / SHIPPED / "checkpoint.safetensors"
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cli.options import checkpoint_file
+from pipelines.references.library import shipped_checkpoint
 from tests.support.commands import Run
 from tests.support.made_checkpoint import WHITE, write_untrained
+from wsi_stain.core.journal import file_digest
+from wsi_stain.pix2pix.checkpoint import Checkpoint
 
 
 @pytest.fixture
@@ -57,3 +61,28 @@ def test_a_reference_that_was_changed_is_not_used(library: Path, tmp_path: Path,
     assert listed.code == 3 and "changed" in listed.out
     missing = wsi_stain("reference", "path", "theirs")
     assert missing.code == 1 and "wsi-stain reference list" in missing.err
+
+
+def test_the_shipped_checkpoint_is_found_by_name_and_is_one(wsi_stain: Run) -> None:
+    found = wsi_stain("reference", "path", "shipped")
+    checkpoint = Path(found.out.strip())
+    scores = Checkpoint.load(checkpoint).contract.scores
+    assert scores is not None and not scores.warning
+    assert checkpoint.stat().st_size < 4_000_000
+    card = checkpoint.with_name("MODEL_CARD.md").read_text(encoding="utf-8")
+    assert file_digest(checkpoint) in card and "MIT licence" in card
+
+
+def test_shipped_is_no_name_for_another_checkpoint(library: Path, tmp_path: Path, wsi_stain: Run) -> None:
+    refused = wsi_stain("reference", "save", "shipped", write_untrained(tmp_path / "c.safetensors"))
+    assert refused.code == 1 and "not shipped" in refused.err
+
+
+@pytest.mark.parametrize("value", ["shipped", "own.safetensors"])
+def test_checkpoint_options_take_shipped_and_files(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = shipped_checkpoint() if value == "shipped" else tmp_path / value
+    assert checkpoint_file(Path(value)) == own
+    if value == "shipped":
+        (tmp_path / value).touch()  # a file of the user's own wins
+        assert checkpoint_file(Path(value)) == tmp_path / value

@@ -127,6 +127,7 @@ def write_pictures(
     task = PictureTask(
         opener=run.stored.opener,
         pyramid=pyramid or run.pyramid,
+        artifact=tmp_path / "artifact.npz",  # not asked for where there is a pyramid
         stain=None,
         reference=reference,
         hallucination=hallucination,

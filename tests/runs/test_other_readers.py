@@ -60,7 +60,7 @@ def test_a_slide_of_another_reader_goes_through_all_commands(kind: str, tmp_path
     assert np.abs(written.astype(int) - PIXELS[256:512, 512:1024]).mean() < 5, "JPEG's error"
     assert verify.run(verify.Request(tmp_path / "out", (), ALONE), console) == 0, printed.getvalue()
     assert "source not found" not in printed.getvalue()
-    (case,) = view.plan(view.Request(tmp_path / "out"))
+    (case,) = view.plan(view.Request(tmp_path / "out"), pytest.fail)
     assert [picture.label for picture in case.pictures] == ["source", "normalized"]
     tile = simplejpeg.decode_jpeg(SlideTiles().jpeg(case.pictures[0].path, 11, 1, 0))
     assert np.abs(tile[1:, 1:].astype(int)[:256, :256] - PIXELS[:256, 512:768]).mean() < 5

@@ -132,7 +132,7 @@ NO_MEMORY = [
 
 
 class SmallMemory:
-    """Makes of every generator one that computes, and then finds no memory, where a window is wider than 448 px.
+    """Makes of every generator one that computes, and then finds no memory, where a window is wider than 640 px.
 
     Attributes:
         wide: What it computed there, as weak references.
@@ -145,7 +145,7 @@ class SmallMemory:
         forward = InferenceGenerator.forward
 
         def narrow(generator: InferenceGenerator, x_BCHW: Tensor, crop: int = 0) -> Tensor:
-            if x_BCHW.shape[-1] > 448:
+            if x_BCHW.shape[-1] > 640:
                 activations_BCHW = generator.down[0](x_BCHW)
                 self.wide.append(weakref.ref(activations_BCHW))
                 raise error.with_traceback(None)

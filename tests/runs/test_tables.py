@@ -164,7 +164,7 @@ def test_verify_finds_tables_good_and_others_wrong(laboratory: Laboratory, tmp_p
 
 
 def test_view_shows_the_source_through_its_table(laboratory: Laboratory, tables: Path) -> None:
-    (case,) = view.plan(view.Request(tables))
+    (case,) = view.plan(view.Request(tables), pytest.fail)
     source, normalized = case.pictures
     assert source.path == normalized.path == laboratory.slide and source.id != normalized.id
     tiles, level = SlideTiles(), 11  # the last: 1503 px take 2^11

@@ -30,6 +30,9 @@ from wsi_stain.tissue.density import (
 )
 from wsi_stain.tissue.ink import InkAndDark, find_ink_and_dark
 
+_EVEN = 1e-4
+"""Range of values within which a picture is even: what arithmetic leaves, and no threshold lies in it."""
+
 _CHROMA_RANGE = (0.03, 0.04)
 """Largest minus smallest OD. Glass of real slides reaches 0.03 at 8 um/px, mucin and pale stroma start at 0.04."""
 
@@ -131,5 +134,5 @@ def _od(thumbnail: NDArray[np.uint8], ignored: Mask) -> NDArray[np.float32]:
 def _threshold(values: NDArray[np.float32], seen: Mask, limits: tuple[float, float]) -> Mask:
     """Mark values above Otsu's threshold, held within limits."""
     chosen = values[seen]
-    threshold = threshold_otsu(chosen) if chosen.size and np.ptp(chosen) > 0 else limits[1]
+    threshold = threshold_otsu(chosen) if chosen.size and np.ptp(chosen) > _EVEN else limits[1]
     return np.asarray(values > np.clip(threshold, *limits))

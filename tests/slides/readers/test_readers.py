@@ -248,3 +248,15 @@ def test_formats_of_fastslide_name_the_extra(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SlideError, match="FastSlide is missing") as refused:
         Slide(tmp_path / "a.vsi")
     assert "wsi-stain[fastslide]" in refused.value.remedy
+
+
+def test_a_file_that_was_cut_short_is_refused_though_its_first_image_is_whole(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "whole.tif") as file:
+        for level in LEVELS[:2]:
+            file.write(level, tile=(256, 256), photometric="rgb", compression="zstd")
+    with tifffile.TiffFile(tmp_path / "whole.tif") as file:
+        second = file.pages[1].offset
+    content = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(content[: second - 1])
+    with pytest.raises(SlideError, match=f"cut short: its next image would begin at byte {second}"):
+        open_reader(tmp_path / "cut.tif")

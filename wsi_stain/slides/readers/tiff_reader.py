@@ -8,6 +8,7 @@ Memory bound: that of `tiff.tiles` for each level that is read; and for each til
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -134,6 +135,8 @@ def _find_levels(path: Path, tiff: Any) -> tuple[list[Any], DescribedImage | Non
     pages = [page.aspage() for page in islice(tiff.pages, _MAX_DIRECTORIES)]
     if not pages:
         raise UnreadableError(f"{path} is not a slide: it begins as a TIFF does, and holds no image", DAMAGED)
+    if len(pages) < _MAX_DIRECTORIES:
+        _check_chain(path, tiff)
     texts = ome_images(str(pages[0].description or ""))
     images = [
         _Image(page, own := describe_directory(number, page), described_image(texts, own))
@@ -153,6 +156,17 @@ def _find_levels(path: Path, tiff: Any) -> tuple[list[Any], DescribedImage | Non
     ]
     by_size = {_size(page): page for page in reversed([slide.page, *smaller]) if _is_alike(page, slide.page)}
     return [by_size[size] for size in sorted(by_size, key=lambda size: -size.width)], slide.text
+
+
+def _check_chain(path: Path, tiff: Any) -> None:
+    """Refuse a file whose chain of directories leads beyond its end: it was cut short."""
+    file = tiff.filehandle
+    file.seek(tiff.pages.next_page_offset)
+    (following,) = struct.unpack(tiff.tiff.offsetformat, file.read(tiff.tiff.offsetsize))
+    if following:
+        raise UnreadableError(
+            f"{path} was cut short: its next image would begin at byte {following}, it has {file.size}", DAMAGED
+        )
 
 
 def _refuse_rivals(path: Path, slide: _Image, slides: Sequence[_Image]) -> None:
