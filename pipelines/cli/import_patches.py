@@ -119,9 +119,9 @@ def scorpion(
 ) -> None:
     """Import SCORPION, the same places by five scanners: a store a scanner, for `evaluate scanners` and `pairs`."""
     from pipelines import import_patches as pipeline
-    from pipelines.shared.config import choose_config
+    from pipelines.shared.config import choose_cpu_config
 
-    run_config = choose_config(
+    run_config = choose_cpu_config(
         config, overrides_of(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
     )
     requests = pipeline.scorpion(directory, stores, mpp, run_config)
