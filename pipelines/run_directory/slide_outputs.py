@@ -15,6 +15,7 @@ from pipelines.shared.formats import SUFFIXES, Format, only_tables, output_name
 from wsi_stain.core import journal
 from wsi_stain.core.receipts import Receipt, partial_directory, valid_receipt
 from wsi_stain.pyramid.stitch import PyramidReceipt
+from wsi_stain.results.finished import ROW
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class SlideOutputs:
     @property
     def row(self) -> Path:
         """File of the finished slide's row."""
-        return self.folder / "row.json"
+        return self.folder / ROW
 
     @property
     def names(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from pipelines.exports.annotations import Request, run
 from pipelines.run_directory.workspace import Workspace
 from tests.cli.test_report import GRID, ORIGIN
 from tests.report.test_report import finished_row
+from tests.support.made_run import run_unchanged
 from tests.support.slide_files import noise, write_slide
+from tests.support.tiled_slides import SMALL, paint, write
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.journal import write_json
 from wsi_stain.metrics.hallucination import map_png
@@ -75,9 +78,26 @@ def test_a_slide_that_is_gone_is_told_and_its_output_can_still_be_had(workspace:
     assert annotate(workspace, "output")[0] == 0
 
 
-def test_without_a_finished_slide_there_is_nothing_to_draw(workspace: Workspace, tmp_path: Path) -> None:
-    (workspace.slide("b") / AREAS).unlink()
-    code, said = annotate(workspace, "output")
-    assert (code, "run the same command again" in said) == (3, True)
+def test_a_slide_of_an_earlier_version_can_be_drawn_once_it_is_made_again(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "a.tif", paint(SMALL)).path, tmp_path / "out"
+    pyramid = run_unchanged(source, out).pyramid
+    workspace, before = Workspace(out), pyramid.read_bytes()
+    folder = workspace.slide("a.tif")
+    for damage, words in (
+        ((folder / AREAS).unlink, "earlier version"),
+        (lambda: (folder / AREAS).write_bytes(b""), "damaged"),
+    ):
+        damage()
+        code, said = annotate(workspace, "output")
+        assert (code, words in said) == (3, True)
+        row = re.search(r"Delete (\S+) and give the run's own command again", said)
+        assert row is not None
+        Path(row[1]).unlink()
+        run_unchanged(source, out)
+        assert annotate(workspace, "output")[0] == 0
+        assert pyramid.read_bytes() == before
+
+
+def test_without_a_finished_slide_there_is_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no finished slide"):
         annotate(Workspace(tmp_path / "empty"), "output")

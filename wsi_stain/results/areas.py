@@ -12,8 +12,10 @@ import numpy as np
 from PIL import Image
 
 from wsi_stain.core.arrays import Mask
+from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import ceil_div
 from wsi_stain.metrics.hallucination import PER_UNIT
+from wsi_stain.results.finished import ROW
 from wsi_stain.results.slide_row import SlideRow
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact
@@ -42,9 +44,14 @@ def load_areas(folder: Path, row: SlideRow) -> SlideAreas:
     """Load what `save_areas` kept, and the hallucination map of the slide's row.
 
     Raises:
-        OutputError: There is no such file, or it is damaged.
+        OutputError: There is no such file, as in runs of versions before there was one, or it is damaged.
     """
-    arrays = load_artifact(folder / AREAS)
+    try:
+        arrays = load_artifact(folder / AREAS)
+    except OutputError as error:
+        found = "is damaged" if (folder / AREAS).exists() else "is not there: an earlier version finished the slide"
+        remedy = f"Delete {folder / ROW} and give the run's own command again, which makes the slide again, the same"
+        raise OutputError(f"{folder / AREAS} {found}", remedy) from error
     assert row.size is not None, "a finished slide has a size"
     change = None
     if row.hallucination is not None:

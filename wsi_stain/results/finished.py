@@ -28,6 +28,8 @@ from wsi_stain.store.artifact import load_artifact, save_artifact
 from wsi_stain.tissue.exempt import AS_GLASS
 from wsi_stain.tissue.grid import TileGrid
 
+ROW = "row.json"
+
 _BLANK = 1024
 """Most pixels along a side of what is kept of the exempt areas."""
 
@@ -89,12 +91,12 @@ def save_finished(folder: Path, slide: FinishedSlide) -> None:
     arrays = {"kept": slide.grid.kept, "tissue": slide.grid.tissue, "blank": slide.blank}
     save_artifact(folder / "grid.npz", arrays)
     row, origin = slide.row.model_dump(mode="json"), slide.origin.model_dump(mode="json")
-    write_json(folder / "row.json", {"key": slide.key, "row": row, "origin": origin})
+    write_json(folder / ROW, {"key": slide.key, "row": row, "origin": origin})
 
 
 def load_finished(folder: Path) -> FinishedSlide | None:
     """Load the slide that was kept there; None where none was, or not all of it, or by another version."""
-    saved: Any = read_json(folder / "row.json")
+    saved: Any = read_json(folder / ROW)
     try:
         row = SlideRow.model_validate_json(json.dumps(saved["row"]))
         arrays = load_artifact(folder / "grid.npz")
