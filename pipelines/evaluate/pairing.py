@@ -16,18 +16,21 @@ from pipelines.tile import tile_slides
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.datasets.images import find_folders
 from wsi_stain.datasets.importing import ImportTask, import_slide
+from wsi_stain.evaluation.tile_choice import match_patches
 from wsi_stain.executor import WHOLE_SLIDE, Executor, Task
 from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.slides.listing.names import slide_id
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide, TileStore
-from wsi_stain.store.patches import PATCH_TABLE, from_csv
 
 Pool = Literal["group", "folder", "all"]
 """Which sources share stain statistics: those of one group, as the slide list says; of one folder; all."""
 
 _PICTURES = (".png", ".jpg", ".jpeg")
+_SHOWN = 3
+"""Most patches that are named where some are left out."""
+
 _NAMES = "Give both of a pair the same name and place in its directory"
 
 
@@ -96,8 +99,10 @@ class Pairing:
         for name, pair in pairs.items():
             if normalized is not None and pair.normalized is None:
                 raise ConfigError(f"{normalized} has no {name}", _NAMES)
-            _check_patches(pair)
-        return pairs
+        comparable = {name: pair for name, pair in pairs.items() if self._has_common_patches(name, pair)}
+        if not comparable:
+            raise ConfigError(f"No patch of {source} is in {truth} at the same size", _NAMES)
+        return comparable
 
     def ensure_stored(self, path: Path, name: str) -> dict[str, Path]:
         """Return the slides at a path by name, as folders in a tile store; where it is none, a store `name` is made."""
@@ -106,6 +111,20 @@ class Pairing:
         store = self.work / f"{name}.zarr"
         TileStore.create(store)
         return self._import_patches(path, store) if _has_pictures(path) else self._tile(path, store)
+
+    def _has_common_patches(self, name: str, pair: Pair) -> bool:
+        """Report the patches of a pair that not all have; whether it is no pair of patches, or some are left."""
+        folders = [folder for folder in (pair.source, pair.truth, pair.normalized) if folder and folder.is_dir()]
+        matches = match_patches([StoredSlide(folder) for folder in folders])
+        if matches is None:
+            return True
+        if matches.left_out:
+            shown, more = ", ".join(matches.left_out[:_SHOWN]), len(matches.left_out) - _SHOWN
+            self.progress.report(
+                f"{name}: {len(matches.left_out)} patches are left out, since not all have them at the same size: "
+                f"{shown}{f' and {more} more' if more > 0 else ''}"
+            )
+        return bool(matches.places)
 
     def _pool_stains(self, sources: Mapping[str, Path]) -> dict[str, StainStatistics]:
         """Pool the stain of sources that share statistics with others, by name."""
@@ -160,23 +179,6 @@ class Pairing:
         root = path / "slides" if (path / "slides").is_dir() else path
         files = [file for file in sorted(root.rglob("*")) if file.is_file()] if root.is_dir() else [root]
         return {_stem(file.relative_to(root).as_posix() if file != root else file.name): file for file in files}
-
-
-def _check_patches(pair: Pair) -> None:
-    """Check that the patches of a pair are the same ones, in the same places."""
-    listed = [
-        _list_patches(folder) for folder in (pair.source, pair.truth, pair.normalized) if folder and folder.is_dir()
-    ]
-    for other in listed[1:]:
-        if odd := listed[0] ^ other:
-            raise ConfigError(f"{pair.source.name}: {min(odd)[0]} is not in both, or not of one size", _NAMES)
-
-
-def _list_patches(folder: Path) -> set[tuple[str, object]]:
-    slide = StoredSlide(folder)
-    if PATCH_TABLE not in slide.tables():
-        return set()
-    return {(patch.name, patch.region) for patch in from_csv(slide.table(PATCH_TABLE))}
 
 
 def _has_pictures(path: Path) -> bool:

@@ -102,10 +102,34 @@ def test_patches_are_paired_by_name(looks: tuple[np.ndarray, np.ndarray], tmp_pa
     assert float(rows["normalized"]["gap_ciede2000"]) > 1  # better than any table
     assert float(rows["paired table of the others"]["ciede2000"]) > float(rows["paired oracle"]["ciede2000"])
     assert float(rows["macenko"]["ciede2000"]) < float(rows["untouched"]["ciede2000"])
-    (tmp_path / "b" / "003.png").unlink()
-    missing = wsi_stain(*command, "--mpp", 0.5, "--out", tmp_path / "again")
-    assert missing.code == 1
-    assert "003.png" in missing.err
+
+
+def test_patches_that_not_all_have_are_named_and_left_out(
+    looks: tuple[np.ndarray, np.ndarray], tmp_path: Path, wsi_stain: Run
+) -> None:
+    """Patches lie in rows, so that a missing one moves all that follow: each is looked up by its name."""
+    for folder, pixels in zip(("a", "b"), looks, strict=True):
+        for number, patch in enumerate(cut_patches(pixels, 250)):
+            save(tmp_path / folder / f"{number:03}.jpg", patch)
+    command = ["evaluate", "pairs", tmp_path / "a", tmp_path / "b", "--workers", 0, "--mpp", 0.5, *QUICK]
+    for folder, number in (("a", 1), ("b", 3), ("b", 4), ("b", 5)):
+        (tmp_path / folder / f"{number:03}.jpg").unlink()
+    save(tmp_path / "b" / "000.jpg", cut_patches(looks[1], 200)[0])
+    (tmp_path / "made").mkdir()
+    for path in (tmp_path / "b").iterdir():  # `normalize` writes PNG
+        Image.open(path).save(tmp_path / "made" / f"{path.stem}.png")
+    ended = wsi_stain(*command, "--normalized", tmp_path / "made", "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    assert "5 patches are left out" in ended.out and "and 2 more" in ended.out and "apart" not in ended.out
+    rows = rows_of(tmp_path / "out")
+    assert float(rows["normalized"]["psnr"]) == 99  # equal
+    (record,) = json.loads((tmp_path / "out" / "pairs.json").read_text())["slides"]
+    assert record["shift_px"] < 0.5
+    for path in (tmp_path / "b").glob("00[2678].jpg"):
+        path.unlink()
+    refused = wsi_stain(*command, "--out", tmp_path / "none")
+    assert refused.code == 1
+    assert "No patch of" in refused.err and "same name" in refused.err
 
 
 def test_sources_of_one_group_in_a_slide_list_share_their_stain(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from wsi_stain.core.arrays import Rgb, RgbImage
-from wsi_stain.evaluation.tile_choice import scored_regions
+from wsi_stain.evaluation.tile_choice import scored_places
 from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import Table, apply_table, fit_table
 from wsi_stain.store import StoredSlide
@@ -53,8 +53,8 @@ def count_colours(task: CountTask) -> dict[str, Any]:
     """
     source, truth = StoredSlide(task.source), StoredSlide(task.truth)
     pairs = ColourPairs()
-    for region in scored_regions(source, truth, task.blocks):
-        pairs.add(source.read(region).reshape(-1, 3), truth.read(region).reshape(-1, 3))
+    for here, there in scored_places([source, truth], task.blocks):
+        pairs.add(source.read(here).reshape(-1, 3), truth.read(there).reshape(-1, 3))
     whites = np.array([slide.require_stain().white for slide in (source, truth)])
     save_artifact(task.out, {_PAIRS: pairs.pack(), _WHITES: whites})
     return {}

@@ -20,7 +20,7 @@ from wsi_stain.core.geometry import Region
 from wsi_stain.evaluation.methods import NORMALIZED, ORACLE, OTHERS, STATISTICS, UNTOUCHED, Method
 from wsi_stain.evaluation.paired_table import by_other_patches, fit_counted, fit_paired
 from wsi_stain.evaluation.picture import darkest, write_strip
-from wsi_stain.evaluation.tile_choice import patch_regions, scored_regions
+from wsi_stain.evaluation.tile_choice import has_patches, scored_places
 from wsi_stain.metrics.chromatin import contrast_kept, nuclear_detail
 from wsi_stain.metrics.image import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
 from wsi_stain.metrics.nuclei import nuclei_mask
@@ -112,9 +112,12 @@ def score_pair(task: PairTask) -> PairScores:
         BrokenDeviceError: The GPU failed.
     """
     source, truth = StoredSlide(task.source), StoredSlide(task.truth)
-    regions = scored_regions(source, truth, task.blocks)
+    stored = [StoredSlide(task.normalized)] if task.normalized is not None and task.normalized.is_dir() else []
+    regions, *others = map(list, zip(*scored_places([source, truth, *stored], task.blocks), strict=True))
     own, wanted = task.stain or source.require_stain(), truth.require_stain()
-    before, target = ([slide.read(region) for region in regions] for slide in (source, truth))
+    before, target = (
+        [slide.read(region) for region in places] for slide, places in ((source, regions), (truth, others[0]))
+    )
     scores: dict[str, Scores] = {}
     index = darkest(before)
     pictures: dict[str, RgbImage] = {"truth": target[index]}
@@ -131,11 +134,11 @@ def score_pair(task: PairTask) -> PairScores:
         judge(method.name, [reader.read(region) for region in regions])
     if task.normalized is not None:
         with open_readable(task.normalized) as made:
-            judge(NORMALIZED, [made.read(region) for region in regions])
+            judge(NORMALIZED, [made.read(region) for region in (others[1] if stored else regions)])
     if task.others:
         table = fit_counted(task.others)
         judge(OTHERS, [apply_table(table, pixels) for pixels in before])
-    elif patch_regions(source) is not None and len(before) > 1:
+    elif has_patches(source) and len(before) > 1:
         judge(OTHERS, by_other_patches(before, target, own.white, wanted.white))
     judge(ORACLE, oracle(before, target, own, wanted))
     write_strip(task.strip, pictures)
