@@ -38,8 +38,9 @@ from wsi_stain.core.journal import file_digest
 from wsi_stain.executor import Executor, ExecutorConfig, Receipt, Task, open_executor, run_flows
 from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
+from wsi_stain.tiling.block import BlockTask, tile_block
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.tasks import BlockTask, SurveyTask, survey_slide, tile_block
+from wsi_stain.tiling.tasks import SurveyTask, survey_slide
 
 NAMES = ("wsi-stain", "openslide", "openslide-zarr", "cucim", "tiatoolbox", "tiatoolbox-1")
 """Every way to be compared, ours first."""

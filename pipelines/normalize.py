@@ -34,7 +34,7 @@ from wsi_stain.core.storage import StoragePath, real_path
 from wsi_stain.executor import Flow, open_executor
 from wsi_stain.results import SlideRow
 from wsi_stain.slides.listing.find import SlideSource
-from wsi_stain.slides.zarr_folders import is_zarr_image
+from wsi_stain.slides.parts import is_zarr_image
 from wsi_stain.stain.pool import pool_by_group
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide

@@ -32,15 +32,14 @@ from wsi_stain.executor import (
 )
 from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.store import TileStore
+from wsi_stain.tiling.block import BlockTask, tile_block
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.tasks import (
-    BlockTask,
     FinishReceipt,
     FinishTask,
     SurveyTask,
     finish_slide,
     survey_slide,
-    tile_block,
 )
 
 

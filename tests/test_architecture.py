@@ -60,7 +60,6 @@ ROOMS = {
         "pipelines.cli.evaluate",
         "pipelines.cli.import_patches",
         "pipelines.cli.options",
-        "pipelines.cli.usage_errors",
         "pipelines.cli.reference",
     },
     "tornado": {"wsi_stain.viewer.server"},

@@ -31,8 +31,8 @@ from wsi_stain.core.geometry import TILE, BlockIndex, block_region, tile_slices
 from wsi_stain.executor import ExecutorConfig, Flow, open_executor, run_flows
 from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg, write_block
 from wsi_stain.normalizers.predictor import GeneratorPredictor
+from wsi_stain.pix2pix.gpu import copy_to_pinned, stack_arrays
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
-from wsi_stain.pix2pix.pinned_memory import copy_to_pinned, stack_arrays
 from wsi_stain.store import TiledSlide
 
 _PEAK_TFLOPS = 989

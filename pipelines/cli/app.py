@@ -32,6 +32,7 @@ from pipelines.cli.options import (
     OpenBrowser,
     Out,
     Overlay,
+    PlainTextGroup,
     Port,
     PortableNames,
     Scheduler,
@@ -50,7 +51,6 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.reference import reference
 from pipelines.cli.simulate import simulate
-from pipelines.cli.usage_errors import PlainTextGroup
 from pipelines.shared.messages import print_error
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, WsiStainError

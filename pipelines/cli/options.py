@@ -1,14 +1,18 @@
-"""The options that several commands share, and how they reach a configuration."""
+"""The options that several commands share, how they reach a configuration, and wrong usage, said in plain text."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from pipelines.shared import messages
+from wsi_stain.core.text import escape_unprintable
 
 _Request = TypeVar("_Request", contravariant=True)
 
@@ -201,3 +205,27 @@ def run_or_plan(pipeline: Pipeline[_Request], request: _Request, dry_run: bool) 
 
 def print_line(text: str) -> None:
     messages.print_line(console(), text)
+
+
+class PlainTextGroup(TyperGroup):
+    """Commands whose messages about wrong usage escape what is no plain text, such as a name that is no directory."""
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        """Parse what stands before the command."""
+        with _escape_message():
+            return super().make_context(*arguments, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the rest and run the command."""
+        with _escape_message():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _escape_message() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "message"):  # as typer's errors have
+            error.message = escape_unprintable(error.message)
+        raise

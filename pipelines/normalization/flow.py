@@ -49,7 +49,7 @@ from wsi_stain.results.finished import FinishedSlide, Origin, blank_areas, load_
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.store import StoredSlide, TiledSlide
 from wsi_stain.store.record import TilesIdentity
-from wsi_stain.tiling.config import config_for_slide
+from wsi_stain.tiling.record import config_for_slide
 from wsi_stain.tiling.tasks import check_holes
 from wsi_stain.tissue.exempt import exempt_remarks
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipelines.shared.formats import TABLES, Format, only_tables
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.core.regular_files import check_regular
+from wsi_stain.core.storage import check_regular
 from wsi_stain.executor import ExecutorConfig
 from wsi_stain.formats.block_file import JpegConfig
 from wsi_stain.normalizers.config import NormalizeConfig

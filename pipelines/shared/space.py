@@ -15,7 +15,7 @@ from pipelines.shared.messages import describe_duration, describe_size
 from wsi_stain.core.errors import NoSpaceError
 from wsi_stain.core.storage import existing_parent
 from wsi_stain.executor import Flow, Receipt, Task
-from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
+from wsi_stain.formats.zarr_shard import CODECS, TILE_BYTES
 
 R = TypeVar("R")
 

@@ -26,7 +26,7 @@ from wsi_stain.core.errors import ConfigError, WsiStainError
 from wsi_stain.core.geometry import Size
 from wsi_stain.executor import DaskExecutor, ExecutorConfig, Flow, Pool, Task, open_executor, run_flows
 from wsi_stain.executor.dask_cluster import local_workers
-from wsi_stain.normalize.device_errors import translate_device_errors
+from wsi_stain.pix2pix.gpu import translate_device_errors
 from wsi_stain.synthetic.slide import write_slide
 
 SHORT_S = 2.0

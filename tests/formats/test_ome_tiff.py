@@ -1,20 +1,22 @@
-"""The hybrid TIFF's bytes, as OpenSlide and tifffile read them."""
+"""The hybrid TIFF's bytes, as OpenSlide and tifffile read them; its OME-XML, and text that could break it."""
 
 from __future__ import annotations
 
 import io
 from itertools import pairwise, product
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import openslide
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wsi_stain.core.geometry import Mpp, Size, TileIndex, ceil_div, grid_shape, level_sizes
 from wsi_stain.formats.block_file import encode_jpeg
-from wsi_stain.formats.ome_tiff import PyramidTiff
-from wsi_stain.formats.ome_xml import ome_xml
+from wsi_stain.formats.ome_tiff import PROVENANCE_NAMESPACE, PyramidTiff, ome_xml
 
 WHITE = (243, 240, 245)
 MPP = Mpp(0.2528, 0.2531)
@@ -123,3 +125,44 @@ def test_tiles_never_put_are_one_shared_glass_tile(tmp_path: Path) -> None:
     with openslide.OpenSlide(path) as slide:
         pixels = np.asarray(slide.read_region((2990, 1090), 0, (10, 10)))
         np.testing.assert_allclose(pixels, np.broadcast_to((*WHITE, 255), (10, 10, 4)), atol=2)
+
+
+OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
+SIZE, MPP = Size(1301, 777), Mpp(0.2528, 0.253)
+
+
+def test_says_size_and_resolution() -> None:
+    pixels = ET.fromstring(ome_xml(SIZE, MPP, 40.0, {})).find(f"{OME}Image/{OME}Pixels")
+    assert pixels is not None
+    assert (pixels.get("SizeX"), pixels.get("SizeY"), pixels.get("SizeC")) == ("1301", "777", "3")
+    assert (pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeY")) == ("0.2528", "0.253")
+
+
+def test_the_micro_sign_is_literal() -> None:
+    assert ome_xml(SIZE, MPP, None, {}).count("µm".encode()) == 2
+
+
+@pytest.mark.parametrize(("power", "written"), [(40.0, "40"), (20.5, "20.5"), (None, None)])
+def test_objective(power: float | None, written: str | None) -> None:
+    root = ET.fromstring(ome_xml(SIZE, MPP, power, {}))
+    objective = root.find(f"{OME}Instrument/{OME}Objective")
+    assert (objective is None) == (written is None)
+    assert (root.find(f"{OME}Image/{OME}ObjectiveSettings") is None) == (written is None)
+    assert objective is None or objective.get("NominalMagnification") == written
+
+
+@given(st.dictionaries(st.text(), st.text(), max_size=4))
+def test_any_provenance_is_well_formed(provenance: dict[str, str]) -> None:
+    root = ET.fromstring(ome_xml(SIZE, MPP, 40.0, provenance))
+    entries = root.findall(f"{OME}StructuredAnnotations/{OME}MapAnnotation/{OME}Value/{OME}M")
+    assert len(entries) == len(provenance)
+
+
+def test_provenance_is_kept_and_its_order_does_not_matter() -> None:
+    provenance = {"checkpoint": "sha256 <1>", "config": '{"a": "&"}', "a\x00b": "\x1b"}
+    first = ome_xml(SIZE, MPP, 40.0, provenance)
+    assert first == ome_xml(SIZE, MPP, 40.0, dict(reversed(provenance.items())))
+    annotation = ET.fromstring(first).find(f"{OME}StructuredAnnotations/{OME}MapAnnotation")
+    assert annotation is not None and annotation.get("Namespace") == PROVENANCE_NAMESPACE
+    found = {entry.get("K"): entry.text for entry in annotation.iter(f"{OME}M")}
+    assert found == {"checkpoint": "sha256 <1>", "config": '{"a": "&"}', "a\ufffdb": "\ufffd"}

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TileIndex
-from wsi_stain.formats.zarr_chunks import decode, encode
-from wsi_stain.formats.zarr_shard import INDEX_BYTES, ShardFile, write_shard
+from wsi_stain.formats.zarr_shard import INDEX_BYTES, ShardFile, decode, encode, write_shard
 
 PLACES = [TileIndex(0, 0), TileIndex(3, 15), TileIndex(15, 2)]
 

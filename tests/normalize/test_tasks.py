@@ -26,8 +26,8 @@ from wsi_stain.core.journal import describe_files, file_digest, remove_partials
 from wsi_stain.formats.block_file import BlockFile, JpegConfig, halve, write_block
 from wsi_stain.formats.zarr_shard import ShardFile
 from wsi_stain.normalize.block import BlockWorkers, NormalizedBlock, block_workers, normalize_block_pixels
-from wsi_stain.normalize.feather import fade_to_white, with_ring
 from wsi_stain.normalize.tasks import NormalizeTask, PrepareTask, normalize_block, prepare_slide
+from wsi_stain.normalizers.background import fade_to_white, with_ring
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore

@@ -20,9 +20,9 @@ from wsi_stain.core.icc import srgb_profile
 from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.store import StoredSlide
+from wsi_stain.tiling.block import BlockTask, tile_block
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import make_record
-from wsi_stain.tiling.tasks import BlockTask, tile_block
 
 TCGA = "formats/TCGA-CR-7395-01A-01-TS1.svs"
 VARIANTS = [

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Size, TileIndex, grid_shape
-from wsi_stain.formats.zarr_chunks import CodecName
 from wsi_stain.formats.zarr_jpeg import ZarrJpeg
+from wsi_stain.formats.zarr_shard import CodecName
 from wsi_stain.stain.statistics import slide_statistics
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
 from wsi_stain.tissue.grid import TileGrid

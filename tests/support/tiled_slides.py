@@ -15,8 +15,9 @@ from scipy import ndimage
 from wsi_stain.core.geometry import BlockIndex, Size
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.store import StoredSlide, TileStore
+from wsi_stain.tiling.block import BlockTask, tile_block
 from wsi_stain.tiling.config import TilingConfig
-from wsi_stain.tiling.tasks import BlockTask, FinishTask, SurveyTask, finish_slide, survey_slide, tile_block
+from wsi_stain.tiling.tasks import FinishTask, SurveyTask, finish_slide, survey_slide
 
 SIZE = Size(4703, 901)
 """Two blocks, and odd tiles at both far edges."""

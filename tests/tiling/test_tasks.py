@@ -24,10 +24,10 @@ from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.store import StoredSlide
 from wsi_stain.synthetic import write_slide
+from wsi_stain.tiling.block import BlockTask, tile_block
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.inspect import InspectTask, identify_slide, inspect_slide, probe_slide
 from wsi_stain.tiling.record import make_record
-from wsi_stain.tiling.tasks import BlockTask, tile_block
 from wsi_stain.tissue.config import TissueConfig
 from wsi_stain.tissue.tile_quality import QUALITIES, tile_quality
 

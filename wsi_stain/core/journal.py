@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypedDict
 
 from wsi_stain.core.errors import NoSpaceError, OutputError
-from wsi_stain.core.regular_files import odd_kind
-from wsi_stain.core.storage import StoragePath
+from wsi_stain.core.storage import StoragePath, odd_kind
 
 
 def sync_directory(directory: Path) -> None:

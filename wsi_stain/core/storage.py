@@ -4,6 +4,8 @@ A local storage path is a plain `Path`. An `S3Path` has the few members of a `Pa
 through the code reads both; writing is local. Credentials, region and endpoint come from the usual environment
 variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (another service
 than Amazon's), AWS_ALLOW_HTTP=true (an endpoint without TLS), AWS_SKIP_SIGNATURE=true (a public bucket).
+
+Only regular files are opened: a FIFO would wait for a writer, and a device never ends.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ from wsi_stain.core.errors import StoreError
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
+
+
+import stat
+
+from wsi_stain.core.errors import SlideError, WsiStainError
 
 _RETRY_S = 30
 _REMEDY = (
@@ -222,3 +229,33 @@ def _bucket(name: str, settings: frozenset[tuple[str, str]]) -> S3Store:
 
 def _unreadable_error(path: S3Path, error: Exception) -> StoreError:
     return StoreError(f"{path} cannot be read: {str(error).splitlines()[0]}", _REMEDY)
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def odd_kind(path: Path) -> str:
+    """Return what a path is in words, links followed; empty where it is a regular file, or cannot be looked at."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""
+    if stat.S_ISREG(mode):
+        return ""
+    return next((name for test, name in _KINDS if test(mode)), "no regular file")
+
+
+def check_regular(path: Path, error: type[WsiStainError] = SlideError) -> None:
+    """Refuse to open what is no regular file; what is not there is left to who opens it.
+
+    Raises:
+        WsiStainError: It is a directory, a FIFO, a socket or a device; of the kind that is given.
+    """
+    if kind := odd_kind(path):
+        raise error(f"{path} cannot be opened: it is {kind}, expected a regular file", "Name the file itself")

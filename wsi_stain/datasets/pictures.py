@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from wsi_stain.core.geometry import BLOCK, Size
-from wsi_stain.core.regular_files import odd_kind
+from wsi_stain.core.storage import odd_kind
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 """What the name of a patch's file ends in, lower case."""

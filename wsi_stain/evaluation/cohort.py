@@ -28,7 +28,7 @@ from wsi_stain.evaluation.tile_choice import choose_scored_tiles
 from wsi_stain.metrics.chromatin import NuclearDetail, contrast_kept, mean_detail, nuclear_detail
 from wsi_stain.metrics.image import lab_wasserstein, normalized_median_intensity, spread
 from wsi_stain.metrics.nuclei import find_source_nuclei, nuclei_mask
-from wsi_stain.normalize.device_errors import translate_device_errors
+from wsi_stain.pix2pix.gpu import translate_device_errors
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide

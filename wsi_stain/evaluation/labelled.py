@@ -19,7 +19,7 @@ from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, tile_region
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.evaluation.methods import Method
-from wsi_stain.normalize.device_errors import translate_device_errors
+from wsi_stain.pix2pix.gpu import translate_device_errors
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import save_artifact
 from wsi_stain.store.patches import PATCH_TABLE, from_csv

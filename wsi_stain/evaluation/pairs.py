@@ -25,7 +25,7 @@ from wsi_stain.metrics.chromatin import contrast_kept, nuclear_detail
 from wsi_stain.metrics.image import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
 from wsi_stain.metrics.nuclei import nuclei_mask
 from wsi_stain.metrics.structure import shift_px
-from wsi_stain.normalize.device_errors import translate_device_errors
+from wsi_stain.pix2pix.gpu import translate_device_errors
 from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.beer_lambert import apply_statistics
 from wsi_stain.stain.colour_table import apply_table

@@ -17,7 +17,7 @@ from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.formats import zarr_shard
-from wsi_stain.formats.zarr_chunks import BLOSC, CODECS, CRC, TileCodec, decode, encode
+from wsi_stain.formats.zarr_shard import BLOSC, CODECS, CRC, TileCodec, decode, encode
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 

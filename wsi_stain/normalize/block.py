@@ -29,10 +29,9 @@ from wsi_stain.core.geometry import TILE, BlockIndex, Region, block_region, ceil
 from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg, halve
 from wsi_stain.metrics.hallucination import hallucination, pack_map
 from wsi_stain.metrics.seams import SeamSums, measure_seams
-from wsi_stain.normalize.feather import fade_to_white, with_ring
+from wsi_stain.normalizers.background import fade_to_white, show_exempt, with_ring
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
-from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import TABLE, Artifact, NormalizationCounts
 

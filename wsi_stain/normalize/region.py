@@ -29,10 +29,9 @@ from wsi_stain.core.geometry import (
     tile_slices,
 )
 from wsi_stain.executor.forks import ForkAware
-from wsi_stain.normalize.feather import fade_to_white, with_ring
+from wsi_stain.normalizers.background import fade_to_white, show_exempt, with_ring
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
-from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.normalizers.windows import crop_square
 from wsi_stain.pix2pix.precision import default_device

@@ -23,10 +23,9 @@ from wsi_stain.core.arrays import RgbTiles
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import TILE, Region, level_sizes
 from wsi_stain.core.icc import decode_profile
-from wsi_stain.normalize.feather import fade_weights
 from wsi_stain.normalize.region import RegionNormalizer
+from wsi_stain.normalizers.background import fade_weights, show_exempt
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
-from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.pix2pix.checkpoint import read_contract
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.listing.names import slide_id

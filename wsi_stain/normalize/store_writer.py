@@ -23,13 +23,13 @@ from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, Size, block_region, tiles_of
 from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
-from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.normalize.region import normalize_any_resolution, normalize_area, normalize_patch, patch_config
+from wsi_stain.normalizers.background import show_exempt
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
-from wsi_stain.normalizers.exempt_pixels import show_exempt
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.normalizers.windows import crop_square
+from wsi_stain.pix2pix.gpu import translate_device_errors
 from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.artifact import load_artifact
 from wsi_stain.store.patches import PATCH_TABLE as PATCHES

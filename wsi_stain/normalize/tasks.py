@@ -18,11 +18,11 @@ from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.metrics.seams import SeamSums
 from wsi_stain.normalize.block import block_workers, kept_ring, normalize_block_pixels
-from wsi_stain.normalize.device_errors import translate_device_errors
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.normalizers.lut import OUTSIDE, RESIDUAL
+from wsi_stain.pix2pix.gpu import translate_device_errors
 from wsi_stain.pyramid.ome_zarr import write_block_shards
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide

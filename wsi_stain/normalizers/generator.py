@@ -20,9 +20,9 @@ from torch import Tensor
 
 from wsi_stain.core.arrays import Mask, Rgb8, RgbImage
 from wsi_stain.core.geometry import BLOCK, TILE
+from wsi_stain.normalizers import smooth
 from wsi_stain.normalizers.lut import TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, round_up
-from wsi_stain.normalizers.smooth import drift, guided_filter
 from wsi_stain.normalizers.windows import Corner, Windows
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
@@ -59,7 +59,7 @@ class GeneratorNormalizer:
         table: What fits the slide's colour table: what the generator does beyond it is the hallucination map. Without
             it there is none, and nothing is held.
         batch: Windows of a pass; the last one of a block is filled up.
-        hold_radius: Half the side of the squares that a mean is taken over, px; see `smooth.drift`. 0 leaves generated
+        hold_radius: Half the side of the squares that a mean is taken over, px; see `smooth`. 0 leaves generated
             pixels as they are.
     """
 
@@ -76,8 +76,8 @@ class GeneratorNormalizer:
         hold_radius: int = 0,
     ) -> None:
         self._predictor, self.table, self._batch, self.white = predictor, table, batch, white
-        self._hold_radius = round_up(hold_radius, drift.STEP) if table else 0
-        reach = self._smoothing_reach + (drift.reach(self._hold_radius) if self._hold_radius else 0)
+        self._hold_radius = round_up(hold_radius, smooth.STEP) if table else 0
+        reach = self._smoothing_reach + (smooth.reach(self._hold_radius) if self._hold_radius else 0)
         self._margin = round_up(reach, max(32, predictor.step))  # generated pixels beyond a result that make it
         stride_px, overlap, self._crop = _plan_windows(stride_px, predictor)
         self._windows = Windows(stride_px, overlap, self._crop + self._margin)
@@ -136,7 +136,7 @@ class GeneratorNormalizer:
     def _hold(self, target: HoldTarget | None, source_BCHW: Tensor, generated_BCHW: Tensor) -> Tensor:
         if target is None:
             return generated_BCHW
-        return drift.hold_to_table(source_BCHW, generated_BCHW, *target, self._hold_radius)
+        return smooth.hold_to_table(source_BCHW, generated_BCHW, *target, self._hold_radius)
 
     def _smooth(self, source_BCHW: Tensor, changed_BCHW: Tensor) -> Tensor:
         """Make of changed pixels what a subclass makes of them."""
@@ -166,12 +166,12 @@ class GuardNormalizer(GeneratorNormalizer):
         batch: int = 1,
         hold_radius: int = 0,
     ) -> None:
-        self._radius = round_up(radius, guided_filter.STEP)
-        self._smoothing_reach = guided_filter.reach(self._radius)
+        self._radius = round_up(radius, smooth.STEP)
+        self._smoothing_reach = smooth.reach(self._radius)
         super().__init__(predictor, white, stride_px, table, batch, hold_radius)
 
     def _smooth(self, source_BCHW: Tensor, changed_BCHW: Tensor) -> Tensor:
-        return guided_filter.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE)
+        return smooth.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE)
 
 
 def _plan_windows(stride_px: int, predictor: GeneratorPredictor) -> Rgb8:

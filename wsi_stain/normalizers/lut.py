@@ -16,7 +16,7 @@ from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, TileIndex, tile_region
 from wsi_stain.metrics.image import ciede2000
-from wsi_stain.normalizers.exempt_pixels import exempt_mask
+from wsi_stain.normalizers.background import exempt_mask
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shades, read_candidates
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts

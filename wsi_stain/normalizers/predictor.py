@@ -27,8 +27,8 @@ from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import ceil_div
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.generator import receptive_halo
+from wsi_stain.pix2pix.gpu import copy_to_pinned, record_event, stack_arrays
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
-from wsi_stain.pix2pix.pinned_memory import copy_to_pinned, record_event, stack_arrays
 from wsi_stain.pix2pix.precision import Precision, compute_dtype
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.template import TemplateTables, apply_template

@@ -17,7 +17,7 @@ from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, TileIndex, tile_region
 from wsi_stain.metrics.chromatin import NuclearDetail, mean_detail, nuclear_detail
 from wsi_stain.metrics.nuclei import nuclei_mask
-from wsi_stain.normalizers.exempt_pixels import exempt_mask
+from wsi_stain.normalizers.background import exempt_mask
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.stain_sample import sample_tiles
 

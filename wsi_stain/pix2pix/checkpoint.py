@@ -26,7 +26,7 @@ from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.icc import ProfileText
 from wsi_stain.core.journal import atomic_write, canonical_json, file_digest
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.core.regular_files import check_regular
+from wsi_stain.core.storage import check_regular
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.generator import Generator

@@ -22,7 +22,7 @@ from wsi_stain.pix2pix import distributed
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.discriminator import Discriminator
 from wsi_stain.pix2pix.generator import Generator
-from wsi_stain.pix2pix.pinned_memory import copy_to_pinned, record_event
+from wsi_stain.pix2pix.gpu import copy_to_pinned, record_event
 
 
 @dataclass(frozen=True)

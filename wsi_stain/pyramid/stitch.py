@@ -55,8 +55,7 @@ from wsi_stain.core.receipts import (
     write_receipt,
 )
 from wsi_stain.formats.block_file import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve, pad_tile
-from wsi_stain.formats.ome_tiff import PyramidTiff
-from wsi_stain.formats.ome_xml import ome_xml
+from wsi_stain.formats.ome_tiff import PyramidTiff, ome_xml
 from wsi_stain.pyramid.ome_zarr import PyramidZarr
 
 _PX_PER_MIP_PX = 2**LEVELS

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import GlassPlacement, Mpp, Size, ceil_div
-from wsi_stain.core.regular_files import odd_kind
+from wsi_stain.core.storage import odd_kind
 from wsi_stain.slides.remedies import DAMAGED
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"

@@ -1,21 +1,21 @@
 """The files that a slide consists of, and their fingerprint. Knows no pixels.
 
-A Zarr is a directory of many files, or a prefix on S3 of many objects; of these the service's own digests count.
+A Zarr is a directory of many files, told by its metadata, or a prefix on S3 of many objects; of these the service's own
+digests count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from wsi_stain.core.regular_files import check_regular, odd_kind
-from wsi_stain.core.storage import S3Path, StoragePath, list_objects
+from wsi_stain.core.journal import read_json
+from wsi_stain.core.storage import S3Path, StoragePath, check_regular, list_objects, odd_kind
 from wsi_stain.slides.dicom_series import files_of_slide, read_header
-from wsi_stain.slides.zarr_folders import is_zarr
 
 _DIGEST_PIECES = 64
 _DIGEST_PIECE_BYTES = 65_536
@@ -104,3 +104,35 @@ def _digest(paths: Sequence[Path]) -> dict[str, Any]:
                 file.seek(offset)
                 digest.update(file.read(_DIGEST_PIECE_BYTES))
     return {"size": total, "digest": digest.hexdigest()}
+
+
+METADATA = ("zarr.json", ".zgroup")
+"""Files by which a directory is a Zarr, of version 3 or 2."""
+
+
+def is_zarr(path: StoragePath) -> bool:
+    """Check whether a path is a Zarr's directory, or lies on S3, where nothing else is read."""
+    return isinstance(path, S3Path) or any(os.path.isfile(path / name) for name in METADATA)
+
+
+def is_zarr_image(folder: Path) -> bool:
+    """Check whether a directory is an OME-Zarr image, or several of one slide, as bioformats2raw writes them."""
+    attributes = _attributes(folder)
+    ngff = attributes.get("ome", attributes)
+    return isinstance(ngff, Mapping) and any(name in ngff for name in ("multiscales", "bioformats2raw.layout"))
+
+
+def images_of(folder: Path) -> list[Path]:
+    """List the images of a Zarr that is named: itself, else its groups that are images, as a tile store has them."""
+    if is_zarr_image(folder):
+        return [folder]
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_zarr_image(path))
+
+
+def _attributes(folder: Path) -> Mapping[str, Any]:
+    try:
+        metadata = read_json(folder / "zarr.json")
+        attributes = metadata.get("attributes") if isinstance(metadata, dict) else read_json(folder / ".zattrs")
+    except PermissionError:  # a folder that may not be entered
+        return {}
+    return attributes if isinstance(attributes, dict) else {}

@@ -19,12 +19,12 @@ from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div, split_on_grid
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.core.storage import StoragePath, storage_path
+from wsi_stain.slides.claims import name_scanner
 from wsi_stain.slides.levels.level import Level
 from wsi_stain.slides.levels.reader import LostPart
 from wsi_stain.slides.remedies import remedy_for
 from wsi_stain.slides.resampling import area_average, bicubic, source_span
 from wsi_stain.slides.resolution import MPP_RANGE, POWER, objective_power, resolve_mpp
-from wsi_stain.slides.scanner import name_scanner
 from wsi_stain.slides.slide_file import SlideFile
 
 __all__ = ["Slide", "SlideConfig", "area_average"]

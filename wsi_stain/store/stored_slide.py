@@ -17,8 +17,7 @@ from wsi_stain.core.geometry import BlockIndex, TileIndex, block_of, grid_shape
 from wsi_stain.core.journal import describe_file
 from wsi_stain.core.storage import StoragePath, list_folders
 from wsi_stain.formats import zarr_metadata
-from wsi_stain.formats.zarr_chunks import TileCodec
-from wsi_stain.formats.zarr_shard import REMEDY, ShardFile
+from wsi_stain.formats.zarr_shard import REMEDY, ShardFile, TileCodec
 from wsi_stain.store.cards import slide_card
 from wsi_stain.store.record import MARK, SlideRecord, complete_record, fold_shards
 from wsi_stain.store.tiled_slide import TiledSlide
@@ -28,7 +27,7 @@ _INDICES_HELD = 1024
 
 
 class StoredSlide(TiledSlide):
-    """A slide of the store,. Threads may share it, and it may be pickled.
+    """A slide of the store. Threads may share it, and it may be pickled.
 
     Memory bound: the indices of at most 1024 shards (4 KiB each), the maps and the thumbnail; no pixels are held.
 

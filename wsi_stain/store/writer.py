@@ -17,7 +17,7 @@ from wsi_stain.core.geometry import BlockIndex, Size, TileIndex
 from wsi_stain.core.journal import FileFacts
 from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
 from wsi_stain.formats import zarr_metadata, zarr_shard
-from wsi_stain.formats.zarr_chunks import CODECS, CodecName
+from wsi_stain.formats.zarr_shard import CODECS, CodecName
 from wsi_stain.store.record import MARK, ShardsMark, SlideRecord, fold_shards, read_record
 from wsi_stain.store.stored_slide import StoredSlide
 from wsi_stain.tissue.exempt import Exempt

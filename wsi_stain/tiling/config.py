@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.formats.zarr_chunks import CodecName
-from wsi_stain.slides.listing.find import SlideSource
+from wsi_stain.formats.zarr_shard import CodecName
 from wsi_stain.slides.slide import SlideConfig
 from wsi_stain.stain.statistics import StainConfig
 from wsi_stain.tissue.config import TissueConfig
@@ -29,10 +28,3 @@ class TilingConfig(StrictRecord):
     stain: StainConfig = Field(default_factory=StainConfig)
     codec: CodecName = "lossless"
     max_holes: float = Field(default=0.05, ge=0, le=1)
-
-
-def config_for_slide(source: SlideSource, config: TilingConfig) -> TilingConfig:
-    """Return the settings with the slide list's resolution, which knows this slide best."""
-    if source.mpp is None:
-        return config
-    return config.model_copy(update={"slide": config.slide.model_copy(update={"slide_mpp": source.mpp})})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from wsi_stain.formats.zarr_chunks import CODECS, TILE_BYTES
+from wsi_stain.formats.zarr_shard import CODECS, TILE_BYTES
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.listing.user_masks import mask_digest
 from wsi_stain.store.record import TilesIdentity

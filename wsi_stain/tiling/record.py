@@ -1,4 +1,4 @@
-"""The record of a slide to be tiled: which slide it is, and what decides its tiles, which makes their key."""
+"""A slide to be tiled, opened as its slide list says, and its record: what decides its tiles, which makes their key."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.listing.user_masks import mask_digest
 from wsi_stain.slides.slide import Slide
 from wsi_stain.store import SlideRecord
-from wsi_stain.tiling.config import TilingConfig, config_for_slide
+from wsi_stain.tiling.config import TilingConfig
 
 VERSION = 3
 """Raised with every change of the code that changes which tiles a slide has or what is in them."""
+
+
+def config_for_slide(source: SlideSource, config: TilingConfig) -> TilingConfig:
+    """Return the settings with the slide list's resolution, which knows this slide best."""
+    if source.mpp is None:
+        return config
+    return config.model_copy(update={"slide": config.slide.model_copy(update={"slide_mpp": source.mpp})})
 
 
 def open_slide(source: SlideSource, config: TilingConfig) -> Slide:

@@ -1,13 +1,11 @@
 """From a slide to its tiles in the store: survey, one task a block, finish. Knows no torch.
 
-    survey_slide   thumbnail, tissue, grid  ->  the slide's folder with everything but tiles
-    tile_block     4096 px of the slide     ->  one shard and its receipt
-    finish_slide   a sample of the tiles    ->  stain statistics, quality maps, completion mark
+    survey_slide        thumbnail, tissue, grid  ->  the slide's folder with everything but tiles
+    block.tile_block    4096 px of the slide     ->  one shard and its receipt
+    finish_slide        a sample of the tiles    ->  stain statistics, quality maps, completion mark
 
 Each function takes one frozen record, returns a small receipt, and returns at once where its work already stands for
 the same key: the fingerprint of the source, of these settings, and of the store's format.
-
-Memory bound: a block task holds one tile, what reading it takes, and the thread and buffers that hash its shard.
 """
 
 from __future__ import annotations
@@ -27,7 +25,6 @@ from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.stain_sample import measure_stain
-from wsi_stain.tiling.block_tiles import BlockTiles
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import labels, make_record, open_slide
 from wsi_stain.tiling.survey import require_tissue
@@ -96,25 +93,6 @@ class SurveyTask:
 
 
 @dataclass(frozen=True)
-class BlockTask:
-    """Tile one block of a surveyed slide.
-
-    Attributes:
-        source: The slide.
-        store: The tile store's directory.
-        config: How it is tiled.
-        block: Place in the block grid, one of the survey's `blocks`.
-        key: The survey's `key`.
-    """
-
-    source: SlideSource
-    store: Path
-    config: TilingConfig
-    block: BlockIndex
-    key: str
-
-
-@dataclass(frozen=True)
 class FinishTask:
     """Finish a slide all of whose blocks are tiled.
 
@@ -152,24 +130,6 @@ def survey_slide(task: SurveyTask) -> SurveyReceipt:
         _survey(writer, slide, task)
     receipt = _survey_receipt(writer.open_slide(record), complete=False, redone_because=reason)
     return write_receipt(writer.receipt_path("survey"), receipt)
-
-
-def tile_block(task: BlockTask) -> ShardReceipt:
-    """Write the shard of one block, unless it stands or the slide is complete.
-
-    Raises:
-        SlideError: The slide can no longer be read at all.
-        OutputError: The shard cannot be written.
-    """
-    writer = TileStore(task.store).writer(task.source.slide_id)
-    if writer.is_complete(task.key):
-        return {"key": task.key, "product": None, "block": list(task.block), "tiles": 0, "quality": {}, "holes": []}
-    valid = writer.valid_shard(task.block, task.key)
-    if valid is not None:
-        return valid
-    with open_slide(task.source, task.config) as slide:
-        tiles = BlockTiles(slide, writer.kept(), task.block)
-        return writer.write_shard(task.block, tiles, task.key, quality=tiles.quality, holes=tiles.holes)
 
 
 def finish_slide(task: FinishTask) -> FinishReceipt:

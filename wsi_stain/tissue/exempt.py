@@ -5,7 +5,7 @@
     AS_GLASS    dark beside tissue (borders, coverslip edges, bubbles, shadows, fill): the reference's white, as all
                 that lies outside of the kept tiles is
 
-Found once on a slide's thumbnail, so that every tile, mode and method shows the same: see `exempt_pixels`. Knows no
+Found once on a slide's thumbnail, so that every tile, mode and method shows the same: see `normalizers.background`. Knows no
 slides or files.
 """
 

@@ -18,8 +18,7 @@ from wsi_stain.core.arrays import window
 from wsi_stain.core.errors import UnreadableError
 from wsi_stain.core.geometry import Region, Size, split_on_grid
 from wsi_stain.slides.jpeg_tiles import PLAIN_VENDORS, JpegTiles
-from wsi_stain.slides.levels.absent_tiles import AbsentTiles
-from wsi_stain.slides.levels.level import Level
+from wsi_stain.slides.levels.level import AbsentTiles, Level
 from wsi_stain.slides.readers.base import SlideReader
 from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.tiff.tiles import TiffTiles

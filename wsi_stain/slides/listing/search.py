@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from wsi_stain.core.storage import S3Path, real_path, storage_path
 from wsi_stain.slides.dicom_series import find_series, is_dicom_name, may_be_dicom, read_header
-from wsi_stain.slides.zarr_folders import METADATA, images_of, is_zarr, is_zarr_image
+from wsi_stain.slides.parts import METADATA, images_of, is_zarr, is_zarr_image
 
 READABLE = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi",

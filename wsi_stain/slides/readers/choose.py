@@ -7,6 +7,7 @@ from pathlib import Path
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.storage import S3Path, StoragePath
 from wsi_stain.slides.dicom_series import read_header
+from wsi_stain.slides.parts import is_zarr
 from wsi_stain.slides.readers import fastslide_reader
 from wsi_stain.slides.readers.base import SlideReader
 from wsi_stain.slides.readers.dicom_reader import DicomReader
@@ -14,7 +15,6 @@ from wsi_stain.slides.readers.fastslide_reader import FastSlideReader
 from wsi_stain.slides.readers.openslide_reader import OpenSlideReader
 from wsi_stain.slides.readers.tiff_reader import TiffReader, has_hidden_levels, is_tiff
 from wsi_stain.slides.readers.zarr_reader import ZarrReader
-from wsi_stain.slides.zarr_folders import is_zarr
 
 
 def open_reader(path: StoragePath) -> SlideReader:

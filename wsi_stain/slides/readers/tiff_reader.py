@@ -26,8 +26,7 @@ from wsi_stain.slides.remedies import CONVERT, DAMAGED
 from wsi_stain.slides.resolution import POWER, Resolution
 from wsi_stain.slides.srgb import check_profile
 from wsi_stain.slides.tiff.checks import check_content, check_level, describe_image, described_image, is_level
-from wsi_stain.slides.tiff.descriptions import DescribedImage, ome_images, vendor_text
-from wsi_stain.slides.tiff.directories import TiffDirectory, describe_directory
+from wsi_stain.slides.tiff.directories import DescribedImage, TiffDirectory, describe_directory, ome_images, vendor_text
 from wsi_stain.slides.tiff.tiles import PagePixels, open_tiff
 
 _MAX_DIRECTORIES, _MAX_SUBIFDS = 256, 64

@@ -13,8 +13,7 @@ import numpy as np
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Size
 from wsi_stain.slides.remedies import DAMAGED
-from wsi_stain.slides.tiff.descriptions import DescribedImage, ome_images
-from wsi_stain.slides.tiff.directories import TiffDirectory
+from wsi_stain.slides.tiff.directories import DescribedImage, TiffDirectory, ome_images
 
 _ORIENTATIONS = {
     2: "mirrored left to right",

@@ -12,8 +12,7 @@ from tests.support.slide_files import noise, write_slide
 from wsi_stain.core.errors import MppError
 from wsi_stain.core.geometry import Mpp, Size
 from wsi_stain.slides.slide import Slide
-from wsi_stain.slides.tiff.descriptions import ome_images, vendor_text
-from wsi_stain.slides.tiff.directories import read_directories
+from wsi_stain.slides.tiff.directories import ome_images, read_directories, vendor_text
 
 PIXELS = noise(133, 97)
 

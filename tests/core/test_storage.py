@@ -13,8 +13,7 @@ from tests.support.dicom_files import write_dicom
 from tests.support.slide_files import noise, write_slide
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.journal import read_json
-from wsi_stain.core.regular_files import odd_kind
-from wsi_stain.core.storage import open_file
+from wsi_stain.core.storage import odd_kind, open_file
 from wsi_stain.datasets.pictures import PictureError, digest, read_picture
 from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.slides.slide import Slide

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsi_stain.slides.scanner import name_scanner
+from wsi_stain.slides.claims import name_scanner
 
 
 @pytest.mark.parametrize(
