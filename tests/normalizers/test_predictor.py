@@ -107,7 +107,7 @@ def test_a_pass_that_overflows_in_16_bits_is_computed_again(
     assert tally.retried == 2
     window = source[:288, :288]
     predictor = GeneratorPredictor(overflowing, device, precision)
-    found_here = next(predictor.predict_all([window], STATISTICS))
+    found_here = next(predictor.predict_all([window], STATISTICS, predictor.halo))
     assert np.abs(found_here.astype(int) - exact[:96, :96]).max() <= int(device == "cuda")
 
 

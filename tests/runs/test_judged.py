@@ -89,7 +89,7 @@ def test_colours_that_a_table_was_not_fitted_to_are_told() -> None:
 class Contrast(GeneratorPredictor):
     """In a generator's place: another tone curve, for the whole slide alike, which is no fault."""
 
-    halo = 32
+    halo = step = 32
 
     def __init__(self) -> None:
         pass
@@ -97,9 +97,9 @@ class Contrast(GeneratorPredictor):
     def check_fits(self, slide: TiledSlide) -> None:
         pass
 
-    def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics) -> Iterator[RgbImage]:
+    def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics, crop: int) -> Iterator[RgbImage]:
         for window in windows:
-            yield add_contrast(window[self.halo : -self.halo, self.halo : -self.halo])
+            yield add_contrast(window[crop:-crop, crop:-crop])
 
 
 def add_contrast(pixels: RgbImage) -> RgbImage:

@@ -131,7 +131,10 @@ def exempt_mask(slide: TiledSlide, region: Region) -> NDArray[np.bool_]:
         np.clip(((start + np.arange(count) + 0.5) * length / side).astype(np.intp), 0, length - 1)
         for start, count, length, side in _axes(slide.exempt, slide.size, region)
     )
-    return np.asarray(slide.exempt[np.ix_(rows, cols)] > 0)
+    part = slide.exempt[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] > 0
+    if not part.any():
+        return np.zeros((region.height, region.width), bool)
+    return np.asarray(part[np.ix_(rows - rows[0], cols - cols[0])])
 
 
 def _weights(exempt: Exempt, kind: int, frame: Size, region: Region) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, TileIndex, tile_region
 from wsi_stain.metrics.image import ciede2000
 from wsi_stain.normalizers.background import exempt_mask
-from wsi_stain.normalizers.predictor import GeneratorPredictor
+from wsi_stain.normalizers.predictor import GeneratorPredictor, round_up
 from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shades, read_candidates
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, apply_table, fit_table, look_up
@@ -38,6 +38,10 @@ _NONE = np.zeros((0, 3), np.uint8)
 _HELD_OUT_EVERY = 5
 _HELD_PIXELS = 2_500
 
+_RIM = 32
+"""Pixels along a tile's edges that nothing is learnt of. The generator is given the tile alone and sees nothing beyond,
+as along the edges of the images it was trained on; with all that it can see around each tile (96 px on each side at
+five downs, 768 at eight) three times as many pixels would pass through it, or 49, and nine tiles be read for one."""
 
 _STAINED = float(np.exp(-0.15))
 """Share of the glass's light below which, in one channel at least, a pixel is tissue: OD 0.15, as in Macenko 2009."""
@@ -76,18 +80,17 @@ class TableFit:
         self._predictor.check_fits(slide)
         candidates = read_candidates(slide, list_candidates(slide, self._tiles)[part :: self._parts])
         tiles = pick_shades(candidates, self._tiles // self._parts + (part < self._tiles % self._parts))
-        pairs, held = ColourPairs(), [(_NONE, _NONE)]
+        fitted, held = [(_NONE, _NONE)], [(_NONE, _NONE)]
         for turn, (source, wanted) in enumerate(self._pairs(slide, tiles, statistics)):
             if (turn + part + 1) % _HELD_OUT_EVERY == 0:
                 every = max(len(source) // _HELD_PIXELS, 1)
                 held.append((source[::every], wanted[::every]))
             else:
-                pairs.add(source, wanted)
-        counts = np.zeros(BINS**3, np.int64)
-        for tile, pixels in candidates:
-            normalized = ~exempt_mask(slide, tile_region(tile))[SPARSE, SPARSE]
-            counts += _tissue_colours(pixels[normalized], statistics.white)
-        held_source, held_wanted = (np.concatenate(side) for side in zip(*held, strict=True))
+                fitted.append((source, wanted))
+        pairs = ColourPairs()
+        pairs.add(*map(np.concatenate, zip(*fitted, strict=True)))  # at once: each time all bins are gone through
+        counts = _tissue_colours(_normalized_pixels(slide, candidates), statistics.white)
+        held_source, held_wanted = map(np.concatenate, zip(*held, strict=True))
         return {
             PAIRS: pairs.pack(),
             HELD_SOURCE: held_source,
@@ -136,20 +139,20 @@ class TableFit:
         self, slide: TiledSlide, tiles: Sequence[TileIndex], statistics: StainStatistics
     ) -> Iterator[tuple[RgbImage, RgbImage]]:
         """Yield source and generated colours, (N, 3) each, of each tile's pixels in the slide that bear no ink."""
-        halo = self._predictor.halo
-        sources: deque[RgbImage] = deque()
+        beyond = (round_up(TILE, self._predictor.step) - TILE) // 2  # only from nine downs
+        crop, sources = beyond + _RIM, deque[RgbImage]()
 
         def read_windows() -> Iterator[RgbImage]:
             for tile in tiles:
-                window = slide.read(tile_region(tile).expand(halo))
-                sources.append(window[halo:-halo, halo:-halo])
+                window = slide.read(tile_region(tile).expand(beyond))
+                sources.append(window[crop:-crop, crop:-crop])
                 yield window
 
-        for tile, generated in zip(tiles, self._predictor.predict_all(read_windows(), statistics), strict=True):
-            source = sources.popleft()
-            use = ~(pen_mask(source) | exempt_mask(slide, tile_region(tile)))
-            use[slide.size.height - tile.row * TILE :] = False
-            use[:, slide.size.width - tile.col * TILE :] = False
+        for tile, generated in zip(tiles, self._predictor.predict_all(read_windows(), statistics, crop), strict=True):
+            source, region = sources.popleft(), tile_region(tile).expand(-_RIM)
+            use = ~(pen_mask(source) | exempt_mask(slide, region))
+            use[max(slide.size.height - region.y, 0) :] = False
+            use[:, max(slide.size.width - region.x, 0) :] = False
             yield source[use], generated[use]
 
 
@@ -201,6 +204,12 @@ def _residual(table: Table, pairs: ColourPairs, samples: Sequence[Artifact]) -> 
         return 0.0
     found = np.round(look_up(table, source)).astype(np.uint8)
     return float(ciede2000(found[None], wanted[None]))
+
+
+def _normalized_pixels(slide: TiledSlide, candidates: Sequence[tuple[TileIndex, RgbImage]]) -> RgbImage:
+    """Return the pixels of what `read_candidates` gave, (N, 3), but for those that are not normalized."""
+    masks = [exempt_mask(slide, tile_region(tile))[SPARSE, SPARSE] for tile, _ in candidates]
+    return np.concatenate([_NONE, *(pixels[~exempt] for (_, pixels), exempt in zip(candidates, masks, strict=True))])
 
 
 def _tissue_colours(pixels: RgbImage, white: Rgb) -> NDArray[np.int64]:

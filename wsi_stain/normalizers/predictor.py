@@ -112,7 +112,7 @@ class GeneratorPredictor:
             generated_BHWC = self._retry_in_float32(windows_BHWC, statistics, self.halo)
         return generated_BHWC[0]
 
-    def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics) -> Iterator[RgbImage]:
+    def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics, crop: int) -> Iterator[RgbImage]:
         """Generate the inner parts of windows of one shape, as (h, w, 3) uint8 in the memory of the host, in order.
 
         On a GPU passes of several are begun ahead, and the last is filled up: the shape is always the same.
@@ -120,6 +120,7 @@ class GeneratorPredictor:
         Args:
             windows: As `predict` takes them; they are read as they are wanted.
             statistics: Of the slide.
+            crop: As `start` takes it.
 
         Raises:
             CheckpointError: The generator gave a value that is no number, in float32 as well.
@@ -129,7 +130,7 @@ class GeneratorPredictor:
         source = iter(windows)
         while batch := list(itertools.islice(source, size)):
             filled = batch + [np.zeros_like(batch[0])] * (size - len(batch))
-            pending.append((len(batch), self.start(filled, statistics, self.halo)))
+            pending.append((len(batch), self.start(filled, statistics, crop)))
             if len(pending) == _AHEAD:
                 yield from _fetch_first(pending)
         while pending:
