@@ -21,7 +21,7 @@ COPY pipelines ./pipelines
 COPY wsi_stain ./wsi_stain
 # What is installed here is this directory, whose dependencies are ranges on purpose.
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir '.[baselines,dicom,evaluate,features,onnx,pcam,s3,tensorboard]' \
+RUN pip install --no-cache-dir '.[dicom,evaluate,features,onnx,pcam,s3,tensorboard]' \
     && useradd --no-create-home --uid 1000 stain
 
 # By number, so that a cluster can see that it is not root. USER names whoever --user makes it, for libraries that ask.

@@ -31,7 +31,6 @@ _PACKAGES = (
     "tifffile",
 )
 EXTRAS = {
-    "baselines": ("--method vahadane", ("scikit-learn",)),
     "dicom": ("--format dicom, and DICOM slides that OpenSlide refuses", ("wsidicomizer",)),
     "evaluate": ("wsi-stain evaluate", ("matplotlib", "scikit-learn")),
     "features": ("evaluate robustness: HDF5, ONNX", ("h5py", "onnxruntime")),

@@ -256,7 +256,9 @@ def scanners(
     out: Results,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(metavar="SCANNER=FILE", help="Checkpoint trained on a scanner's store, by its name; repeatable."),
+        typer.Option(
+            metavar="SCANNER=FILE", help="Checkpoint trained on a scanner's store, by its name; or shipped; repeatable."
+        ),
     ] = None,
     mode: Modes = None,
     baseline: Baselines = None,
@@ -267,6 +269,6 @@ def scanners(
     from pipelines.shared.config import choose_config
 
     run_config = choose_config(None, overrides_of(workers=workers))
-    checkpoints = pipeline.parse_checkpoints(checkpoint or [])
+    checkpoints = {name: checkpoint_file(path) for name, path in pipeline.parse_checkpoints(checkpoint or []).items()}
     request = pipeline.Request(stores, checkpoints, mode or [], baseline or [], out, run_config)
     raise typer.Exit(pipeline.run(request, console()))

@@ -75,7 +75,7 @@ def parse_checkpoints(values: Sequence[str]) -> dict[str, Path]:
     pairs = [value.partition("=") for value in values]
     if wrong := [value for value, (name, _, path) in zip(values, pairs, strict=True) if not (name and path)]:
         raise ConfigError(f"--checkpoint {wrong[0]} names no scanner and file", "Give --checkpoint AT2=FILE")
-    return {name: Path(path).absolute() for name, _, path in pairs}
+    return {name: Path(path) for name, _, path in pairs}
 
 
 def run(request: Request, console: Console) -> int:

@@ -22,7 +22,7 @@ from wsi_stain.synthetic import SCANNERS, rescan, write_slide
 
 SIZE = Size(800, 800)
 QUICK = ("--baseline", "reinhard", "--baseline", "macenko")
-"""Without Vahadane's method, which takes seconds a slide."""
+"""Without Vahadane's method, for speed."""
 
 
 @pytest.fixture(scope="module")

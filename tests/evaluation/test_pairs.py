@@ -24,7 +24,7 @@ from wsi_stain.synthetic import LABORATORIES, SCANNERS, render_tissue, rescan, s
 
 SIZE = Size(800, 800)
 QUICK = ("--baseline", "macenko")
-"""Vahadane's method takes seconds a slide."""
+"""One classical method stands for all."""
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from wsi_stain.normalizers.classical import (
     ReinhardNormalizer,
     VahadaneNormalizer,
     lab_moments,
+    learn_pair,
     sparse_stains,
 )
 from wsi_stain.stain.statistics import slide_statistics
-from wsi_stain.stain.vectors import angle_deg
+from wsi_stain.stain.vectors import RUIFROK, angle_deg
 
 OTHER_WHITE = (250.0, 228.0, 233.0)
 OTHER_VECTORS = ((0.55, 0.74, 0.39), (0.12, 0.90, 0.42))
@@ -120,3 +121,23 @@ def test_ink_is_not_measured(ink: tuple[int, int, int], target: np.ndarray) -> N
     (hematoxylin, eosin), _ = sparse_stains(marked.reshape(-1, 3), WHITE)
     clean, _ = sparse_stains(target.reshape(-1, 3), WHITE)
     assert max(angle_deg(hematoxylin, clean[0]), angle_deg(eosin, clean[1])) < 2
+
+
+def test_the_dictionary_is_that_of_scikit_learn(target: np.ndarray) -> None:
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    od = -np.log((target.reshape(-1, 3)[::97] + 1) / 241.0)
+    samples, start = np.maximum(od[od.mean(axis=1) > 0.15], 0), np.asarray(RUIFROK)
+    learner = decomposition.DictionaryLearning(
+        2,
+        alpha=0.1,
+        fit_algorithm="cd",
+        transform_algorithm="lasso_cd",
+        positive_code=True,
+        positive_dict=True,
+        max_iter=100,
+        dict_init=start,
+        code_init=samples @ np.linalg.pinv(start),
+        random_state=0,
+    )
+    assert len(samples) > 300
+    np.testing.assert_allclose(learn_pair(samples, start, 0.1), learner.fit(samples).components_, atol=1e-3)

@@ -20,7 +20,7 @@ from wsi_stain.normalizers.classical_reference import load_classical_reference, 
 from wsi_stain.store import TileStore
 from wsi_stain.synthetic import SCANNERS, rescan, write_slide
 
-METHODS = ("reinhard", "macenko", pytest.param("vahadane", marks=pytest.mark.slow))
+METHODS = ("reinhard", "macenko", "vahadane")
 SIZE = Size(900, 600)
 
 
