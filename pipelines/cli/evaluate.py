@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import STORE, SlideMpp, Workers, absolute, checkpoint_file, console, overrides_of
+from pipelines.cli.options import (
+    STORE,
+    SlideMpp,
+    Workers,
+    absolute,
+    checkpoint_file,
+    console,
+    find_checkpoint,
+    overrides_of,
+)
 from wsi_stain.core.storage import storage_path
 
 evaluate = typer.Typer(
@@ -269,6 +278,6 @@ def scanners(
     from pipelines.shared.config import choose_config
 
     run_config = choose_config(None, overrides_of(workers=workers))
-    checkpoints = {name: checkpoint_file(path) for name, path in pipeline.parse_checkpoints(checkpoint or []).items()}
+    checkpoints = {name: find_checkpoint(path) for name, path in pipeline.parse_checkpoints(checkpoint or []).items()}
     request = pipeline.Request(stores, checkpoints, mode or [], baseline or [], out, run_config)
     raise typer.Exit(pipeline.run(request, console()))

@@ -25,13 +25,17 @@ def absolute(value: Any) -> Any:
 
 
 def checkpoint_file(value: Path | None) -> Path | None:
+    """Find a checkpoint that may not be asked for, as `find_checkpoint`."""
+    return value and find_checkpoint(value)
+
+
+def find_checkpoint(value: Path) -> Path:
     """Make a checkpoint's path absolute; `shipped` names the one that comes with the program."""
     if value == Path("shipped") and not value.exists():
         from pipelines.references.library import shipped_checkpoint
 
         return shipped_checkpoint()
-    absolute_path: Path | None = absolute(value)
-    return absolute_path
+    return value.absolute()
 
 
 STORE = "a directory, or s3://bucket/prefix"
