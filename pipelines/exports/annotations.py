@@ -76,7 +76,6 @@ def _write_slide(request: Request, workspace: Workspace, row: SlideRow) -> Path:
     path = request.to / PurePosixPath(f"{row.slide}.geojson")
     if not real_path(path).is_relative_to(real_path(request.to)):
         raise OutputError(f"its name leads out of {request.to}", "Name another directory with --to")
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(slide_geojson(areas, frame, request.bound), separators=(",", ":")).encode())
     return path
 

@@ -58,7 +58,6 @@ def save(name: str, checkpoint: Path, library: Path, console: Console) -> int:
             f"The reference {name} is another checkpoint, saved before",
             f"Choose another name, or remove {folder}: what was normalized to it cannot be compared with the new one",
         )
-    folder.mkdir(parents=True, exist_ok=True)
     card = checkpoint.with_name(CARD_NAME)
     for file in (checkpoint, *([card] if card.exists() else [])):
         target = CHECKPOINT_NAME if file == checkpoint else CARD_NAME

@@ -56,7 +56,6 @@ def choose_auto_reference(
         inspections = run_inspections(executor, tasks, progress)
         choice, origin = choose_of_inspected(inspections), ""
         keys = {each.source.slide_id: each.facts["key"] for each in inspections if each.facts}
-        kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, _KeptChoice(key=keys[choice.chosen.slide_id], choice=choice).model_dump(mode="json"))
     progress.report(f"reference: {choice.reason}{f' ({origin})' if origin else ''}")
     return allowed[choice.chosen.slide_id], choice

@@ -354,6 +354,25 @@ def test_a_foreign_store_is_refused(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 
+@pytest.mark.parametrize("left", [None, "", '{"attributes": {"form'], ids=["lost", "empty", "torn"])
+def test_the_stores_own_metadata_is_written_again(small: WrittenSlide, left: str | None) -> None:
+    metadata = small.store.path / "zarr.json"
+    before = metadata.read_bytes()
+    metadata.unlink()
+    if left is not None:
+        metadata.write_text(left)
+    assert TileStore.create(small.store.path).slide_ids() == ["odd"]
+    assert metadata.read_bytes() == before
+
+
+def test_torn_metadata_beside_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "zarr.json").write_text("{")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(StoreError, match="not a tile store"):
+        TileStore.create(tmp_path)
+    assert (tmp_path / "zarr.json").read_text() == "{"
+
+
 def test_a_store_may_be_made_in_a_leased_directory(tmp_path: Path) -> None:
     (tmp_path / ".lease").touch()
     assert TileStore.create(tmp_path).slide_ids() == []
@@ -400,6 +419,21 @@ def test_damage_is_said_not_shown(small: WrittenSlide, damage: Callable[[Path], 
     with pytest.raises(StoreError, match=message) as caught:
         small.slide.read(Region(0, 0, 700, 300))
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("cut", [lambda size: 0, lambda size: size // 2, lambda size: size - 2])
+def test_a_torn_file_shows_whichever_it_is(small: WrittenSlide, cut: Callable[[int], int]) -> None:
+    small.store.writer("odd").write_table("sources", "a,b\n1,2\n")
+    folder = small.store.path / "odd"
+    small.slide.check_whole()
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name not in ("odd", "maps", "tables")]
+    assert len(files) == 12
+    for path in files:
+        content = path.read_bytes()
+        os.truncate(path, cut(len(content)))
+        with pytest.raises(StoreError, match=r"damaged|describes no compression"):
+            small.store["odd"].check_whole()
+        path.write_bytes(content)
 
 
 def test_a_tile_that_the_shard_lacks_is_an_error_not_glass(small: WrittenSlide) -> None:

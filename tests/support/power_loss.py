@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -83,6 +83,36 @@ class Disk:
     def write(self, moment: int, folder: Path) -> None:
         """Write what the disk is sure to hold after so many syncs."""
         _write(self.root.stat().st_ino, folder, self.moments[moment])
+
+    def holds(self, moment: int, path: Path) -> bool:
+        """Check whether a cut after so many syncs leaves a path, all folders on the way to it included."""
+        entry: bytes | int | None = self.root.stat().st_ino
+        for name in path.relative_to(self.root).parts:
+            entry = self.moments[moment].get(entry, {}).get(name) if isinstance(entry, int) else None
+        return entry is not None
+
+    def different_moments(self, apart: str) -> list[int]:
+        """List the first moment of each state that a cut may leave, by names and contents of all files.
+
+        Args:
+            apart: A name that counts for none.
+        """
+        first: dict[_Tree, int] = {}
+        for moment, directories in enumerate(self.moments):
+            first.setdefault(_tree(self.root.stat().st_ino, directories, apart), moment)
+        return list(first.values())
+
+
+_Tree: TypeAlias = "tuple[tuple[str, bytes | _Tree], ...]"
+
+
+def _tree(inode: int, directories: dict[int, dict[str, bytes | int]], apart: str) -> _Tree:
+    """Return what can be found below a folder, by name; a folder that was given no name is not."""
+    return tuple(
+        (name, _tree(content, directories, apart) if isinstance(content, int) else content)
+        for name, content in sorted(directories.get(inode, {}).items())
+        if name != apart
+    )
 
 
 def _write(inode: int, folder: Path, directories: dict[int, dict[str, bytes | int]]) -> None:

@@ -222,6 +222,14 @@ def test_a_damaged_record_is_made_anew(run: Run, tiled_run: Run) -> None:
     assert contents(run.store) == contents(tiled_run.store)
 
 
+@pytest.mark.parametrize("torn", ["0/c/0/0/0", "thumbnail/c/0/0/0"])
+def test_a_slide_with_a_torn_file_is_tiled_again(run: Run, tiled_run: Run, torn: str) -> None:
+    os.truncate(run.whole().path / torn, 100)
+    assert "a file of it was damaged" in (run.survey()["redone_because"] or "")
+    run.whole()
+    assert contents(run.store) == contents(tiled_run.store)
+
+
 def test_the_slide_list_has_the_last_word_on_resolution(run: Run) -> None:
     run = replace(run, source=run.source.model_copy(update={"mpp": 0.4}))
     survey = run.survey()

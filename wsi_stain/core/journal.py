@@ -1,6 +1,7 @@
 """Means by which work survives: atomic writes, hashes, fingerprints, failpoints. Receipts are in `receipts`.
 
 Nothing half-written ever bears a final name: write to a temporary file beside it, fsync, rename, fsync the directory.
+Folders are synced into their parents as they are made, or a power cut would take finished work with them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,17 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def make_directory(directory: Path) -> None:
+    """Make a directory with its parents, durably: what is synced in it later cannot vanish with its own name."""
+    missing = []
+    while not directory.is_dir():
+        missing.append(directory)
+        directory = directory.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_directory(folder.parent)
+
+
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Write a whole file or nothing.
 
@@ -44,7 +56,7 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         with open(partial, "w+b") as file:
             if callable(content):
                 content(file)

@@ -22,6 +22,7 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from wsi_stain.core.errors import LeaseError, OutputError
+from wsi_stain.core.journal import make_directory
 
 LEASE_STALE_S = 120.0
 """A lease whose heartbeat is older than this, by the file server's clock, belongs to a dead run."""
@@ -106,7 +107,7 @@ def _acquire(path: Path) -> str:
     me = Holder(token=secrets.token_hex(16), pid=os.getpid(), host=os.uname().nodename, namespace=_namespace())
     claim = path.with_name(f".lease.{me.token}")
     with _explain_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         _write(claim, me, "hard link")
         try:
             if (means := _link_or_create(claim, path)) != "hard link":

@@ -22,7 +22,7 @@ from typing import Any
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import GlassPlacement, Mpp
 from wsi_stain.core.icc import input_profile, srgb_profile
-from wsi_stain.core.journal import describe_files, explain_failed_write
+from wsi_stain.core.journal import describe_files, explain_failed_write, make_directory
 from wsi_stain.core.receipts import Receipt, commit_directory, directory_product, partial_directory, valid_receipt
 
 _MOST_BASIC_OFFSET = 2**32 - 1
@@ -103,7 +103,7 @@ def write_dicom(task: DicomTask) -> DicomReceipt:
     folder = partial_directory(task.output)
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        make_directory(folder)
         paths = _save_levels(task, folder)
         for path in paths:
             _reset_times(path)

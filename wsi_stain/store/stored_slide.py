@@ -135,6 +135,21 @@ class StoredSlide(TiledSlide):
         if shapes != {grid_shape(self.size)}:
             raise StoreError(f"{self.path} has maps of {shapes}, expected {grid_shape(self.size)} tiles", REMEDY)
 
+    def check_whole(self) -> None:
+        """Read everything of a complete slide but its pixels: a file that was torn shows, whichever it is.
+
+        Raises:
+            StoreError: A file is missing or damaged.
+        """
+        self.check()
+        for name in self.maps():
+            self.map(name)
+        for name in self.tables():
+            self.table(name)
+        _ = self.thumbnail, self.mask, self.exempt
+        for block in self.grid.blocks():
+            self._index(block)
+
     def check_shards(self) -> None:
         """Read every byte of a complete slide's tiles, in a local store.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from wsi_stain import __version__
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TILE
+from wsi_stain.core.journal import read_json
 from wsi_stain.core.storage import S3Path, StoragePath, list_folders, storage_path
 from wsi_stain.formats import zarr_metadata
 from wsi_stain.store.cards import Row, bad_row, good_row, store_card
@@ -44,9 +45,12 @@ class TileStore:
 
     @classmethod
     def create(cls, path: Path) -> TileStore:
-        """Open the store at a path, or make an empty one where there is nothing yet."""
+        """Open the store at a path, or make an empty one where there is nothing yet.
+
+        Metadata that was lost or torn is written again where nothing but slides of a store is there.
+        """
         free = _is_free(path)  # looked at first: another process may be making the store, metadata first
-        if not (path / "zarr.json").exists():
+        if read_json(path / "zarr.json") is None:
             if not free:
                 raise StoreError(f"{path} exists and is not a tile store", _REMEDY)
             attributes = {"format": FORMAT, "tile": TILE, "producer": f"wsi-stain {__version__}"}
@@ -109,7 +113,10 @@ def _is_name(slide_id: str) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Check whether there is nothing at a path, or a directory with at most hidden files such as a lease."""
+    """Check whether there is nothing at a path, or a directory with at most a store's slides, metadata and lease."""
     if not path.is_dir():
         return not path.exists()
-    return all(entry.name.startswith(".") for entry in path.iterdir())
+    return all(
+        entry.name.startswith(".") or entry.name == "zarr.json" or (entry / "maps" / "kept").is_dir()
+        for entry in path.iterdir()
+    )

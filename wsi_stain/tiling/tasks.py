@@ -122,10 +122,12 @@ def survey_slide(task: SurveyTask) -> SurveyReceipt:
     writer = TileStore.create(task.store).writer(task.source.slide_id)
     with open_slide(task.source, task.config) as slide:
         record = make_record(slide, task.source, task.config)
-        valid = _valid_receipt(writer, record)
-        if valid is not None:
-            return valid
-        reason = _redo_reason(writer, record)
+        try:
+            if (valid := _valid_receipt(writer, record)) is not None:
+                return valid
+            reason = _redo_reason(writer, record)
+        except StoreError as error:
+            reason = f"a file of it was damaged: {error.problem}"
         writer.remove()
         _survey(writer, slide, task)
     receipt = _survey_receipt(writer.open_slide(record), complete=False, redone_because=reason)
@@ -183,9 +185,15 @@ def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | No
 
 
 def _valid_receipt(writer: SlideWriter, record: SlideRecord) -> SurveyReceipt | None:
-    """Return the receipt of a survey that still holds: of a complete slide, or of one that is being made."""
+    """Return the receipt of a survey that still holds: of a complete slide, or of one that is being made.
+
+    Raises:
+        StoreError: The slide is complete, but a file of it is damaged.
+    """
     if writer.is_complete(record.key):
-        return _survey_receipt(writer.open_slide(record), complete=True, redone_because=None)
+        stored = writer.open_slide(record)
+        stored.check_whole()
+        return _survey_receipt(stored, complete=True, redone_because=None)
     return valid_receipt(writer.receipt_path("survey"), record.key, None, SurveyReceipt)
 
 
