@@ -11,7 +11,7 @@ from tests.stain.test_statistics import DAB, WHITE, H, he_pixels
 from wsi_stain.core.errors import StainError
 from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.stain.statistics import StainStatistics, slide_statistics, stain_remarks
-from wsi_stain.stain.vectors import LUMINANCE, USUAL, angle_deg
+from wsi_stain.stain.vectors import LUMINANCE, RUIFROK, USUAL, angle_deg
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.streamed_slide import survey_streamed
 
@@ -101,3 +101,12 @@ def test_two_regions_of_one_slide_have_one_stain(real_data: Path) -> None:
     assert max(angle_deg(one, other) for one, other in zip(a.vectors, b.vectors, strict=True)) < 5
     assert max(angle_deg(one, usual) for one, usual in zip(b.vectors, USUAL, strict=True)) < 10
     assert b.foreign > a.foreign
+
+
+@pytest.mark.parametrize("red, blue", [(0.175, 0.155), (0.16, 0.19)])
+def test_magenta_as_of_pas_is_remarked_on_and_not_refused(red: float, blue: float) -> None:
+    pas = slide_statistics(he_pixels(0.25, vectors=((0.65, 0.70, 0.29), (red, 0.97, blue))), WHITE, "glass")
+    assert any("magenta" in remark for remark in stain_remarks(pas))
+    for vectors in (RUIFROK, USUAL):
+        eosin = slide_statistics(he_pixels(0.25, vectors=vectors), WHITE, "glass")
+        assert not any("magenta" in remark for remark in stain_remarks(eosin))

@@ -26,6 +26,7 @@ from wsi_stain.stain.vectors import (
     looks_black,
     looks_brown,
     looks_like_ink,
+    looks_magenta,
     macenko,
     mixed_with_usual,
     stratum_levels,
@@ -221,6 +222,8 @@ def stain_remarks(stain: StainStatistics) -> list[str]:
         for name, evidence in zip(("hematoxylin", "eosin"), stain.evidence, strict=True)
         if evidence < _HARDLY
     ]
+    if looks_magenta(stain.vectors[1]):
+        remarks.append("the second stain is magenta, as that of PAS: if it is no H&E, leave the slide out")
     if stain.foreign > _WORTH_TELLING:
         remarks.append(f"{stain.foreign:.0%} of the stained pixels are pigment, blood or ink, and were not measured")
     if stain.blurred > _MOSTLY:
