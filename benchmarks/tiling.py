@@ -6,10 +6,11 @@
 All write the same kept tiles of the same slide in as many worker processes, started and warmed before: through our own
 shard writer, block by block, but for openslide-zarr, which writes the same store through zarr-python, as it is done by
 hand, and tiatoolbox, which writes a JPEG file a tile. They take turns for some rounds;
-printed are each one's median, and how many times as fast the first is. WORKDIR should lie on the disk that stores lie
-on: every shard is synced to it.
+printed are each one's median, and how many times as fast the first is, by the clock and by the CPU time of all
+processes, which says more on a busy machine; tiatoolbox's counts the start of its processes too. WORKDIR should lie on
+the disk that stores lie on: every shard is synced to it.
 
-A peer is a function of a `Case` that does the work once and returns the seconds it took. One of an environment of its
+A peer is a function of a `Case` that does the work once and returns what it took. One of an environment of its
 own is run by that environment's Python: cuCIM's has cucim-cu12 and wsi-stain (torch is not needed), tiatoolbox's has
 tiatoolbox.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -32,6 +34,7 @@ from typing import Any
 import numpy as np
 import openslide
 import zarr
+from executors import cpu_seconds
 
 from wsi_stain.core.geometry import BLOCK, TILE, BlockIndex, tiles_of
 from wsi_stain.core.journal import file_digest
@@ -72,20 +75,28 @@ class Case:
         return [BlockTask(self.source, self.store, self.config, block, self.survey["key"]) for block in blocks]
 
 
-Peer = Callable[[Case], float]
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a turn, by the clock and of CPU time."""
+
+    clock: float
+    cpu: float
 
 
-def ours(case: Case) -> float:
+Peer = Callable[[Case], Spent]
+
+
+def ours(case: Case) -> Spent:
     """`tile_block` as the command `tile` runs it, measuring each tile's quality besides."""
     return time_case(case, tile_block)
 
 
-def openslide_loop(case: Case) -> float:
+def openslide_loop(case: Case) -> Spent:
     """`read_region` for each tile of 256 px."""
     return time_case(case, loop_over_tiles)
 
 
-def openslide_and_zarr(case: Case) -> float:
+def openslide_and_zarr(case: Case) -> Spent:
     """The same loop, and zarr-python compresses and writes: nothing of ours."""
     return time_case(case, loop_into_zarr)
 
@@ -93,7 +104,7 @@ def openslide_and_zarr(case: Case) -> float:
 def cucim(python: Path, threads: int) -> Peer:
     """cuCIM's batched CPU reader feeding our shard writer, in its own environment."""
 
-    def peer(case: Case) -> float:
+    def peer(case: Case) -> Spent:
         names = {"store": str(case.store), "slide_id": case.source.slide_id, "key": case.survey["key"]}
         return elsewhere(case, python, "cucim_tiles.py", **names, blocks=case.survey["blocks"], threads=threads)
 
@@ -103,7 +114,7 @@ def cucim(python: Path, threads: int) -> Peer:
 def tiatoolbox(python: Path, workers: int | None = None) -> Peer:
     """tiatoolbox's own extraction into JPEG files, in its own environment; in one process as its documentation does."""
 
-    def peer(case: Case) -> float:
+    def peer(case: Case) -> Spent:
         out, many = case.store.with_name("tiatoolbox"), {"workers": workers or case.workers}
         out.mkdir()
         tiles = np.argwhere(TileStore(case.store).writer(case.source.slide_id).kept()).tolist()
@@ -115,16 +126,19 @@ def tiatoolbox(python: Path, workers: int | None = None) -> Peer:
     return peer
 
 
-def elsewhere(case: Case, python: Path, script: str, **request: Any) -> float:
-    """Have another Python do the work by one of the scripts in `peers`; the seconds that it says it took."""
+def elsewhere(case: Case, python: Path, script: str, **request: Any) -> Spent:
+    """Have another Python do the work by one of the scripts in `peers`; what it says it took."""
     here = Path(__file__).parent
     asked = json.dumps({"slide": str(case.source.path.resolve()), "workers": case.workers, **request})
     environment = {**os.environ, "PYTHONPATH": str(here.parent)}
     command = [str(python), str(here / "peers" / script)]
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     told = json.loads(ended.stdout.splitlines()[-1])
     assert told["tiles"] == case.survey["kept_tiles"], told
-    return float(told["seconds"])
+    all_of_it = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole = all_of_it.ru_utime + all_of_it.ru_stime - began.ru_utime - began.ru_stime
+    return Spent(float(told["seconds"]), float(told.get("cpu", whole)))
 
 
 def loop_over_tiles(task: BlockTask) -> Receipt:
@@ -158,22 +172,22 @@ def loop_into_zarr(task: BlockTask) -> Receipt:
     return {}
 
 
-def time_case(case: Case, function: Callable[[BlockTask], Receipt]) -> float:
-    """Run a function over all blocks in the worker processes; seconds."""
+def time_case(case: Case, function: Callable[[BlockTask], Receipt]) -> Spent:
+    """Run a function over all blocks in the worker processes."""
 
     def flow() -> Any:
         return (yield [Task(function, task, "tile") for task in case.tasks()])
 
-    started = time.perf_counter()
+    started, began = time.perf_counter(), cpu_seconds()
     (result,) = run_flows(case.executor, {"slide": flow()})
-    seconds = time.perf_counter() - started
+    spent = Spent(time.perf_counter() - started, cpu_seconds() - began)
     if result.error is not None:
         raise result.error
-    return seconds
+    return spent
 
 
-def once(peer: Peer, case: Case) -> float:
-    """One turn of a peer, in an empty store; seconds."""
+def once(peer: Peer, case: Case) -> Spent:
+    """One turn of a peer, in an empty store."""
     shutil.rmtree(case.store, ignore_errors=True)
     survey = survey_slide(SurveyTask(case.source, case.store, case.config))
     return peer(replace(case, survey=survey))
@@ -210,7 +224,7 @@ def main() -> None:
     options = parser.parse_args()
     (source,) = find_slides([options.slide])
     peers = choose_peers(options)
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    turns: dict[str, list[Spent]] = {name: [] for name in peers}
     made: dict[str, dict[str, str]] = {}
     with open_executor(ExecutorConfig(workers=options.workers)) as executor:
         config = TilingConfig(codec=options.codec)
@@ -220,17 +234,26 @@ def main() -> None:
             made[name] = shards(case.store)
         for _ in range(options.rounds):  # side by side: what disturbs one round disturbs all peers
             for name, peer in peers.items():
-                seconds[name].append(once(peer, case))
-                print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
+                turns[name].append(once(peer, case))
+                print(f"{name}: {turns[name][-1].clock:.2f} s", file=sys.stderr, flush=True)
         tiles = survey_slide(SurveyTask(source, case.store, config))["kept_tiles"]
     shutil.rmtree(case.store)
     print(f"{options.slide.name}: {tiles} tiles, {options.codec}, {options.workers} workers")
     first = next(iter(peers))
-    for name, taken in seconds.items():
-        speed, ratio = tiles / statistics.median(taken), statistics.median(taken) / statistics.median(seconds[first])
+    medians = {name: median_of(spent) for name, spent in turns.items()}
+    for name, spent in medians.items():
+        clock, cpu = spent.clock / medians[first].clock, spent.cpu / medians[first].cpu
         same = sum(made[name].get(path) == digest for path, digest in made[first].items())
         shards_told = f"{same} of {len(made[first])} shards are the same bytes as {first}'s" if made[name] else "files"
-        print(f"{name:12s} {speed:7.0f} tiles/s   {first} is {ratio:4.2f} times as fast   {shards_told}")
+        print(
+            f"{name:14s} {tiles / spent.clock:7.0f} tiles/s, {tiles / spent.cpu:6.0f} a CPU second   "
+            f"{first} is {clock:4.2f} and {cpu:4.2f} times as fast   {shards_told}"
+        )
+
+
+def median_of(turns: list[Spent]) -> Spent:
+    """Medians by the clock and of CPU time."""
+    return Spent(statistics.median(turn.clock for turn in turns), statistics.median(turn.cpu for turn in turns))
 
 
 if __name__ == "__main__":

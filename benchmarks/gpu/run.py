@@ -122,9 +122,7 @@ def run_tests(results: Results, dry_run: bool) -> None:
         "-o",
         "filterwarnings=default",
     ]
-    folders = (
-        ["tests/pix2pix/test_gpu.py"] if dry_run else ["tests/normalizers", "tests/pix2pix", "tests/training"]
-    )
+    folders = ["tests/pix2pix/test_gpu.py"] if dry_run else ["tests/normalizers", "tests/pix2pix", "tests/training"]
     command += [*folders, *(["--collect-only"] if dry_run else ["--maxfail", "20"])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout[-4000:], done.stderr[-2000:], flush=True)

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import google_crc32c
+import numcodecs.blosc
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import TileIndex
-from wsi_stain.formats.zarr_shard import INDEX_BYTES, ShardFile, decode, encode, write_shard
+from wsi_stain.formats.zarr_shard import CODECS, INDEX_BYTES, TILE_BYTES, ShardFile, decode, encode, write_shard
 
 PLACES = [TileIndex(0, 0), TileIndex(3, 15), TileIndex(15, 2)]
 
@@ -63,6 +64,17 @@ def test_tiles_read_back(path: Path) -> None:
         index = file.read_index()
         for place, pixels in zip(PLACES, file.read_tiles(PLACES, index), strict=True):
             assert np.array_equal(pixels, tile(place.row))
+
+
+@pytest.mark.parametrize(("levels", "copied"), [(256, True), (9, False)])
+def test_tiles_that_hardly_compress_are_copied_and_any_blosc_reads_both(levels: int, copied: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, levels, (256, 256, 3), np.uint8)
+    codec = CODECS["lossless"]
+    chunk = codec.encode(pixels)
+    assert (len(chunk) == TILE_BYTES + 16 + 4) == copied  # Blosc's header, the checksum
+    planes = np.frombuffer(numcodecs.blosc.Blosc().decode(chunk[:-4]), np.uint8).reshape(3, 256, 256)
+    assert np.array_equal(planes.transpose(1, 2, 0), pixels)
+    assert np.array_equal(codec.decode(chunk), pixels)
 
 
 def test_the_index_tells_chunks_apart_from_gaps(path: Path) -> None:

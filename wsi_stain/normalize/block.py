@@ -198,7 +198,7 @@ class _BlockJob:
     def read(self, start: int, end: int) -> None:
         """Read rows of the window."""
         whole = self._region.expand(self._normalizer.halo)
-        self._window[start:end] = self._slide.read(Region(whole.x, whole.y + start, whole.width, end - start))
+        self._slide.read(Region(whole.x, whole.y + start, whole.width, end - start), self._window[start:end])
 
     def band(self, index: int, reads: Sequence[Future[None]]) -> _BandResult:
         """Do all work on one band, once its rows are there."""

@@ -54,9 +54,13 @@ def _blend(tile: RgbImage, around: Mask, white: Rgb8) -> None:
     """Blend a tile by its four corners' weights, ((top left, top right), (bottom left, bottom right))."""
     share = (np.arange(TILE, dtype=np.float32) + 0.5) / TILE
     ramp = np.stack([1 - share, share])  # (2, 256): of the near and of the far corner
-    weight = (ramp.T @ around.astype(np.float32) @ ramp)[: tile.shape[0], : tile.shape[1], None]
-    background = np.asarray(white, np.float32)
-    tile[:] = np.round(background + weight * (tile - background)).astype(np.uint8)
+    height, width, _ = tile.shape
+    weight = np.repeat((ramp.T @ around.astype(np.float32) @ ramp)[:height, :width], 3, axis=1)
+    background = np.tile(np.asarray(white, np.float32), width)
+    mixed = tile.reshape(height, 3 * width) - background  # whole rows: twice as fast as three values at a time
+    mixed *= weight
+    mixed += background
+    tile[:] = np.rint(mixed, out=mixed).astype(np.uint8).reshape(tile.shape)
 
 
 def fade_weights(kept: Mask, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:

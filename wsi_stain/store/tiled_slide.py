@@ -125,14 +125,19 @@ class TiledSlide(ABC):
         height, width, _ = self.thumbnail.shape
         return float(self.mpp.mean * (self.size.width * self.size.height / (height * width)) ** 0.5)
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
+    def read(self, region: Region, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Read RGB pixels, (height, width, 3); 255 in tiles that are not kept and outside the slide.
+
+        Args:
+            region: In the working frame; may reach beyond the slide.
+            out: Where they go, which is returned; None makes a new array.
 
         Raises:
             StoreError: Of a stored slide, a shard or a chunk is missing or damaged.
             SlideError: Of a slide's file, it can no longer be read at all.
         """
-        pixels = np.full((region.height, region.width, 3), 255, np.uint8)
+        pixels = np.empty((region.height, region.width, 3), np.uint8) if out is None else out
+        pixels[:] = 255
         tiles = self._kept_tiles(region)
         for tile, source in zip(tiles, self._decode_tiles(tiles), strict=True):
             _paste(source, tile, pixels, region, self.size)
