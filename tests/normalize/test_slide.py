@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from openslide import AbstractSlide
+from openslide import AbstractSlide, OpenSlide
 from openslide.deepzoom import DeepZoomGenerator
 from PIL import Image
 from scipy import ndimage
@@ -138,6 +138,13 @@ def test_it_is_an_openslide(slide: NormalizedSlide) -> None:
     assert [slide.get_best_level_for_downsample(by) for by in (0.5, 1, 3.9, 4, 1e6)] == [0, 0, 1, 2, 5]
     assert slide.properties["openslide.mpp-x"] == "0.5"
     assert slide.properties["openslide.background-color"] == "F5F3F6"
+    with OpenSlide(slide._slide.source.path) as raw:
+        first = {name: value for name, value in raw.properties.items() if re.match(r"openslide.level\[0\].[^t]", name)}
+    assert len(first) == 3 and first.items() <= slide.properties.items(), "width, height and downsample"
+    for level, (width, height) in enumerate(slide.level_dimensions):
+        assert slide.properties[f"openslide.level[{level}].width"] == str(width)
+        assert slide.properties[f"openslide.level[{level}].height"] == str(height)
+    assert slide.properties["openslide.level-count"] == str(slide.level_count)
     assert slide.associated_images == {}
     assert slide.get_thumbnail((300, 300)).size == (300, 58)
     assert NormalizedSlide.detect_format(slide._slide.source.path) == "generic-tiff"

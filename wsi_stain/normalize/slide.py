@@ -145,14 +145,18 @@ class NormalizedSlide(AbstractSlide):  # type: ignore[misc]  # openslide ships n
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """Resolution, magnification, bounds and background by OpenSlide's names; nothing else of the source's."""
+        """Resolution, levels, magnification, bounds, background by OpenSlide's names; nothing else of the source's."""
         found = {
             "openslide.vendor": "wsi-stain",
             "openslide.mpp-x": str(self._slide.mpp.x),
             "openslide.mpp-y": str(self._slide.mpp.y),
             "openslide.background-color": "".join(f"{value:02X}" for value in self._normalizer.white),
             **{f"openslide.bounds-{side}": str(value) for side, value in self._bounds._asdict().items()},
+            "openslide.level-count": str(self.level_count),
         }
+        for level, (size, downsample) in enumerate(zip(self._sizes, self.level_downsamples, strict=True)):
+            facts = {"width": size.width, "height": size.height, "downsample": f"{downsample:g}"}
+            found |= {f"openslide.level[{level}].{name}": str(value) for name, value in facts.items()}
         if (power := self._slide.record.objective_power) is not None:
             found["openslide.objective-power"] = f"{power:g}"
         return MappingProxyType(found)
