@@ -21,7 +21,7 @@ from wsi_stain.core.geometry import TileIndex
 from wsi_stain.laboratories.perturbation import draw_perturbation, perturb
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics, od_table, slide_statistics, white_point
-from wsi_stain.stain.vectors import unmixing
+from wsi_stain.stain.vectors import unmixing_matrix
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.stain_sample import measure_stain, sample_pixels
 from wsi_stain.synthetic.scanner import Scanner, rescan
@@ -230,7 +230,7 @@ def _by_nuclei(stored: StoredSlide, test: Mask) -> list[TileIndex]:
     """The test tiles rich in tissue, by their mean hematoxylin."""
     stain = stored.require_stain()
     tiles = [TileIndex(int(r), int(c)) for r, c in np.argwhere(test & stored.kept & (stored.tissue >= 0.5))]
-    table, unmix = od_table(stain.white), unmixing(stain.vectors)
+    table, unmix = od_table(stain.white), unmixing_matrix(stain.vectors)
 
     def amount(tile: TileIndex) -> float:
         pixels = stored.read_tile(tile)[::8, ::8]

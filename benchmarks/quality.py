@@ -163,7 +163,7 @@ class Table:
     def scores(self, method: str, family: str, condition: str) -> Scores | None:
         """(seeds, laboratories, blocks, tiles, scores) of a method; None where it was not judged."""
         variant, mode = method.partition(" / ")[::2]
-        names = [f"{seeded(variant, seed)} / {mode}" for seed in range(self._seeds)] if mode else [method]
+        names = [f"{variant_name(variant, seed)} / {mode}" for seed in range(self._seeds)] if mode else [method]
         cases = [case for case in self._cases if (case.family, case.condition) == (family, condition)]
         files = [[score_file(self._out, name, case) for case in cases] for name in names]
         if not cases or not all(file.exists() for row in files for file in row):
@@ -200,7 +200,7 @@ def interval(means: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def seeded(variant: str, seed: int) -> str:
+def variant_name(variant: str, seed: int) -> str:
     """Name of a variant trained with a seed."""
     return f"{variant}@{seed}"
 
@@ -227,7 +227,9 @@ def main() -> None:
     cases = list_cases(asked.families, asked.conditions, asked.tables)
     out = asked.workdir / "scores"
     with ProcessPoolExecutor(asked.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        runs = {seeded(name, seed): f"seed={seed},{changes}" for name, changes in named for seed in range(asked.seeds)}
+        runs = {
+            variant_name(name, seed): f"seed={seed},{changes}" for name, changes in named for seed in range(asked.seeds)
+        }
         train = partial(train_on_part, asked.store, asked.slide_id, asked.config)
         paths = pool.map(train, runs.values(), [asked.workdir / "trained" / name for name in runs])
         checkpoints = dict(zip(runs, paths, strict=True))

@@ -27,7 +27,7 @@ from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.stain.statistics import StainStatistics, od_table
 from wsi_stain.stain.template import Template, apply_template
-from wsi_stain.stain.vectors import unmixing
+from wsi_stain.stain.vectors import unmixing_matrix
 from wsi_stain.store import StoredSlide, TiledSlide
 from wsi_stain.store.artifact import STATISTICS, Artifact, NormalizationCounts, pack_statistics, unpack_statistics
 from wsi_stain.store.stain_sample import measure_stain
@@ -96,10 +96,10 @@ def parts(stored: StoredSlide) -> tuple[Mask, Mask]:
 
 
 def training_part(stored: StoredSlide) -> Part:
-    return Part(stored, parts(stored)[0], untouched)
+    return Part(stored, parts(stored)[0], keep)
 
 
-def untouched(pixels: RgbImage) -> RgbImage:
+def keep(pixels: RgbImage) -> RgbImage:
     return pixels
 
 
@@ -139,7 +139,7 @@ class StatisticsAlone:
         own, ref = unpack_statistics(artifact), self._template.reference
         table = od_table(own.white)
         od = np.stack([table[pixels[..., c], c] for c in range(3)], axis=-1)
-        rest = od - od @ unmixing(own.vectors) @ np.asarray(own.vectors)
+        rest = od - od @ unmixing_matrix(own.vectors) @ np.asarray(own.vectors)
         # A template counts from glass, -1, to twice the reference's levels, 1.
         amounts = (apply_template(pixels, own, self._template) + 1) * (ref.h_nuclei, ref.e_stroma)
         changed = np.maximum(amounts @ np.asarray(ref.vectors) + rest, 0)

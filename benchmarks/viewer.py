@@ -107,7 +107,7 @@ def viewer(slide: Path) -> Iterator[tuple[str, int, Callable[[int, int, int], st
     from wsi_stain.viewer.tiles import TILE_PX
 
     command = [sys.executable, "-m", "pipelines.cli", "view", str(slide), "--no-browser", "--port", "0"]
-    with running(command) as process:
+    with run_process(command) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         name, path = Picture("", slide.absolute()).id, urlsplit(url).path
@@ -120,7 +120,7 @@ def example(slide: Path) -> Iterator[tuple[str, int, Callable[[int, int, int], s
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with running([sys.executable, __file__, str(slide), "--example", str(port)]):
+    with run_process([sys.executable, __file__, str(slide), "--example", str(port)]):
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
@@ -132,7 +132,7 @@ def example(slide: Path) -> Iterator[tuple[str, int, Callable[[int, int, int], s
 
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+def run_process(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
     """A process for the time of a block."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

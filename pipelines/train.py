@@ -174,7 +174,7 @@ def _check_not_another(out: Path, parts: Mapping[str, Any]) -> None:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What differs between two trainings, by key: `training.epochs was 4, is 6`."""
+    """Say what differs between two trainings, by key: `training.epochs was 4, is 6`."""
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):

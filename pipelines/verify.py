@@ -23,7 +23,7 @@ from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.store import TileStore
 from wsi_stain.verification.faults import Fault
-from wsi_stain.verification.source_check import Similarity
+from wsi_stain.verification.quality_check import Similarity
 from wsi_stain.verification.tasks import (
     ProductTask,
     TilesTask,

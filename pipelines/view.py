@@ -11,14 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.run_directory.partial_results import read_run_record, recover_rows, summary_rows
+from pipelines.run_directory.partial_results import finished_slide, read_run_record, recover_rows, summary_rows
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.formats import SUFFIXES, TABLES
 from pipelines.shared.messages import print_line, print_warning
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.storage import is_there, real_path
 from wsi_stain.results import SlideRow
-from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.listing.find import find_slides
 from wsi_stain.store.artifact import TABLE, load_artifact
 from wsi_stain.viewer.cases import Case, Picture, describe_case
@@ -105,7 +104,7 @@ def _check_openable(case: Case) -> Case:
 
 def _case(workspace: Workspace, row: SlideRow, warn: Callable[[str], None]) -> Case:
     """Make the case of a slide of a run, with its pyramid and its source where these are."""
-    finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
+    finished = finished_slide(workspace, row.slide_id, row)
     pictures, notes = [], [text for text in (row.reason, row.remedy) if text]
     source = finished.origin.slide if finished else None
     if finished and source and is_there(source):

@@ -55,7 +55,7 @@ ROOMS = {
     "obstore": {"wsi_stain.core.storage"},
     "typer": {
         "pipelines.cli.app",
-        "pipelines.cli.annotate",
+        "pipelines.cli.outputs",
         "pipelines.cli.simulate",
         "pipelines.cli.evaluate",
         "pipelines.cli.import_patches",

@@ -17,7 +17,7 @@ from wsi_stain.normalizers.lut import TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.precision import Precision
 from wsi_stain.stain.colour_bins import ColourPairs
-from wsi_stain.stain.colour_table import fit_table
+from wsi_stain.stain.table_fit import fit_table
 from wsi_stain.store.artifact import STATISTICS, TABLE, pack_statistics
 
 

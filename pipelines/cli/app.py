@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from pipelines.cli.annotate import annotate
 from pipelines.cli.evaluate import evaluate
 from pipelines.cli.import_patches import patches
 from pipelines.cli.options import (
@@ -24,16 +23,13 @@ from pipelines.cli.options import (
     Config,
     DryRun,
     Formats,
-    Host,
     Masks,
     Method,
     Mode,
     MppOption,
-    OpenBrowser,
     Out,
     Overlay,
     PlainTextGroup,
-    Port,
     PortableNames,
     Scheduler,
     SchedulerFile,
@@ -49,6 +45,7 @@ from pipelines.cli.options import (
     print_line,
     run_or_plan,
 )
+from pipelines.cli.outputs import annotate, export, report, verify, view
 from pipelines.cli.reference import reference
 from pipelines.cli.simulate import simulate
 from pipelines.shared.messages import print_error
@@ -66,8 +63,6 @@ app = typer.Typer(
 app.add_typer(patches, name="import")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(reference, name="reference")
-app.command()(simulate)
-app.command()(annotate)
 
 
 @app.callback(invoke_without_command=True)
@@ -243,20 +238,6 @@ def normalize(
 
 
 @app.command()
-def export(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(metavar="CHECKPOINT", callback=absolute, help="Checkpoint (safetensors) made by train or run."),
-    ],
-    model: Annotated[Path, typer.Argument(callback=absolute, metavar="MODEL.onnx", help="File to write.")],
-) -> None:
-    """Write a checkpoint's generator as ONNX, and check it with onnxruntime."""
-    from pipelines.exports import onnx as pipeline
-
-    raise typer.Exit(pipeline.run(checkpoint, model, console()))
-
-
-@app.command()
 def inspect(
     slides: Slides,
     mpp: MppOption = None,
@@ -275,55 +256,6 @@ def inspect(
     run_config = choose_cpu_config(None, overrides_of(mpp, slide_mpp, workers=workers))
     request = pipeline.Request(slides, run_config, masks, overlay, csv)
     raise typer.Exit(pipeline.run(request, console()))
-
-
-@app.command()
-def verify(
-    out: Annotated[Path, typer.Argument(metavar="OUT", callback=absolute, help="Output directory of a run.")],
-    slides: Annotated[
-        list[Path] | None,
-        typer.Option("--slides", help="Where the run's slides are now, if they moved; repeatable."),
-    ] = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    scheduler_file: SchedulerFile = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be checked and stop.")] = False,
-) -> None:
-    """Check every output of a run against its receipts, its readers and its source; faults go to OUT/verify.csv."""
-    from pipelines import verify as pipeline
-    from wsi_stain.executor import ExecutorConfig
-
-    executor = ExecutorConfig(workers=workers, scheduler=scheduler, scheduler_file=scheduler_file)
-    request = pipeline.Request(out, slides or [], executor)
-    run_or_plan(pipeline, request, dry_run)
-
-
-@app.command()
-def report(
-    out: Annotated[Path, typer.Argument(metavar="OUT", callback=absolute, help="Output directory of a run.")],
-) -> None:
-    """Make OUT/report/index.html again from what a run left, finished or not. Needs no slides."""
-    from pipelines import report as pipeline
-
-    raise typer.Exit(pipeline.run(out, console()))
-
-
-@app.command()
-def view(
-    subject: Annotated[
-        Path, typer.Argument(metavar="OUT|SLIDE", callback=absolute, help="Output directory of a run, or any slide.")
-    ],
-    other: Annotated[
-        Path | None, typer.Argument(metavar="OTHER", callback=absolute, help="A slide to show beside it.")
-    ] = None,
-    port: Port = None,
-    browser: OpenBrowser = True,
-    host: Host = "127.0.0.1",
-) -> None:
-    """Show slides in the web browser: source and normalized side by side, or one over the other."""
-    from pipelines import view as pipeline
-
-    raise typer.Exit(pipeline.run(pipeline.Request(subject, other, host, port, browser), console()))
 
 
 @app.command()
@@ -349,8 +281,12 @@ def demo(
     raise typer.Exit(pipeline.run(out, overrides_of(workers=workers), console()))
 
 
+for command in (simulate, verify, report, view, annotate, export):
+    app.command()(command)
+
+
 def main() -> None:
-    """Entry point: errors raised on purpose become one line and exit code 1."""
+    """Run the command: errors raised on purpose become one line and exit code 1."""
     # Threads that sleep at once when they wait make training on idle cores half as slow again, and threads that spin on
     # make it five times as slow wherever something else wants the cores too. So they spin for some microseconds.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")

@@ -10,6 +10,7 @@ from typing import Literal
 from rich.console import Console
 
 from pipelines.run_directory.page import read_run_state
+from pipelines.run_directory.partial_results import finished_slide
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.messages import describe_error, print_line
 from wsi_stain.core.errors import OutputError, SlideError, WsiStainError
@@ -17,7 +18,6 @@ from wsi_stain.core.journal import atomic_write
 from wsi_stain.core.storage import real_path
 from wsi_stain.results import SlideRow
 from wsi_stain.results.areas import load_areas
-from wsi_stain.results.finished import load_finished
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.tissue.geojson import PixelFrame, slide_geojson
 
@@ -66,7 +66,7 @@ def run(request: Request, console: Console) -> int:
 
 
 def _write_slide(request: Request, workspace: Workspace, row: SlideRow) -> Path:
-    finished = load_finished(workspace.slide(row.slide_id))
+    finished = finished_slide(workspace, row.slide_id, row)
     if finished is None:
         raise OutputError("its row is no longer in OUT/work", "Give run or normalize the same --out again")
     areas = load_areas(workspace.slide(row.slide_id), finished.row)

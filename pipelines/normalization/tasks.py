@@ -110,7 +110,7 @@ def stitch_tasks(
         pyramids.append(outputs.output("ome-zarr"))
     tasks = [_stitch_task(context, slide, outputs, pyramid, receipts) for pyramid in pyramids]
     size = sum(receipt["product"]["size"] for receipt in receipts if receipt["product"])
-    return [Task(stitch_slide, task, "stitch", _copying(size)) for task in tasks]
+    return [Task(stitch_slide, task, "stitch", _copy_cost(size)) for task in tasks]
 
 
 def _stitch_task(
@@ -226,9 +226,11 @@ def dicom_task(
         receipt=output.receipt,
         key=outputs.key,
     )
-    return Task(write_dicom, task, "dicom", _copying(tiff_receipt["product"]["size"] if tiff_receipt["product"] else 0))
+    return Task(
+        write_dicom, task, "dicom", _copy_cost(tiff_receipt["product"]["size"] if tiff_receipt["product"] else 0)
+    )
 
 
-def _copying(size: int) -> float:
+def _copy_cost(size: int) -> float:
     """Return the work of copying so many bytes, in blocks: even a slow disk copies a gigabyte in the time of one."""
     return 1 + size / 1e9

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pipelines.run_directory.partial_results import (
     AGAIN,
+    finished_slide,
     read_run_record,
     recover_rows,
     reference_nuclei,
@@ -21,7 +22,6 @@ from wsi_stain.cohort.reference import ReferenceChoice
 from wsi_stain.core.errors import WsiStainError
 from wsi_stain.report import RunRecord, read_training, reference_histogram, write_report, write_sheet
 from wsi_stain.results import SlideRow
-from wsi_stain.results.finished import load_finished
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TileStore
 
@@ -61,7 +61,7 @@ def write_state_page(workspace: Workspace, state: RunState) -> Path:
     reference = _reference(state.record)
 
     def with_pictures(row: SlideRow) -> SlideRow:
-        finished = load_finished(workspace.slide(row.slide_id)) if row.output else None
+        finished = finished_slide(workspace, row.slide_id, row)
         return finished.row if finished else row
 
     write_sheet(workspace.out / "report" / "before-after.jpg", map(with_pictures, state.rows))

@@ -15,7 +15,7 @@ from wsi_stain.core.errors import OutputError
 from wsi_stain.core.journal import read_json
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.results import SlideRow, read_rows
-from wsi_stain.results.finished import load_finished
+from wsi_stain.results.finished import FinishedSlide, load_finished
 
 AGAIN = "Run the same command again: what is finished stays"
 """The remedy for whatever a run did not come to."""
@@ -58,14 +58,23 @@ def _read_slide_list(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _row(workspace: Workspace, slide_id: str, name: str, ended: Mapping[str, SlideRow]) -> SlideRow:
     summarized = ended.get(slide_id)
-    if summarized and not summarized.output:
-        return summarized
-    if finished := load_finished(workspace.slide(slide_id)):
+    if finished := finished_slide(workspace, slide_id, summarized):
         return finished.row.without_pictures()
     missing = SlideRow(
         slide=name, slide_id=slide_id, status="unfinished", reason="The run ended before the slide", remedy=AGAIN
     )
     return summarized or missing
+
+
+def finished_slide(workspace: Workspace, slide_id: str, row: SlideRow | None) -> FinishedSlide | None:
+    """Return what was kept of a slide that the run finished; None where it did not, or nothing can be read.
+
+    Args:
+        workspace: The run's directories.
+        slide_id: The slide.
+        row: The slide's row in the summary, which knows of a later run that failed; None where there is none.
+    """
+    return None if row and not row.output else load_finished(workspace.slide(slide_id))
 
 
 def summary_rows(workspace: Workspace) -> list[SlideRow] | None:

@@ -13,7 +13,7 @@ from tests.support.closed_folder import folder_for_nobody, without_rights
 from tests.support.commands import Ended, Run
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import paint_tissue
-from tests.support.viewed import pyramid, viewing
+from tests.support.viewed import open_viewer, pyramid
 from wsi_stain.core.geometry import Size
 
 HOSTILE = "\x1b[31m\x9b2J\u202egnp\u200b\nerror: forged\t\x07"
@@ -85,7 +85,7 @@ def test_a_run_does_them_and_verify_report_and_view_show_them(
     check(wsi_stain("verify", out, "-j", 0), 0)
     check(wsi_stain("report", out), 0)
     check_files(out)
-    with viewing(out, "--no-browser") as viewer:
+    with open_viewer(out, "--no-browser") as viewer:
         page = viewer.get().body.decode()
         assert raw(page) == [] and "\\x1b[31m" in page
         assert [len(viewer.get(f"cases/{number}").json["panes"]) for number in range(5)].count(2) == 3

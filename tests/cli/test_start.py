@@ -23,7 +23,7 @@ def run(*arguments):
 """
 
 
-def loaded_by(code: str) -> set[str]:
+def list_loaded(code: str) -> set[str]:
     """Names of the packages that a process has loaded when it has run some code."""
     code = f"{_RUN}{code}\nprint('loaded', *{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -31,7 +31,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_help_loads_neither_numpy_nor_torch_nor_dask() -> None:
-    assert not {"numpy", "torch", "dask", "distributed", "pydantic"} & loaded_by("run('--help')")
+    assert not {"numpy", "torch", "dask", "distributed", "pydantic"} & list_loaded("run('--help')")
 
 
 def test_inspect_and_tile_never_load_torch(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_inspect_and_tile_never_load_torch(tmp_path: Path) -> None:
     write_slide(tmp_path / "a.tif", paint_tissue(Size(1100, 900)), 0.5)
     slide, store = str(tmp_path / "a.tif"), str(tmp_path / "store")
     code = f"assert run('inspect', {slide!r}) in (0, 3); assert run('tile', {slide!r}, '-s', {store!r}, '-j', '0') == 0"
-    loaded = loaded_by(code)
+    loaded = list_loaded(code)
     assert not {"torch", "torchvision", "dask", "distributed"} & loaded
     assert {"numpy", "openslide"} <= loaded
     assert (tmp_path / "store" / "zarr.json").exists()

@@ -29,6 +29,22 @@ SIZES = st.builds(Size, st.integers(1, 200_000), st.integers(1, 200_000))
 SMALL_SIZES = st.builds(Size, st.integers(1, 14_000), st.integers(1, 14_000))
 
 
+REGIONS = st.builds(Region, *2 * [st.integers(-9, 9)], *2 * [st.integers(1, 9)])
+
+
+@given(REGIONS, REGIONS)
+def test_regions_share_the_pixels_that_both_have(one: Region, other: Region) -> None:
+    def pixels(region: Region | None) -> set[tuple[int, int]]:
+        if region is None:
+            return set()
+        across, down = range(region.x, region.x + region.width), range(region.y, region.y + region.height)
+        return {(x, y) for x in across for y in down}
+
+    shared = one.intersect(other)
+    assert pixels(shared) == pixels(one) & pixels(other)
+    assert shared is None or pixels(shared)
+
+
 @given(st.integers(-(10**12), 10**12), st.integers(1, 10**6))
 def test_ceil_div_rounds_up(numerator: int, denominator: int) -> None:
     assert ceil_div(numerator, denominator) == ceil(Fraction(numerator, denominator))

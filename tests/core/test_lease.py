@@ -39,7 +39,7 @@ HOLD = """
 
 
 @contextmanager
-def running(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def start_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A process that has printed its first line; killed at the end."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as process:
@@ -77,7 +77,7 @@ def test_a_lease_is_given_back(tmp_path: Path) -> None:
 
 def test_a_second_run_fails_fast(tmp_path: Path) -> None:
     started = time.monotonic()
-    with running(HOLD, tmp_path) as process:
+    with start_process(HOLD, tmp_path) as process:
         with pytest.raises(LeaseError, match=f"process {process.pid} on {HOST}"), lease.lease(tmp_path):
             pass
         assert names(tmp_path) == [".lease"]
@@ -85,7 +85,7 @@ def test_a_second_run_fails_fast(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_leaves_a_lease_that_is_taken_over(tmp_path: Path) -> None:
-    with running(HOLD, tmp_path):
+    with start_process(HOLD, tmp_path):
         pass
     assert names(tmp_path) == [".lease"]
     with lease.lease(tmp_path) as check:

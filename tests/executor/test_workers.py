@@ -89,7 +89,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
         yield started
 
 
-def joining(processes: Processes, **settings: Any) -> ExecutorConfig:
+def join_config(processes: Processes, **settings: Any) -> ExecutorConfig:
     return ExecutorConfig(scheduler_file=processes.file, worker_timeout_s=60, **settings)
 
 
@@ -125,7 +125,7 @@ def test_several_processes_share_a_gpu_where_that_is_asked_for(monkeypatch: pyte
 def test_a_scheduler_s_workers_with_gpus_are_told_by_what_they_offer(tmp_path: Path) -> None:
     with dask_processes(tmp_path, ("--nthreads", "1", "--resources", "CPU=1"), GPU) as processes:
         processes.await_workers()
-        with open_executor(joining(processes, gpus=1)) as executor:
+        with open_executor(join_config(processes, gpus=1)) as executor:
             pools: tuple[Pool, ...] = ("gpu", "cpu") * 6
             (result,) = run_flows(executor, {"slide": flow_of(*map(task_at, pools))})
         pids = [{receipt["pid"] for receipt in result.value[half::2]} for half in (0, 1)]
@@ -133,7 +133,7 @@ def test_a_scheduler_s_workers_with_gpus_are_told_by_what_they_offer(tmp_path: P
 
 
 def test_without_a_worker_that_has_a_gpu_the_run_ends_and_says_what_to_start(processes: Processes) -> None:
-    config = joining(processes, gpus=1).model_copy(update={"worker_timeout_s": SHORT_S})
+    config = join_config(processes, gpus=1).model_copy(update={"worker_timeout_s": SHORT_S})
     with (
         open_executor(config) as executor,
         pytest.raises(WsiStainError, match=r"no worker that offers the resource GPU for 2 s.*--resources GPU=N"),
@@ -142,7 +142,7 @@ def test_without_a_worker_that_has_a_gpu_the_run_ends_and_says_what_to_start(pro
 
 
 def test_when_all_workers_are_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
-    config = joining(processes).model_copy(update={"worker_timeout_s": SHORT_S})
+    config = join_config(processes).model_copy(update={"worker_timeout_s": SHORT_S})
     with open_executor(config) as executor:
         ended = run_flows(executor, {"quick": occupy_pool(tmp_path, "q", 1), "long": occupy_pool(tmp_path, "a", 200)})
         assert next(ended).key == "quick"
@@ -153,7 +153,7 @@ def test_when_all_workers_are_gone_the_run_ends(processes: Processes, tmp_path: 
 
 
 def test_when_the_scheduler_is_gone_the_run_ends(processes: Processes, tmp_path: Path) -> None:
-    with open_executor(joining(processes)) as executor:
+    with open_executor(join_config(processes)) as executor:
         ended = run_flows(executor, {"quick": occupy_pool(tmp_path, "q", 1), "long": occupy_pool(tmp_path, "a", 200)})
         assert next(ended).key == "quick"
         processes.scheduler.kill()
@@ -163,7 +163,7 @@ def test_when_the_scheduler_is_gone_the_run_ends(processes: Processes, tmp_path:
 
 def test_workers_that_come_late_are_put_to_work(processes: Processes, tmp_path: Path) -> None:
     known = (tmp_path / "come", [worker.pid for worker in processes.workers])
-    with open_executor(joining(processes)) as executor:
+    with open_executor(join_config(processes)) as executor:
         flow = flow_of(*[Task(wait_for_another, known, "wait")] * 20)
         ended = run_flows(executor, {"quick": occupy_pool(tmp_path, "q", 1), "long": flow})
         next(ended)
@@ -173,7 +173,7 @@ def test_workers_that_come_late_are_put_to_work(processes: Processes, tmp_path: 
 
 
 def test_a_killed_worker_s_tasks_are_done_by_others(processes: Processes, tmp_path: Path) -> None:
-    with open_executor(joining(processes)) as executor:
+    with open_executor(join_config(processes)) as executor:
         ended = run_flows(executor, {"quick": occupy_pool(tmp_path, "q", 1), "long": occupy_pool(tmp_path, "a", 60)})
         next(ended)
         processes.workers[0].kill()

@@ -12,7 +12,9 @@ from PIL import Image
 from tests.support.made_store import WHITE, paint_tissue
 from wsi_stain.core.geometry import TILE, BlockIndex, Size
 from wsi_stain.metrics.hallucination import hallucination, join_hallucination_maps, map_png, pack_map
-from wsi_stain.stain.colour_table import ColourPairs, Table, fit_table
+from wsi_stain.stain.colour_bins import ColourPairs
+from wsi_stain.stain.colour_table import Table
+from wsi_stain.stain.table_fit import fit_table
 
 Pixels = NDArray[np.uint8]
 SHAPE = (4, 5)

@@ -11,7 +11,7 @@ from tests.support.made_store import paint_tissue
 from wsi_stain.core.geometry import Size
 from wsi_stain.formats.block_file import encode_jpeg
 from wsi_stain.metrics.structure import luminance_correlation, shift_px, tile_ssim
-from wsi_stain.verification.source_check import SSIM_TILE
+from wsi_stain.verification.quality_check import SSIM_TILE
 
 Tiles = NDArray[np.uint8]
 

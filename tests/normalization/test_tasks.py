@@ -15,7 +15,8 @@ from wsi_stain.executor import Pool
 from wsi_stain.normalizers.config import ClassicalMethod, Mode, NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.stain.colour_bins import ColourPairs
-from wsi_stain.stain.colour_table import apply_table, fit_table
+from wsi_stain.stain.colour_table import apply_table
+from wsi_stain.stain.table_fit import fit_table
 from wsi_stain.store.artifact import TABLE
 
 MODES: list[tuple[Mode, Pool]] = [("generator", "gpu"), ("guard", "gpu"), ("lut", "cpu")]

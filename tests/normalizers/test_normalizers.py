@@ -322,7 +322,7 @@ def test_a_normalizer_is_loaded_once_for_a_checkpoint(checkpoint_path: Path) -> 
     assert isinstance(one, GeneratorNormalizer)
     assert one.white == WHITE
     assert load_normalizer(NormalizeConfig(mode="generator"), checkpoint_path) is one
-    assert isinstance(load_normalizer(NormalizeConfig(), checkpoint_path, "cpu"), LutNormalizer)
+    assert isinstance(load_normalizer(NormalizeConfig(mode="lut"), checkpoint_path, "cpu"), LutNormalizer)
     assert isinstance(load_normalizer(NormalizeConfig(mode="guard"), checkpoint_path), GuardNormalizer)
 
 
@@ -347,11 +347,11 @@ def test_another_shape_is_no_second_generator(checkpoint_path: Path, monkeypatch
     made: list[object] = []
     begin = GeneratorPredictor.__init__
 
-    def counted(self: GeneratorPredictor, *arguments: Any) -> None:
+    def count(self: GeneratorPredictor, *arguments: Any) -> None:
         made.append(self)
         begin(self, *arguments)
 
-    monkeypatch.setattr(GeneratorPredictor, "__init__", counted)
+    monkeypatch.setattr(GeneratorPredictor, "__init__", count)
     for stride_px in (512, 768):
         load_normalizer(NormalizeConfig(mode="generator", stride_px=stride_px, precision="float16"), checkpoint_path)
     assert len(made) == 1
@@ -365,7 +365,7 @@ def test_no_setting_leads_to_the_identity(identity: None, checkpoint_path: Path)
 
 def test_a_checkpoint_that_changed_is_refused(checkpoint_path: Path) -> None:
     with pytest.raises(CheckpointError, match="changed since the run began"):
-        load_normalizer(NormalizeConfig(), checkpoint_path, "cpu", "0" * 64)
+        load_normalizer(NormalizeConfig(mode="lut"), checkpoint_path, "cpu", "0" * 64)
 
 
 @pytest.mark.parametrize(("device", "mode"), [("cpu", "lut"), ("cuda", "generator"), ("cuda:1", "generator")])

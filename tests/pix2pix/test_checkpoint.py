@@ -101,7 +101,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def missing(path: Path) -> None:
+def remove(path: Path) -> None:
     path.unlink()
 
 
@@ -180,7 +180,7 @@ def flip_a_weight_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-def edited(path: Path) -> None:
+def edit(path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         fields = json.loads(file.metadata()["wsi_stain"])
     save_file(load_file(path), path, {"wsi_stain": json.dumps({**fields, "mpp": 0.5})})
@@ -191,7 +191,7 @@ REFUSED = [
     (text, "not a checkpoint"),
     (cut_short, "not a checkpoint"),
     (empty, "not a checkpoint"),
-    (missing, "Check the path"),
+    (remove, "Check the path"),
     (directory, "it is a directory"),
     (fifo, "it is a FIFO"),
     (device, "it is a device"),
@@ -219,7 +219,7 @@ def test_refused_with_a_remedy(path: Path, spoil: Callable[[Path], None], says: 
         assert caught.value.remedy
 
 
-@pytest.mark.parametrize("spoil", [flip_a_weight_bit, edited], ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("spoil", [flip_a_weight_bit, edit], ids=lambda spoil: spoil.__name__)
 def test_changed_weights_or_contract_are_refused_where_weights_are_read(
     path: Path, spoil: Callable[[Path], None]
 ) -> None:

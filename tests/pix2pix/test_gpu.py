@@ -17,7 +17,7 @@ from wsi_stain.core.errors import BrokenDeviceError, DeviceMemoryError, WsiStain
 from wsi_stain.evaluation.cohort import score_slide
 from wsi_stain.evaluation.labelled import extract_labelled
 from wsi_stain.evaluation.pairs import score_pair
-from wsi_stain.pix2pix.gpu import copy_to_pinned, pinned, record_event, stack_arrays, translate_device_errors
+from wsi_stain.pix2pix.gpu import copy_to_pinned, empty_pinned, record_event, stack_arrays, translate_device_errors
 
 WINDOWS = list(np.random.default_rng(0).integers(0, 256, (3, 40, 32, 3), np.uint8))
 
@@ -49,7 +49,7 @@ def test_copies_there_and_back_are_the_same() -> None:
         back = copy_to_pinned(there)
         event = record_event(stream)
     event.synchronize()
-    assert back.is_pinned() and pinned((2, 3), torch.float32).is_pinned()
+    assert back.is_pinned() and empty_pinned((2, 3), torch.float32).is_pinned()
     np.testing.assert_array_equal(back.numpy(), np.stack(WINDOWS))
 
 

@@ -16,7 +16,7 @@ from tests.support.slide_files import Jpeg, shrink, write_jpeg_slide
 from tests.support.tiled_slides import SMALL, Run, paint
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex
-from wsi_stain.slides import jpeg_tiles
+from wsi_stain.slides.levels import own_pixels
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.tiling.config import TilingConfig
@@ -64,7 +64,7 @@ def write_damaged_slide(tmp_path: Path, spoilt: dict[tuple[int, int, int], bytes
 @pytest.fixture(params=["the file's own tiles", "OpenSlide"])
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "OpenSlide":
-        monkeypatch.setattr(jpeg_tiles, "simplejpeg", None)
+        monkeypatch.setattr(own_pixels, "simplejpeg", None)
     return str(request.param)
 
 

@@ -40,7 +40,7 @@ def write(path: Path, kind: tuple[str, str], missing: list[tuple[int, int]], lev
     return SlideSource(path=path, slide_id="a", relative="a.tif")
 
 
-def touched(missing: list[tuple[int, int]]) -> set[tuple[int, int]]:
+def tiles_around(missing: list[tuple[int, int]]) -> set[tuple[int, int]]:
     """The tiles of 256 px that tiles of 64 px lie in."""
     return {(row * TILE // 256, col * TILE // 256) for row, col in missing}
 
@@ -66,7 +66,7 @@ def test_tissue_that_was_never_written_is_a_hole(tmp_path: Path, kind: tuple[str
     run = Run(source, tmp_path / "store", TilingConfig(max_holes=1))
     stored = run.whole()
     holes = {(int(row), int(col)) for row, col in np.argwhere(stored.map("holes"))}
-    assert holes == touched(TISSUE) and stored.record.holes == len(holes)
+    assert holes == tiles_around(TISSUE) and stored.record.holes == len(holes)
     assert stored.read_tile(TileIndex(1, 3)).std() > 10, "it shows the coarser level"
     with pytest.raises(UnreadableError, match=r"coarser level shows tissue; expected at most 1\.0%"):
         inspect_slide(InspectTask(source, TilingConfig(max_holes=0.01)))

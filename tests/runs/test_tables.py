@@ -80,7 +80,7 @@ def summary(out: Path) -> dict[str, str]:
     return row
 
 
-def checked(out: Path) -> tuple[int, str]:
+def run_verify(out: Path) -> tuple[int, str]:
     """Run `verify`; its exit code and what it printed."""
     printed = io.StringIO()
     code = verify.run(verify.Request(out, (), ExecutorConfig(workers=0)), Console(file=printed, width=250))
@@ -142,7 +142,7 @@ def test_a_run_again_makes_nothing_and_a_missing_table_alone(laboratory: Laborat
 
 def test_verify_finds_tables_good_and_others_wrong(laboratory: Laboratory, tmp_path: Path) -> None:
     laboratory.run(tmp_path, "icc", "cube")
-    code, printed = checked(tmp_path)
+    code, printed = run_verify(tmp_path)
     assert code == 0, printed
     folder = tmp_path / "work" / "slides" / "a.tif"
     finished = load_finished(folder)
@@ -154,12 +154,12 @@ def test_verify_finds_tables_good_and_others_wrong(laboratory: Laboratory, tmp_p
         path.write_bytes(spoilt)
         receipt = folder / f"{path.suffix[1:]}.json"
         write_receipt(receipt, Receipt(key=finished.key, product=file_product(path)))
-        code, printed = checked(tmp_path)
+        code, printed = run_verify(tmp_path)
         assert code == 3 and "wrong: table" in printed and name in printed
         path.write_bytes(content)
         write_receipt(receipt, Receipt(key=finished.key, product=file_product(path)))
         path.write_bytes(content[:-1])
-        assert checked(tmp_path)[0] == 3, "and other bytes"
+        assert run_verify(tmp_path)[0] == 3, "and other bytes"
         path.write_bytes(content)
 
 

@@ -167,7 +167,7 @@ def test_bounds_are_in_the_working_frame_and_rounded_out(pyramid: Path) -> None:
         assert slide.bounds == Region(15, 10, 51, 99)
 
 
-def failing(times: int) -> Callable[..., Any]:
+def fail_at_first(times: int) -> Callable[..., Any]:
     """OpenSlide's read_region, failing at first."""
     original, left = openslide.OpenSlide.read_region, [times]
 
@@ -184,9 +184,9 @@ def test_a_dead_handle_is_reopened_once(
     pyramid: Path, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Slide(pyramid) as slide:
-        monkeypatch.setattr(openslide.OpenSlide, "read_region", failing(1))
+        monkeypatch.setattr(openslide.OpenSlide, "read_region", fail_at_first(1))
         assert np.array_equal(whole(slide), pixels)
-        monkeypatch.setattr(openslide.OpenSlide, "read_region", failing(2))
+        monkeypatch.setattr(openslide.OpenSlide, "read_region", fail_at_first(2))
         with pytest.raises(SlideError, match="bad tile") as caught:
             whole(slide)
         assert caught.value.remedy
@@ -264,10 +264,10 @@ def test_what_does_not_open_is_a_slide_error_with_a_remedy(
 
 
 def test_no_permission_is_a_slide_error(pyramid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: Any, **__: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(SlideError, match="Permission denied"):
         Slide(pyramid)
 

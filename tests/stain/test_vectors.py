@@ -28,7 +28,7 @@ def of_od(od: tuple[float, float, float], count: int) -> np.ndarray:
     return np.clip(np.rint(light), 0, 255).astype(np.uint8)
 
 
-def measured(pixels: np.ndarray) -> StainStatistics:
+def measure(pixels: np.ndarray) -> StainStatistics:
     return slide_statistics(pixels, WHITE, "glass")
 
 
@@ -36,7 +36,7 @@ def measured(pixels: np.ndarray) -> StainStatistics:
 @pytest.mark.parametrize("share", [0.002, 0.01, 0.1])
 def test_what_lies_beside_the_stain_does_not_turn_it(od: tuple[float, float, float], share: float) -> None:
     pixels = he_pixels(0.25, vectors=(H, E_SCANNED))
-    clean, dirty = measured(pixels), measured(np.concatenate([pixels, of_od(od, round(share * len(pixels)))]))
+    clean, dirty = measure(pixels), measure(np.concatenate([pixels, of_od(od, round(share * len(pixels)))]))
     assert max(angle_deg(a, b) for a, b in zip(clean.vectors, dirty.vectors, strict=True)) < 1
     assert dirty.h_nuclei == pytest.approx(clean.h_nuclei, rel=0.02)
     assert any("were not measured" in remark for remark in stain_remarks(dirty)) == (share > 0.05)
@@ -48,17 +48,17 @@ def test_a_stain_that_is_hardly_there_is_held_to_the_usual_one(stain: int) -> No
     vectors = H, E_SCANNED
     many = he_pixels(1.0 - stain, count=400, vectors=vectors, gains=(1 - stain + 0.02, stain + 0.02))
     rest = he_pixels(float(stain), count=40_000, vectors=vectors, gains=(stain + 0.02, 1 - stain + 0.02))
-    stains = measured(np.concatenate([many, rest]))
+    stains = measure(np.concatenate([many, rest]))
     assert stains.evidence[stain] < 0.4
     assert stains.evidence[1 - stain] == 1
     assert angle_deg(stains.vectors[stain], vectors[stain]) < 12
     name = ("hematoxylin", "eosin")[stain]
     assert stain_remarks(stains)[0].startswith(f"hardly any {name}: its colour and level are partly the usual ones")
-    assert stain_remarks(measured(he_pixels(0.25, vectors=vectors))) == []
+    assert stain_remarks(measure(he_pixels(0.25, vectors=vectors))) == []
 
 
 def test_pale_stain_is_measured() -> None:
-    pale, plain = (measured(he_pixels(0.25, vectors=(H, E_SCANNED), gains=(gain, gain))) for gain in (0.35, 1.0))
+    pale, plain = (measure(he_pixels(0.25, vectors=(H, E_SCANNED), gains=(gain, gain))) for gain in (0.35, 1.0))
     assert max(angle_deg(a, b) for a, b in zip(pale.vectors, plain.vectors, strict=True)) < 4
     assert pale.h_nuclei / plain.h_nuclei == pytest.approx(0.35, rel=0.1)
 
@@ -76,7 +76,7 @@ def test_pale_stain_is_measured() -> None:
 )
 def test_other_stains_are_refused(vectors: tuple[tuple[float, ...], ...], gains: tuple[float, float]) -> None:
     with pytest.raises(StainError, match="Not H&E"):
-        measured(he_pixels(0.25, vectors=vectors, gains=gains))
+        measure(he_pixels(0.25, vectors=vectors, gains=gains))
 
 
 @pytest.mark.parametrize("channel", [None, 0, 1, 2], ids=["gray", "red", "green", "blue"])
@@ -89,7 +89,7 @@ def test_slides_of_one_channel_are_refused(channel: int | None) -> None:
         alone[:, channel] = pixels[:, channel]
         pixels = alone
     with pytest.raises(StainError, match=r"Not H&E|Only one stain"):
-        measured(pixels)
+        measure(pixels)
 
 
 def test_two_regions_of_one_slide_have_one_stain(real_data: Path) -> None:

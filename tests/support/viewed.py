@@ -61,7 +61,7 @@ class Viewer(NamedTuple):
 
 
 @contextmanager
-def viewing(*arguments: object, environment: dict[str, str] | None = None) -> Iterator[Viewer]:
+def open_viewer(*arguments: object, environment: dict[str, str] | None = None) -> Iterator[Viewer]:
     """Run `wsi-stain view` on any free port until the block ends."""
     command = [sys.executable, "-m", "pipelines.cli", "view", *map(str, arguments), "--port", "0"]
     surroundings = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", **(environment or {})}

@@ -21,9 +21,10 @@ from wsi_stain.pix2pix.step import PendingLosses, Pix2Pix
 from wsi_stain.store import StoredSlide
 from wsi_stain.training import loop
 from wsi_stain.training.config import TrainingConfig
+from wsi_stain.training.contract import training_fingerprint
 from wsi_stain.training.data import TrainingData
 from wsi_stain.training.log import score_generator
-from wsi_stain.training.loop import TrainingProgress, train, training_fingerprint
+from wsi_stain.training.loop import TrainingProgress, train
 
 SCORES = ("psnr", "ssim", "ciede2000")
 

@@ -105,12 +105,12 @@ def test_many_slides_are_split_by_slide(slides: list[StoredSlide]) -> None:
     assert not held & kept
 
 
-def relabelled(slide: StoredSlide, **labels: str) -> StoredSlide:
+def relabel(slide: StoredSlide, **labels: str) -> StoredSlide:
     return StoredSlide(slide.path, slide.record.model_copy(update=labels))
 
 
 def test_slides_of_one_patient_stay_together(slides: list[StoredSlide]) -> None:
-    owned = [relabelled(slide, patient="a" if index < 2 else str(index)) for index, slide in enumerate(slides)]
+    owned = [relabel(slide, patient="a" if index < 2 else str(index)) for index, slide in enumerate(slides)]
     for share in (0.2, 0.5, 0.9):
         split = split_tiles(tissue_tiles(owned, 0.5), owned, share)
         held, kept = {ref.slide for ref in split.held_out}, {ref.slide for ref in split.training}
@@ -122,7 +122,7 @@ def test_slides_of_one_patient_stay_together(slides: list[StoredSlide]) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_what_a_slide_list_sets_aside_is_held_out(slides: list[StoredSlide], share: float) -> None:
-    listed = [relabelled(slide, split="val" if index == 2 else "train") for index, slide in enumerate(slides)]
+    listed = [relabel(slide, split="val" if index == 2 else "train") for index, slide in enumerate(slides)]
     split = split_tiles(tissue_tiles(listed, 0.5), listed, share)
     assert {ref.slide for ref in split.held_out} == {2}
     assert {ref.slide for ref in split.training} == {0, 1, 3}

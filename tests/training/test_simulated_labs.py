@@ -60,7 +60,7 @@ def test_a_gpu_makes_the_same_templates(kind: str) -> None:
     template = Template.model_validate({"kind": kind, "reference": OWN})
     batch = LabBatch.of([*draw_labs(5, 3), own_lab(OWN)], template)
     pixels = torch.from_numpy(np.stack([PIXELS[:128, :128]] * 4))
-    unlike = batch.pinned().templates(pixels.pin_memory().to("cuda", non_blocking=True)).cpu() - batch.templates(pixels)
+    unlike = batch.pin().templates(pixels.pin_memory().to("cuda", non_blocking=True)).cpu() - batch.templates(pixels)
     assert unlike.abs().mean() < 1e-3  # a value that is rounded the other way is a grey level off
 
 
@@ -79,13 +79,13 @@ def test_a_batch_is_shown_as_each_of_its_images_would_be(kind: str, changed: lis
 def test_refused_laboratories_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def refusing(pool: np.ndarray, perturbation: Perturbation, own: StainStatistics, config: object) -> StainStatistics:
+    def refuse(pool: np.ndarray, perturbation: Perturbation, own: StainStatistics, config: object) -> StainStatistics:
         calls.append(perturbation)
         if len(calls) % 2:
             raise StainError("not H&E")
         return own
 
-    monkeypatch.setattr(simulated_labs, "_measure", refusing)
+    monkeypatch.setattr(simulated_labs, "_measure", refuse)
     assert len(draw_labs(5, 3)) == 3
     assert len(calls) == 6
 

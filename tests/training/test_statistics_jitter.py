@@ -22,7 +22,7 @@ POOL = paint_tissue(Size(640, 512)).reshape(64, -1, 3)
 OWN = slide_statistics(POOL.reshape(-1, 3), WHITE, "glass")
 
 
-def jittered(seed: int, strength: float = 1.0) -> StainStatistics:
+def jitter(seed: int, strength: float = 1.0) -> StainStatistics:
     return jitter_statistics(OWN, strength, np.random.default_rng(seed))
 
 
@@ -42,15 +42,15 @@ def first_batch(slide: StoredSlide, jitter: float, kind: str = "he") -> tuple[Ba
 
 
 def test_statistics_repeat_by_seed_and_no_strength_changes_nothing() -> None:
-    assert jittered(3) == jittered(3) != jittered(4)
-    found = jittered(3, 0.0)
+    assert jitter(3) == jitter(3) != jitter(4)
+    found = jitter(3, 0.0)
     np.testing.assert_allclose(found.vectors, OWN.vectors)
     assert found.model_copy(update={"vectors": OWN.vectors}) == OWN
 
 
 def test_statistics_stay_within_their_ranges_and_possible() -> None:
     for seed in range(200):
-        found = jittered(seed)
+        found = jitter(seed)
         assert StainStatistics.model_validate(found.model_dump()) == found
         h, e = found.h_nuclei / OWN.h_nuclei, found.e_stroma / OWN.e_stroma
         assert found.h_stroma / OWN.h_stroma == pytest.approx(h)
@@ -62,7 +62,7 @@ def test_statistics_stay_within_their_ranges_and_possible() -> None:
 
 
 def test_levels_spread_as_far_as_they_should() -> None:
-    ratios = np.log([jittered(seed).h_nuclei / OWN.h_nuclei for seed in range(2000)])
+    ratios = np.log([jitter(seed).h_nuclei / OWN.h_nuclei for seed in range(2000)])
     assert np.std(ratios) == pytest.approx(np.hypot(0.45, 0.22) / np.sqrt(3), rel=0.05)
 
 

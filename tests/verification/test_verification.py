@@ -34,7 +34,7 @@ from wsi_stain.pyramid.stitch import StitchTask, stitch_slide
 from wsi_stain.results.finished import FinishedSlide, load_finished
 from wsi_stain.synthetic import Cohort, write_cohort
 from wsi_stain.verification.faults import Fault
-from wsi_stain.verification.source_check import NUCLEI, SSIM_MEAN
+from wsi_stain.verification.quality_check import NUCLEI, SSIM_MEAN
 from wsi_stain.verification.tasks import TilesTask, VerifyTask, verify_slide, verify_tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")

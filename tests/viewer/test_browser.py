@@ -14,7 +14,7 @@ from skimage.registration import phase_cross_correlation
 from tests.support.chromium import Page, chromium
 from tests.support.made_store import paint_tissue
 from tests.support.slide_files import Jpeg, noise, shrink, write_jpeg_slide
-from tests.support.viewed import pyramid, viewing, write_output_directory
+from tests.support.viewed import open_viewer, pyramid, write_output_directory
 from wsi_stain.core.geometry import Size
 from wsi_stain.results import SlideRow
 
@@ -50,7 +50,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (SlideRow(slide=HOSTILE, slide_id="h", status="failed", reason=HOSTILE), None, None),
         (row("ramp"), pyramid(folder / "ramp.tiff", ramp, 0.5), ramp),
     ]
-    with viewing(write_output_directory(folder / "out", rows, 0.5), "--no-browser") as viewer:
+    with open_viewer(write_output_directory(folder / "out", rows, 0.5), "--no-browser") as viewer:
         yield viewer.url
 
 
@@ -198,7 +198,7 @@ def test_a_single_slide_has_one_pane_and_a_tile_that_cannot_be_read_is_hatched(b
     spoilt = {(0, 2): b"\xff\xd8\xff\xc5bogus"}
     slide = write_jpeg_slide(tmp_path / "spoilt.tiff", [pixels], Jpeg((240, 240)), 0.5, spoilt)
     browser.complaints.clear()
-    with viewing(slide, "--no-browser") as viewer:
+    with open_viewer(slide, "--no-browser") as viewer:
         browser.show(viewer.url)
         browser.wait("window.viewer?.settled()")
         assert browser.run("document.querySelectorAll('.label:not([hidden])').length") == 1

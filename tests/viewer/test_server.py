@@ -30,12 +30,12 @@ from pipelines.view import Request, plan
 from tests.support.commands import Run
 from tests.support.slide_files import Jpeg, noise, shrink, write_jpeg_slide, write_slide
 from tests.support.tiled_slides import paint
-from tests.support.viewed import Viewer, pyramid, viewing, write_output_directory
+from tests.support.viewed import Viewer, open_viewer, pyramid, write_output_directory
 from wsi_stain.core.errors import ConfigError, UnreadableError
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import write_json
 from wsi_stain.results import SlideRow
-from wsi_stain.slides import jpeg_tiles
+from wsi_stain.slides.levels import own_pixels
 from wsi_stain.viewer import tiles as viewer_tiles
 from wsi_stain.viewer.cases import Case, Picture, describe_case
 from wsi_stain.viewer.tiles import TILE_PX, SlideTiles
@@ -70,7 +70,7 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
             half,
         ),
     ]
-    with viewing(write_output_directory(folder / "out", rows, 0.5), "--no-browser") as running:
+    with open_viewer(write_output_directory(folder / "out", rows, 0.5), "--no-browser") as running:
         yield running
 
 
@@ -279,7 +279,7 @@ def test_only_so_many_slides_stay_open(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_an_error_kills_openslides_handle_and_no_other_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jpeg_tiles, "simplejpeg", None)
+    monkeypatch.setattr(own_pixels, "simplejpeg", None)
     path = spoilt(tmp_path / "spoilt.tiff")
     tiles = SlideTiles()
 
@@ -403,7 +403,7 @@ def test_a_port_that_is_taken(wsi_stain: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_amid_work(tmp_path: Path, number: signal.Signals) -> None:
     slide = pyramid(tmp_path / "a.tiff", GRAY)
-    with viewing(slide, "--no-browser") as viewer, ExitStack() as clients:
+    with open_viewer(slide, "--no-browser") as viewer, ExitStack() as clients:
         name = viewer.get("cases/0").json["panes"][0]["id"]
         split = urlsplit(viewer.url)
         for number_of_client in range(40):
@@ -422,7 +422,7 @@ def test_closing_the_page_ends_a_viewer_that_opened_it(tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "a.tiff", [noise(300, 200)])
     opened = tmp_path / "opened"
     browser = f"{sys.executable} -c \"import sys; open('{opened}', 'w').write(sys.argv[1])\" %s &"
-    with viewing(slide, environment={"BROWSER": browser}) as viewer:
+    with open_viewer(slide, environment={"BROWSER": browser}) as viewer:
 
         async def visit() -> None:
             for _ in range(2):  # loading a page again is no end

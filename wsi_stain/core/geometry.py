@@ -64,6 +64,13 @@ class Region(NamedTuple):
         """Return the region with `halo` pixels more on each side."""
         return Region(self.x - halo, self.y - halo, self.width + 2 * halo, self.height + 2 * halo)
 
+    def intersect(self, other: Region) -> Region | None:
+        """Return what the region shares with another one; None where that is nothing."""
+        left, top = max(self.x, other.x), max(self.y, other.y)
+        right = min(self.x + self.width, other.x + other.width)
+        bottom = min(self.y + self.height, other.y + other.height)
+        return Region(left, top, right - left, bottom - top) if left < right and top < bottom else None
+
 
 class TileIndex(NamedTuple):
     """Index of a tile in the tile grid."""

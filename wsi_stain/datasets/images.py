@@ -84,7 +84,7 @@ def _size_remark(size: Size, usual: Size) -> str:
 
 
 def _twins(names: Iterable[str]) -> dict[str, str]:
-    """What to say of pictures that have the name of another but for the suffix, by name: they may be one picture."""
+    """Return a remark on each picture that has the name of another but for the suffix, by name: they may be one."""
     by_stem: dict[str, list[str]] = {}
     for name in names:
         by_stem.setdefault(str(PurePosixPath(name).with_suffix("")), []).append(name)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.core.arrays import Mask, Rgb8
+from wsi_stain.core.arrays import Mask, Rgb8, window
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, Size, TileIndex, block_region, grid_shape
 from wsi_stain.store.patches import Patch, PatchSource
 
@@ -82,10 +82,8 @@ def _check_size(patch: Patch, pixels_or_reason: NDArray[np.uint8] | str) -> Patc
 
 def _paste(values: NDArray[Any], place: Region, onto: NDArray[Any], area: Region) -> None:
     """Copy the part of a patch that lies in a block."""
-    left, right = max(place.x, area.x), min(place.x + place.width, area.x + area.width)
-    top, bottom = max(place.y, area.y), min(place.y + place.height, area.y + area.height)
-    part = values[top - place.y : max(bottom, top) - place.y, left - place.x : max(right, left) - place.x]
-    onto[top - area.y : max(bottom, top) - area.y, left - area.x : max(right, left) - area.x] = part
+    if shared := place.intersect(area):
+        window(onto, area, shared)[:] = window(values, place, shared)
 
 
 def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:

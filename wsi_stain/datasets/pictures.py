@@ -110,7 +110,7 @@ def _check_image(image: Image.Image) -> None:
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits of a sample in the file: Pillow calls RGB what it cuts down to 8 of them, and 12 in 16 would be black."""
+    """Count the bits of a sample: Pillow calls RGB what it cuts down to 8 of them, and 12 in 16 would be black."""
     if isinstance(image, TiffImageFile):
         return int(max(image.tag_v2.get(_TIFF_BITS, (_BITS,))))
     return 16 if isinstance(image, PngImageFile) and any("16" in str(tile[3]) for tile in image.tile) else _BITS

@@ -15,7 +15,8 @@ import numpy as np
 from wsi_stain.core.arrays import Rgb, RgbImage
 from wsi_stain.evaluation.tile_choice import scored_places
 from wsi_stain.stain.colour_bins import ColourPairs
-from wsi_stain.stain.colour_table import Table, apply_table, fit_table
+from wsi_stain.stain.colour_table import Table, apply_table
+from wsi_stain.stain.table_fit import fit_table
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import load_artifact, save_artifact
 

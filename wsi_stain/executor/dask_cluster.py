@@ -207,7 +207,7 @@ def _check_shared_memory() -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The error that an error began with."""
+    """Return the error that an error began with."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

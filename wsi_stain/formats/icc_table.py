@@ -48,7 +48,7 @@ def encode_icc(table: NDArray[np.float32], description: str) -> bytes:
         table: (N, N, N, 3) in 0..255, axes red, green, blue of the source; 2 <= N <= 255.
         description: The name that programs show.
     """
-    curve = b"para" + bytes(4) + struct.pack(">HH", 3, 0) + _fixed(*_SRGB_CURVE)
+    curve = b"para" + bytes(4) + struct.pack(">HH", 3, 0) + _encode_fixed(*_SRGB_CURVE)
     tags = {
         b"desc": _text(description),
         b"cprt": _text("No copyright, use freely"),
@@ -81,7 +81,7 @@ def apply_icc(profile: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _header(size: int) -> bytes:
     fields = struct.pack(">III", size, 0, _VERSION) + b"scnrRGB XYZ "
-    fields += struct.pack(">6H", *_CREATED) + b"acsp" + bytes(28) + _fixed(*_D50)
+    fields += struct.pack(">6H", *_CREATED) + b"acsp" + bytes(28) + _encode_fixed(*_D50)
     return fields + bytes(_HEADER - len(fields))
 
 
@@ -91,7 +91,7 @@ def _table_then_srgb(table: NDArray[np.float32], curve: bytes) -> bytes:
     entries[0, 0, 0] = 0
     values = entries.tobytes()
     straight = 3 * (b"curv" + bytes(8))
-    matrix = _fixed(*(value / _XYZ_SCALE for row in _SRGB_TO_D50 for value in row), 0, 0, 0)
+    matrix = _encode_fixed(*(value / _XYZ_SCALE for row in _SRGB_TO_D50 for value in row), 0, 0, 0)
     grid = bytes([len(table)] * 3) + bytes(_GRID_DIMENSIONS - 3) + bytes([_TWO_BYTES, 0, 0, 0])
     parts = [straight, matrix, 3 * curve, grid + values + bytes(-len(values) % 4), straight]
     offsets = np.cumsum([32, *(len(part) for part in parts[:-1])]).tolist()
@@ -105,9 +105,9 @@ def _text(text: str) -> bytes:
 
 
 def _xyz(values: tuple[float, ...]) -> bytes:
-    return b"XYZ " + bytes(4) + _fixed(*values)
+    return b"XYZ " + bytes(4) + _encode_fixed(*values)
 
 
-def _fixed(*values: float) -> bytes:
+def _encode_fixed(*values: float) -> bytes:
     """Encode numbers as s15Fixed16."""
     return b"".join(struct.pack(">i", round(value * 65536)) for value in values)

@@ -124,7 +124,7 @@ class Optics:
             values = np.asarray(rows, np.float32)
             return values[0] if len(labs) == 1 else values.reshape(len(labs), 1, 1, -1)
 
-        mixing = np.asarray([_mixing(p, own) for p, own in labs], np.float32)
+        mixing = np.asarray([_mixing_matrix(p, own) for p, own in labs], np.float32)
         return cls(
             white=gather([np.asarray(own.white) + 1 for _, own in labs]),
             mixing=mixing[0] if len(labs) == 1 else mixing,
@@ -150,7 +150,7 @@ class Optics:
 
 
 @lru_cache(1024)
-def _mixing(p: Perturbation, reference: StainStatistics) -> NDArray[np.float64]:
+def _mixing_matrix(p: Perturbation, reference: StainStatistics) -> NDArray[np.float64]:
     """Return (3, 3): OD times this is OD with the other stains; what neither stain explains stays as it is."""
     own = np.asarray(reference.vectors)
     own = own / np.linalg.norm(own, axis=1, keepdims=True)

@@ -50,7 +50,7 @@ def ciede2000(a: RgbImage, b: RgbImage) -> float:
 
 
 def ciede2000_map(a: RgbImage, b: RgbImage) -> NDArray[np.float32]:
-    """Colour difference of each pixel, (...): CIEDE2000 of sRGB under D65.
+    """Compute the colour difference of each pixel, (...): CIEDE2000 of sRGB under D65.
 
     Sharma, Wu and Dalal (2005), Color Res. Appl. 30, 21-30. Works on a strip at a time: its intermediates would take
     hundreds of bytes a pixel.

@@ -19,7 +19,7 @@ from skimage.morphology import remove_small_objects
 
 from wsi_stain.core.arrays import Mask, RgbTiles
 from wsi_stain.formats.block_file import encode_jpeg
-from wsi_stain.stain.vectors import could_be_he, macenko, unmixing
+from wsi_stain.stain.vectors import could_be_he, macenko, unmixing_matrix
 from wsi_stain.tissue.blur import blur
 from wsi_stain.tissue.ink import pen_mask
 
@@ -112,7 +112,7 @@ def _contrast(tiles: RgbTiles, mpp: float) -> NDArray[np.float32] | None:
     if len(stained) < _MIN_STAINED:
         return None
     vectors = macenko(stained[:: max(1, len(stained) // _VECTOR_PIXELS)], _TAIL)
-    hematoxylin = od @ unmixing(vectors)[:, 0].astype(np.float32)
+    hematoxylin = od @ unmixing_matrix(vectors)[:, 0].astype(np.float32)
     smooth, around = (blur(hematoxylin, um / mpp, (1, 2)) for um in (_SMOOTHING_UM, _SURROUNDINGS_UM))
     return np.asarray(smooth - around, np.float32)
 

@@ -16,7 +16,7 @@ from threading import Lock
 
 import numpy as np
 
-from wsi_stain.core.arrays import RgbImage, RgbTiles
+from wsi_stain.core.arrays import RgbImage, RgbTiles, window
 from wsi_stain.core.geometry import (
     BLOCK,
     TILE,
@@ -101,16 +101,12 @@ class RegionNormalizer(ForkAware):
         """Read RGB pixels, (height, width, 3), white outside the slide."""
         pixels = np.empty((region.height, region.width, 3), np.uint8)
         pixels[:] = self.white
-        left, top = max(region.x, 0), max(region.y, 0)
-        width = min(region.x + region.width, self.slide.size.width) - left
-        height = min(region.y + region.height, self.slide.size.height) - top
-        if width > 0 and height > 0:
-            for part in split_on_grid(Region(left, top, width, height), Size(self._side, self._side)):
-                corner_x, corner_y = part.x - part.x % self._side, part.y - part.y % self._side
+        if inside := region.intersect(Region(0, 0, *self.slide.size)):
+            for part in split_on_grid(inside, Size(self._side, self._side)):
+                area = self._area(part.x - part.x % self._side, part.y - part.y % self._side)
                 with self._lock:
-                    cell = self._cell(corner_x, corner_y)
-                inner = cell[part.y - corner_y :, part.x - corner_x :][: part.height, : part.width]
-                pixels[part.y - region.y :, part.x - region.x :][: part.height, : part.width] = inner
+                    cell = self._cell(area.x, area.y)
+                window(pixels, region, part)[:] = window(cell, area, part)
         return pixels
 
     def read_many(self, regions: Sequence[Region]) -> RgbTiles:
@@ -166,11 +162,10 @@ def normalize_area(slide: TiledSlide, area: Region, normalizer: Normalizer, arti
     Returns:
         (h, w, 3) RGB, what is exempt shown as it is to be; anything in tiles that are not kept.
     """
-    halo = normalizer.halo
-    window = slide.read(area.expand(halo))
-    pixels = normalizer.apply(window, slide.kept[tile_slices(area)], artifact)
-    source = window[halo : halo + area.height, halo : halo + area.width]
-    show_exempt(slide, area, pixels, source, normalizer.white)
+    around = area.expand(normalizer.halo)
+    source = slide.read(around)
+    pixels = normalizer.apply(source, slide.kept[tile_slices(area)], artifact)
+    show_exempt(slide, area, pixels, window(source, around, area), normalizer.white)
     return pixels
 
 
@@ -210,9 +205,9 @@ def normalize_any_resolution(pixels: RgbImage, normalizer: Normalizer, artifact:
 def normalize_patch(pixels: RgbImage, normalizer: Normalizer, artifact: Artifact) -> RgbImage:
     """Normalize a patch, (h, w, 3), on its own: mirrored at its sides, since what lies beyond is not known."""
     halo = normalizer.halo
-    window = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="symmetric")
+    mirrored = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="symmetric")
     every = np.ones(grid_shape(Size(pixels.shape[1], pixels.shape[0])), bool)
-    return normalizer.apply(window, every, artifact)
+    return normalizer.apply(mirrored, every, artifact)
 
 
 def patch_config(config: NormalizeConfig, patch: RgbImage) -> NormalizeConfig:

@@ -12,14 +12,14 @@ Memory bound: a block with its halo (55 MB at 96 px), its result, and the list o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 
-from wsi_stain.core.arrays import RgbImage
+from wsi_stain.core.arrays import RgbImage, window
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, Size, block_region, tiles_of
 from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
@@ -33,7 +33,7 @@ from wsi_stain.pix2pix.gpu import translate_device_errors
 from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
 from wsi_stain.store.artifact import load_artifact
 from wsi_stain.store.patches import PATCH_TABLE as PATCHES
-from wsi_stain.store.patches import Patch, from_csv
+from wsi_stain.store.patches import from_csv
 from wsi_stain.store.stain_sample import measure_stain
 
 VERSION = 1
@@ -159,23 +159,10 @@ def _normalize_block(slide: StoredSlide, area: Region, task: NormalizeStoreTask)
         return normalize_area(slide, area, normalizer, artifact)
     pixels = np.empty((area.height, area.width, 3), np.uint8)
     pixels[:] = normalizer.white
-    for region in _patches_touching(from_csv(slide.table(PATCHES)), area):
-        patch = slide.read(region)
+    for place in (patch.region for patch in from_csv(slide.table(PATCHES))):
+        if place is None or (shared := place.intersect(area)) is None:
+            continue
+        patch = slide.read(place)
         normalized = normalize_patch(patch, task.normalizer(patch_config(task.normalize, patch)), artifact)
-        left, top = max(region.x, area.x), max(region.y, area.y)
-        part = normalized[top - region.y :, left - region.x :][
-            : area.y + area.height - top, : area.x + area.width - left
-        ]
-        pixels[top - area.y :, left - area.x :][: part.shape[0], : part.shape[1]] = part
+        window(pixels, area, shared)[:] = window(normalized, place, shared)
     return pixels
-
-
-def _patches_touching(patches: Sequence[Patch], area: Region) -> list[Region]:
-    """List the places of patches that reach into an area, in their order."""
-    return [
-        region
-        for patch in patches
-        if (region := patch.region)
-        and area.x - region.width < region.x < area.x + area.width
-        and area.y - region.height < region.y < area.y + area.height
-    ]

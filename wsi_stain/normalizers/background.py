@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from wsi_stain.core.arrays import Mask, Rgb8, RgbImage
+from wsi_stain.core.arrays import Mask, Rgb8, RgbImage, window
 from wsi_stain.core.geometry import TILE, Region, Size, split_on_grid
 from wsi_stain.store import TiledSlide
 from wsi_stain.tissue.exempt import AS_GLASS, AS_SCANNED, Exempt
@@ -122,15 +122,14 @@ def show_exempt(
         scanned, blank = (_weights(slide.exempt, kind, frame, part) for kind in (AS_SCANNED, AS_GLASS))
         if not scanned.any() and not blank.any():
             continue
-        rows = slice(part.y - region.y, part.y - region.y + part.height)
-        cols = slice(part.x - region.x, part.x - region.x + part.width)
-        own = np.clip((source[rows, cols] + np.float32(1)) * balance - 1, 0, 255)
-        mixed = (1 - scanned - blank) * pixels[rows, cols] + scanned * own + blank * glass
-        pixels[rows, cols] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+        shown = window(pixels, region, part)
+        own = np.clip((window(source, region, part) + np.float32(1)) * balance - 1, 0, 255)
+        mixed = (1 - scanned - blank) * shown + scanned * own + blank * glass
+        shown[:] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
 def exempt_mask(slide: TiledSlide, region: Region) -> NDArray[np.bool_]:
-    """(height, width): which pixels of a region are not normalized, by the nearest pixel of the thumbnail."""
+    """Return (height, width): which pixels of a region are not normalized, by the nearest pixel of the thumbnail."""
     rows, cols = (
         np.clip(((start + np.arange(count) + 0.5) * length / side).astype(np.intp), 0, length - 1)
         for start, count, length, side in _axes(slide.exempt, slide.size, region)
@@ -142,7 +141,7 @@ def exempt_mask(slide: TiledSlide, region: Region) -> NDArray[np.bool_]:
 
 
 def _weights(exempt: Exempt, kind: int, frame: Size, region: Region) -> NDArray[np.float32]:
-    """How much of one kind shows at each pixel of a region, (height, width, 1), bilinear between the thumbnail's."""
+    """Return the share of one kind at each pixel of a region, (height, width, 1), bilinear between the thumbnail's."""
     (top, down), (left, across) = (_between(*axis) for axis in _axes(exempt, frame, region))
     part = exempt[top[0] : top[-1] + 2, left[0] : left[-1] + 2] == kind
     if not part.any():
@@ -155,13 +154,13 @@ def _weights(exempt: Exempt, kind: int, frame: Size, region: Region) -> NDArray[
 
 
 def _axes(exempt: Exempt, frame: Size, region: Region) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """Along y and along x: where a region begins, its length, the thumbnail's length, the frame's."""
+    """Return along y and along x: where a region begins, its length, the thumbnail's length, the frame's."""
     height, width = exempt.shape
     return (region.y, region.height, height, frame.height), (region.x, region.width, width, frame.width)
 
 
 def _between(start: int, count: int, length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """For each pixel along an axis the thumbnail's pixel before it, and how far it lies towards the next, 0 to 1."""
+    """Return for each pixel along an axis the thumbnail's pixel before it, and how far it lies beyond that, 0 to 1."""
     place = np.clip((start + np.arange(count) + 0.5) * length / side - 0.5, 0, length - 1)
     before = place.astype(np.intp)
     return before, (place - before).astype(np.float32)

@@ -66,7 +66,7 @@ def load_normalizer(
     """Load the normalizer of a checkpoint or a classical reference, once per process, whatever the number of calls.
 
     Args:
-        config: The method, and what becomes of generated pixels.
+        config: The method, and what becomes of generated pixels, `auto` resolved.
         checkpoint: The checkpoint's file; for classical methods that of the reference, or that of the laboratory.
         device: As torch names it.
         digest: SHA-256 of the file as the run knows it; computed when None.
@@ -80,7 +80,6 @@ def load_normalizer(
             return _load_simulated(checkpoint, digest)
         if config.method != "pix2pix":
             return _load_classical(checkpoint, digest)
-        config = config.resolve_auto(device)
         return _load_pix2pix(FACTORIES[config.mode], config, checkpoint, device, digest)
 
 

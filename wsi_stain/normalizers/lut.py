@@ -20,8 +20,9 @@ from wsi_stain.normalizers.background import exempt_mask
 from wsi_stain.normalizers.predictor import GeneratorPredictor, round_up
 from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shades, read_candidates
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
-from wsi_stain.stain.colour_table import Table, apply_table, fit_table, look_up
+from wsi_stain.stain.colour_table import Table, apply_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.table_fit import fit_table
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, TABLE, Artifact, NormalizationCounts, pack_statistics
 from wsi_stain.tissue.ink import pen_mask

@@ -154,7 +154,7 @@ class GeneratorPredictor:
         Returns:
             What fetches the result.
         """
-        postprocess = postprocess or _unchanged
+        postprocess = postprocess or _keep_generated
         host_BHWC = stack_arrays(windows, pin=self._device.type == "cuda")
         if self._device.type != "cuda":
             result_BHWC, is_finite = self._predict(host_BHWC, statistics, crop, postprocess)
@@ -259,7 +259,7 @@ class GeneratorPredictor:
         return stream
 
 
-def _unchanged(windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+def _keep_generated(windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
     return generated_BHWC
 
 

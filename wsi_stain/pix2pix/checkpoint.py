@@ -226,7 +226,7 @@ def _open(path: Path, device: str = "cpu") -> Iterator[Any]:
 
 
 def _digest(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a contract's fields and of all weights in the order of their names, hex."""
+    """Compute the SHA-256 of a contract's fields and of all weights in the order of their names, hex."""
     digest = hashlib.sha256(canonical_json(fields))
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())

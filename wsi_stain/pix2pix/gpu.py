@@ -22,7 +22,7 @@ from torch import Tensor
 from wsi_stain.core.errors import BrokenDeviceError, DeviceMemoryError, WsiStainError
 
 
-def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def empty_pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Allocate a tensor in pinned memory; torch keeps freed ones and gives them again, once no copy needs them.
 
     Raises:
@@ -42,14 +42,14 @@ def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 def stack_arrays(arrays: Sequence[NDArray[np.uint8]], pin: bool) -> Tensor:
     """Stack 8-bit arrays of one shape, (...) to (B, ...), each copied once: into pinned memory, or any other."""
     shape = (len(arrays), *arrays[0].shape)
-    stacked = pinned(shape, torch.uint8) if pin else torch.empty(shape, dtype=torch.uint8)
+    stacked = empty_pinned(shape, torch.uint8) if pin else torch.empty(shape, dtype=torch.uint8)
     np.stack(arrays, out=stacked.numpy())
     return stacked
 
 
 def copy_to_pinned(values: Tensor) -> Tensor:
     """Begin a copy from a GPU into pinned memory on the present stream."""
-    return pinned(values.shape, values.dtype).copy_(values, non_blocking=True)
+    return empty_pinned(values.shape, values.dtype).copy_(values, non_blocking=True)
 
 
 def record_event(stream: torch.cuda.Stream) -> torch.cuda.Event:

@@ -97,5 +97,5 @@ def od_histogram(pixels: NDArray[np.uint8], white: Rgb) -> tuple[float, ...]:
 
 
 def _read_tile(pyramid: openslide.OpenSlide, tile: TileIndex) -> NDArray[np.uint8]:
-    """RGB of level 0, (256, 256, 3)."""
+    """Read RGB of level 0, (256, 256, 3)."""
     return np.asarray(pyramid.read_region((tile.col * TILE, tile.row * TILE), 0, (TILE, TILE)).convert("RGB"))

@@ -81,7 +81,7 @@ class FinishedSlide:
 
 
 def blank_areas(slide: TiledSlide) -> NDArray[np.bool_]:
-    """What is shown as glass on purpose, (h, w), as finely as a row's thumbnail."""
+    """Return what is shown as glass on purpose, (h, w), as finely as a row's thumbnail."""
     step = max(1, ceil_div(max(slide.exempt.shape), _BLANK))
     return np.asarray(slide.exempt[::step, ::step] == AS_GLASS)
 

@@ -14,7 +14,6 @@ from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import GlassPlacement, Mpp, Size
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.slides.dicom_series import check_frames, dicom_levels
-from wsi_stain.slides.jpeg_tiles import PLAIN_VENDORS
 from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.resolution import Resolution
 from wsi_stain.slides.tiff.checks import check_colour, check_content, check_images, check_level, described_image
@@ -22,6 +21,9 @@ from wsi_stain.slides.tiff.directories import TiffDirectory, of_levels, ome_imag
 
 _MAX_SIDE = 2**21
 _MAX_LEVELS = 64
+PLAIN_VENDORS = {"aperio", "generic-tiff"}
+"""Formats whose levels are directories of tiles side by side, without gaps or overlaps."""
+
 _TIFF_VENDORS = {*PLAIN_VENDORS, "trestle", "leica", "ventana", "philips"}
 
 
@@ -90,11 +92,11 @@ def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
     if own[0] is not None:
         check_content(path, own[0], path.stat().st_size)
     remarks = check_images(path, directories, sizes) if vendor == "generic-tiff" else ()
-    described, power = _described(directories, own[0] or directories[0])
+    described, power = _read_texts(directories, own[0] or directories[0])
     return SlideClaims(own, mpp, True, described, power, remarks=remarks)
 
 
-def _described(directories: Sequence[TiffDirectory], level_0: TiffDirectory) -> tuple[list[Resolution], float | None]:
+def _read_texts(directories: Sequence[TiffDirectory], level_0: TiffDirectory) -> tuple[list[Resolution], float | None]:
     """Return what the texts of a TIFF say of its level 0: resolutions, and the objective's magnification."""
     image, text = described_image(ome_images(directories[0].description), level_0), vendor_text(level_0)
     said = [("ome-xml", image), ("description", text)]

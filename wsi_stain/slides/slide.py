@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from wsi_stain.core.arrays import window
 from wsi_stain.core.errors import SlideError, UnreadableError
 from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div, split_on_grid
 from wsi_stain.core.records import StrictRecord
@@ -228,14 +229,11 @@ class Slide:
     def _read(self, grid: _Grid, region: Region, repaired: list[LostPart] | None) -> NDArray[np.uint8]:
         self._refuse_huge(region.width * region.height)
         out = np.empty((region.height, region.width, 3), np.uint8)
-        left, top = max(region.x, 0), max(region.y, 0)
-        right, bottom = min(region.x + region.width, grid.size.width), min(region.y + region.height, grid.size.height)
-        inside = Region(left, top, right - left, bottom - top)
+        inside = region.intersect(Region(0, 0, *grid.size))
         if inside != region:
             out[:] = 255
-        if left < right and top < bottom:
-            target = out[top - region.y : bottom - region.y, left - region.x : right - region.x]
-            self._read_grid(grid, inside, target, repaired)
+        if inside:
+            self._read_grid(grid, inside, window(out, region, inside), repaired)
         return out
 
     def thumbnail(self, mpp: float) -> NDArray[np.uint8]:
@@ -313,8 +311,7 @@ class Slide:
         step_x, step_y = grid.step_x / level.scale_x, grid.step_y / level.scale_y
         piece_size = Size(max(1, floor(_PIECE_LEVEL.width / step_x)), max(1, floor(_PIECE_LEVEL.height / step_y)))
         for piece in split_on_grid(region, piece_size):
-            target = out[piece.y - region.y :, piece.x - region.x :][: piece.height, : piece.width]
-            target[:] = self._sample(number, step_x, step_y, piece, repaired)
+            window(out, region, piece)[:] = self._sample(number, step_x, step_y, piece, repaired)
 
     def _sample(
         self, number: int, step_x: Fraction, step_y: Fraction, piece: Region, repaired: list[LostPart] | None

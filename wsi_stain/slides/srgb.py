@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from wsi_stain.core.arrays import window
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, Size, split_on_grid
 from wsi_stain.core.storage import StoragePath
@@ -49,8 +50,9 @@ def build_transform(path: StoragePath, icc_profile: bytes | None) -> ImageCms.Im
 
 def convert(pixels: NDArray[np.uint8], transform: ImageCms.ImageCmsTransform) -> None:
     """Convert RGB (height, width, 3) in place, piece by piece."""
-    for piece in split_on_grid(Region(0, 0, pixels.shape[1], pixels.shape[0]), _PIECE):
-        part = pixels[piece.y :, piece.x :][: piece.height, : piece.width]
+    whole = Region(0, 0, pixels.shape[1], pixels.shape[0])
+    for piece in split_on_grid(whole, _PIECE):
+        part = window(pixels, whole, piece)
         image = Image.fromarray(np.ascontiguousarray(part))
         ImageCms.applyTransform(image, transform, inPlace=True)
         part[:] = np.asarray(image)

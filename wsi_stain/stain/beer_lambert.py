@@ -11,7 +11,7 @@ import numpy as np
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.stain.gains import stain_gains
 from wsi_stain.stain.statistics import StainStatistics, od_table
-from wsi_stain.stain.vectors import unmixing
+from wsi_stain.stain.vectors import unmixing_matrix
 
 
 def change_stain(
@@ -30,7 +30,7 @@ def change_stain(
     """
     table = od_table(own.white)
     od = np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=-1)
-    unmix = (unmixing(own.vectors) * np.asarray(gains)).astype(np.float32)
+    unmix = (unmixing_matrix(own.vectors) * np.asarray(gains)).astype(np.float32)
     mix, white = np.asarray(reference.vectors, np.float32), np.asarray(reference.white, np.float32) + 1
     intensities = white * np.exp(-np.maximum(od @ unmix, 0) @ mix) - 1
     return np.asarray(np.clip(np.rint(intensities), 0, 255), np.uint8)

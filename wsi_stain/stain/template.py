@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.stain.gains import believed_gain, hold_dark, stain_gains
 from wsi_stain.stain.statistics import Array, StainStatistics, od_table, optical_density
-from wsi_stain.stain.vectors import LUMINANCE, unmixing
+from wsi_stain.stain.vectors import LUMINANCE, unmixing_matrix
 
 _LEVELS_APART = 0.1
 _BEND_MAX = 2.0
@@ -142,7 +142,7 @@ def _curve(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.
     if template.kind == "he":
         h_gain, e_gain = stain_gains(own, ref)
         gains = [2 / _HEADROOM_HE / ref.h_nuclei * h_gain, 2 / _HEADROOM_HE / ref.e_stroma * e_gain]
-        return (unmixing(own.vectors) * gains).astype(np.float32), 0.0, 0.0
+        return (unmixing_matrix(own.vectors) * gains).astype(np.float32), 0.0, 0.0
     scale = 2 / _HEADROOM_GRAY / ref.lum_nuclei
     overall = hold_dark(believed_gain(own, ref, "lum_nuclei", 0), own, ref)
     # The stroma's level depends on what the slide shows as well as on its stain: go half of the way (geometrically).

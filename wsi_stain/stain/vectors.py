@@ -177,7 +177,7 @@ def stratum_levels(od: Floats, vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
         {h,e,lum}_{nuclei,stroma}, natural-log OD; and dark_ratio, the 98th percentile of luminance OD in nuclei over
         its median.
     """
-    h, e = np.maximum(od @ unmixing(vectors), 0).T
+    h, e = np.maximum(od @ unmixing_matrix(vectors), 0).T
     luminance = od @ np.asarray(LUMINANCE)
     weights = _evening_weights(h, np.ones_like(h), _LEVELS_CUT)
     counts, edges = np.histogram(h, 4 * _BINS, range=(0, np.percentile(h, 99.8)), weights=weights)
@@ -191,7 +191,7 @@ def stratum_levels(od: Floats, vectors: tuple[Rgb, Rgb]) -> dict[str, float]:
     return {**levels, "dark_ratio": dark / levels["lum_nuclei"]}
 
 
-def unmixing(vectors: tuple[Rgb, Rgb]) -> NDArray[np.float64]:
+def unmixing_matrix(vectors: tuple[Rgb, Rgb]) -> NDArray[np.float64]:
     """Compute (3, 2): OD times this gives H and E concentrations (least squares)."""
     return np.linalg.pinv(np.asarray(vectors, np.float64))
 

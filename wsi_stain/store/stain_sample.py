@@ -26,7 +26,7 @@ _BLURRED, _SHARP_SHARE, _SHARP_PERCENTILE = 60.0, 0.2, 90
 
 
 def measure_stain(slide: TiledSlide, config: StainConfig, has_user_mask: bool = False) -> StainStatistics:
-    """Stain statistics of a slide, from a sample that depends on its tiles alone.
+    """Measure the stain statistics of a slide, from a sample that depends on its tiles alone.
 
     Args:
         slide: The slide; it may still be in the making.

@@ -5,8 +5,8 @@
     AS_GLASS    dark beside tissue (borders, coverslip edges, bubbles, shadows, fill): the reference's white, as all
                 that lies outside of the kept tiles is
 
-Found once on a slide's thumbnail, so that every tile, mode and method shows the same: see `normalizers.background`. Knows no
-slides or files.
+Found once on a slide's thumbnail, so that every tile, mode and method shows the same: see `normalizers.background`.
+Knows no slides or files.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def exempt_areas(ink_and_dark: InkAndDark, tissue: Mask, mpp: float, config: Tis
 
 
 def exempt_remarks(under_ink: float, exempt: Exempt, grid: TileGrid) -> list[str]:
-    """What to say of a slide, a sentence each: how much of its tissue is covered, and what is left out of its tiles.
+    """Say of a slide, a sentence each, how much of its tissue is covered, and what is left out of its tiles.
 
     Args:
         under_ink: From `share_under_ink`.
@@ -95,7 +95,7 @@ def share_under_ink(thumbnail: Pixels, tissue: Mask, exempt: Exempt, mpp: float)
 
 
 def _find_amid_tissue(dark: Mask, tissue: Mask, margin: float) -> Mask:
-    """The pieces of dark that tissue surrounds, and that do not reach the frame: those lie over it.
+    """Find the pieces of dark that tissue surrounds, and that do not reach the frame: those lie over it.
 
     Of the pixels just beyond a piece's rim, of `margin` px, at least a quarter are tissue.
     """

@@ -100,9 +100,7 @@ class TrainingData:
         self._labs, self._scoring_labs = (
             [self._draw_labs(index, count, rng) for index in range(len(slides))] for count in (each, _SCORING_LABS)
         )
-        self._scoring_labs = [
-            [self._jittered(lab, seed) for seed, lab in enumerate(labs)] for labs in self._scoring_labs
-        ]
+        self._scoring_labs = [[self._jitter(lab, seed) for seed, lab in enumerate(labs)] for labs in self._scoring_labs]
         self.held_out = self._hold_out(split.held_out, config.validation_tiles)
         self.shown = self.held_out[: config.panels] or self._hold_out(self.source.tiles, config.panels)
 
@@ -183,13 +181,13 @@ class TrainingData:
         size = len(labs) if on_gpu else 1
         gathered = [LabBatch.of(labs[first : first + size], self.template) for first in range(0, len(labs), size)]
         if on_gpu:
-            return TrainingBatch(batch.samples, batch.pixels.pin_memory(), [each.pinned() for each in gathered])
+            return TrainingBatch(batch.samples, batch.pixels.pin_memory(), [each.pin() for each in gathered])
         return TrainingBatch(batch.samples, batch.pixels, gathered)
 
     def _lab_of(self, sample: Sample) -> SimulatedLab:
-        return self._jittered(self._choose_lab(sample), sample.jitter)
+        return self._jitter(self._choose_lab(sample), sample.jitter)
 
-    def _jittered(self, lab: SimulatedLab, seed: int) -> SimulatedLab:
+    def _jitter(self, lab: SimulatedLab, seed: int) -> SimulatedLab:
         jitter = self.config.statistics_jitter
         return lab.with_jitter(jitter, np.random.default_rng(seed)) if jitter else lab
 

@@ -18,17 +18,16 @@ from torch import Tensor
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.journal import fingerprint
-from wsi_stain.normalizers.tile_sample import reference_nuclei
 from wsi_stain.pix2pix import checkpoint, distributed
 from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
 from wsi_stain.pix2pix.checkpoint import Contract, HeldOutScores
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.precision import compute_dtype
 from wsi_stain.pix2pix.step import NotFiniteError, PendingLosses, Pix2Pix, Recipe
-from wsi_stain.stain.template import Template
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
-from wsi_stain.training.data import TrainingBatch, TrainingData, stain_of
+from wsi_stain.training.contract import make_contract
+from wsi_stain.training.data import TrainingBatch, TrainingData
 from wsi_stain.training.log import (
     TensorBoardLog,
     draw_panel,
@@ -37,7 +36,6 @@ from wsi_stain.training.log import (
     write_metrics,
     write_panel,
 )
-from wsi_stain.training.samples import check_resolution
 from wsi_stain.training.state import TrainingState, load_state, save_state
 from wsi_stain.training.threads import choose_threads, computing_threads
 from wsi_stain.training.validation_baselines import score_baselines
@@ -46,7 +44,6 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 LAST_NAME = "last.safetensors"
 STATE_NAME = "state.safetensors"
 
-_SQUARE = 1.15
 _LOG_EVERY = 10
 _BEST_BY = "perturbed_ciede2000"
 
@@ -68,11 +65,6 @@ class TrainingProgress:
     epoch: int
     losses: dict[str, float]
     threads: int | None = None
-
-
-def training_fingerprint(config: TrainingConfig, slides: Sequence[StoredSlide]) -> str:
-    """Return the fingerprint of everything a checkpoint depends on but the software and the machine."""
-    return fingerprint([config.model_dump(mode="json"), [slide.record.key for slide in slides]])
 
 
 def train(
@@ -106,7 +98,7 @@ def train(
     chosen = torch.device(device)
     with torch.random.fork_rng([chosen] if chosen.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        contract = _contract(config, slides)
+        contract = make_contract(config, slides)
         state, tensors = load_state(out / STATE_NAME, _key(contract)) or (TrainingState(), None)
         if chosen.type == "cpu":
             state = state.model_copy(update={"threads": state.threads or config.threads or choose_threads()})
@@ -121,33 +113,6 @@ def train(
 def _key(contract: Contract) -> str:
     """Return the fingerprint of a training, whose state no other may take up."""
     return fingerprint([contract.training_fingerprint, __version__, distributed.world_size()])
-
-
-def _contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Contract:
-    if not slides:
-        raise TrainingError("There is no slide to train on", "Tile at least one reference slide")
-    check_resolution(slides)
-    if len({(slide.record.icc_profile, slide.record.icc_policy) for slide in slides}) > 1:
-        raise TrainingError(
-            "The reference slides have different ICC profiles, so their colours do not mean the same",
-            "Tile them with tiling.slide.icc set to srgb",
-        )
-    first = slides[0]
-    if max(first.mpp) > min(first.mpp) * _SQUARE:
-        raise TrainingError(
-            f"Pixels of {first.record.slide_id} are not square: {first.mpp.x:.4g} x {first.mpp.y:.4g} um",
-            f"Tile it with --mpp {max(first.mpp):.3g}",
-        )
-    return Contract(
-        generator=config.generator,
-        template=Template(kind=config.template, reference=stain_of(first)),
-        mpp=first.mpp.mean,
-        nuclei=reference_nuclei(slides),
-        icc_profile=first.record.icc_profile,
-        icc_policy=first.record.icc_policy,
-        training_fingerprint=training_fingerprint(config, slides),
-        version=__version__,
-    )
 
 
 class _Training:
@@ -233,7 +198,7 @@ class _Training:
         return TrainingError(f"Training cannot go on: {what}{kept}", remedy)
 
     def _step_seed(self) -> int:
-        """Seed of what a step draws: dropout."""
+        """Return the seed of what a step draws: dropout."""
         source = np.random.SeedSequence([self.config.seed, self.pix2pix.steps_done, distributed.rank()])
         return int(source.generate_state(1, np.uint64)[0])
 
@@ -285,7 +250,7 @@ class _Training:
 
 
 def _held_out_scores(values: Mapping[str, float]) -> HeldOutScores | None:
-    """What the contract says of an epoch's scores, by the names of `metrics.csv`; None where no tile was held out."""
+    """Pick an epoch's scores for the contract, by the names of `metrics.csv`; None where no tile was held out."""
     if _BEST_BY not in values:
         return None
     generator, untouched, reinhard = (values[name] for name in (_BEST_BY, "untouched_ciede2000", "reinhard_ciede2000"))

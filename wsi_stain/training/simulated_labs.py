@@ -96,7 +96,7 @@ class LabBatch:
         tables = TemplateTables.of([lab.statistics for lab in labs], template)
         return cls(np.asarray(changed, np.int64), Optics.of(shown) if shown else None, tables)
 
-    def pinned(self) -> LabBatch:
+    def pin(self) -> LabBatch:
         """Return the same in page-locked memory: its copies to a GPU need not wait for what that is at work on."""
         return self._map(lambda values: torch.as_tensor(values).pin_memory())
 

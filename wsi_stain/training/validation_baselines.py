@@ -16,8 +16,9 @@ from wsi_stain.core.arrays import RgbImage
 from wsi_stain.metrics.image import ciede2000, psnr, ssim
 from wsi_stain.normalizers.classical import MEAN, SPREAD, MacenkoNormalizer, ReinhardNormalizer, lab_moments
 from wsi_stain.stain.colour_bins import ColourPairs
-from wsi_stain.stain.colour_table import apply_table, fit_table
+from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.table_fit import fit_table
 from wsi_stain.store.artifact import STATISTICS, pack_statistics
 from wsi_stain.training.simulated_labs import HeldOut, SimulatedLab
 

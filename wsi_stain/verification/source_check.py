@@ -1,9 +1,9 @@
 """Check of a pyramid against its source: first the source's thumbnail that the run kept, then the source itself.
 
 Thumbnails show whether it is this slide and whether it has lost tissue; 32 tiles, chosen by their places, whether it
-lies on the source, keeps its structure and keeps its nuclei.
+lies on the source, keeps its structure and keeps its nuclei: see `quality_check`.
 
-Memory bound: the tiles of source and output, in all about 200 MB while nuclei are compared.
+Memory bound: that of `quality_check`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,8 @@ from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
 from wsi_stain.core.storage import S3Path, is_there, storage_path
-from wsi_stain.metrics.chromatin import DARK, LEAST_KEPT, NuclearDetail, contrast_kept, most_dark, nuclear_detail
-from wsi_stain.metrics.nuclei import SourceNuclei, find_source_nuclei
-from wsi_stain.metrics.structure import luminance_correlation, shift_px, tile_ssim
+from wsi_stain.metrics.chromatin import NuclearDetail
+from wsi_stain.metrics.structure import luminance_correlation
 from wsi_stain.results.advice import another_way
 from wsi_stain.results.finished import FinishedSlide, Origin
 from wsi_stain.slides.slide import Slide
@@ -32,6 +30,7 @@ from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.stain_sample import sample_tiles
 from wsi_stain.verification.faults import REPORT, Fault
+from wsi_stain.verification.quality_check import Similarity, compare_quality
 from wsi_stain.verification.readers.base import PyramidReader, level_size, overview, tile_size
 from wsi_stain.verification.source_oracle import TiffOracle, tile_means
 
@@ -41,14 +40,6 @@ RESEMBLANCE = 0.85
 TISSUE_OD = 0.05
 """Least mean optical density of a tile of the source that cannot be of one colour in the output."""
 
-SHIFT_PX = 0.5
-"""Most that an output may lie beside its source: real ones do so by 0.05 px at most."""
-
-SSIM_MEAN, SSIM_TILE = 0.85, 0.6
-"""Least SSIM with the source: real outputs have 0.91 to 0.996 on average and 0.87 at least, two slides at most 0.5."""
-
-NUCLEI = 0.95
-"""Least share of the nuclei that is kept, see `SourceNuclei`: real outputs keep 0.966 to 0.995."""
 
 _TILES = 32
 _TISSUE_REMEDY = f"Look at the slide there, with wsi-stain view. {REPORT}"
@@ -59,26 +50,6 @@ _READERS_APART = 6.0
 
 _MOST_CONFIRMED = 1000
 _LEAST_PX_A_TILE = 3
-
-
-class Similarity(NamedTuple):
-    """Similarity of a pyramid and its source; None where that was not measured.
-
-    Attributes:
-        source: Whether the source was found.
-        shift_px: How far the pyramid lies beside it, px.
-        ssim: Structure, mean over the tiles.
-        nuclei: Share of the nuclei that is kept.
-        contrast: Share of the contrast within nuclei that is kept.
-        dark: Share of nuclear pixels with a luminance below `DARK`.
-    """
-
-    source: bool
-    shift_px: float | None = None
-    ssim: float | None = None
-    nuclei: float | None = None
-    contrast: float | None = None
-    dark: float | None = None
 
 
 def check_against_source(
@@ -124,7 +95,7 @@ def _tissue(finished: FinishedSlide) -> Mask:
 
 
 def _blank(finished: FinishedSlide, size: tuple[int, int]) -> Mask:
-    """(h, w) of a picture of the whole frame, of (w, h) px: what is shown as glass on purpose."""
+    """Return (h, w) of a picture of the whole frame, of (w, h) px: what is shown as glass on purpose."""
     return np.asarray(Image.fromarray(finished.blank).resize(size, Image.Resampling.NEAREST))
 
 
@@ -218,7 +189,7 @@ def _compare_tiles(
         return [], Similarity(source=True)
     before = np.stack([_read_source(source, tile_index) for tile_index in sampled])
     after = np.stack([_read_output(pyramid, tile_index) for tile_index in sampled])
-    return _compare_quality(after, before, sampled, source.mpp.mean, reference, another_way(finished.origin.mode))
+    return compare_quality(after, before, sampled, source.mpp.mean, reference, another_way(finished.origin.mode))
 
 
 def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
@@ -230,56 +201,6 @@ def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list
     expected = f"the source as it was: {known['size']} bytes, {size.width} x {size.height} px"
     got = f"another at {source.path}: {fingerprint['size']} bytes, {source.size.width} x {source.size.height} px"
     return [Fault("source", expected, got, "Name the slide that was normalized with --slides, or run again")]
-
-
-def _compare_quality(
-    after: NDArray[np.uint8],
-    before: NDArray[np.uint8],
-    sampled: Sequence[TileIndex],
-    mpp: float,
-    reference: NuclearDetail | None,
-    remedy: str,
-) -> tuple[list[Fault], Similarity]:
-    """Place, then structure, then nuclei, then chromatin; each where the one before it holds."""
-    similarity = Similarity(source=True, shift_px=shift_px(after, before))
-    if similarity.shift_px is not None and similarity.shift_px > SHIFT_PX:
-        expected = f"the source's pixels in their places, to {SHIFT_PX} px"
-        return [Fault("place", expected, f"{similarity.shift_px:.2f} px beside them", REPORT)], similarity
-    scores = tile_ssim(after, before)
-    similarity = similarity._replace(ssim=float(scores.mean()))
-    if scores.mean() < SSIM_MEAN or scores.min() < SSIM_TILE:
-        row, col = sampled[int(scores.argmin())]
-        expected = f"SSIM with the source of {SSIM_MEAN} on average and {SSIM_TILE} on each tile"
-        got = f"{scores.mean():.3f} on average, {scores.min():.3f} at row {row}, column {col}"
-        return [Fault("structure", expected, got, remedy)], similarity
-    nuclei = find_source_nuclei(before, mpp)
-    if nuclei is None:
-        return [], similarity
-    similarity = similarity._replace(nuclei=nuclei.measure_kept(after))
-    if similarity.nuclei is not None and similarity.nuclei < NUCLEI:
-        return [Fault("nuclei", f"{NUCLEI} of the nuclei kept", f"{similarity.nuclei:.3f}", remedy)], similarity
-    return _compare_chromatin(after, nuclei, reference, similarity, remedy)
-
-
-def _compare_chromatin(
-    after: NDArray[np.uint8],
-    nuclei: SourceNuclei,
-    reference: NuclearDetail | None,
-    similarity: Similarity,
-    remedy: str,
-) -> tuple[list[Fault], Similarity]:
-    """Check whether nuclei closed: by their contrast, then by how many of their pixels are dark."""
-    own, other = (nuclear_detail(tiles, nuclei.mask, nuclei.mpp) for tiles in (nuclei.tiles, after))
-    if own is None or other is None:
-        return [], similarity
-    similarity = similarity._replace(contrast=contrast_kept(other, own), dark=other.dark)
-    if similarity.contrast is not None and similarity.contrast < LEAST_KEPT:
-        expected = f"{LEAST_KEPT} of the source's contrast within nuclei"
-        return [Fault("chromatin", expected, f"{similarity.contrast:.2f}", remedy)], similarity
-    if reference is not None and other.dark > (most := most_dark(own, reference)):
-        expected = f"at most {most:.1%} of nuclei below luminance {DARK} (the reference has {reference.dark:.1%})"
-        return [Fault("chromatin", expected, f"{other.dark:.1%}", remedy)], similarity
-    return [], similarity
 
 
 def _oracle_faults(pyramid: PyramidReader, source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:

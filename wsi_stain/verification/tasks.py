@@ -27,7 +27,8 @@ from wsi_stain.store import StoredSlide
 from wsi_stain.store.artifact import load_artifact
 from wsi_stain.verification.faults import REDO, Fault
 from wsi_stain.verification.pyramid_check import Expected, check_pyramid, open_readers
-from wsi_stain.verification.source_check import Similarity, check_against_source
+from wsi_stain.verification.quality_check import Similarity
+from wsi_stain.verification.source_check import check_against_source
 from wsi_stain.verification.table_check import TABLE_SUFFIXES, check_table_file
 
 _RERUN = "Run the same command again"
@@ -182,14 +183,14 @@ def _pyramid_faults(path: Path, finished: FinishedSlide, task: VerifyTask) -> tu
             readers = open_readers(path, stack)
         except OutputError as error:
             return [Fault("readers", "a pyramid that its readers open", error.problem, error.remedy)], None
-        checked = check_pyramid(readers, _expected(path, finished))
+        checked = check_pyramid(readers, _expect(path, finished))
         if checked.blank is None:
             return checked.faults, None
         faults, similarity = check_against_source(readers[0], checked.blank, finished, task.source, task.reference)
     return checked.faults + faults, similarity
 
 
-def _expected(path: Path, finished: FinishedSlide) -> Expected:
+def _expect(path: Path, finished: FinishedSlide) -> Expected:
     row, origin = finished.row, finished.origin
     assert row.size and row.mpp
     icc = origin.dicom_icc_sha256 if path.suffix == ".dicom" else origin.icc_sha256

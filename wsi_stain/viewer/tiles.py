@@ -82,7 +82,7 @@ class SlideTiles:
                 mpp: Mpp | None = slide.mpp_l0
         except MppError:
             mpp = None
-        with self._borrowed(path) as slide:
+        with self._lend(path) as slide:
             levels = _level_count(slide.size)
             served = [level for level in range(levels) if _pixels_read(slide, level) <= _MOST_READ]
             return DeepSlide(slide.size, mpp, levels, min(served))
@@ -102,7 +102,7 @@ class SlideTiles:
             UnreadableError: A good part of it is lost, not to be decoded by a fresh handle, nor shown by a finer level.
             SlideError: The slide cannot be opened.
         """
-        with self._borrowed(path) as slide:
+        with self._lend(path) as slide:
             region = _tile_region(slide, level, column, row)
             if region is None:
                 raise IndexError(f"no tile {column}, {row} at level {level} of {path}")
@@ -116,7 +116,7 @@ class SlideTiles:
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=_QUALITY, colorsubsampling="444"))
 
     @contextmanager
-    def _borrowed(self, path: Path) -> Iterator[Slide]:
+    def _lend(self, path: Path) -> Iterator[Slide]:
         """Lend a slide that no other thread reads, of any resolution: here pixels count."""
         with self._lock:
             slide = next((idle for idle in self._idle if idle.path == path), None)

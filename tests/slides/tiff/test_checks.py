@@ -53,7 +53,7 @@ def refusal(path: Path) -> SlideError:
 # ---- orientation
 
 
-def oriented(path: Path, orientation: int, jpeg: bool = False) -> Path:
+def write_oriented(path: Path, orientation: int, jpeg: bool = False) -> Path:
     """A slide whose pixels are stored so that a reader must mirror or turn them."""
     tags = [(274, "H", 1, orientation, False)]
     if jpeg:
@@ -63,14 +63,14 @@ def oriented(path: Path, orientation: int, jpeg: bool = False) -> Path:
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_pixels_that_are_stored_mirrored_or_turned_are_refused(tmp_path: Path, orientation: int) -> None:
-    error = refusal(oriented(tmp_path / "a.tif", orientation))
+    error = refusal(write_oriented(tmp_path / "a.tif", orientation))
     assert f"Orientation {orientation}, expected 1" in error.problem
-    assert "Orientation" in refusal(oriented(tmp_path / "b.tif", orientation, jpeg=True)).problem
+    assert "Orientation" in refusal(write_oriented(tmp_path / "b.tif", orientation, jpeg=True)).problem
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 9])
 def test_upright_pixels_are_not(tmp_path: Path, orientation: int, capfd: pytest.CaptureFixture[str]) -> None:
-    with Slide(oriented(tmp_path / "a.tif", orientation)) as slide:
+    with Slide(write_oriented(tmp_path / "a.tif", orientation)) as slide:
         assert np.array_equal(slide.read(Region(0, 0, WIDTH, HEIGHT)), PIXELS)
     assert capfd.readouterr().err == "", "whatever the parser thinks of it"
 
@@ -78,7 +78,7 @@ def test_upright_pixels_are_not(tmp_path: Path, orientation: int, capfd: pytest.
 def test_the_remedy_for_mirrored_pixels_works(tmp_path: Path) -> None:
     """`vips autorot FILE OUT.tif[tile,pyramid]`, as it is advised."""
     pyvips = pytest.importorskip("pyvips")
-    path = oriented(tmp_path / "a.tif", 4)
+    path = write_oriented(tmp_path / "a.tif", 4)
     assert "vips autorot FILE OUT.tif[tile,pyramid]" in refusal(path).remedy
     pyvips.Image.new_from_file(str(path)).autorot().write_to_file(f"{tmp_path}/b.tif[tile,pyramid]")
     with Slide(tmp_path / "b.tif") as slide:

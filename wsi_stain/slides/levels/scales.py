@@ -91,9 +91,9 @@ def level_scales(claims: Sequence[LevelClaim], read: Read) -> list[Scale | None]
 
 def _scale(claims: Sequence[LevelClaim], finer: Sequence[Scale | None], number: int, read: Read) -> Scale | None:
     base, own = claims[0], claims[number]
-    stated = _stated(base, own)
+    stated = _scale_by_resolution(base, own)
     if stated is not None and (_is_exact(base.size, own.size, stated) or _is_padded(base.size, own, stated)):
-        return _refined(base.size, own.size, stated)
+        return _refine(base.size, own.size, stated)
     ratio = Scale(*(length_ratio(*lengths) for lengths in zip(base.size, own.size, strict=True)))
     plain = _is_isotropic(base.size, own.size)
     usual = plain and ratio.x == ratio.y and ratio.x in _POWERS
@@ -116,7 +116,7 @@ def length_ratio(length_l0: int, length: int) -> Fraction:
     return Fraction(factor) if abs(length * factor - length_l0) < factor else Fraction(length_l0, length)
 
 
-def _stated(base: LevelClaim, own: LevelClaim) -> Scale | None:
+def _scale_by_resolution(base: LevelClaim, own: LevelClaim) -> Scale | None:
     """Return the scale that the level's resolution gives; None where it says nothing."""
     if base.mpp is None or own.mpp is None:
         return None
@@ -142,7 +142,7 @@ def _is_padded(size_l0: Size, own: LevelClaim, scale: Scale) -> bool:
     )
 
 
-def _refined(size_l0: Size, size: Size, stated: Scale) -> Scale:
+def _refine(size_l0: Size, size: Size, stated: Scale) -> Scale:
     """Return a stated scale, to the last digit where the size is the true one: resolutions are rounded."""
     if not _is_exact(size_l0, size, stated):
         return stated

@@ -133,7 +133,7 @@ def check_images(path: Path, directories: Sequence[TiffDirectory], levels: Seque
         )
     if not rivals:
         return ()
-    return (f"the first of {len(images)} images in the file is read; the others are {_joined(rivals)}",)
+    return (f"the first of {len(images)} images in the file is read; the others are {_join_descriptions(rivals)}",)
 
 
 def described_image(images: Sequence[DescribedImage], directory: TiffDirectory) -> DescribedImage | None:
@@ -170,7 +170,7 @@ def describe_image(directory: TiffDirectory, image: DescribedImage | None) -> st
     return f"{directory.number}{name} of {_px(directory.size)}"
 
 
-def _joined(images: Sequence[tuple[TiffDirectory, DescribedImage | None]]) -> str:
+def _join_descriptions(images: Sequence[tuple[TiffDirectory, DescribedImage | None]]) -> str:
     return ", ".join(describe_image(*image) for image in images)
 
 

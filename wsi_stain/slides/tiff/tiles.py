@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from wsi_stain.core.arrays import window
 from wsi_stain.core.errors import UnreadableError
 from wsi_stain.core.geometry import Region, Size, ceil_div, split_on_grid
 from wsi_stain.slides.remedies import DAMAGED
@@ -95,10 +96,9 @@ class PagePixels:
         """
         out = np.empty((region.height, region.width, 3), np.uint8)
         for part in split_on_grid(region, self.tile):
-            tile = self._tile(part.y // self.tile.height * self._grid[1] + part.x // self.tile.width)
-            y, x = part.y % self.tile.height, part.x % self.tile.width
-            target = out[part.y - region.y :, part.x - region.x :][: part.height, : part.width]
-            target[:] = tile[y : y + part.height, x : x + part.width]
+            row, column = part.y // self.tile.height, part.x // self.tile.width
+            place = Region(column * self.tile.width, row * self.tile.height, *self.tile)
+            window(out, region, part)[:] = window(self._tile(row * self._grid[1] + column), place, part)
         return out
 
     def _decode_rgb(self, number: int) -> NDArray[np.uint8]:

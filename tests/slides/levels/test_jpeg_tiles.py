@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tests.support.slide_files import Jpeg, encode_tiles, noise, shrink, write_jpeg_slide, write_slide
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import Region, Size
-from wsi_stain.slides import jpeg_tiles
-from wsi_stain.slides.jpeg_tiles import JpegTiles
+from wsi_stain.slides.levels import own_pixels
+from wsi_stain.slides.levels.own_pixels import JpegTiles
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.slides.slide_file import SlideFile
 from wsi_stain.slides.tiff.directories import of_levels, read_directories
@@ -135,11 +135,11 @@ def test_each_tile_is_decoded_once_and_only_where_it_is_asked_for(
     reads: list[int] = []
     pread = os.pread
 
-    def counted(file: int, size: int, offset: int) -> bytes:
+    def count(file: int, size: int, offset: int) -> bytes:
         reads.append(offset)
         return pread(file, size, offset)
 
-    monkeypatch.setattr(jpeg_tiles.os, "pread", counted)
+    monkeypatch.setattr(own_pixels.os, "pread", count)
     with SlideFile(path) as file:
         for y in range(0, 512, 256):
             for x in range(0, 512, 256):
