@@ -13,7 +13,7 @@ from wsi_stain.report.pictures import PictureTask, load_pictures, make_pictures
 from wsi_stain.report.sheet import write_sheet
 from wsi_stain.report.training import read_training
 from wsi_stain.results.slide_row import SlideRow, Status
-from wsi_stain.results.summary import read_rows, read_summary, summary_row, write_summary
+from wsi_stain.results.summary_csv import read_rows, read_summary, summary_row, write_summary
 
 __all__ = [
     "PictureTask",
