@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from slide_parts import Part, apply_to_block, block_region, blocks_of, methods, train_variant, untouched
+from slide_parts import Part, apply_to_block, block_region, blocks_of, keep_pixels, methods, train_variant
 
 from wsi_stain.core.geometry import TileIndex
 from wsi_stain.metrics.image import lab_wasserstein
@@ -28,7 +28,7 @@ _THINNED = 5
 
 def whole(stored: StoredSlide) -> Part:
     """A slide as it is."""
-    return Part(stored, np.ones_like(stored.kept), untouched)
+    return Part(stored, np.ones_like(stored.kept), keep_pixels)
 
 
 def sample(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from slide_parts import Part, block_region, blocks_of, parts, untouched
+from slide_parts import Part, block_region, blocks_of, keep_pixels, parts
 
 from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.errors import StainError
@@ -170,7 +170,7 @@ def show_slide(case: Case, stored: StoredSlide, count: int) -> JudgedSlide:
     if case.condition == "levels off":
         stain = _off_levels(stain, case.number)
     blocks = blocks_of(stored, test, count)
-    as_it_is = Part(stored, test, untouched)
+    as_it_is = Part(stored, test, keep_pixels)
     before, truth = ([part.read(block_region(block)) for block in blocks] for part in (slide, as_it_is))
     return JudgedSlide(slide, measured, stain, blocks, before, truth)
 

@@ -96,10 +96,10 @@ def parts(stored: StoredSlide) -> tuple[Mask, Mask]:
 
 
 def training_part(stored: StoredSlide) -> Part:
-    return Part(stored, parts(stored)[0], keep)
+    return Part(stored, parts(stored)[0], keep_pixels)
 
 
-def keep(pixels: RgbImage) -> RgbImage:
+def keep_pixels(pixels: RgbImage) -> RgbImage:
     return pixels
 
 
