@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless
 
+from tests.support.slide_files import TILE, Jpeg, encode_tiles
+
 Pixels = NDArray[np.uint8]
+
+_JPEG = {
+    "photometric": "rgb",
+    "compression": "jpeg",
+    "compressionargs": {"colorspace": "RGB", "outcolorspace": "YCBCR"},
+}
 
 
 def write_ome_tiff(
@@ -101,3 +109,116 @@ def to_jpeg2000(folder: Path) -> None:
             if name in file:
                 del file[name]
         file.save_as(path)
+
+
+def write_philips(
+    path: Path, levels: Sequence[Pixels], unwritten: Mapping[int, Sequence[int]], mpp: float = 0.25
+) -> Path:
+    """Write a Philips TIFF as OpenSlide knows it: images of whole tiles, levels by the spacing in its XML.
+
+    Args:
+        path: Where to.
+        levels: (h, w, 3) each, finest first, each half the one before.
+        unwritten: By level the row-major numbers of tiles of length 0.
+        mpp: um per px of level 0.
+    """
+
+    def attribute(name: str, tag: str, kind: str, value: str) -> str:
+        group, element = tag.split(",")
+        return f'<Attribute Name="{name}" Group="0x{group}" Element="0x{element}" PMSVR="{kind}">{value}</Attribute>'
+
+    def array(name: str, tag: str, items: str) -> str:
+        return attribute(name, tag, "IDataObjectArray", f"<Array>{items}</Array>")
+
+    def spacing(number: int) -> str:
+        side = f'"{mpp * 2**number / 1000}"'
+        return attribute("DICOM_PIXEL_SPACING", "0028,0030", "IDoubleArray", f"{side} {side}")
+
+    representations = "".join(
+        f'<DataObject ObjectType="PixelDataRepresentation">{spacing(number)}'
+        + attribute("PIIM_PIXEL_DATA_REPRESENTATION_NUMBER", "1001,8B02", "IUInt16", str(number))
+        + "</DataObject>"
+        for number in range(len(levels))
+    )
+    scanned = (
+        '<DataObject ObjectType="DPScannedImage">'
+        + attribute("PIM_DP_IMAGE_TYPE", "301D,1004", "IString", "WSI")
+        + spacing(0)
+        + array("PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE", "1001,8B01", representations)
+        + "</DataObject>"
+    )
+    description = (
+        '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">'
+        + attribute("DICOM_MANUFACTURER", "0008,0070", "IString", "PHILIPS")
+        + array("PIM_DP_SCANNED_IMAGES", "301D,1003", scanned)
+        + "</DataObject>"
+    )
+    with tifffile.TiffWriter(path) as writer:
+        for number, pixels in enumerate(levels):
+            height, width = (-(-length // TILE) * TILE for length in pixels.shape[:2])
+            writer.write(
+                iter(_spoil(pixels, unwritten.get(number, ()))),
+                shape=(height, width, 3),
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                subsampling=(1, 1),
+                subfiletype=1 if number else 0,
+                description=f"Level {number}" if number else description,
+                software="Philips DP v1.0",
+                metadata=None,
+                **_JPEG,
+            )
+    return path
+
+
+def write_leica(
+    path: Path, levels: Sequence[Pixels], unwritten: Mapping[int, Sequence[int]], mpp: float = 0.25
+) -> Path:
+    """Write a Leica SCN of one area and a macro image around it; see `write_philips`."""
+    nm, (height, width) = round(1000 * mpp), levels[0].shape[:2]
+    whole = f'sizeX="{(width + TILE) * nm}" sizeY="{(height + TILE) * nm}"'
+
+    def image(name: str, side: str, view: str, objective: int, directories: Mapping[int, Pixels]) -> str:
+        dimensions = "".join(
+            f'<dimension r="{level}" ifd="{number}" sizeX="{pixels.shape[1]}" sizeY="{pixels.shape[0]}"/>'
+            for level, (number, pixels) in enumerate(directories.items())
+        )
+        return (
+            f'<image name="{name}" uuid="{name}"><creationDate>2020-01-01</creationDate>'
+            f'<device model="Leica SCN400" version="1"/><pixels {side}>{dimensions}</pixels>'
+            f'<view {view} offsetX="0" offsetY="0"/><scanSettings><objectiveSettings><objective>{objective}</objective>'
+            "</objectiveSettings><illuminationSettings><numericalAperture>0.65</numericalAperture>"
+            "<illuminationSource>brightfield</illuminationSource></illuminationSettings></scanSettings></image>"
+        )
+
+    macro, count = np.full((TILE, TILE, 3), 240, np.uint8), len(levels)
+    side, area = f'sizeX="{width}" sizeY="{height}"', f'sizeX="{width * nm}" sizeY="{height * nm}"'
+    description = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection name="c" uuid="c" {whole}><barcode>MQ==</barcode>'
+        + image("macro", f'sizeX="{TILE}" sizeY="{TILE}"', whole, 1, {count: macro})
+        + image("slide", side, area, 40, dict(enumerate(levels)))
+        + "</collection></scn>"
+    )
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for number, pixels in enumerate([*levels, macro]):
+            writer.write(
+                iter(_spoil(pixels, unwritten.get(number, ()))),
+                shape=pixels.shape,
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                subsampling=(1, 1),
+                description=None if number else description,
+                resolution=(1e4 / mpp / 2**number,) * 2,
+                resolutionunit="CENTIMETER",
+                software=False,
+                metadata=None,
+                **_JPEG,
+            )
+    return path
+
+
+def _spoil(pixels: Pixels, unwritten: Sequence[int]) -> list[bytes]:
+    """The tiles of a level as JPEG files, those that were never written of length 0."""
+    tiles = encode_tiles(pixels, Jpeg(subsampling="444"))
+    return [b"" if number in unwritten else tile for number, tile in enumerate(tiles)]

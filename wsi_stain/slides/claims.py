@@ -17,14 +17,22 @@ from wsi_stain.slides.dicom_series import check_frames, dicom_levels
 from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.resolution import Resolution
 from wsi_stain.slides.tiff.checks import check_colour, check_content, check_images, check_level, described_image
-from wsi_stain.slides.tiff.directories import TiffDirectory, of_levels, ome_images, read_directories, vendor_text
+from wsi_stain.slides.tiff.directories import (
+    TiffDirectory,
+    in_order,
+    of_levels,
+    ome_images,
+    read_directories,
+    vendor_text,
+)
 
 _MAX_SIDE = 2**21
 _MAX_LEVELS = 64
 PLAIN_VENDORS = {"aperio", "generic-tiff"}
 """Formats whose levels are directories of tiles side by side, without gaps or overlaps."""
 
-_TIFF_VENDORS = {*PLAIN_VENDORS, "trestle", "leica", "ventana", "philips"}
+_PHILIPS = "philips"
+_TIFF_VENDORS = {*PLAIN_VENDORS, "trestle", "leica", "ventana", _PHILIPS}
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class SlideClaims:
         objective_power: As those texts state it, or None.
         placement: How level 0 lies on the glass, or None.
         remarks: Doubts, a sentence each.
+        lacks_tiles: Whether tiles of some image in the file were never written, wherever they lie.
+        is_sparse: Whether the format leaves glass out on all levels, so that what no level has is no fault.
     """
 
     directories: Sequence[TiffDirectory | None]
@@ -48,6 +58,8 @@ class SlideClaims:
     objective_power: float | None = None
     placement: GlassPlacement | None = None
     remarks: tuple[str, ...] = ()
+    lacks_tiles: bool = False
+    is_sparse: bool = False
 
 
 def check_sizes(path: StoragePath, sizes: Sequence[Size]) -> None:
@@ -86,14 +98,16 @@ def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
             check_level(path, directory)
     mpp = [directory.mpp if directory else None for directory in own]
     if vendor not in PLAIN_VENDORS or not directories:
-        return SlideClaims(nothing, mpp, may_pad=False)
+        tables = in_order(directories, len(sizes)) if vendor == _PHILIPS else nothing
+        lacks_tiles = any(directory.tile and not directory.counts.all() for directory in directories)
+        return SlideClaims(tables, mpp, may_pad=False, lacks_tiles=lacks_tiles, is_sparse=vendor == _PHILIPS)
     if vendor == "generic-tiff":
         check_colour(path, own[0] or directories[0])
     if own[0] is not None:
         check_content(path, own[0], path.stat().st_size)
     remarks = check_images(path, directories, sizes) if vendor == "generic-tiff" else ()
     described, power = _read_texts(directories, own[0] or directories[0])
-    return SlideClaims(own, mpp, True, described, power, remarks=remarks)
+    return SlideClaims(own, mpp, may_pad=True, described=described, objective_power=power, remarks=remarks)
 
 
 def _read_texts(directories: Sequence[TiffDirectory], level_0: TiffDirectory) -> tuple[list[Resolution], float | None]:

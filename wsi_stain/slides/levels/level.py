@@ -18,7 +18,6 @@ from wsi_stain.slides.claims import SlideClaims
 from wsi_stain.slides.levels.scales import LevelClaim, Scale, level_scales
 from wsi_stain.slides.parts import file_state
 from wsi_stain.slides.readers.base import SlideReader
-from wsi_stain.slides.tiff.directories import TiffDirectory
 
 
 class Level(NamedTuple):
@@ -102,12 +101,12 @@ class AbsentTiles:
     """The tiles of each level that were never written.
 
     Args:
-        directories: Of each of OpenSlide's levels the one directory that holds it; None where that is not known.
+        claims: What the file claims.
     """
 
-    def __init__(self, directories: Sequence[TiffDirectory | None]) -> None:
-        self._directories = directories
-        self._absent = [None if own is None or own.counts.all() else own.absent for own in directories]
+    def __init__(self, claims: SlideClaims) -> None:
+        self._directories, self._is_sparse = claims.directories, claims.is_sparse
+        self._absent = [None if own is None or own.counts.all() else own.absent for own in claims.directories]
 
     def touch(self, level: Level, part: Region) -> bool:
         """Check whether a part of a level touches a tile that was never written."""
@@ -135,10 +134,13 @@ class AbsentTiles:
         }
 
     def count_nowhere(self, levels: Sequence[Level]) -> tuple[int, int]:
-        """Count the tiles of level 0, and those never written on any level that would show their centres."""
+        """Count the tiles of level 0, and those never written on any level that would show their centres.
+
+        None of these where the format leaves glass out everywhere.
+        """
         base = levels[0]
         absent = self._absent[base.number]
-        if absent is None:
+        if absent is None or self._is_sparse:
             return 0, 1
         nowhere = absent.copy()
         rows, columns = np.nonzero(absent)

@@ -48,12 +48,14 @@ class OwnPixels:
     Attributes:
         path: The slide's file.
         absent: The tiles that were never written.
+        lacks_tiles: Whether there may be others whose places are not known, which the reader cannot decode.
     """
 
     def __init__(self, reader: SlideReader) -> None:
         self.path = reader.path
         directories, vendor = reader.claims.directories, reader.properties["openslide.vendor"]
-        self.absent = AbsentTiles(directories)
+        self.absent = AbsentTiles(reader.claims)
+        self.lacks_tiles = reader.claims.lacks_tiles
         self._reader = reader
         self._hidden = self.absent.hidden_levels(vendor)
         self._tifffile: dict[int, TiffTiles] = {}

@@ -12,7 +12,9 @@ Memory bound: that of `own_pixels`, and `_MOST_STANDING_IN` pixels of a finer le
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import cached_property
+from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +87,7 @@ class LevelReader:
         try:
             out[:] = self._own.decode(own, piece)
         except UnreadableError as error:
-            if level == 0 if repaired is None else len(repaired) >= _MAX_REPAIRED:
+            if level == 0 and not self._own.lacks_tiles if repaired is None else len(repaired) >= _MAX_REPAIRED:
                 raise
             tiles = list(split_on_grid(piece, own.tile))
             if len(tiles) == 1:
@@ -105,10 +107,11 @@ class LevelReader:
         """Fill `out` with what stands in for a tile that cannot be decoded; raise the error where nothing may."""
         pixels = self._stand_ins.shrink_finer(level, part)
         if pixels is None:
-            if repaired is None:
-                raise error
-            repaired.append(LostPart(part, error.problem))
-            pixels = self._stand_ins.enlarge_coarser(level, part)[0]
+            pixels, shown = self._stand_ins.enlarge_coarser(level, part)
+            if not (self._own.lacks_tiles and shown is not None and self._stand_ins.is_glass(shown)):
+                if repaired is None:
+                    raise error
+                repaired.append(LostPart(part, error.problem))
         out[:] = self._background if pixels is None else pixels
 
     def _fill_absent(self, level: int, part: Region, out: NDArray[np.uint8], repaired: list[LostPart] | None) -> None:
@@ -122,13 +125,16 @@ class LevelReader:
 
 
 _MOST_STANDING_IN = 4096**2
+_BICUBIC = 2
+"""Pixels beside a part that its enlargement takes."""
 
 _WHITE_PLACES, _WHITE_SIDE = 8, 64
 _GLASS_CHROMA, _GLASS_OD, _GLASS_SHARE = 0.08, 0.15, 0.02
 """Glass has less than this between the channels and on their mean (OD), but for a share of dust and JPEG's noise."""
 
 Shown = tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]
-"""A part as another level has it, (height, width, 3), and that level's own pixels there; None where it lacks it too."""
+"""A part as another level has it, (height, width, 3), and that level's own pixels that lie in it, at least one; None
+where it lacks it too."""
 
 
 class StandIns:
@@ -154,9 +160,10 @@ class StandIns:
     def enlarge_coarser(self, level: int, part: Region) -> Shown:
         """Enlarge a part of a level from the next coarser level that has all of it."""
         for coarser in range(level + 1, len(self._levels)):
-            pixels, shown = self._show(coarser, level, part)
-            if pixels is not None:
-                return pixels, shown
+            for margin in (_BICUBIC, 0):  # what lies beside it may be lacking
+                pixels, shown = self._show(coarser, level, part, margin)
+                if pixels is not None:
+                    return pixels, shown
         return None, None
 
     def is_glass(self, pixels: NDArray[np.uint8]) -> bool:
@@ -165,11 +172,11 @@ class StandIns:
         stained = (np.ptp(od, axis=2) > _GLASS_CHROMA) | (od.mean(axis=2) > _GLASS_OD)
         return float(stained.mean()) <= _GLASS_SHARE
 
-    def _show(self, other: int, level: int, part: Region) -> Shown:
-        """Read a part of a level as another level has it."""
+    def _show(self, other: int, level: int, part: Region, margin: int = 0) -> Shown:
+        """Read a part of a level as another level has it, by that level's pixels in the part and a margin beside it."""
         own, there = self._levels[level], self._levels[other]
         step_x, step_y = own.scale_x / there.scale_x, own.scale_y / there.scale_y
-        margin, sample = (2, bicubic) if other > level else (0, area_average)
+        sample = bicubic if other > level else area_average
         left, right = source_span(part.x * step_x, step_x, part.width, margin, there.size.width)
         top, bottom = source_span(part.y * step_y, step_y, part.height, margin, there.size.height)
         try:
@@ -177,7 +184,8 @@ class StandIns:
         except UnreadableError:
             return None, None
         x, y = part.x * step_x - left, part.y * step_y - top
-        return sample(pixels, x, y, step_x, step_y, part.width, part.height), pixels
+        inside = pixels[_whole(y, part.height * step_y), _whole(x, part.width * step_x)]
+        return sample(pixels, x, y, step_x, step_y, part.width, part.height), inside
 
     @cached_property
     def _white(self) -> NDArray[np.float32]:
@@ -193,6 +201,12 @@ class StandIns:
         pixels = pixels[~(pixels == 255).all(axis=1)]
         white = np.percentile(pixels, 98, axis=0) if len(pixels) else np.full(3, 255.0)
         return np.asarray(white, np.float32)
+
+
+def _whole(start: Fraction, length: Fraction) -> slice:
+    """Return the pixels that lie wholly in a span; the one in its middle where none does."""
+    first, last = ceil(start), floor(start + length)
+    return slice(first, last) if first < last else slice(middle := floor(start + length / 2), middle + 1)
 
 
 def _spread(size: Size) -> Iterator[Region]:

@@ -122,6 +122,15 @@ def of_levels(directories: Sequence[TiffDirectory], sizes: Sequence[Size]) -> li
     return [found[0] if len(found) == 1 else None for found in alike]
 
 
+def in_order(directories: Sequence[TiffDirectory], count: int) -> list[TiffDirectory | None]:
+    """Return each level's directory where these are all the tiled images; None where there are more or fewer.
+
+    So it is in a Philips TIFF, whose images are padded to whole tiles, of which OpenSlide's levels show less.
+    """
+    tiled = [directory for directory in directories if directory.tile]
+    return [*tiled] if len(tiled) == count else [None] * count
+
+
 def describe_directory(number: int, page: Any) -> TiffDirectory:
     """Describe one directory of an open TIFF, given its place and tifffile's page of it."""
     tags, samples = page.tags, int(page.samplesperpixel)
