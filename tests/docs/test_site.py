@@ -29,6 +29,7 @@ def test_the_command_line_is_documented_from_the_commands(site: Path) -> None:
     page = (site / "command-line.html").read_text(encoding="utf-8")
     for words in ("wsi-stain run", "wsi-stain evaluate pairs", "--reference"):
         assert words in page
+    assert "finished or not. Needs no slides.</li>" in page, "lists of commands say all of each"
 
 
 def test_the_python_reference_has_the_docstrings(site: Path) -> None:
