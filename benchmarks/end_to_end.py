@@ -2,11 +2,11 @@
 
     python benchmarks/end_to_end.py WORKDIR [--size 40000x30000] [--workers 2] [--mode lut] [--checkpoint shipped]
 
-The slide (tests/support/giant_slide.py; 33000x17000 and larger) is at 0.25 um/px, its own resolution, and its two tiles repeat, so that JPEG
-and look-ups in the table find more in the processor's caches than on a real one. Everything is counted from the start
-of the command to its end. A stage's clock runs from the first line of the progress that names it to the first line of
-the next; its CPU time is that of all processes in between. On a machine that does other work only the CPU time and its
-shares say something.
+The slide (tests/support/giant_slide.py; 33000x17000 and larger) is at 0.25 um/px, its own resolution, and its two tiles
+repeat, so that JPEG and look-ups in the table find more in the processor's caches than on a real one. Everything is
+counted from the start of the command to its end. A stage's clock runs from the first line of the progress that names it
+to the first line of the next; its CPU time is that of all processes in between. On a machine that does other work only
+the CPU time and its shares say something.
 """
 
 from __future__ import annotations
