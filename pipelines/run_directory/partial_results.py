@@ -16,11 +16,12 @@ from wsi_stain.core.journal import read_json
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.results import SlideRow, read_rows
 from wsi_stain.results.finished import FinishedSlide, load_finished
+from wsi_stain.results.slide_row import SlideId
 
 AGAIN = "Run the same command again: what is finished stays"
 """The remedy for whatever a run did not come to."""
 
-_SLIDES = TypeAdapter(list[tuple[str, str]])
+_SLIDES = TypeAdapter(list[tuple[SlideId, str]])
 
 
 def read_run_record(workspace: Workspace) -> Mapping[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +22,10 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from wsi_stain.cohort.reference import ReferenceChoice
 from wsi_stain.core import html, journal
+from wsi_stain.core.errors import OutputError
 from wsi_stain.core.text import escape_unprintable
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.metrics.hallucination import PER_UNIT, map_png
@@ -191,8 +190,11 @@ def _sources(name: str) -> Iterator[str]:
 
 def _brighten(picture: bytes) -> bytes:
     """Brighten a hallucination map so that its white is a CIEDE2000 of 10: good slides stay below 5."""
-    with Image.open(io.BytesIO(picture)) as image:
-        return map_png(np.minimum(np.asarray(image) * (255 / (_WHITE * PER_UNIT)), 255).astype(np.uint8))
+    try:
+        change = np.asarray(html.open_picture(picture, "L"))
+    except OutputError:
+        return html.shrink_to_webp(picture, 160, 50)
+    return map_png(np.minimum(change * (255 / (_WHITE * PER_UNIT)), 255).astype(np.uint8))
 
 
 def _duration(seconds: float) -> str:

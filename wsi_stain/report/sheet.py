@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_stain.core import html, journal
+from wsi_stain.core.errors import OutputError
 from wsi_stain.results.slide_row import SlideRow
 
 
@@ -24,10 +25,10 @@ def write_sheet(path: Path, rows: Iterable[SlideRow], height: int = 320, most: i
         height: Height of each thumbnail in it, px.
         most: Most slides in it.
     """
-    pairs = list(islice(((row.before, row.after) for row in rows if row.before and row.after), most))
-    if not pairs:
+    pairs = ((row.before, row.after) for row in rows if row.before and row.after)
+    columns = [_pair(before, after, height) for before, after in islice(pairs, most)]
+    if not columns:
         return
-    columns = [_pair(before, after, height) for before, after in pairs]
     sheet = io.BytesIO()
     Image.fromarray(np.hstack(columns)).save(sheet, "JPEG", quality=html.JPEG_QUALITY)
     journal.atomic_write(path, sheet.getvalue())
@@ -35,6 +36,13 @@ def write_sheet(path: Path, rows: Iterable[SlideRow], height: int = 320, most: i
 
 def _pair(before: bytes, after: bytes, height: int) -> NDArray[np.uint8]:
     """Stack both at the same size: thumbnails of one slide may differ by a pixel's rounding."""
-    pictures = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in (before, after)]
+    pictures = [_open_or_damaged(jpeg) for jpeg in (before, after)]
     size = (max(1, round(pictures[0].width * height / pictures[0].height)), height)
     return np.vstack([np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) for picture in pictures])
+
+
+def _open_or_damaged(picture: bytes) -> Image.Image:
+    try:
+        return html.open_picture(picture)
+    except OutputError:
+        return html.damaged_picture()

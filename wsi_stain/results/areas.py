@@ -5,12 +5,11 @@ Masks are kept as finely as a row's thumbnail; tiles one by one.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from wsi_stain.core import html
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import ceil_div
@@ -55,6 +54,5 @@ def load_areas(folder: Path, row: SlideRow) -> SlideAreas:
     assert row.size is not None, "a finished slide has a size"
     change = None
     if row.hallucination is not None:
-        with Image.open(io.BytesIO(row.hallucination)) as picture:
-            change = np.asarray(picture, np.float64) / PER_UNIT
+        change = np.asarray(html.open_picture(row.hallucination, "L"), np.float64) / PER_UNIT
     return SlideAreas(row.size, arrays["mask"], arrays["exempt"], arrays["suspect"], arrays["holes"], change)

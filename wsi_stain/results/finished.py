@@ -30,6 +30,9 @@ from wsi_stain.tissue.grid import TileGrid
 
 ROW = "row.json"
 
+_MOST_BYTES = 2**26
+"""Largest row that is read: a run's has 1 or 2 MB, pictures and all."""
+
 _BLANK = 1024
 """Most pixels along a side of what is kept of the exempt areas."""
 
@@ -96,12 +99,14 @@ def save_finished(folder: Path, slide: FinishedSlide) -> None:
 
 def load_finished(folder: Path) -> FinishedSlide | None:
     """Load the slide that was kept there; None where none was, or not all of it, or by another version."""
-    saved: Any = read_json(folder / ROW)
     try:
+        if (folder / ROW).stat().st_size > _MOST_BYTES:
+            return None
+        saved: Any = read_json(folder / ROW)
         row = SlideRow.model_validate_json(json.dumps(saved["row"]))
         arrays = load_artifact(folder / "grid.npz")
         grid = TileGrid(row.size, arrays["tissue"], arrays["kept"]) if row.size else None
         origin = Origin.model_validate(saved["origin"])
         return FinishedSlide(saved["key"], row, origin, grid, arrays["blank"]) if grid else None
-    except (AttributeError, KeyError, TypeError, ValueError, OutputError):
+    except (AttributeError, KeyError, OSError, TypeError, ValueError, OutputError):
         return None

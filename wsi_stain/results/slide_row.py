@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from wsi_stain.core import html
 from wsi_stain.core.geometry import Mpp, Size
@@ -22,6 +22,26 @@ Status = Literal["done", "done-with-holes", "empty", "failed", "skipped", "unfin
 """How a slide ended. `unfinished` stands only in reports of runs that did not end."""
 
 Text = Annotated[str, BeforeValidator(escape_unprintable)]
+
+
+def _check_below(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("it leads out of the output directory")
+    return name
+
+
+def _check_one_name(slide_id: str) -> str:
+    if "/" in slide_id or slide_id in (".", ".."):
+        raise ValueError("it is no name of a folder")
+    return slide_id
+
+
+OutputName = Annotated[Text, AfterValidator(_check_below)]
+"""A file or directory, relative to the output directory and below it."""
+
+SlideId = Annotated[Text, AfterValidator(_check_one_name)]
+"""A slide's name in the store, and of its folder in OUT/work/slides."""
 
 
 class FieldOfView(StrictRecord):
@@ -131,15 +151,15 @@ class SlideRow(SlidePictures):
     """
 
     slide: Text
-    slide_id: Text
+    slide_id: SlideId
     status: Status
     reason: Text = ""
     remedy: Text = ""
     tiles: int = Field(default=0, ge=0)
     suspect: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
-    output: Text = ""
-    other_outputs: tuple[Text, ...] = ()
+    output: OutputName = ""
+    other_outputs: tuple[OutputName, ...] = ()
     size: Size | None = None
     mpp: Mpp | None = None
     mpp_origin: Text = ""

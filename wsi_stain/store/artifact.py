@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from wsi_stain.core.errors import OutputError
@@ -64,9 +65,11 @@ def load_artifact(path: Path) -> Artifact:
         OutputError: There is no such file, or it is damaged.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, NpzFile(file, allow_pickle=False) as arrays:
+            if arrays.zip and any(entry.compress_type != ZIP_STORED for entry in arrays.zip.infolist()):
+                raise ValueError("it is compressed, so that it may be of any size")
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, EOFError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, MemoryError, BadZipFile) as error:
         raise OutputError(
             f"{path} is not the artifact of a slide ({error})", "Delete it and run the same command again"
         ) from error

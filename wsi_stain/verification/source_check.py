@@ -8,7 +8,6 @@ Memory bound: that of `quality_check`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_stain.core import html
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import TILE, Region, Size, TileIndex
@@ -88,7 +88,7 @@ def _tissue(finished: FinishedSlide) -> Mask:
     before, stain, kept = finished.row.before, finished.row.stain, finished.grid.kept
     if before is None or stain is None:
         return np.zeros_like(kept)
-    picture = _open_picture(before)
+    picture = html.open_picture(before)
     od = _od(np.asarray(picture), stain.white)
     od[_blank(finished, picture.size)] = 0
     return kept & (tile_means(od, finished.grid.size) >= TISSUE_OD)
@@ -120,7 +120,7 @@ def _confirm_lost(lost: Mask, finished: FinishedSlide, source_path: Path | None)
                 return confirmed
     except (SlideError, StoreError):
         pass  # reported where the source is compared
-    sharp = _open_picture(before).width * TILE >= _LEAST_PX_A_TILE * size.width
+    sharp = html.open_picture(before).width * TILE >= _LEAST_PX_A_TILE * size.width
     return lost if sharp else np.zeros_like(lost)
 
 
@@ -135,7 +135,7 @@ def _picture_faults(pyramid: PyramidReader, finished: FinishedSlide, lost: Mask)
     """Check that it is this slide: its thumbnail against the source's, where no tissue was lost."""
     if finished.row.before is None:
         return []
-    before, size = _open_picture(finished.row.before), finished.grid.size
+    before, size = html.open_picture(finished.row.before), finished.grid.size
     after = overview(pyramid, Size(*before.size))
     frame = (0, 0, size.width / TILE, size.height / TILE)
     seen = ~np.asarray(Image.fromarray(lost).resize(before.size, Image.Resampling.NEAREST, box=frame))
@@ -267,7 +267,3 @@ def _read_output(pyramid: PyramidReader, tile_index: TileIndex) -> NDArray[np.ui
     pixels = np.full_like(tile, 255)
     pixels[: size.height, : size.width] = tile[: size.height, : size.width]
     return pixels
-
-
-def _open_picture(jpeg: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(jpeg)).convert("RGB")

@@ -9,12 +9,11 @@ Memory bound: the thumbnail.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from wsi_stain.core import html
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.formats.cube_table import decode_cube
 from wsi_stain.formats.icc_table import apply_icc
@@ -78,6 +77,6 @@ def _tissue_colours(row: SlideRow, table: Table) -> RgbImage:
     """Return the colours of tissue in the slide's thumbnail, (1, n, 3), but for those in the darkest cell."""
     if row.before is None or row.stain is None:
         return np.zeros((1, 0, 3), np.uint8)
-    pixels = np.asarray(Image.open(io.BytesIO(row.before)).convert("RGB"))
+    pixels = np.asarray(html.open_picture(row.before))
     stained = (pixels < np.asarray(row.stain.white) * _STAINED).any(axis=2)
     return pixels[stained & (pixels > 255 // (len(table) - 1)).any(axis=2)][None]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from wsi_stain.core import journal
+from wsi_stain.core import html, journal
 from wsi_stain.core.errors import OutputError, StoreError
 from wsi_stain.core.journal import Files
 from wsi_stain.core.receipts import Product, describe_product
@@ -93,6 +93,11 @@ def verify_slide(task: VerifyTask) -> VerifyReceipt:
     if finished is None:
         expected = f"row.json and grid.npz in {task.folder}"
         return {"faults": [Fault("record", expected, "none that can be read", _RERUN)], "similarity": None}
+    try:
+        for picture in filter(None, (finished.row.before, finished.row.hallucination)):
+            html.open_picture(picture)
+    except OutputError as error:
+        return {"faults": [Fault("pictures", "those of a run", error.problem, error.remedy)], "similarity": None}
     receipts = {task.folder / "artifact.json": task.folder / "artifact.npz", **task.products}
     faults = [fault for receipt, product in receipts.items() for fault in product_faults(receipt, product)]
     if faults:
