@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import openslide
 import pytest
 import torch
 from torch import nn
@@ -20,7 +19,6 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from tests.docs.test_examples import ROOT
 from tests.support.made_checkpoint import write_untrained
-from tests.support.made_run import run_unchanged
 from tests.support.tiled_slides import SMALL, paint, write
 from wsi_stain import NormalizedSlide
 
@@ -72,7 +70,7 @@ class Encoder(nn.Module):
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
-def features_of(slide: openslide.AbstractSlide, corners: np.ndarray) -> np.ndarray:
+def features_of(slide: NormalizedSlide, corners: np.ndarray) -> np.ndarray:
     """Extract the features, (n, 512), of a slide's tiles without any tool."""
     regions = (slide.read_region((int(x), int(y)), 0, (SIDE, SIDE)).convert("RGB") for x, y in corners)
     with torch.inference_mode():
@@ -129,33 +127,3 @@ def test_tiatoolbox_extracts_patches(
         region = normalized.read_region((int(x), int(y)), 0, (SIDE, SIDE)).convert("RGB")
         assert np.array_equal(patch, np.asarray(region))
     reader.openslide_wsi.close()
-
-
-def test_slide2vec_embeds_the_pyramids_of_a_run(slide: Path, tmp_path: Path) -> None:
-    slide2vec = pytest.importorskip("slide2vec", reason="slide2vec is not installed")
-    from hs2p import TilingConfig
-
-    @slide2vec.register_encoder(
-        "made", encode_dim=512, input_size=SIDE, supports_variable_input_size=True, supported_spacing_um=MPP,
-        precision="fp32",
-    )  # fmt: skip
-    class Made(slide2vec.TorchTileEncoder):
-        def __init__(self, *, output_variant: str | None = None) -> None:
-            plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
-            super().__init__(Encoder(), encode_dim=512, input_size=SIDE, output_variant=output_variant, **plain)
-
-    pyramid = run_unchanged(slide, tmp_path / "out").pyramid
-    backend = "openslide"
-    tiling = TilingConfig(
-        requested_spacing_um=MPP, requested_tile_size_px=SIDE, tolerance=0.05, overlap=0.0, backend=backend
-    )
-    embedded = slide2vec.Model.from_preset("made", device="cpu").embed_slide(
-        pyramid,
-        preprocessing=slide2vec.PreprocessingConfig(tiling=tiling),
-        execution=slide2vec.ExecutionOptions(output_dir=tmp_path / "embedded", num_workers_per_gpu=0, precision="fp32"),
-    )
-    corners = np.stack([embedded.x, embedded.y], axis=1)
-    assert len(corners) > 5
-    with openslide.OpenSlide(pyramid) as written:
-        expected = features_of(written, corners)
-    np.testing.assert_allclose(embedded.tile_embeddings.numpy(), expected, rtol=1e-3, atol=1e-4)
