@@ -28,7 +28,7 @@ from tests.support.giant_slide import write_giant
 from wsi_stain.core.geometry import Size
 
 _START = "start"
-_PROGRESS = re.compile(r"(\w+) \d+/\d+")
+_PROGRESS = re.compile(r"\b([a-z]+) \d+/\d+")
 
 
 def spent_by(process: psutil.Process) -> float:
@@ -51,9 +51,9 @@ def run_watched(command: list[str]) -> tuple[list[tuple[str, float, float]], flo
     process = psutil.Process(running.pid)
     assert running.stdout is not None
     for line in running.stdout:
-        found = _PROGRESS.match(line)
-        if found and found[1] not in [name for name, _, _ in began]:
-            began.append((found[1], time.perf_counter() - started, spent_by(process)))
+        for stage in _PROGRESS.findall(line):
+            if stage not in {"slides", *(name for name, _, _ in began)}:
+                began.append((stage, time.perf_counter() - started, spent_by(process)))
         last_line = line
     if running.wait():
         raise SystemExit(last_line)
