@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from PIL import Image
 
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import paint_tissue, store_slide
-from tests.support.patch_files import idc_patient, import_source
+from tests.support.patch_files import cut_patches, idc_patient, import_source
 from tests.support.patch_files import tissue as tissue_pixels
 from tests.support.s3_server import s3_endpoint, upload
 from wsi_stain.core.geometry import Size
 from wsi_stain.datasets.idc import IdcPatient
+from wsi_stain.datasets.images import find_folders
 from wsi_stain.formats.block_file import JpegConfig, write_block
 from wsi_stain.formats.icc_table import encode_icc
 from wsi_stain.synthetic.slide import write_slide
@@ -70,16 +72,20 @@ SCRIPTS = {
     "normalize_for_training": ["tiles.zarr", "training/checkpoint.safetensors"],
     "look_at_a_store": ["tiles.zarr", "training/checkpoint.safetensors", "look.png"],
     "show_steps": ["tiles.zarr", "a", "training/checkpoint.safetensors", "steps.png"],
+    "pathorob_folders": ["parquet", "PathoROB"],
 }
 
 
 def test_every_script_has_its_arguments() -> None:
-    assert {path.stem for path in ROOT.glob("docs/examples/*.py")} == set(SCRIPTS)
+    scripts = {path.stem for path in ROOT.glob("docs/examples/*.py")}
+    assert {name for name in scripts if not name.endswith("_reader")} == set(SCRIPTS)  # readers: test_feature_tools
 
 
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_runs(name: str) -> None:
+    if name == "pathorob_folders":
+        write_pathorob(Path("parquet"))
     script = ROOT / "docs" / "examples" / f"{name}.py"
     command = [sys.executable, "-W", "error::UserWarning", str(script), *SCRIPTS[name]]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -88,11 +94,39 @@ def test_every_script_runs(name: str) -> None:
         "normalize_for_training": "tiles of ['a', 'b']: mean",
         "look_at_a_store": "resolution: 0.25 um/px",
         "show_steps": "steps.png: source, template, generator, lut",
+        "pathorob_folders": "12 pictures of 2 centres in PathoROB",
     }
     assert said[name] in ended.stdout
     if name == "look_at_a_store":
         with Image.open("look.png") as picture:
             assert picture.size == (6 * 256, 4 * 256)
+    if name == "pathorob_folders":
+        (slide,) = find_folders(Path("PathoROB/RUMC"), labelled=True)
+        placed = [patch for patch in slide.listing().patches if patch.region]
+        assert [patch.label for patch in placed] == 3 * ["normal"] + 3 * ["tumor"]
+        shown = {patch.name: read for patch, read in slide.read(placed)}
+        assert (shown["normal/RUMC-4.png"] == cut_patches(tissue_pixels(), 96)[4]).all()
+
+
+def write_pathorob(folder: Path) -> None:
+    """A Parquet file with the columns of PathoROB's: a slide a centre, three patches a class."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = []
+    for centre in ("RUMC", "UMCU"):
+        for number, patch in enumerate(cut_patches(tissue_pixels(), 96)[:6]):
+            encoded = io.BytesIO()
+            Image.fromarray(patch).save(encoded, "PNG")
+            rows.append(
+                {
+                    "image": {"bytes": encoded.getvalue(), "path": None},
+                    "medical_center": centre,
+                    "slide_id": f"{centre}_slide",
+                    "biological_class": ("normal", "tumor")[number % 2],
+                    "patch_id": f"{centre}-{number}",
+                }
+            )
+    folder.mkdir()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "train-00000-of-00001.parquet")
 
 
 def test_the_store_has_examples() -> None:
