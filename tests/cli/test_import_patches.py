@@ -27,6 +27,7 @@ training:
   min_tissue: 0.2
   validation_tiles: 2
   calibration_images: 16
+  correction_labs: 2
   panels: 1
 """
 

@@ -71,6 +71,23 @@ def test_round_trip(path: Path) -> None:
     assert loaded.contract.white == STATISTICS.white
 
 
+def test_keeps_the_colour_correction(path: Path) -> None:
+    assert Checkpoint.load(path).correction is None
+    table = np.random.default_rng(0).uniform(0, 255, (5, 5, 5, 3)).astype(np.float32)
+    save(path, Generator(SMALL), contract(), table)
+    loaded = Checkpoint.load(path).correction
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded, table)
+    assert read_contract(path).correction_size == 5
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1, 256])
+def test_refuses_a_correction_that_has_no_colours(path: Path, wrong: float) -> None:
+    save(path, Generator(SMALL), contract(), np.full((5, 5, 5, 3), wrong, np.float32))
+    with pytest.raises(CheckpointError, match="0 to 255"):
+        Checkpoint.load(path)
+
+
 def test_same_weights_same_bytes(path: Path) -> None:
     torch.manual_seed(1)
     again = path.with_name("again.safetensors")
@@ -115,7 +132,7 @@ def no_contract(path: Path) -> None:
 
 
 def later_format(path: Path) -> None:
-    rewrite(path, lambda fields: fields.update(format=3))
+    rewrite(path, lambda fields: fields.update(format=4))
 
 
 def unknown_key(path: Path) -> None:
@@ -203,7 +220,7 @@ REFUSED = [
     (absurd_level, "h_nuclei"),
     (absurd_vector, "unit length"),
     (no_contract, "without the contract"),
-    (later_format, "format 3"),
+    (later_format, "format 4"),
     (unknown_key, "colour"),
     (huge_architecture, "differ"),
     (drop_tensor, "up.0.1.weight"),

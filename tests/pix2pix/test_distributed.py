@@ -29,6 +29,7 @@ training:
   validation_share: 0.3
   validation_tiles: 3
   calibration_images: 16
+  correction_labs: 2
   panels: 1
   threads: 1
   precision: float32

@@ -11,7 +11,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import apply_table, look_up, refine_table
-from wsi_stain.stain.table_fit import fit_table
+from wsi_stain.stain.table_fit import chain_tables, fit_table
 
 Pixels = NDArray[np.uint8]
 WHITE, WANTED_WHITE = (231.0, 236.0, 240.0), (245.0, 243.0, 246.0)
@@ -158,3 +158,15 @@ def test_a_refined_table_gives_the_same_colours() -> None:
     finer, colours = refine_table(table), np.random.default_rng(4).uniform(0, 255, (500, 3))
     assert finer.shape == (9, 9, 9, 3)
     np.testing.assert_allclose(look_up(finer, colours), look_up(table, colours), atol=1e-3)
+
+
+def test_chained_tables_are_one_after_the_other(fitted_table: NDArray[np.float32]) -> None:
+    back = pairs_of(tissue(9_000, OTHER_STAINS, WANTED_WHITE), tissue(9_000, STAINS, WANTED_WHITE))
+    second, colours = fit_table(back, WANTED_WHITE, WANTED_WHITE), tissue(2_000, STAINS, WHITE)
+    both = chain_tables(fitted_table, second, WHITE, WANTED_WHITE)
+    assert both.shape == fitted_table.shape
+    np.testing.assert_allclose(look_up(both, np.array([WHITE]))[0], WANTED_WHITE, atol=0.5)
+    first = look_up(fitted_table, colours)
+    expected = look_up(second, first)
+    assert np.abs(look_up(both, colours) - expected).mean() < 0.2 * np.abs(first - expected).mean()
+    assert fall_along_gray(both) < 0.6

@@ -39,6 +39,7 @@ def tiny(**changes: Any) -> TrainingConfig:
         "crop": 64,
         "lr": 2e-3,
         "laboratories": 4,
+        "correction_labs": 2,
         "validation_share": 0.3,
         "validation_tiles": 3,
         "calibration_images": 16,
@@ -64,6 +65,8 @@ def test_leaves_a_checkpoint_scores_and_panels(slide: StoredSlide, tmp_path: Pat
     loaded = Checkpoint.load(path)
     assert loaded.contract.template.reference == slide.record.stain
     assert loaded.contract.mpp == pytest.approx(0.25)
+    assert loaded.correction is not None
+    assert Checkpoint.load(tmp_path / "last.safetensors").correction is None
     assert loaded.contract.training_fingerprint == training_fingerprint(tiny(), [slide])
     assert [each.step for each in seen] == list(range(1, 13))
     assert {each.steps for each in seen} == {12}

@@ -15,8 +15,7 @@ from wsi_stain.stain.vectors import LUMINANCE, angle_deg
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.data import TrainingData
 from wsi_stain.training.samples import Batch
-from wsi_stain.training.simulated_labs import draw_simulated_labs
-from wsi_stain.training.statistics_jitter import jitter_statistics, recompose
+from wsi_stain.training.simulated_labs import draw_simulated_labs, jitter_statistics, recompose
 
 POOL = paint_tissue(Size(640, 512)).reshape(64, -1, 3)
 OWN = slide_statistics(POOL.reshape(-1, 3), WHITE, "glass")
@@ -64,6 +63,12 @@ def test_statistics_stay_within_their_ranges_and_possible() -> None:
 def test_levels_spread_as_far_as_they_should() -> None:
     ratios = np.log([jitter(seed).h_nuclei / OWN.h_nuclei for seed in range(2000)])
     assert np.std(ratios) == pytest.approx(np.hypot(0.45, 0.22) / np.sqrt(3), rel=0.05)
+
+
+def test_less_than_nothing_is_as_far_off_the_other_way() -> None:
+    more, less = (jitter_statistics(OWN, strength, np.random.default_rng(7)) for strength in (1.0, -1.0))
+    assert more.h_nuclei * less.h_nuclei == pytest.approx(OWN.h_nuclei**2)
+    assert np.add(more.white, less.white) == pytest.approx(2 * np.asarray(OWN.white))
 
 
 def test_luminance_follows_from_the_two_stains() -> None:

@@ -127,16 +127,17 @@ class GeneratorNormalizer:
         if not self._margin:
             return generated_BHWC
         crop, margin = self._crop, self._margin
-        source_BHWC = windows_BHWC[:, crop:-crop, crop:-crop].to(generated_BHWC)
-        source_BCHW, generated_BCHW = (image.permute(0, 3, 1, 2) for image in (source_BHWC, generated_BHWC))
+        pixels_BHWC = windows_BHWC[:, crop:-crop, crop:-crop]
+        source_BCHW, made_BCHW = (
+            image.permute(0, 3, 1, 2) for image in (pixels_BHWC.to(generated_BHWC), generated_BHWC)
+        )
         with torch.inference_mode():
-            made_BCHW = self._smooth(source_BCHW, self._hold(target, source_BCHW, generated_BCHW))
+            if target is not None:
+                table, white = target
+                table_BCHW = smooth.look_up_pixels(table, pixels_BHWC)
+                made_BCHW = smooth.hold_to_table(source_BCHW, made_BCHW, table_BCHW, white, self._hold_radius)
+            made_BCHW = self._smooth(source_BCHW, made_BCHW)
         return made_BCHW[:, :, margin:-margin, margin:-margin].permute(0, 2, 3, 1)
-
-    def _hold(self, target: HoldTarget | None, source_BCHW: Tensor, generated_BCHW: Tensor) -> Tensor:
-        if target is None:
-            return generated_BCHW
-        return smooth.hold_to_table(source_BCHW, generated_BCHW, *target, self._hold_radius)
 
     def _smooth(self, source_BCHW: Tensor, changed_BCHW: Tensor) -> Tensor:
         """Make of changed pixels what a subclass makes of them."""

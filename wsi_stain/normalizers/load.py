@@ -26,19 +26,21 @@ NormalizerFactory: TypeAlias = Callable[[Checkpoint, Rgb8, NormalizeConfig, str]
 
 def _make_generator(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
     predictor = _load_predictor(checkpoint, config, device)
-    table, hold_radius = _table_fit(predictor, white, config), round(config.hold_um / checkpoint.contract.mpp)
+    table = _table_fit(checkpoint, white, config, device)
+    hold_radius = round(config.hold_um / checkpoint.contract.mpp)
     return GeneratorNormalizer(predictor, white, config.stride_px, table, config.batch, hold_radius)
 
 
 def _make_guard(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
     predictor = _load_predictor(checkpoint, config, device)
     radius = max(1, round(config.guard_um / checkpoint.contract.mpp))
-    table, hold_radius = _table_fit(predictor, white, config), round(config.hold_um / checkpoint.contract.mpp)
+    table = _table_fit(checkpoint, white, config, device)
+    hold_radius = round(config.hold_um / checkpoint.contract.mpp)
     return GuardNormalizer(predictor, white, config.stride_px, radius, table, config.batch, hold_radius)
 
 
 def _make_lut(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
-    return LutNormalizer(_table_fit(_load_predictor(checkpoint, config, device), white, config))
+    return LutNormalizer(_table_fit(checkpoint, white, config, device))
 
 
 _PREDICTORS: dict[tuple[str, str, Precision, bool], GeneratorPredictor] = {}
@@ -52,8 +54,10 @@ def _load_predictor(checkpoint: Checkpoint, config: NormalizeConfig, device: str
     return _PREDICTORS[key]
 
 
-def _table_fit(predictor: GeneratorPredictor, white: Rgb8, config: NormalizeConfig) -> TableFit:
-    return TableFit(predictor, white, config.lut_size, config.lut_tiles, config.sample_parts)
+def _table_fit(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> TableFit:
+    predictor = _load_predictor(checkpoint, config, device)
+    settings = config.lut_size, config.lut_tiles, config.sample_parts
+    return TableFit(predictor, white, *settings, correction=checkpoint.correction)
 
 
 FACTORIES: dict[str, NormalizerFactory] = {"generator": _make_generator, "guard": _make_guard, "lut": _make_lut}

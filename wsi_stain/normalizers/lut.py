@@ -22,7 +22,7 @@ from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shad
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, apply_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
-from wsi_stain.stain.table_fit import fit_table
+from wsi_stain.stain.table_fit import chain_tables, fit_table
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, TABLE, Artifact, NormalizationCounts, pack_statistics
 from wsi_stain.tissue.ink import pen_mask
@@ -57,6 +57,7 @@ class TableFit:
         size: Entries along each side of the table.
         tiles: Number of tissue tiles that the generator is run on.
         parts: Number of parts of that sample, which may be taken in any order, by any process.
+        correction: Table that follows the fitted one, see `training.colour_correction`; None for none.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class TableFit:
         size: int = 17,
         tiles: int = 100,
         parts: int = 4,
+        correction: Table | None = None,
     ) -> None:
         self._predictor, self._size, self._tiles, self._parts = predictor, size, tiles, parts
-        self.white = white
+        self.white, self._correction = white, correction
 
     def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact:
         """Run the generator on one part of the slide's sample.
@@ -127,10 +129,12 @@ class TableFit:
         if not len(tiles):
             raise NoTissueError("No tile of the slide holds tissue", "Check the tissue mask, or leave the slide out")
         red, green, blue = self.white
-        table = fit_table(pairs, statistics.white, (red, green, blue), self._size)
+        whites = statistics.white, (float(red), float(green), float(blue))
+        table = fit_table(pairs, *whites, self._size)
+        corrected = table if self._correction is None else chain_tables(table, self._correction, *whites)
         return {
             STATISTICS: pack_statistics(statistics),
-            TABLE: table,
+            TABLE: corrected,
             RESIDUAL: np.array(_residual(table, pairs, samples)),
             OUTSIDE: np.array(pairs.share_outside(counts)),
             TILES: tiles,

@@ -1,7 +1,7 @@
 """What is smooth in a change of colour: filters that a generator's passes go through. Knows no slides or generator.
 
     guided_filter   keeps the smooth part of a change, so that colour moves and detail stays the source's
-    hold_to_table   holds the slow drift of generated colours to the slide's colour table
+    hold_to_table   holds the slow drift and the finest detail of generated colours to the slide's colour table
 
 In every window of the guided filter the changed image is explained as an affine function of the source's three
 channels; what no such function explains (invented or lost structure) drops out.
@@ -14,12 +14,14 @@ interpolated: He and Sun (2015), arXiv 1505.00996.
 
 A generator that reads the stain from the tissue around each pixel is pulled to the reference's usual shade there: what
 is really paler comes out as dark as the rest. The slide's table averages that over the slide. So what the generator and
-the table differ by around a pixel, on average over tissue, is taken back; what differs from pixel to pixel stays.
+the table differ by around a pixel, on average over tissue, is taken back. And what is generated is softer than the
+slide: detail finer than a cell of the coarse grid is the table's, which has the slide's own. What stays is what the
+generator knows of nuclei and fibres that their colours do not tell.
 
-    q = g + w(I) mean(w(I) (t(I) - g)) / mean(w(I))
+    d = g - t(I),   q = t(I) + d - w mean(w d) / mean(w)
 
-with g the generated image, t the table, and w how surely a pixel is tissue, so that glass stays glass. Means are over
-squares, twice.
+with g the generated image, t the table, and w how surely a cell is tissue, so that glass stays glass. d and w are means
+over cells, what is added to t(I) is interpolated from them; means are over squares, twice.
 
 Shape legend: B batch, C channels (3), H rows, W columns; h, w the coarse grid.
 """
@@ -32,6 +34,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from wsi_stain.stain.colour_table import apply_table
 
 STEP = 4
 """Pixels of a cell of the coarse grid. Images are cut on its lines, so that the cells of two cuts agree."""
@@ -116,36 +120,54 @@ _TISSUE = 0.2
 _LEAST = 1e-3
 
 
-def hold_to_table(source_BCHW: Tensor, generated_BCHW: Tensor, table: Tensor, white: Tensor, radius: int) -> Tensor:
-    """Bring the mean colour around each pixel of tissue to what the slide's table makes of it.
+def hold_to_table(
+    source_BCHW: Tensor, generated_BCHW: Tensor, table_BCHW: Tensor, white: Tensor, radius: int
+) -> Tensor:
+    """Bring the mean colour around each pixel of tissue, and the finest detail, to what the slide's table makes of it.
 
     Args:
         source_BCHW: The slide, RGB, values 0 to 255; height and width are multiples of `STEP`.
         generated_BCHW: What the generator made of it, RGB, 0 to 255.
-        table: The slide's table, (N, N, N, 3), see `stain.colour_table`; on the same device.
+        table_BCHW: What the slide's table makes of it, see `look_up_pixels`; it is used up.
         white: The slide's glass, RGB, (3,).
         radius: Half the side of the squares, px; a multiple of `STEP`.
 
     Returns:
         RGB, (B, 3, H, W), not cut to 0 to 255. Pixels nearer to the edge than `reach` know less than the others.
     """
-    source_BChw, generated_BChw = (functional.avg_pool2d(image, STEP) for image in (source_BCHW, generated_BCHW))
-    tissue_B1hw = _tissue(source_BChw, white)
-    off_BChw = (look_up(table, source_BChw) - generated_BChw) * tissue_B1hw
-    sums_B4hw = _mean_around(torch.cat([off_BChw, tissue_B1hw], dim=1), radius)
-    mean_BChw = sums_B4hw[:, :3] / sums_B4hw[:, 3:].clamp(min=_LEAST)
-    mean_BChw = mean_BChw.contiguous(memory_format=torch.channels_last)  # as the images are: twice as fast from here
+    off_BChw = functional.avg_pool2d(generated_BCHW - table_BCHW, STEP)
+    tissue_B1hw = _tissue(functional.avg_pool2d(source_BCHW, STEP), white)
+    sums_B4hw = _mean_around(torch.cat([off_BChw * tissue_B1hw, tissue_B1hw], dim=1), radius)
+    kept_BChw = off_BChw - tissue_B1hw * sums_B4hw[:, :3] / sums_B4hw[:, 3:].clamp(min=_LEAST)
+    kept_BChw = kept_BChw.contiguous(memory_format=torch.channels_last)  # as the images are: twice as fast from here
     size = source_BCHW.shape[-2:]
-    drift_BCHW = functional.interpolate(mean_BChw, size=size, mode="bilinear", align_corners=False)
-    return drift_BCHW.mul_(_tissue(source_BCHW, white)).add_(generated_BCHW)
+    return functional.interpolate(kept_BChw, size=size, mode="bilinear", align_corners=False).add_(table_BCHW)
 
 
-def look_up(table: Tensor, colours_BChw: Tensor) -> Tensor:
-    """Look colours, 0 to 255, up in a table, trilinearly: (B, 3, h, w)."""
+def look_up_pixels(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
+    """Send pixels through a slide's colour table.
+
+    Args:
+        table: (N, N, N, 3) float32, see `stain.colour_table`; on the pixels' device.
+        pixels_BHWC: RGB, uint8.
+
+    Returns:
+        RGB, (B, 3, H, W) float32, 0 to 255: on a GPU as it is interpolated, on a CPU rounded, for that takes an eighth
+        of the time.
+    """
+    if pixels_BHWC.device.type != "cpu":
+        return interpolate_table(table, pixels_BHWC)
+    rows = pixels_BHWC.reshape(-1, *pixels_BHWC.shape[2:]).numpy()
+    made_BHWC = torch.from_numpy(apply_table(table.numpy(), rows)).view(pixels_BHWC.shape)
+    return made_BHWC.permute(0, 3, 1, 2).float()
+
+
+def interpolate_table(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
+    """Look colours, 0 to 255, up in a table, trilinearly: (B, 3, H, W)."""
     volume_CRGB = table.permute(3, 0, 1, 2)
-    blue_first_B1hwC = (colours_BChw / 127.5 - 1).flip(1).permute(0, 2, 3, 1)[:, None]  # as grid_sample wants its axes
-    volumes = volume_CRGB.expand(len(colours_BChw), *volume_CRGB.shape)
-    return functional.grid_sample(volumes, blue_first_B1hwC, padding_mode="border", align_corners=True)[:, :, 0]
+    blue_first_B1HWC = (pixels_BHWC / 127.5 - 1).flip(3)[:, None]  # as grid_sample wants its axes
+    volumes = volume_CRGB.expand(len(pixels_BHWC), *volume_CRGB.shape)
+    return functional.grid_sample(volumes, blue_first_B1HWC, padding_mode="border", align_corners=True)[:, :, 0]
 
 
 def _tissue(source_BCHW: Tensor, white: Tensor) -> Tensor:

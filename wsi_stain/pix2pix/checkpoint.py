@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
@@ -30,12 +31,14 @@ from wsi_stain.core.storage import check_regular
 from wsi_stain.metrics.chromatin import NuclearDetail
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.generator import Generator
+from wsi_stain.stain.colour_table import Table
 from wsi_stain.stain.template import Template
 
-FORMAT = 2
+FORMAT = 3
 """Number of the contract's format; files of another are refused."""
 
 _METADATA_KEY = "wsi_stain"
+_CORRECTION_KEY = "colour_correction"
 _RETRAIN = "Train a new checkpoint with `wsi-stain train`"
 
 
@@ -84,6 +87,7 @@ class Contract(StrictRecord):
         training_fingerprint: Fingerprint of the training data and settings.
         version: Version of wsi-stain that trained it.
         scores: How good it is; None where no tile was held out.
+        correction_size: Entries along each side of the colour correction; 0 where there is none.
     """
 
     format: int = FORMAT
@@ -97,6 +101,7 @@ class Contract(StrictRecord):
     training_fingerprint: str
     version: str
     scores: HeldOutScores | None = None
+    correction_size: int = Field(default=0, ge=0, le=65)
 
     @model_validator(mode="after")
     def _channels_agree(self) -> Contract:
@@ -145,11 +150,13 @@ class Checkpoint:
         contract: What it was made for.
         generator: The network, in eval mode, without gradients.
         digest: SHA-256 of the file, hex.
+        correction: Colour table that follows each slide's own, (N, N, N, 3), 0 to 255; None where there is none.
     """
 
     contract: Contract
     generator: Generator
     digest: str
+    correction: Table | None = None
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Checkpoint:
@@ -167,10 +174,12 @@ class Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         with torch.device("meta"):  # allocates nothing, whatever size the contract claims
             generator = Generator(contract.generator)
-        _check_same(path, _kinds(generator.state_dict()), _kinds(tensors))
+        _check_same(path, _expected_kinds(generator, contract), _kinds(tensors))
         _check_digest(path, stored, tensors)
+        correction = tensors.pop(_CORRECTION_KEY, None)
         generator.load_state_dict(tensors, assign=True)
-        return cls(contract, generator.eval().requires_grad_(False), file_digest(path))
+        table = None if correction is None else _as_table(path, correction)
+        return cls(contract, generator.eval().requires_grad_(False), file_digest(path), table)
 
 
 def read_contract(path: Path) -> Contract:
@@ -183,18 +192,19 @@ def read_contract(path: Path) -> Contract:
         _, contract = _parse_contract(path, file.metadata() or {})
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in Generator(contract.generator).state_dict().items()}
-    _check_same(path, expected, shapes)
+        kinds = _expected_kinds(Generator(contract.generator), contract)
+    _check_same(path, {name: tuple(shape) for name, (shape, _) in kinds.items()}, shapes)
     return contract
 
 
-def save(path: Path, generator: Generator, contract: Contract) -> None:
+def save(path: Path, generator: Generator, contract: Contract, correction: Table | None = None) -> None:
     """Write a checkpoint atomically.
 
     Args:
         path: The file; it is replaced.
         generator: The trained network.
-        contract: What it was made for.
+        contract: What it was made for; what it says of the correction is filled in.
+        correction: Colour table that follows each slide's own, (N, N, N, 3), 0 to 255.
 
     Raises:
         OutputError: The file cannot be written.
@@ -203,7 +213,10 @@ def save(path: Path, generator: Generator, contract: Contract) -> None:
         name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
         for name, tensor in sorted(generator.state_dict().items())
     }
-    fields = contract.model_dump(mode="json")
+    if correction is not None:
+        tensors[_CORRECTION_KEY] = torch.from_numpy(np.ascontiguousarray(correction))
+    size = 0 if correction is None else len(correction)
+    fields = contract.model_copy(update={"correction_size": size}).model_dump(mode="json")
     text = canonical_json({**fields, "sha256": _digest(fields, tensors)}).decode()
     # One metadata entry only: safetensors does not keep the order of several.
     atomic_write(path, encode(tensors, metadata={_METADATA_KEY: text}))
@@ -275,6 +288,21 @@ def _check_same(path: Path, expected: Mapping[str, Any], actual: Mapping[str, An
             f"{path} does not hold the generator its contract describes: {len(wrong)} tensors differ, first {wrong[0]}",
             f"The file is damaged or was edited. {_RETRAIN}",
         )
+
+
+def _as_table(path: Path, correction: Tensor) -> Table:
+    """Return the colour correction; CheckpointError where it has what are no colours."""
+    if not ((correction >= 0) & (correction <= 255)).all():
+        raise CheckpointError(f"{path} has a colour correction with values that are not 0 to 255", _RETRAIN)
+    table: Table = correction.cpu().numpy()
+    return table
+
+
+def _expected_kinds(generator: Generator, contract: Contract) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Return shape and type of each tensor of a file with this contract."""
+    size = contract.correction_size
+    correction = {_CORRECTION_KEY: (torch.Size([size, size, size, 3]), torch.float32)} if size else {}
+    return _kinds(generator.state_dict()) | correction
 
 
 def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import cg
 
 from wsi_stain.core.arrays import Rgb
 from wsi_stain.stain.colour_bins import ColourPairs, Colours
-from wsi_stain.stain.colour_table import Table, trilinear_weights
+from wsi_stain.stain.colour_table import Table, look_up, trilinear_weights
 from wsi_stain.stain.vectors import LUMINANCE
 
 _LUMINANCE = np.asarray(LUMINANCE)
@@ -57,6 +57,22 @@ def fit_table(pairs: ColourPairs, white: Rgb, target_white: Rgb, size: int = 17,
     fit.add(weights, np.append(weight, [_PIN_WEIGHT] * 2), targets - weights @ base)
     table = _pin_white(base + _solve_rising(fit, base), white, target_white)
     return _mix_until_rising(table, white, target_white).reshape(size, size, size, 3).astype(np.float32)
+
+
+def chain_tables(first: Table, second: Table, white: Rgb, target_white: Rgb) -> Table:
+    """Return one table, of the first's size, for two that follow each other.
+
+    It is exact at the entries; between them the second counts as straight. As a fitted table, it takes the source's
+    glass to what it becomes, and its luminance does not fall along the gray axis.
+
+    Args:
+        first: (N, N, N, 3), of the source's colours.
+        second: (M, M, M, 3), of those that the first gives.
+        white: The source's glass, RGB 0..255.
+        target_white: What the glass becomes.
+    """
+    both = _pin_white(look_up(second, first.reshape(-1, 3)), white, target_white)
+    return _mix_until_rising(both, white, target_white).reshape(first.shape).astype(np.float32)
 
 
 def _base_map(

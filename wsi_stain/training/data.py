@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import TrainingError
 from wsi_stain.core.geometry import ceil_div
 from wsi_stain.pix2pix import distributed
@@ -45,12 +46,18 @@ from wsi_stain.training.simulated_labs import (
     pixel_pool,
 )
 
-_LABS, _EPOCH, _CALIBRATION = range(3)
+_LABS, _EPOCH, _CALIBRATION, _CORRECTION = range(4)
 """Purposes of chance."""
 
 _CALIBRATION_BATCH = 32
 _SCORING_LABS = 8
 _POOL_TILES = 64
+_CORRECTION_TILES = 6
+"""Tiles that each laboratory of the colour correction shows."""
+
+_CORRECTION_JITTER = 0.6
+"""How far off its statistics are, as a share of `statistics_jitter`: most slides' are less far off than the farthest.
+With a real scanner's colours, which laboratories were drawn counted for more than this share."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,22 @@ class TrainingData:
         size = max(config.batch, _CALIBRATION_BATCH)
         for batch in load_batches(self.source, samples, size, config.crop, self._gather_labs):
             yield self.pair(batch)[0]
+
+    def draw_correction_set(self) -> list[tuple[SimulatedLab, list[RgbImage]]]:
+        """Draw what the colour correction is fitted to: laboratories, each with training tiles of its slide.
+
+        Each is off by chance, and every other one as far the other way, so that a few have hardly a bias.
+        """
+        config, rng, by_slide = self.config, self._rng(_CORRECTION, 0), self._by_slide()
+        drawn = []
+        for number in range(config.correction_labs if config.augment else 0):
+            turn, index = divmod(number, len(by_slide))
+            labs = self._labs[self.source.tiles[by_slide[index][0]].slide]
+            off = (-1) ** turn * _CORRECTION_JITTER * config.statistics_jitter
+            lab = labs[turn % len(labs)].with_jitter(off, np.random.default_rng([config.seed, _CORRECTION, turn // 2]))
+            tiles = rng.permutation(by_slide[index])[:_CORRECTION_TILES]
+            drawn.append((lab, [self.source[int(tile)] for tile in tiles]))
+        return drawn
 
     def pair(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """Make templates and targets, (B, C, H, W), in [-1, 1], in memory as (B, H, W, C)."""

@@ -20,11 +20,12 @@ from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.pix2pix import checkpoint, distributed
 from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
-from wsi_stain.pix2pix.checkpoint import Contract, HeldOutScores
+from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, HeldOutScores
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.precision import compute_dtype
 from wsi_stain.pix2pix.step import NotFiniteError, PendingLosses, Pix2Pix, Recipe
 from wsi_stain.store import StoredSlide
+from wsi_stain.training.colour_correction import fit_correction
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.contract import make_contract
 from wsi_stain.training.data import TrainingBatch, TrainingData
@@ -156,6 +157,7 @@ class _Training:
                 self._end_epoch()
             self._next_epoch()
         if distributed.is_main():
+            self._add_correction()
             write_epochs_gif(self.out / "panels")
             (self.out / STATE_NAME).unlink(missing_ok=True)
         return self.out / CHECKPOINT_NAME
@@ -243,6 +245,14 @@ class _Training:
         if distributed.is_main():
             save_state(self.out / STATE_NAME, self.key, self.state, self.pix2pix.state())
         distributed.barrier()
+
+    def _add_correction(self) -> None:
+        """Fit the colour correction of slides' tables to the checkpoint, where there are simulated laboratories."""
+        shown, path = self.data.draw_correction_set(), self.out / CHECKPOINT_NAME
+        if shown:
+            best = Checkpoint.load(path, str(self.data.device))
+            correction = fit_correction(best.generator, shown, best.contract.template, self.pix2pix.autocast())
+            checkpoint.save(path, best.generator, best.contract, correction)
 
     def _calibrated_generator(self) -> Generator:
         inputs = self.data.calibration_inputs(self.state.epoch)

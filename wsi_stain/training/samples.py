@@ -68,7 +68,7 @@ class Sample(NamedTuple):
         col: First column of the crop in the tile, px.
         turn: Which of the eight orientations of a square: quarter turns (0 to 3), plus 4 when mirrored.
         lab: Random number, 0 up to but not including 1, that chooses the laboratory (see `simulated_labs`).
-        jitter: Seed of how far off its slide's statistics are (see `statistics_jitter`).
+        jitter: Seed of how far off its slide's statistics are (see `simulated_labs.jitter_statistics`).
     """
 
     tile: int
