@@ -39,9 +39,13 @@ class Endless:
         self.exempt = np.zeros((1, 1), np.uint8)
         self.patch = np.random.default_rng(0).integers(90, 250, (256, 256, 3), np.uint8)
 
-    def read(self, region):
+    def read(self, region, out=None):
         across, down = -(-region.width // 256), -(-region.height // 256)
-        return np.tile(self.patch, (down, across, 1))[: region.height, : region.width]
+        pixels = np.tile(self.patch, (down, across, 1))[: region.height, : region.width]
+        if out is None:
+            return pixels
+        out[:] = pixels
+        return out
 
 
 def memory(name):

@@ -286,7 +286,7 @@ def test_summary_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"], ids=repr)
 def test_formulas_are_neutralised(tmp_path: Path, start: str) -> None:
-    name = f'{start}HYPERLINK("http://example.com")'
+    name = f'{start}HYPERLINK("example.com")'
     row = SlideRow(slide=name, slide_id=name, status="failed", reason=name, remedy=name, output=name, mpp_origin=name)
     found = summary(tmp_path / "summary.csv", row)[0]
     names = [found[column] for column in ("slide", "slide_id", "reason", "remedy", "output", "mpp_origin")]
