@@ -17,12 +17,12 @@ import typer
 
 from pipelines.cli.app import app
 from tests.docs.test_examples import ROOT
+from tests.support.demo_config import write_demo_config
 from wsi_stain.synthetic import write_cohort
 
 _BLOCK = re.compile(r"^```(?:sh|shell)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 GUIDES = ("quickstart.md", "choose-reference.md", "cohort.md", "running.md", "tune-cpu.md")
-_FAST = "training: {images: 1200}\n"  # what the demo takes: less is worse than no normalization, and refused
 
 
 def shell_blocks(document: Path) -> list[str]:
@@ -77,7 +77,7 @@ def laboratory(tmp_path: Path) -> dict[str, str]:
         (tmp_path / name).symlink_to(cohort.reference / "ref_01.svs")
     (tmp_path / "more-slides").symlink_to(cohort.slides)
     (tmp_path / "slides.csv").write_text("slide,group\nslides/plain.tif,one\nslides/marked.svs,one\n", encoding="utf-8")
-    (tmp_path / "fast.yaml").write_text(_FAST, encoding="utf-8")
+    write_demo_config(tmp_path / "fast.yaml")
     program = tmp_path / "bin" / "wsi-stain"
     program.parent.mkdir()
     program.write_text(

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs.test_examples import ROOT
+from tests.support.demo_config import write_demo_config
 from tests.support.files_below import digests
 from wsi_stain.synthetic import write_cohort
-
-_FAST = "training: {images: 1200}\n"  # what the demo takes: less is worse than no normalization, and refused
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_workflow(snakemake: Path, folder: Path) -> dict[str, str]:
     """Make slides and a reference in `folder`, run the workflow there, and return the digests of its pyramids."""
     cohort = write_cohort(folder, width=1500)
-    (folder / "fast.yaml").write_text(_FAST, encoding="utf-8")
+    write_demo_config(folder / "fast.yaml")
     command = [
         snakemake, "--snakefile", ROOT / "docs" / "examples" / "Snakefile", "--cores", "1",
         "--config", f"slides={cohort.slides}", f"reference={cohort.reference}", "training=fast.yaml",
