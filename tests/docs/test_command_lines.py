@@ -84,9 +84,10 @@ def laboratory(tmp_path: Path) -> dict[str, str]:
         f"#!{sys.executable}\n"
         "import sys\n"
         "from pipelines.cli.app import main\n"
-        "trains = sys.argv[1] == 'train' or (sys.argv[1] == 'run' and '--reference' in sys.argv)\n"
-        "sys.argv += ['--config', 'fast.yaml'] if trains and '--method' not in sys.argv else []\n"
-        "main()\n",
+        "if __name__ == '__main__':  # not in its worker processes\n"
+        "    trains = sys.argv[1] == 'train' or (sys.argv[1] == 'run' and '--reference' in sys.argv)\n"
+        "    sys.argv += ['--config', 'fast.yaml'] if trains and '--method' not in sys.argv else []\n"
+        "    main()\n",
         encoding="utf-8",
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
