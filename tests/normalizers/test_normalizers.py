@@ -28,7 +28,7 @@ from wsi_stain.normalizers.load import FACTORIES, load_normalizer
 from wsi_stain.normalizers.lut import RESIDUAL, TILES, LutNormalizer, TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.tile_sample import choose_tiles
-from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.pix2pix.checkpoint import Checkpoint, save
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.template import apply_template
 from wsi_stain.store.artifact import TABLE, load_artifact, save_artifact, unpack_statistics
@@ -325,6 +325,28 @@ def test_a_normalizer_is_loaded_once_for_a_checkpoint(checkpoint_path: Path) -> 
     assert load_normalizer(NormalizeConfig(mode="generator"), checkpoint_path) is one
     assert isinstance(load_normalizer(NormalizeConfig(mode="lut"), checkpoint_path, "cpu"), LutNormalizer)
     assert isinstance(load_normalizer(NormalizeConfig(mode="guard"), checkpoint_path), GuardNormalizer)
+
+
+def test_colours_are_corrected_where_they_are_held_to_the_table(
+    checkpoint_path: Path, painting: Painting, tmp_path: Path
+) -> None:
+    """What is shown as generated is compared with the table as it was fitted: the correction is nothing invented."""
+    checkpoint, path = Checkpoint.load(checkpoint_path), tmp_path / "corrected.safetensors"
+    darker = np.stack(np.meshgrid(*3 * [np.linspace(0, 240, 5)], indexing="ij"), axis=-1).astype(np.float32)
+    save(path, checkpoint.generator, checkpoint.contract, darker)
+
+    def fitted(source: Path, **config: Any) -> NDArray[np.float32]:
+        table: NDArray[np.float32] = load_normalizer(
+            NormalizeConfig(lut_tiles=10, precision="float32", **config), source
+        ).prepare(painting, STATISTICS)[TABLE]
+        return table
+
+    plain = fitted(checkpoint_path, mode="lut")
+    np.testing.assert_array_equal(fitted(path, mode="generator", hold_um=0), plain)
+    for mode in ("lut", "generator", "guard"):
+        corrected = fitted(path, mode=mode)
+        assert np.abs(corrected - plain).mean() > 2
+        np.testing.assert_array_equal(corrected, fitted(path, mode="lut"))
 
 
 def test_threads_that_want_a_normalizer_at_once_load_it_once(

@@ -81,9 +81,9 @@ def test_keeps_the_colour_correction(path: Path) -> None:
     assert read_contract(path).correction_size == 5
 
 
-@pytest.mark.parametrize("wrong", [np.nan, -1, 256])
-def test_refuses_a_correction_that_has_no_colours(path: Path, wrong: float) -> None:
-    save(path, Generator(SMALL), contract(), np.full((5, 5, 5, 3), wrong, np.float32))
+@pytest.mark.parametrize(("size", "wrong"), [(5, np.nan), (5, -1), (5, 256), (1, 128)])
+def test_refuses_a_correction_that_has_no_colours(path: Path, size: int, wrong: float) -> None:
+    save(path, Generator(SMALL), contract(), np.full((size, size, size, 3), wrong, np.float32))
     with pytest.raises(CheckpointError, match="0 to 255"):
         Checkpoint.load(path)
 

@@ -18,6 +18,8 @@ from wsi_stain.core.geometry import TILE, Region, Size, split_on_grid
 from wsi_stain.store import TiledSlide
 from wsi_stain.tissue.exempt import AS_GLASS, AS_SCANNED, Exempt
 
+_FULL_SCALE = (255.0, 255.0, 255.0)
+
 
 def with_ring(kept: Mask, rows: slice, cols: slice) -> Mask:
     """Return a part of a slide's grid and one more tile on each side.
@@ -90,17 +92,12 @@ def _interpolation(places: NDArray[np.float64], count: int) -> sparse.csr_array:
     return sparse.csr_array((values, (np.concatenate([row, row]), lines)), shape=(len(places), count + 1))
 
 
-Pixels = NDArray[np.uint8]
-
-_FULL_SCALE = (255.0, 255.0, 255.0)
-
-
 def show_exempt(
     slide: TiledSlide,
     region: Region,
-    pixels: Pixels,
-    source: Pixels,
-    white: tuple[int, int, int],
+    pixels: RgbImage,
+    source: RgbImage,
+    white: Rgb8,
     frame: Size | None = None,
 ) -> None:
     """Show what is exempt in a region, in place; a pixel does not depend on the region that holds it.

@@ -20,27 +20,38 @@ from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.simulated.laboratory import LaboratoryNormalizer, load_laboratory
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.precision import Precision
+from wsi_stain.stain.colour_table import Table
 
 NormalizerFactory: TypeAlias = Callable[[Checkpoint, Rgb8, NormalizeConfig, str], Normalizer]
 
 
 def _make_generator(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
     predictor = _load_predictor(checkpoint, config, device)
-    table = _table_fit(checkpoint, white, config, device)
-    hold_radius = round(config.hold_um / checkpoint.contract.mpp)
+    table, hold_radius = _table_to_hold_to(checkpoint, white, config, device)
     return GeneratorNormalizer(predictor, white, config.stride_px, table, config.batch, hold_radius)
 
 
 def _make_guard(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
     predictor = _load_predictor(checkpoint, config, device)
     radius = max(1, round(config.guard_um / checkpoint.contract.mpp))
-    table = _table_fit(checkpoint, white, config, device)
-    hold_radius = round(config.hold_um / checkpoint.contract.mpp)
+    table, hold_radius = _table_to_hold_to(checkpoint, white, config, device)
     return GuardNormalizer(predictor, white, config.stride_px, radius, table, config.batch, hold_radius)
 
 
 def _make_lut(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> Normalizer:
-    return LutNormalizer(_table_fit(checkpoint, white, config, device))
+    return LutNormalizer(_table_fit(checkpoint, white, config, device, checkpoint.correction))
+
+
+def _table_to_hold_to(
+    checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str
+) -> tuple[TableFit, int]:
+    """Return the table that generated pixels are compared with, and over how many px they are held to it.
+
+    Where they are not, they are as generated, and so is the table: what it corrects would count as invented.
+    """
+    hold_radius = round(config.hold_um / checkpoint.contract.mpp)
+    correction = checkpoint.correction if hold_radius else None
+    return _table_fit(checkpoint, white, config, device, correction), hold_radius
 
 
 _PREDICTORS: dict[tuple[str, str, Precision, bool], GeneratorPredictor] = {}
@@ -54,10 +65,11 @@ def _load_predictor(checkpoint: Checkpoint, config: NormalizeConfig, device: str
     return _PREDICTORS[key]
 
 
-def _table_fit(checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str) -> TableFit:
+def _table_fit(
+    checkpoint: Checkpoint, white: Rgb8, config: NormalizeConfig, device: str, correction: Table | None
+) -> TableFit:
     predictor = _load_predictor(checkpoint, config, device)
-    settings = config.lut_size, config.lut_tiles, config.sample_parts
-    return TableFit(predictor, white, *settings, correction=checkpoint.correction)
+    return TableFit(predictor, white, config.lut_size, config.lut_tiles, config.sample_parts, correction)
 
 
 FACTORIES: dict[str, NormalizerFactory] = {"generator": _make_generator, "guard": _make_guard, "lut": _make_lut}

@@ -40,6 +40,11 @@ from wsi_stain.stain.colour_table import apply_table
 STEP = 4
 """Pixels of a cell of the coarse grid. Images are cut on its lines, so that the cells of two cuts agree."""
 
+_TISSUE = 0.2
+"""Share of the glass's light that a pixel takes up, in the channel where it takes up most, to be tissue for sure."""
+
+_LEAST = 1e-3
+
 
 def reach(radius: int) -> int:
     """Return how far, px, a pixel of the result looks in each direction; a multiple of `STEP`."""
@@ -112,12 +117,6 @@ def _solve(spread: Tensor, shared: Tensor, epsilon: float) -> Tensor:
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:
     return reduce(torch.add, parts)
-
-
-_TISSUE = 0.2
-"""Share of the glass's light that a pixel takes up, in the channel where it takes up most, to be tissue for sure."""
-
-_LEAST = 1e-3
 
 
 def hold_to_table(

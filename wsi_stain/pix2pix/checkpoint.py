@@ -291,9 +291,12 @@ def _check_same(path: Path, expected: Mapping[str, Any], actual: Mapping[str, An
 
 
 def _as_table(path: Path, correction: Tensor) -> Table:
-    """Return the colour correction; CheckpointError where it has what are no colours."""
-    if not ((correction >= 0) & (correction <= 255)).all():
-        raise CheckpointError(f"{path} has a colour correction with values that are not 0 to 255", _RETRAIN)
+    """Return the colour correction; CheckpointError where it is of one entry, or has what are no colours."""
+    if len(correction) < 2 or not ((correction >= 0) & (correction <= 255)).all():
+        raise CheckpointError(
+            f"{path} has a colour correction of {len(correction)} entries a side, expected 2 at least, of 0 to 255",
+            _RETRAIN,
+        )
     table: Table = correction.cpu().numpy()
     return table
 

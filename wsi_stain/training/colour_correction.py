@@ -3,9 +3,9 @@
 A generator that was taught to doubt its statistics draws every colour towards the reference's usual shade of what it
 sees there, and a table averages that over all that looks alike: even the reference itself comes out flatter than it is.
 How much is known: a slide shown as simulated laboratories would show it goes through its table, and the slide as it is
-says what should have come out. One table fitted to such pairs from several laboratories, with statistics as far off as
-in training, follows every slide's own table (regression calibration). Where statistics are off it corrects no more than
-on average pays, since it is fitted where they are.
+says what should have come out. One table fitted to such pairs from several laboratories follows every slide's own table
+(regression calibration). The laboratories' statistics are off, so that it corrects no more than pays on average where
+those of slides are.
 
 Knows tiles, laboratories and a generator. Writes no files.
 """
