@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from wsi_stain.core.errors import StoreError
+from wsi_stain.core.errors import SlideError, StoreError, WsiStainError
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
-
-
-import stat
-
-from wsi_stain.core.errors import SlideError, WsiStainError
 
 _RETRY_S = 30
 _REMEDY = (
