@@ -71,6 +71,16 @@ def test_another_stain_keeps_them(gains: tuple[float, float]) -> None:
     assert nuclei_kept(tiles(NUCLEI, NUCLEI, gains=gains, stains=other), tiles(NUCLEI, NUCLEI), MPP) > 0.98
 
 
+@pytest.mark.parametrize("strength", [0.35, 0.25])
+def test_a_pale_slide_keeps_them_all_and_not_its_darkest_alone(strength: float) -> None:
+    """Their OD is below what stained tissue usually has; the output has the usual stain."""
+    pale, usual = tiles(NUCLEI, NUCLEI, gains=(strength, strength)), tiles(NUCLEI, NUCLEI)
+    found, expected = find_source_nuclei(pale, MPP), find_source_nuclei(usual, MPP)
+    assert found is not None and expected is not None
+    assert 0.9 < found.mask.sum() / expected.mask.sum() < 1.1
+    assert nuclei_kept(usual, pale, MPP) > 0.98
+
+
 def test_output_without_any_stain_keeps_nothing() -> None:
     before = tiles(NUCLEI)
     assert nuclei_kept(np.full_like(before, 240), before, MPP) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,20 @@ def test_levels_of_a_narrow_slide_are_the_same_in_all_readers(tmp_path: Path) ->
     stitch_slide(task)
     with TiffPyramid(task.output) as tiff, OpenSlidePyramid(task.output) as slide:
         assert check_pyramid([tiff, slide], Expected(Size(6000, 190), task.mpp, None)).faults == []
+
+
+def test_nuclei_are_not_asked_for_where_the_row_says_that_there_are_hardly_any(tmp_path: Path) -> None:
+    """What a threshold takes for nuclei then is the denser part of stroma, which need not stay the denser one."""
+    path, after = write_slide(tmp_path / "a.tif", [PIXELS]), PIXELS.copy()
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[: SIZE.height, : SIZE.width]
+    for row, column in zip(rng.integers(200, 600, 80), rng.integers(550, 1250, 80), strict=True):
+        after[(y - row) ** 2 + (x - column) ** 2 < 64] = 70, 40, 120
+    finished, blank = finish(path), np.zeros(grid_shape(SIZE), bool)
+    faults, _ = source_check.check_against_source(Output(after), blank, finished, None)
+    assert [fault.check for fault in faults] == ["nuclei"]
+    few = finished.row.model_copy(update={"stain": STATISTICS.model_copy(update={"evidence": (0.2, 1.0)})})
+    faults, similarity = source_check.check_against_source(Output(after), blank, replace(finished, row=few), None)
+    assert faults == [] and similarity is not None and similarity.nuclei is None
 
 
 # ---- remedies

@@ -19,6 +19,7 @@ from skimage.morphology import remove_small_objects
 
 from wsi_stain.core.arrays import Mask, RgbTiles
 from wsi_stain.formats.block_file import encode_jpeg
+from wsi_stain.stain.statistics import stained_limit
 from wsi_stain.stain.vectors import could_be_he, macenko, unmixing_matrix
 from wsi_stain.tissue.blur import blur
 from wsi_stain.tissue.ink import pen_mask
@@ -28,7 +29,6 @@ _SURROUNDINGS_UM = 16.0
 _MIN_NUCLEUS_UM2 = 8.0
 _QUALITY = 90
 _WHITE_PERCENTILE = 99.5
-_MIN_OD = 0.15
 _MIN_STAINED = 1000
 _VECTOR_PIXELS = 100_000
 _TAIL = 0.015
@@ -107,7 +107,8 @@ def _nuclei(tiles: RgbTiles, share: float, seen: Mask, mpp: float) -> Mask:
 def _contrast(tiles: RgbTiles, mpp: float) -> NDArray[np.float32] | None:
     """Compute hematoxylin against its surroundings, (n, h, w); None where there is too little stain."""
     od = _od(tiles)
-    stained = od[od.mean(axis=-1) > _MIN_OD]
+    mean = od.mean(axis=-1)
+    stained = od[mean > stained_limit(mean)]
     stained = stained[could_be_he(stained)]
     if len(stained) < _MIN_STAINED:
         return None
@@ -126,7 +127,8 @@ def _od(tiles: RgbTiles) -> NDArray[np.float32]:
 
 def _otsu_share(contrast: NDArray[np.float32], tiles: RgbTiles, seen: Mask) -> float:
     """Return the share of pixels above Otsu's threshold among the stained ones."""
-    stained = contrast[seen & (_od(tiles).mean(axis=-1) > _MIN_OD)]
+    mean = _od(tiles).mean(axis=-1)
+    stained = contrast[seen & (mean > stained_limit(mean))]
     return float((contrast[seen] > threshold_otsu(stained)).mean()) if stained.size and np.ptp(stained) > 0 else 0.0
 
 

@@ -215,12 +215,17 @@ def slide_statistics(
     return StainStatistics.model_validate({**facts, **levels})
 
 
+def is_hardly_there(evidence: float) -> bool:
+    """Check whether a stain, by its `evidence` from 0 to 1, is hardly there: what is said of it is partly a guess."""
+    return evidence < _HARDLY
+
+
 def stain_remarks(stain: StainStatistics) -> list[str]:
     """Say what a reader of a slide's row should know of how its stain was measured, a sentence each."""
     remarks = [
         f"hardly any {name}: its colour and level are partly the usual ones (evidence {evidence:.0%})"
         for name, evidence in zip(("hematoxylin", "eosin"), stain.evidence, strict=True)
-        if evidence < _HARDLY
+        if is_hardly_there(evidence)
     ]
     if looks_magenta(stain.vectors[1]):
         remarks.append("the second stain is magenta, as that of PAS: if it is no H&E, leave the slide out")
@@ -231,14 +236,23 @@ def stain_remarks(stain: StainStatistics) -> list[str]:
     return remarks
 
 
+def stained_limit(mean_od: NDArray[np.float32], min_od: float = 0.15) -> float:
+    """Return the OD from which a slide's pixels are stained: `min_od`, on a pale slide less, down to a third of it.
+
+    Args:
+        mean_od: Mean OD over R, G, B of its pixels, of any shape.
+        min_od: As `StainConfig` has it.
+    """
+    seen = mean_od[mean_od > _PALE_LEAST * min_od]
+    if not seen.size:
+        return min_od
+    return float(np.clip(_PALE_SHARE * np.percentile(seen, _PALE_PERCENTILE), _PALE_LEAST * min_od, min_od))
+
+
 def _choose_stained(od: NDArray[np.float32], min_od: float) -> NDArray[np.float32]:
     """Choose the stained pixels of (N, 3); on a pale slide the limit is lower."""
     mean = od.mean(axis=1)
-    seen = mean[mean > _PALE_LEAST * min_od]
-    if not len(seen):
-        return od[:0]
-    limit = _PALE_SHARE * float(np.percentile(seen, _PALE_PERCENTILE))
-    return np.asarray(od[mean > np.clip(limit, _PALE_LEAST * min_od, min_od)])
+    return np.asarray(od[mean > stained_limit(mean, min_od)])
 
 
 def _check_explained(stained: NDArray[np.float32], share: float) -> None:

@@ -54,8 +54,20 @@ def compare_quality(
     mpp: float,
     reference: NuclearDetail | None,
     remedy: str,
+    has_nuclei: bool = True,
 ) -> tuple[list[Fault], Similarity]:
-    """Check place, then structure, then nuclei, then chromatin; each where the one before it holds."""
+    """Check place, then structure, then nuclei, then chromatin; each where the one before it holds.
+
+    Args:
+        after: RGB of the pyramid's tiles, (n, 256, 256, 3).
+        before: The same tiles of the source.
+        sampled: Where they are.
+        mpp: um per px.
+        reference: Nuclei of the reference; None where they are not known.
+        remedy: For what a run may do better.
+        has_nuclei: Whether the slide shows enough hematoxylin for nuclei to be told; else nothing is said of them: what
+            would be taken for nuclei is stroma.
+    """
     similarity = Similarity(source=True, shift_px=shift_px(after, before))
     if similarity.shift_px is not None and similarity.shift_px > SHIFT_PX:
         expected = f"the source's pixels in their places, to {SHIFT_PX} px"
@@ -67,7 +79,7 @@ def compare_quality(
         expected = f"SSIM with the source of {SSIM_MEAN} on average and {SSIM_TILE} on each tile"
         got = f"{scores.mean():.3f} on average, {scores.min():.3f} at row {row}, column {col}"
         return [Fault("structure", expected, got, remedy)], similarity
-    nuclei = find_source_nuclei(before, mpp)
+    nuclei = find_source_nuclei(before, mpp) if has_nuclei else None
     if nuclei is None:
         return [], similarity
     similarity = similarity._replace(nuclei=nuclei.measure_kept(after))

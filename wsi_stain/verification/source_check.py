@@ -26,6 +26,7 @@ from wsi_stain.metrics.structure import luminance_correlation
 from wsi_stain.results.advice import another_way
 from wsi_stain.results.finished import FinishedSlide, Origin
 from wsi_stain.slides.slide import Slide
+from wsi_stain.stain.statistics import is_hardly_there
 from wsi_stain.stain.vectors import LUMINANCE
 from wsi_stain.store import StoredSlide
 from wsi_stain.store.stain_sample import sample_tiles
@@ -189,7 +190,10 @@ def _compare_tiles(
         return [], Similarity(source=True)
     before = np.stack([_read_source(source, tile_index) for tile_index in sampled])
     after = np.stack([_read_output(pyramid, tile_index) for tile_index in sampled])
-    return compare_quality(after, before, sampled, source.mpp.mean, reference, another_way(finished.origin.mode))
+    stain = finished.row.stain
+    has_nuclei = stain is None or not is_hardly_there(stain.evidence[0])
+    remedy = another_way(finished.origin.mode)
+    return compare_quality(after, before, sampled, source.mpp.mean, reference, remedy, has_nuclei)
 
 
 def _source_faults(source: Slide | StoredSlide, finished: FinishedSlide) -> list[Fault]:
