@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from pipelines.evaluate.methods import baselines, checkpoint_methods, require_extras
-from pipelines.evaluate.pairing import Pairing
-from pipelines.evaluate.pairs import reference_stain, score_pairs, warn_of_shift
+from pipelines.evaluate.directions import Direction, name_of
+from pipelines.evaluate.methods import require_extras
+from pipelines.evaluate.pairs import warn_of_shift
 from pipelines.evaluate.results import checkpoint_facts, describe_estimate, print_files, write_estimates, write_record
 from pipelines.run_directory.workspace import Workspace
 from pipelines.shared.config import RunConfig
@@ -26,7 +26,6 @@ from wsi_stain.evaluation.figures import write_intervals
 from wsi_stain.evaluation.intervals import Estimate, Shares, count_shares, estimate_methods
 from wsi_stain.evaluation.pairs import PairScores, summarize
 from wsi_stain.executor import Executor, open_executor
-from wsi_stain.store import StoredSlide
 
 _SCORES = {
     "ciede2000": "CIEDE2000",
@@ -61,11 +60,6 @@ class Request:
     config: RunConfig
 
 
-def name_of(store: Path) -> str:
-    """Return a scanner's name: its store's, without the suffix."""
-    return store.name.removesuffix(".zarr")
-
-
 def parse_checkpoints(values: Sequence[str]) -> dict[str, Path]:
     """Return the files of checkpoints by scanner, each given as `SCANNER=FILE`.
 
@@ -94,14 +88,9 @@ def run(request: Request, console: Console) -> int:
         raise ConfigError(f"Expected stores of several scanners, found {', '.join(names)}", "Give one a scanner")
     if unknown := sorted(request.checkpoints.keys() - set(names)):
         raise ConfigError(f"--checkpoint {unknown[0]}: there is no such scanner", f"Name one of {', '.join(names)}")
-    directions, expected = {}, 0
     with lease(request.out), Progress(console) as progress, open_executor(request.config.executor) as executor:
         Workspace(request.out).mark()
-        for source, truth in permutations(request.stores, 2):
-            progress.report(f"{name_of(source)} to {name_of(truth)}")
-            receipts, count = _score_direction(request, source, truth, executor, progress)
-            directions[name_of(source), name_of(truth)] = receipts
-            expected += count
+        directions, expected = _score_directions(request, executor, progress)
     for receipts in directions.values():
         for receipt in receipts.values():
             warn_of_shift(receipt, console)
@@ -109,18 +98,26 @@ def run(request: Request, console: Console) -> int:
     return 0 if sum(map(len, directions.values())) == expected else 3
 
 
-def _score_direction(
-    request: Request, source: Path, truth: Path, executor: Executor, progress: Progress
-) -> tuple[dict[str, PairScores], int]:
-    """Score all slides of one scanner beside another; returns them, and how many there are."""
+def _score_directions(request: Request, executor: Executor, progress: Progress) -> tuple[Directions, int]:
+    """Score all directions but those that an earlier run has; returns them, and how many pairs of slides there are."""
+    chosen = {(name_of(a), name_of(b)): _direction(request, a, b) for a, b in permutations(request.stores, 2)}
+    pairs = {names: each.find_pairs(executor, progress) for names, each in chosen.items()}
+    done = {names: kept for names, each in chosen.items() if (kept := each.read_kept(pairs[names]))}
+    if done:
+        progress.report(f"{len(done)} of {len(chosen)} directions are kept from an earlier run")
+    progress.expect("direction", len(chosen) - len(done))
+    for number, (names, each) in enumerate(chosen.items(), 1):
+        if names not in done:
+            progress.report(f"{' to '.join(names)}, {number} of {len(chosen)}")
+            done[names] = each.score(pairs[names], executor, progress)
+            progress.advance("direction")
+    return {names: done[names] for names in chosen}, sum(map(len, pairs.values()))
+
+
+def _direction(request: Request, source: Path, truth: Path) -> Direction:
     out = request.out / "directions" / f"{name_of(source)}-to-{name_of(truth)}"
     checkpoint = request.checkpoints.get(name_of(truth))
-    pairs = Pairing(out / "work", request.config, None, "group", executor, progress).find(source, truth, None)
-    references = [StoredSlide(pair.truth) for pair in pairs.values()]
-    trained = checkpoint_methods(checkpoint, request.modes, request.config.executor)
-    methods = [*baselines(references, request.baselines, out), *trained]
-    stain = reference_stain(checkpoint, references)
-    return score_pairs(pairs, methods, stain, out, executor, progress), len(pairs)
+    return Direction(source, truth, checkpoint, request.modes, request.baselines, out, request.config)
 
 
 def compare_directions(directions: Directions) -> dict[str, dict[str, Estimate]]:

@@ -15,6 +15,7 @@ from tests.support.made_store import paint_tissue
 from tests.support.patch_files import cut_patches
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
+from wsi_stain.core.journal import write_json
 from wsi_stain.datasets.scorpion import find_scanners
 from wsi_stain.store import TileStore
 from wsi_stain.store.patches import PATCH_TABLE, from_csv
@@ -73,10 +74,23 @@ def compare_directions(root: Path, wsi_stain: Run) -> None:
     assert [row["slide"] for row in record["slides"]] == 2 * ["slide_1", "slide_12"] and (
         root / "all" / "scanners.png"
     ).exists()
+    go_on_after_interruption(root / "all", command, wsi_stain)
     alone = wsi_stain("evaluate", "scanners", stores[0], "--out", root / "all")
     assert alone.code == 1 and "several scanners" in alone.err
     foreign = wsi_stain(*command, "--checkpoint", f"P1000={root / 'c.safetensors'}")
     assert foreign.code == 1 and "no such scanner" in foreign.err
+
+
+def go_on_after_interruption(out: Path, command: tuple[object, ...], wsi_stain: Run) -> None:
+    """A direction that is done is kept; one that is not, or was done with other methods, is made."""
+    whole = (out / "scanners.json").read_bytes(), (out / "directions.csv").read_bytes()
+    (out / "scanners.json").unlink()
+    scores = out / "directions" / "GT450-to-AT2" / "scores.json"
+    write_json(scores, {**json.loads(scores.read_text()), "key": "of other methods"})
+    ended = wsi_stain(*command)
+    assert ended.code == 0, ended.err
+    assert "1 of 2 directions are kept from an earlier run" in ended.out and "GT450 to AT2, 2 of 2" in ended.out
+    assert whole == ((out / "scanners.json").read_bytes(), (out / "directions.csv").read_bytes())
 
 
 def find_places_again(root: Path, wsi_stain: Run) -> None:
