@@ -1,22 +1,30 @@
 """The recipes of docs/features.md run in the real tools: what each reads and extracts is of the normalized slide.
 
 Each tool needs an environment of its own, so a test is skipped where its tool is not installed beside wsi-stain.
+slide2vec cannot be (it holds NumPy below 2) and reads files only: its test takes the Python of slide2vec's environment
+from SLIDE2VEC_PYTHON.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import openslide
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torchvision.models import squeezenet1_1
 from torchvision.transforms.functional import pil_to_tensor
 
+from pipelines import run
+from pipelines.shared.config import RunConfig
 from tests.docs.test_examples import ROOT
 from tests.support.made_checkpoint import write_untrained
 from tests.support.tiled_slides import SMALL, paint, write
@@ -70,7 +78,7 @@ class Encoder(nn.Module):
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
-def features_of(slide: NormalizedSlide, corners: np.ndarray) -> np.ndarray:
+def features_of(slide: NormalizedSlide | openslide.OpenSlide, corners: np.ndarray) -> np.ndarray:
     """Extract the features, (n, 512), of a slide's tiles without any tool."""
     regions = (slide.read_region((int(x), int(y)), 0, (SIDE, SIDE)).convert("RGB") for x, y in corners)
     with torch.inference_mode():
@@ -127,3 +135,23 @@ def test_tiatoolbox_extracts_patches(
         region = normalized.read_region((int(x), int(y)), 0, (SIDE, SIDE)).convert("RGB")
         assert np.array_equal(patch, np.asarray(region))
     reader.openslide_wsi.close()
+
+
+def test_slide2vec_extracts_features_of_a_pyramid(
+    slide: Path, checkpoint: Path, normalized: NormalizedSlide, tmp_path: Path
+) -> None:
+    python, script = os.environ.get("SLIDE2VEC_PYTHON"), ROOT / "tests" / "support" / "slide2vec_features.py"
+    if python is None:
+        pytest.skip("SLIDE2VEC_PYTHON names no Python with slide2vec")
+    config = {"normalize": {"mode": "lut"}, "executor": {"workers": 0}, "stream": True}
+    request = run.Request([slide], [], checkpoint, tmp_path / "out", RunConfig.model_validate(config))
+    assert run.run(request, Console()) == 0
+    written, made = tmp_path / "out" / "slides" / "a.ome.tif", tmp_path / "features.npz"
+    subprocess.run([python, script, written, str(SIDE), str(MPP), made], check=True, cwd=tmp_path)
+    with np.load(made) as found, openslide.OpenSlide(written) as pyramid:
+        inside = (found["corners"] + SIDE <= pyramid.dimensions).all(axis=1)
+        features, corners = found["features"][inside], found["corners"][inside]
+        assert len(corners) > 5
+        np.testing.assert_allclose(features, features_of(pyramid, corners), rtol=1e-4, atol=1e-5)
+    apart = np.linalg.norm(features - features_of(normalized, corners), axis=1) / np.linalg.norm(features, axis=1)
+    assert np.median(apart) < 0.05, "JPEG's"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
@@ -68,6 +69,13 @@ def with_java(profile: Path, pixels: Pixels) -> Pixels:
     return np.frombuffer(ended.stdout, np.uint8).reshape(pixels.shape)
 
 
+def with_large_image(profile: Path, pixels: Pixels) -> Pixels:
+    large_image = pytest.importorskip("large_image", reason="large_image is not installed")
+    path = profile.with_suffix(".tif")
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), metadata=None, iccprofile=profile.read_bytes())
+    return large_image.open(path).getRegion(format=large_image.constants.TILE_FORMAT_NUMPY)[0][..., :3]
+
+
 READERS: dict[str, Callable[[Path, Pixels], Pixels]] = {
     **{
         f"pillow-{intent.name}": lambda path, pixels, intent=intent: with_pillow(path, pixels, intent)
@@ -78,12 +86,15 @@ READERS: dict[str, Callable[[Path, Pixels], Pixels]] = {
 }
 
 
-@pytest.mark.parametrize("reader", [*READERS, pytest.param("java", marks=pytest.mark.slow)])
+SLOW_READERS = {"java": with_java, "large-image": with_large_image}
+
+
+@pytest.mark.parametrize("reader", [*READERS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_READERS)])
 @pytest.mark.parametrize("size", [17, 33])
 def test_a_reader_that_applies_the_profile_shows_the_table_s_colours(reader: str, size: int, tmp_path: Path) -> None:
     table, pixels, profile = change_of_stain(size), colours(), tmp_path / "slide.icc"
     profile.write_bytes(encode_icc(table, "a slide"))
-    shown = {**READERS, "java": with_java}[reader](profile, pixels)
+    shown = (READERS | SLOW_READERS)[reader](profile, pixels)
     assert_same(shown, apply_table(table, pixels))
     assert np.abs(shown.astype(int) - pixels).max() > 20, "and that is another picture"
 
