@@ -128,20 +128,18 @@ class GeneratorNormalizer:
             return generated_BHWC
         crop, margin = self._crop, self._margin
         pixels_BHWC = windows_BHWC[:, crop:-crop, crop:-crop]
-        source_BCHW, made_BCHW = (
-            image.permute(0, 3, 1, 2) for image in (pixels_BHWC.to(generated_BHWC), generated_BHWC)
-        )
         with torch.inference_mode():
             if target is not None:
                 table, white = target
-                table_BCHW = smooth.look_up_pixels(table, pixels_BHWC)
-                made_BCHW = smooth.hold_to_table(source_BCHW, made_BCHW, table_BCHW, white, self._hold_radius)
-            made_BCHW = self._smooth(source_BCHW, made_BCHW)
-        return made_BCHW[:, :, margin:-margin, margin:-margin].permute(0, 2, 3, 1)
+                table_BHWC = smooth.look_up_pixels(table, pixels_BHWC)
+                change_BHWC = smooth.hold_to_table(pixels_BHWC, generated_BHWC, table_BHWC, white, self._hold_radius)
+                generated_BHWC = change_BHWC.add_(table_BHWC.float())
+            made_BHWC = self._smooth(pixels_BHWC, generated_BHWC)
+        return made_BHWC[:, margin:-margin, margin:-margin]
 
-    def _smooth(self, source_BCHW: Tensor, changed_BCHW: Tensor) -> Tensor:
+    def _smooth(self, source_BHWC: Tensor, changed_BHWC: Tensor) -> Tensor:
         """Make of changed pixels what a subclass makes of them."""
-        return changed_BCHW
+        return changed_BHWC
 
 
 class GuardNormalizer(GeneratorNormalizer):
@@ -171,8 +169,9 @@ class GuardNormalizer(GeneratorNormalizer):
         self._smoothing_reach = smooth.reach(self._radius)
         super().__init__(predictor, white, stride_px, table, batch, hold_radius)
 
-    def _smooth(self, source_BCHW: Tensor, changed_BCHW: Tensor) -> Tensor:
-        return smooth.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE)
+    def _smooth(self, source_BHWC: Tensor, changed_BHWC: Tensor) -> Tensor:
+        images_BCHW = (image.permute(0, 3, 1, 2) for image in (source_BHWC.to(changed_BHWC), changed_BHWC))
+        return smooth.guided_filter(*images_BCHW, self._radius, _EVEN_VARIANCE).permute(0, 2, 3, 1)
 
 
 def _plan_windows(stride_px: int, predictor: GeneratorPredictor) -> Rgb8:

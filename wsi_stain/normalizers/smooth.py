@@ -120,27 +120,26 @@ def _sum(parts: Iterable[Tensor]) -> Tensor:
 
 
 def hold_to_table(
-    source_BCHW: Tensor, generated_BCHW: Tensor, table_BCHW: Tensor, white: Tensor, radius: int
+    source_BHWC: Tensor, generated_BHWC: Tensor, table_BHWC: Tensor, white: Tensor, radius: int
 ) -> Tensor:
     """Bring the mean colour around each pixel of tissue, and the finest detail, to what the slide's table makes of it.
 
     Args:
-        source_BCHW: The slide, RGB, values 0 to 255; height and width are multiples of `STEP`.
-        generated_BCHW: What the generator made of it, RGB, 0 to 255.
-        table_BCHW: What the slide's table makes of it, see `look_up_pixels`; it is used up.
+        source_BHWC: The slide, RGB, values 0 to 255; height and width are multiples of `STEP`.
+        generated_BHWC: What the generator made of it, RGB, 0 to 255.
+        table_BHWC: What the slide's table makes of it, see `look_up_pixels`.
         white: The slide's glass, RGB, (3,).
         radius: Half the side of the squares, px; a multiple of `STEP`.
 
     Returns:
-        RGB, (B, 3, H, W), not cut to 0 to 255. Pixels nearer to the edge than `reach` know less than the others.
+        What is to be added to `table_BHWC`, (B, H, W, 3) float32. Pixels nearer to the edge than `reach` know less than
+        the others.
     """
-    off_BChw = functional.avg_pool2d(generated_BCHW - table_BCHW, STEP)
-    tissue_B1hw = _tissue(functional.avg_pool2d(source_BCHW, STEP), white)
-    sums_B4hw = _mean_around(torch.cat([off_BChw * tissue_B1hw, tissue_B1hw], dim=1), radius)
-    kept_BChw = off_BChw - tissue_B1hw * sums_B4hw[:, :3] / sums_B4hw[:, 3:].clamp(min=_LEAST)
-    kept_BChw = kept_BChw.contiguous(memory_format=torch.channels_last)  # as the images are: twice as fast from here
-    size = source_BCHW.shape[-2:]
-    return functional.interpolate(kept_BChw, size=size, mode="bilinear", align_corners=False).add_(table_BCHW)
+    source_BhwC, generated_BhwC, made_BhwC = map(_cell_means, (source_BHWC, generated_BHWC, table_BHWC))
+    off_BhwC, tissue_Bhw1 = generated_BhwC - made_BhwC, _tissue(source_BhwC, white)
+    sums_Bhw4 = _mean_around(torch.cat([off_BhwC * tissue_Bhw1, tissue_Bhw1], dim=3), radius)
+    kept_BhwC = off_BhwC - tissue_Bhw1 * sums_Bhw4[..., :3] / sums_Bhw4[..., 3:].clamp(min=_LEAST)
+    return _enlarge(_enlarge(kept_BhwC, 2), 1)
 
 
 def look_up_pixels(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
@@ -151,34 +150,55 @@ def look_up_pixels(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
         pixels_BHWC: RGB, uint8.
 
     Returns:
-        RGB, (B, 3, H, W) float32, 0 to 255: on a GPU as it is interpolated, on a CPU rounded, for that takes an eighth
-        of the time.
+        RGB, (B, H, W, 3), 0 to 255: on a GPU float32 as it is interpolated, on a CPU rounded to uint8, for that takes
+        an eighth of the time.
     """
     if pixels_BHWC.device.type != "cpu":
         return interpolate_table(table, pixels_BHWC)
     rows = pixels_BHWC.reshape(-1, *pixels_BHWC.shape[2:]).numpy()
-    made_BHWC = torch.from_numpy(apply_table(table.numpy(), rows)).view(pixels_BHWC.shape)
-    return made_BHWC.permute(0, 3, 1, 2).float()
+    return torch.from_numpy(apply_table(table.numpy(), rows)).view(pixels_BHWC.shape)
 
 
 def interpolate_table(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
-    """Look colours, 0 to 255, up in a table, trilinearly: (B, 3, H, W)."""
+    """Look colours, 0 to 255, up in a table, trilinearly: (B, H, W, 3)."""
     volume_CRGB = table.permute(3, 0, 1, 2)
     blue_first_B1HWC = (pixels_BHWC / 127.5 - 1).flip(3)[:, None]  # as grid_sample wants its axes
     volumes = volume_CRGB.expand(len(pixels_BHWC), *volume_CRGB.shape)
-    return functional.grid_sample(volumes, blue_first_B1HWC, padding_mode="border", align_corners=True)[:, :, 0]
+    made_BC1HW = functional.grid_sample(volumes, blue_first_B1HWC, padding_mode="border", align_corners=True)
+    return made_BC1HW[:, :, 0].permute(0, 2, 3, 1)
 
 
-def _tissue(source_BCHW: Tensor, white: Tensor) -> Tensor:
-    """Return how surely each pixel is tissue, 0 to 1: (B, 1, H, W)."""
-    red, green, blue = (channel / full for channel, full in zip(source_BCHW.unbind(1), white, strict=True))
-    light_BHW = torch.minimum(torch.minimum(red, green, out=red), blue, out=red)  # faster than the least of three
-    return light_BHW.neg_().add_(1).div_(_TISSUE).clamp_(0, 1)[:, None]
+def _cell_means(image_BHWC: Tensor) -> Tensor:
+    """Average over cells of the coarse grid: (B, h, w, C) float32. Rows first, whose sums are of neighbours in memory."""
+    batch, height, width, channels = image_BHWC.shape
+    wide = image_BHWC.reshape(batch, height // STEP, STEP, width * channels)
+    dtype = torch.int16 if wide.dtype == torch.uint8 else wide.dtype
+    rows_BhX = _sum(wide[:, :, row].to(dtype) for row in range(STEP))
+    cells_BhwX = rows_BhX.view(batch, height // STEP, width // STEP, STEP * channels)
+    return _sum(cells_BhwX.split(channels, dim=3)).float() / STEP**2
 
 
-def _mean_around(values_BChw: Tensor, radius: int) -> Tensor:
-    """Average over squares of the coarse grid, twice."""
-    cells = radius // STEP
-    for side, pad in 2 * (((2 * cells + 1, 1), (cells, 0)), ((1, 2 * cells + 1), (0, cells))):
-        values_BChw = functional.avg_pool2d(values_BChw, side, 1, pad, count_include_pad=False)
-    return values_BChw
+def _enlarge(values: Tensor, axis: int) -> Tensor:
+    """Enlarge along an axis by `STEP`, linearly between the cells' middles, and as the first and last beyond them."""
+    length = values.shape[axis]
+    before = torch.cat([values.narrow(axis, 0, 1), values.narrow(axis, 0, length - 1)], axis)
+    after = torch.cat([values.narrow(axis, 1, length - 1), values.narrow(axis, length - 1, 1)], axis)
+    places = [(2 * number + 1) / (2 * STEP) - 0.5 for number in range(STEP)]
+    parts = [torch.lerp(values, before if place < 0 else after, abs(place)) for place in places]
+    return torch.stack(parts, axis + 1).flatten(axis, axis + 1)
+
+
+def _tissue(source_BHWC: Tensor, white: Tensor) -> Tensor:
+    """Return how surely each pixel is tissue, 0 to 1: (B, H, W, 1)."""
+    light_BHW1 = (source_BHWC / white).amin(dim=3, keepdim=True)
+    return ((1 - light_BHW1) / _TISSUE).clamp_(0, 1)
+
+
+def _mean_around(values_BhwC: Tensor, radius: int) -> Tensor:
+    """Average over squares of the coarse grid, twice; nothing is beyond the edges."""
+    cells = 2 * (radius // STEP) + 1
+    for axis in (1, 2, 1, 2):
+        length, around = values_BhwC.shape[axis], [0, 0] * (3 - axis) + [cells // 2, cells // 2]
+        padded = functional.pad(values_BhwC, around)
+        values_BhwC = _sum(padded.narrow(axis, first, length) for first in range(cells)) / cells
+    return values_BhwC
