@@ -53,7 +53,7 @@ def main() -> None:
         config = config.model_copy(update={"cache_tiles": asked.cache})
     where, slides = torch.device(default_device()), [TileStore(asked.store)[asked.slide_id]]
     template = Template(kind=config.template, reference=stain_of(slides[0]))
-    data = TrainingData(config, slides, where, template)
+    data = TrainingData(config, slides, where, template, config.shrink_at(slides[0].mpp.mean))
     pix2pix = Pix2Pix(config.generator, recipe(config, where))
     (ready,) = pairs(data, 1)
 

@@ -90,15 +90,16 @@ def pass_windows(task: Bare) -> dict[str, Any]:
         Checkpoint.load(task.checkpoint), task.device, task.output.precision, task.output.compile
     )
     generator, dtype = predictor._network(), predictor._dtype
-    side, channels = task.output.stride_px + 2 * predictor.halo, Checkpoint.load(task.checkpoint).contract.generator
-    shape = task.output.batch, channels.in_channels, side, side
+    side, shrink = task.output.stride_px + 2 * predictor.halo, predictor.shrink
+    channels = Checkpoint.load(task.checkpoint).contract.generator.in_channels
+    shape = task.output.batch, channels, side // shrink, side // shrink
     windows = torch.rand(shape, device=task.device).to(dtype, memory_format=torch.channels_last)
     with torch.inference_mode():
-        generator(windows, predictor.halo)
+        generator(windows, predictor.halo // shrink)
         _synchronize(task.device)
         started = time.perf_counter(), time.process_time()
         for _window in range(task.windows):
-            generator(windows, predictor.halo)
+            generator(windows, predictor.halo // shrink)
         _synchronize(task.device)
     ended = time.perf_counter(), time.process_time()
     megapixels = task.windows * task.output.batch * side**2 / 1e6

@@ -38,7 +38,8 @@ def training(setup: Setup, results: Results) -> None:
         shutil.rmtree(setup.work / left_by_an_earlier_try, ignore_errors=True)
     slide = store_slide(setup.work / "training.zarr", "reference", paint_tissue(Size(side, side), seed=2))
     device = torch.device(setup.device)
-    data = TrainingData(config, [slide], device, Template(kind=config.template, reference=stain_of(slide)))
+    template = Template(kind=config.template, reference=stain_of(slide))
+    data = TrainingData(config, [slide], device, template, config.shrink_at(slide.mpp.mean))
     pix2pix = Pix2Pix(config.generator, recipe(config, device))
     steps = 2 if setup.is_dry else 60
     (ready,) = pairs(data, 1)

@@ -33,6 +33,7 @@ from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg, w
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.gpu import copy_to_pinned, stack_arrays
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
+from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.store import TiledSlide
 
 _PEAK_TFLOPS = 989
@@ -55,12 +56,13 @@ def bare(setup: Setup, results: Results) -> None:
 
 
 def time_network(setup: Setup, way: str, stride_px: int, batch: int) -> tuple[float, float]:
-    """Mpx of windows, and 10^12 operations, a second."""
-    halo = GeneratorPredictor(setup.loaded).halo
+    """Mpx of the slide's windows, and 10^12 operations, a second."""
+    predictor = GeneratorPredictor(setup.loaded)
+    halo, shrink = predictor.halo // predictor.shrink, predictor.shrink
     layout = torch.contiguous_format if way == "eager, rows first" else torch.channels_last
     network: Network = InferenceGenerator(setup.loaded.generator).to(setup.device, torch.bfloat16)
     network.to(memory_format=layout)  # type: ignore[attr-defined]
-    side = stride_px + 2 * halo
+    side = stride_px // shrink + 2 * halo
     x_BCHW = torch.rand(batch, 2, side, side, device=setup.device).to(torch.bfloat16, memory_format=layout)
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         with FlopCounterMode(display=False) as counter:
@@ -72,7 +74,7 @@ def time_network(setup: Setup, way: str, stride_px: int, batch: int) -> tuple[fl
         while seconds < (0.02 if setup.is_dry else 0.5):
             rounds *= 2
             seconds = time_call(lambda count=rounds: [run() for _ in range(count)], setup.device)
-    return rounds * batch * side**2 / seconds / 1e6, rounds * counter.get_total_flops() / seconds / 1e12
+    return rounds * batch * (side * shrink) ** 2 / seconds / 1e6, rounds * counter.get_total_flops() / seconds / 1e12
 
 
 def wrap_network(network: Network, way: str, x_BCHW: Tensor, halo: int) -> Callable[[], object]:
@@ -132,7 +134,8 @@ def time_steps(setup: Setup, slide: TiledSlide, results: Results) -> None:
     statistics = slide.require_stain()
     host = stack_arrays([window], pin=device == "cuda")
     there = host.to(device)
-    template = predictor._make_template(there, statistics)
+    shrunk = shrink_pixels(there, predictor.shrink)
+    template = predictor._make_template(shrunk, statistics)
     result = there[:, predictor.halo : -predictor.halo, predictor.halo : -predictor.halo].contiguous()
     tiles = list(block_tiles(pixels, kept).values())
     streams = [encode_jpeg(tile, 90, 444) for tile in tiles]
@@ -142,13 +145,14 @@ def time_steps(setup: Setup, slide: TiledSlide, results: Results) -> None:
         "read and decode": (lambda: slide.read(region), area),
         "stack into page-locked memory": (lambda: stack_arrays([window], pin=device == "cuda"), window_area),
         "copy to the GPU": (lambda: host.to(device), window_area),
-        "template": (lambda: predictor._make_template(there, statistics), window_area),
+        "shrink": (lambda: shrink_pixels(there, predictor.shrink), window_area),
+        "template": (lambda: predictor._make_template(shrunk, statistics), window_area),
         "template and generate": (lambda: predictor._generate(there, statistics, predictor.halo), window_area),
         "copy from the GPU": (lambda: copy_to_pinned(result) if device == "cuda" else result.clone(), window_area),
         "encode": (lambda: [encode_jpeg(tile, 90, 444) for tile in tiles], len(tiles) * TILE**2 / 1e6),
         "coarser levels, hash and write": (lambda: write_block(out, pixels, kept, JpegConfig(), list(streams)), area),
     }
-    assert template.shape[1:3] == (side, side)
+    assert template.shape[1:3] == (side // predictor.shrink, side // predictor.shrink)
     for name, (step, megapixels) in steps.items():
         step()
         seconds = min(time_call(step, device) for _ in range(2 if setup.is_dry else 5))

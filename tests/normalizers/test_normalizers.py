@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from tests.support.identity import IdentityNormalizer
 from tests.support.made_checkpoint import STATISTICS, WHITE, lively
 from wsi_stain.core.errors import CheckpointError, NoTissueError, OutputError
-from wsi_stain.core.geometry import Mpp, Region, Size, TileIndex, grid_shape
+from wsi_stain.core.geometry import Mpp, Region, Size, TileIndex, grid_shape, tile_region
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
@@ -29,6 +29,8 @@ from wsi_stain.normalizers.lut import RESIDUAL, TILES, LutNormalizer, TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.tile_sample import choose_tiles
 from wsi_stain.pix2pix.checkpoint import Checkpoint, save
+from wsi_stain.pix2pix.config import Shrink
+from wsi_stain.pix2pix.precision import Precision
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.template import apply_template
 from wsi_stain.store.artifact import TABLE, load_artifact, save_artifact, unpack_statistics
@@ -108,6 +110,7 @@ def all_needed(pixels: Pixels, halo: int) -> NDArray[np.bool_]:
         {"downs": 5, "upsample": "resize"},
         {"downs": 5, "in_channels": 2},
         {"downs": 6, "ngf": 4},
+        {"downs": 4, "shrink": 2},
     ],
     ids=lambda config: "-".join(f"{k}{v}" for k, v in config.items()),
 )
@@ -118,10 +121,12 @@ def test_tiled_is_whole_before_rounding(
     predictor = GeneratorPredictor(lively(tmp_path / "c", **config), device, "float32")
     halo = predictor.halo
     whole = predictor.predict(painting.read(Region(0, 0, 1024, 768).expand(halo)), STATISTICS)
-    assert whole.shape == (768, 1024, 3)
+    shrink = predictor.shrink
+    assert whole.shape == (768 // shrink, 1024 // shrink, 3)
     for x, y, side in ((0, 0, 256), (512, 256, 256), (256, 256, 512), (768, 512, 256)):
         part = predictor.predict(painting.read(Region(x, y, side, side).expand(halo)), STATISTICS)
-        unlike = (part - whole[y : y + side, x : x + side]).abs().max() / 127.5
+        rows, cols = (slice(first // shrink, (first + side) // shrink) for first in (y, x))
+        unlike = (part - whole[rows, cols]).abs().max() / 127.5
         assert unlike < (1e-5 if device == "cpu" else 1e-3)  # cuDNN chooses its engines by the window's shape
     without = predictor.predict(painting.read(Region(512 + 32, 256 + 32, 64, 64).expand(halo)), STATISTICS)
     narrow = painting.read(Region(512 + 32, 256 + 32, 64, 64).expand(halo))
@@ -130,12 +135,12 @@ def test_tiled_is_whole_before_rounding(
 
 
 @pytest.mark.parametrize("kind", ["generator", "held", "guard"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("precision", "shrink"), [("float32", 1), ("float32", 2), ("bfloat16", 1)])
 @pytest.mark.parametrize("device", DEVICES)
 def test_blocks_of_any_size_give_one_picture(
-    checkpoint_path: Path, painting: Painting, precision: str, kind: str, device: str
+    tmp_path: Path, painting: Painting, precision: Precision, shrink: Shrink, kind: str, device: str
 ) -> None:
-    predictor = GeneratorPredictor(Checkpoint.load(checkpoint_path), device, precision)  # type: ignore[arg-type]
+    predictor = GeneratorPredictor(lively(tmp_path / "c", shrink=shrink, downs=6 - shrink), device, precision)
     table = TableFit(predictor, WHITE, 9, tiles=4) if kind == "held" else None
     pictures = []
     for stride_px, batch, cuts in ((256, 1, [0]), (512, 4, [0, 512]), (1024, 1, [0]), (768, 2, [0, 768])):
@@ -202,6 +207,37 @@ def test_generated_is_what_the_untouched_network_gives(
     np.testing.assert_allclose(predictor.predict(window, STATISTICS).numpy(), expected, atol=2e-2)
     (rounded,) = predictor.predict_all([window], STATISTICS, predictor.halo)
     assert np.abs(rounded - expected).max() <= 0.53
+
+
+def test_a_coarser_generator_sees_and_makes_means_of_pixels(tmp_path: Path, painting: Painting) -> None:
+    """What a generator of 2 x 2 px makes of a window is what one of single pixels makes of the window's means."""
+    coarse, fine = (
+        GeneratorPredictor(lively(tmp_path / f"{shrink}", shrink=shrink, downs=3), precision="float32")
+        for shrink in (2, 1)
+    )
+    assert coarse.halo == 2 * fine.halo
+    window = painting.read(Region(256, 256, 512, 256).expand(coarse.halo))
+    means = window.reshape(window.shape[0] // 2, 2, -1, 2, 3).mean(axis=(1, 3))
+    expected = fine.predict(np.floor(means + 0.5).astype(np.uint8), STATISTICS)
+    assert torch.equal(coarse.predict(window, STATISTICS), expected)
+    normalizer = GeneratorNormalizer(coarse, WHITE, 512)
+    block = painting.read(Region(256, 256, 512, 256).expand(normalizer.halo))
+    made = normalizer.apply(block, np.ones((1, 2), bool), normalizer.prepare(painting, STATISTICS))
+    assert made.shape == (256, 512, 3)
+    lines = torch.nn.functional.interpolate(expected.permute(2, 0, 1)[None], scale_factor=2, mode="bilinear")[0]
+    inner = (slice(2, -2), slice(2, -2))  # beyond, what lies around counts too
+    assert np.abs(made[inner] - lines.permute(1, 2, 0).numpy()[inner]).max() < 0.51
+
+
+def test_a_coarser_generator_s_table_is_of_means(tmp_path: Path, painting: Painting) -> None:
+    predictor = GeneratorPredictor(lively(tmp_path / "c", shrink=2, downs=3), precision="float32")
+    table = TableFit(predictor, WHITE, 9, tiles=4)
+    tile = TileIndex(*np.unravel_index(painting.tissue.argmax(), painting.tissue.shape))
+    ((source, wanted),) = table._pairs(painting, [tile], STATISTICS)
+    inner = tile_region(tile).expand(-32)
+    means = painting.read(inner).reshape(96, 2, 96, 2, 3).mean(axis=(1, 3))
+    assert source.shape == wanted.shape == (96 * 96, 3)
+    np.testing.assert_array_equal(source, np.floor(means + 0.5).reshape(-1, 3))
 
 
 def test_cores_without_a_needed_tile_are_white(predictor: GeneratorPredictor, painting: Painting) -> None:

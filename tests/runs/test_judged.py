@@ -90,6 +90,7 @@ class Contrast(GeneratorPredictor):
     """In a generator's place: another tone curve, for the whole slide alike, which is no fault."""
 
     halo = step = 32
+    shrink = 1
 
     def __init__(self) -> None:
         pass

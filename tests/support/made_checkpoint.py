@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
-from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.config import GeneratorConfig, Shrink
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.template import Template
@@ -52,7 +52,7 @@ def write_untrained(path: Path, mpp: float = 0.5, gain: float = 1) -> Path:
     return path
 
 
-def lively(path: Path, spread: float = 0.12, **config: object) -> Checkpoint:
+def lively(path: Path, spread: float = 0.12, shrink: Shrink = 1, **config: object) -> Checkpoint:
     """Write a checkpoint whose output uses its whole range, with running statistics as after some training."""
     torch.manual_seed(5)
     generator = Generator(GeneratorConfig.model_validate({"downs": 5, "ngf": 6, **config}))
@@ -66,7 +66,12 @@ def lively(path: Path, spread: float = 0.12, **config: object) -> Checkpoint:
     reference = STATISTICS.model_copy(update={"white": tuple(map(float, WHITE))})
     template = Template(kind="he" if generator.config.in_channels == 2 else "gray", reference=reference)
     contract = Contract(
-        generator=generator.config, template=template, mpp=0.5, training_fingerprint="0" * 64, version="0"
+        generator=generator.config,
+        template=template,
+        mpp=0.5,
+        shrink=shrink,
+        training_fingerprint="0" * 64,
+        version="0",
     )
     save(path, generator.eval(), contract)
     return Checkpoint.load(path)

@@ -14,6 +14,7 @@ from tests.support.made_store import paint_tissue, store_slide
 from tests.training.test_loop import tiny
 from wsi_stain.core.geometry import TILE, Size
 from wsi_stain.metrics.image import ciede2000
+from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain.colour_table import apply_table
@@ -39,6 +40,8 @@ class Flattening(Generator):
 
 
 GENERATOR = Flattening(GeneratorConfig(downs=3, ngf=4, in_channels=2)).eval()
+_CONTRACT = Contract(generator=GENERATOR.config, template=TEMPLATE, mpp=0.5, training_fingerprint="", version="0")
+CHECKPOINT = Checkpoint(_CONTRACT, GENERATOR, digest="")
 
 
 def flatten(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -50,7 +53,7 @@ def flatten(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def test_undoes_what_tables_lose() -> None:
     labs = draw_simulated_labs(PIXELS.reshape(64, -1, 3), STAIN, 4, 1.0, np.random.default_rng(0))
     shown = [(lab, TILES) for lab in labs]
-    correction = fit_correction(GENERATOR, shown, TEMPLATE, torch.autocast("cpu", enabled=False))
+    correction = fit_correction(CHECKPOINT, shown, torch.autocast("cpu", enabled=False))
     assert correction.shape == (17, 17, 17, 3)
     for tile in TILES:
         flat, nuclei = flatten(tile), tile[..., 0] < 110

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
-from wsi_stain.core.geometry import Size
+from wsi_stain.core.geometry import Size, TileIndex
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.step import PendingLosses, Pix2Pix
 from wsi_stain.store import StoredSlide
@@ -25,6 +25,7 @@ from wsi_stain.training.contract import training_fingerprint
 from wsi_stain.training.data import TrainingData
 from wsi_stain.training.log import score_generator
 from wsi_stain.training.loop import TrainingProgress, train
+from wsi_stain.training.samples import read_shrunk
 
 SCORES = ("psnr", "ssim", "ciede2000")
 
@@ -77,6 +78,27 @@ def test_leaves_a_checkpoint_scores_and_panels(slide: StoredSlide, tmp_path: Pat
     panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_002.png"))
     assert panel.shape == (2 * 260 + 4, 3 * 260 + 4, 3)
     assert np.array_equal(panel[4:260, 4:260, 0], panel[4:260, 4:260, 2])  # the template is gray
+
+
+@pytest.mark.parametrize(
+    ("shrink", "mpp", "expected"), [("auto", 0.25, 2), ("auto", 0.44, 1), ("auto", 0.12, 4), (1, 0.25, 1)]
+)
+def test_pixels_are_shrunk_to_half_a_micrometre(shrink: Any, mpp: float, expected: int) -> None:
+    assert tiny(shrink=shrink).shrink_at(mpp) == expected
+
+
+def test_a_training_on_shrunk_pixels_promises_so(slide: StoredSlide, tmp_path: Path) -> None:
+    config = tiny(shrink="auto", images=320)
+    loaded = Checkpoint.load(train(config, [slide], tmp_path))
+    assert (loaded.contract.shrink, loaded.contract.mpp) == (2, pytest.approx(0.25))
+    data = TrainingData(config, [slide], torch.device("cpu"), loaded.contract.template, 2)
+    tile = data.held_out[0].pixels.numpy()
+    assert tile.shape == (256, 256, 3)
+    assert any(
+        np.array_equal(tile, read_shrunk(slide, place, 2)) for place in map(TileIndex._make, np.argwhere(slide.kept))
+    )
+    last = table(tmp_path)[-1]
+    assert float(last["perturbed_ciede2000"]) < 0.9 * float(last["untouched_ciede2000"])
 
 
 @pytest.mark.parametrize("template", ["gray", "he"])

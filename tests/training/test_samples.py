@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import TrainingError
@@ -18,6 +19,7 @@ from wsi_stain.training.samples import (
     check_resolution,
     draw_samples,
     load_batches,
+    read_shrunk,
     split_tiles,
     thin_out,
     tissue_tiles,
@@ -181,3 +183,26 @@ def test_the_eight_orientations_differ(slide: StoredSlide) -> None:
     samples = [Sample(tile=3, row=0, col=9, turn=turn, lab=0.0, jitter=0) for turn in range(8)]
     (batch,) = load_batches(source, samples, 8, 128, lambda batch: batch)
     assert len({crop.tobytes() for crop in batch.pixels.numpy()}) == 8
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_shrunk_tiles_are_means_around_their_middle(slide: StoredSlide, factor: int) -> None:
+    tile = TileIndex(1, 3)
+    side, margin = TILE * factor, TILE * (factor - 1) // 2
+    whole = np.pad(paint_tissue(SIZE), ((1024, 1024), (1024, 1024), (0, 0)), constant_values=255)
+    top, left = tile.row * TILE + 1024 - margin, tile.col * TILE + 1024 - margin
+    around = np.where(slide_mask(slide)[..., None], whole, 255)[top : top + side, left : left + side]
+    means = around.reshape(TILE, factor, TILE, factor, 3).mean(axis=(1, 3))
+    np.testing.assert_array_equal(read_shrunk(slide, tile, factor), np.floor(means + 0.5))
+
+
+def slide_mask(slide: StoredSlide) -> NDArray[np.bool_]:
+    """Pixels of the store's tiles, with 1024 px around the slide."""
+    kept = np.kron(slide.kept, np.ones((TILE, TILE), bool))[: SIZE.height, : SIZE.width]
+    return np.pad(kept, 1024)
+
+
+@pytest.mark.parametrize(("shrink", "band"), [(1, 2), (2, 2), (4, 4)])
+def test_what_is_seen_of_held_out_tiles_is_never_trained_on(slide: StoredSlide, shrink: int, band: int) -> None:
+    split = split_tiles(tissue_tiles([slide], 0.1), [slide], 0.3, shrink)
+    assert min(ref.tile.col for ref in split.held_out) - max(ref.tile.col for ref in split.training) == band

@@ -24,6 +24,7 @@ from wsi_stain.normalizers import smooth
 from wsi_stain.normalizers.lut import TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, round_up
 from wsi_stain.normalizers.windows import Corner, Windows
+from wsi_stain.pix2pix.resample import enlarge
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import (
@@ -77,7 +78,8 @@ class GeneratorNormalizer:
     ) -> None:
         self._predictor, self.table, self._batch, self.white = predictor, table, batch, white
         self._hold_radius = round_up(hold_radius, smooth.STEP) if table else 0
-        reach = self._smoothing_reach + (smooth.reach(self._hold_radius) if self._hold_radius else 0)
+        own_reach = smooth.reach(self._hold_radius) if self._hold_radius else predictor.shrink - 1
+        reach = self._smoothing_reach + own_reach
         self._margin = round_up(reach, max(32, predictor.step))  # generated pixels beyond a result that make it
         stride_px, overlap, self._crop = _plan_windows(stride_px, predictor)
         self._windows = Windows(stride_px, overlap, self._crop + self._margin)
@@ -133,8 +135,10 @@ class GeneratorNormalizer:
                 table, white = target
                 table_BHWC = smooth.look_up_pixels(table, pixels_BHWC)
                 change_BHWC = smooth.hold_to_table(pixels_BHWC, generated_BHWC, table_BHWC, white, self._hold_radius)
-                generated_BHWC = change_BHWC.add_(table_BHWC.float())
-            made_BHWC = self._smooth(pixels_BHWC, generated_BHWC)
+                made_BHWC = change_BHWC.add_(table_BHWC.float())
+            else:
+                made_BHWC = enlarge(generated_BHWC, self._predictor.shrink)
+            made_BHWC = self._smooth(pixels_BHWC, made_BHWC)
         return made_BHWC[:, margin:-margin, margin:-margin]
 
     def _smooth(self, source_BHWC: Tensor, changed_BHWC: Tensor) -> Tensor:
@@ -170,8 +174,8 @@ class GuardNormalizer(GeneratorNormalizer):
         super().__init__(predictor, white, stride_px, table, batch, hold_radius)
 
     def _smooth(self, source_BHWC: Tensor, changed_BHWC: Tensor) -> Tensor:
-        images_BCHW = (image.permute(0, 3, 1, 2) for image in (source_BHWC.to(changed_BHWC), changed_BHWC))
-        return smooth.guided_filter(*images_BCHW, self._radius, _EVEN_VARIANCE).permute(0, 2, 3, 1)
+        source_BCHW, changed_BCHW = source_BHWC.to(changed_BHWC).permute(0, 3, 1, 2), changed_BHWC.permute(0, 3, 1, 2)
+        return smooth.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE).permute(0, 2, 3, 1)
 
 
 def _plan_windows(stride_px: int, predictor: GeneratorPredictor) -> Rgb8:

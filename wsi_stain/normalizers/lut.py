@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage
@@ -19,6 +20,7 @@ from wsi_stain.metrics.image import ciede2000
 from wsi_stain.normalizers.background import exempt_mask
 from wsi_stain.normalizers.predictor import GeneratorPredictor, round_up
 from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shades, read_candidates
+from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, apply_table, look_up
 from wsi_stain.stain.statistics import StainStatistics
@@ -143,9 +145,12 @@ class TableFit:
     def _pairs(
         self, slide: TiledSlide, tiles: Sequence[TileIndex], statistics: StainStatistics
     ) -> Iterator[tuple[RgbImage, RgbImage]]:
-        """Yield source and generated colours, (N, 3) each, of each tile's pixels in the slide that bear no ink."""
+        """Yield source and generated colours, (N, 3) each, of each tile's pixels in the slide that bear no ink.
+
+        Both are the generator's pixels, which may be coarser than the slide's.
+        """
         beyond = (round_up(TILE, self._predictor.step) - TILE) // 2  # only from nine downs
-        crop, sources = beyond + _RIM, deque[RgbImage]()
+        crop, sources, shrink = beyond + _RIM, deque[RgbImage](), self._predictor.shrink
 
         def read_windows() -> Iterator[RgbImage]:
             for tile in tiles:
@@ -158,7 +163,8 @@ class TableFit:
             use = ~(pen_mask(source) | exempt_mask(slide, region))
             use[max(slide.size.height - region.y, 0) :] = False
             use[:, max(slide.size.width - region.x, 0) :] = False
-            yield source[use], generated[use]
+            whole = use.reshape(len(use) // shrink, shrink, -1, shrink).all(axis=(1, 3))
+            yield shrink_pixels(torch.from_numpy(source[None]), shrink)[0].numpy()[whole], generated[whole]
 
 
 class LutNormalizer:

@@ -5,7 +5,11 @@ thread's stream, one of two. So the passes of one thread follow each other, and 
 copied while another computes (`normalize.threads`, `executor.gpu_tasks`). The network is put on its device by the first
 pass: a process that needs only what is known of it, such as its halo, opens no context on a GPU. Writes no files.
 
-Shape legend: B batch, H rows, W columns, C channels; h, w what remains of H, W without the halo.
+A generator whose pixels are coarser than the slide's is shown windows that are shrunk so much, and what it generates
+has its own resolution.
+
+Shape legend: B batch, H rows, W columns, C channels; h, w what remains of H, W without the halo, in the generator's
+pixels.
 """
 
 from __future__ import annotations
@@ -30,13 +34,15 @@ from wsi_stain.pix2pix.generator import receptive_halo
 from wsi_stain.pix2pix.gpu import copy_to_pinned, record_event, stack_arrays
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 from wsi_stain.pix2pix.precision import Precision, compute_dtype
+from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.template import TemplateTables, apply_template
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import NormalizationCounts
 
 Postprocess = Callable[[Tensor, Tensor], Tensor]
-"""What becomes of a pass's pixels: of its windows, (B, H, W, 3) uint8, and what was generated, (B, h, w, 3) float."""
+"""What becomes of a pass's pixels: of its windows, (B, H, W, 3) uint8, and what was generated, (B, h, w, 3) float: as
+many pixels as the windows have without the crop, or fewer, each as wide as `GeneratorPredictor.shrink` of them."""
 
 Network = Callable[[Tensor, int], Tensor]
 """A generator on its device: of a template, and what to crop."""
@@ -64,6 +70,7 @@ class GeneratorPredictor:
         compiled: Whether torch.compile translates the generator, once for each shape of window.
 
     Attributes:
+        shrink: How many of a window's pixels are as wide as one of the generator's.
         step: Windows have sides that are multiples of this, px.
         halo: What a window must show on each side of the part that is wanted, px; a multiple of `step` and of 32.
     """
@@ -71,9 +78,9 @@ class GeneratorPredictor:
     def __init__(
         self, checkpoint: Checkpoint, device: str = "cpu", precision: Precision = "auto", compiled: bool = False
     ) -> None:
-        config = checkpoint.contract.generator
-        self.step = 2**config.downs
-        self.halo = round_up(receptive_halo(config.downs), max(32, self.step))
+        config, self.shrink = checkpoint.contract.generator, checkpoint.contract.shrink
+        self.step = self.shrink * 2**config.downs
+        self.halo = round_up(self.shrink * receptive_halo(config.downs), max(32, self.step))
         self._check_fits = checkpoint.contract.check_fits
         self._template = checkpoint.contract.template
         self._device, self._compiled = torch.device(device), compiled
@@ -148,7 +155,7 @@ class GeneratorPredictor:
         Args:
             windows: B times (H, W, 3) RGB of the slide, sides multiples of `step`.
             statistics: Of the slide.
-            crop: What to leave away on each side, px; with `halo` the rest is exact.
+            crop: What to leave away on each side, px, a multiple of `shrink`; with `halo` the rest is exact.
             postprocess: Makes of the result something else; it yields (B, ., ., 3) float from 0 to 255.
 
         Returns:
@@ -205,8 +212,8 @@ class GeneratorPredictor:
         dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return (B, h, w, 3) float32, 0 to 255, and whether all of it are numbers, on the device."""
-        generator = generator or self._network()
-        template_BHWC = self._make_template(windows_BHWC, statistics)
+        generator, crop = generator or self._network(), crop // self.shrink
+        template_BHWC = self._make_template(shrink_pixels(windows_BHWC, self.shrink), statistics)
         x_BCHW = template_BHWC.permute(0, 3, 1, 2).to(dtype or self._dtype, memory_format=torch.channels_last)
         deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.inference_mode():

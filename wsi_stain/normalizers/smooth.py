@@ -1,4 +1,4 @@
-"""What is smooth in a change of colour: filters that a generator's passes go through. Knows no slides or generator.
+"""What is smooth in a change of colour: filters that a generator's passes go through. Knows no slides.
 
     guided_filter   keeps the smooth part of a change, so that colour moves and detail stays the source's
     hold_to_table   holds the slow drift and the finest detail of generated colours to the slide's colour table
@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsi_stain.pix2pix.resample import enlarge, mean_of_cells
 from wsi_stain.stain.colour_table import apply_table
 
 STEP = 4
@@ -126,7 +127,8 @@ def hold_to_table(
 
     Args:
         source_BHWC: The slide, RGB, values 0 to 255; height and width are multiples of `STEP`.
-        generated_BHWC: What the generator made of it, RGB, 0 to 255.
+        generated_BHWC: What the generator made of it, RGB, 0 to 255; its pixels may be as wide as 2 or 4 of the
+            slide's.
         table_BHWC: What the slide's table makes of it, see `look_up_pixels`.
         white: The slide's glass, RGB, (3,).
         radius: Half the side of the squares, px; a multiple of `STEP`.
@@ -135,11 +137,13 @@ def hold_to_table(
         What is to be added to `table_BHWC`, (B, H, W, 3) float32. Pixels nearer to the edge than `reach` know less than
         the others.
     """
-    source_BhwC, generated_BhwC, made_BhwC = map(_cell_means, (source_BHWC, generated_BHWC, table_BHWC))
+    shrink = source_BHWC.shape[1] // generated_BHWC.shape[1]
+    source_BhwC, made_BhwC = mean_of_cells(source_BHWC, STEP), mean_of_cells(table_BHWC, STEP)
+    generated_BhwC = mean_of_cells(generated_BHWC, STEP // shrink)
     off_BhwC, tissue_Bhw1 = generated_BhwC - made_BhwC, _tissue(source_BhwC, white)
     sums_Bhw4 = _mean_around(torch.cat([off_BhwC * tissue_Bhw1, tissue_Bhw1], dim=3), radius)
     kept_BhwC = off_BhwC - tissue_Bhw1 * sums_Bhw4[..., :3] / sums_Bhw4[..., 3:].clamp(min=_LEAST)
-    return _enlarge(_enlarge(kept_BhwC, 2), 1)
+    return enlarge(kept_BhwC, STEP)
 
 
 def look_up_pixels(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
@@ -166,26 +170,6 @@ def interpolate_table(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
     volumes = volume_CRGB.expand(len(pixels_BHWC), *volume_CRGB.shape)
     made_BC1HW = functional.grid_sample(volumes, blue_first_B1HWC, padding_mode="border", align_corners=True)
     return made_BC1HW[:, :, 0].permute(0, 2, 3, 1)
-
-
-def _cell_means(image_BHWC: Tensor) -> Tensor:
-    """Average over cells of the coarse grid: (B, h, w, C) float32. Rows first, whose sums are of neighbours in memory."""
-    batch, height, width, channels = image_BHWC.shape
-    wide = image_BHWC.reshape(batch, height // STEP, STEP, width * channels)
-    dtype = torch.int16 if wide.dtype == torch.uint8 else wide.dtype
-    rows_BhX = _sum(wide[:, :, row].to(dtype) for row in range(STEP))
-    cells_BhwX = rows_BhX.view(batch, height // STEP, width // STEP, STEP * channels)
-    return _sum(cells_BhwX.split(channels, dim=3)).float() / STEP**2
-
-
-def _enlarge(values: Tensor, axis: int) -> Tensor:
-    """Enlarge along an axis by `STEP`, linearly between the cells' middles, and as the first and last beyond them."""
-    length = values.shape[axis]
-    before = torch.cat([values.narrow(axis, 0, 1), values.narrow(axis, 0, length - 1)], axis)
-    after = torch.cat([values.narrow(axis, 1, length - 1), values.narrow(axis, length - 1, 1)], axis)
-    places = [(2 * number + 1) / (2 * STEP) - 0.5 for number in range(STEP)]
-    parts = [torch.lerp(values, before if place < 0 else after, abs(place)) for place in places]
-    return torch.stack(parts, axis + 1).flatten(axis, axis + 1)
 
 
 def _tissue(source_BHWC: Tensor, white: Tensor) -> Tensor:

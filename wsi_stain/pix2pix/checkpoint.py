@@ -29,7 +29,7 @@ from wsi_stain.core.journal import atomic_write, canonical_json, file_digest
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.core.storage import check_regular
 from wsi_stain.metrics.chromatin import NuclearDetail
-from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.config import GeneratorConfig, Shrink
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain.colour_table import Table
 from wsi_stain.stain.template import Template
@@ -80,6 +80,7 @@ class Contract(StrictRecord):
         generator: The architecture.
         template: The generator's input, with the stain statistics of the reference.
         mpp: Resolution of the training tiles, um per px.
+        shrink: How many of their pixels, along each axis, are averaged to one of the generator's.
         mpp_tolerance: Largest relative difference of a slide's resolution.
         nuclei: The reference's nuclei, where it shows enough of them.
         icc_profile: The reference's ICC profile, base64, or None; outputs are in its colour space.
@@ -94,6 +95,7 @@ class Contract(StrictRecord):
     generator: GeneratorConfig
     template: Template
     mpp: float = Field(ge=0.05, le=5)
+    shrink: Shrink = 1
     mpp_tolerance: float = Field(default=0.15, ge=0, lt=1)
     nuclei: NuclearDetail | None = None
     icc_profile: ProfileText | None = None

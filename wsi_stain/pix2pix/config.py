@@ -8,6 +8,11 @@ from pydantic import Field
 
 from wsi_stain.core.records import StrictRecord
 
+Shrink = Literal[1, 2, 4]
+"""How many pixels of a slide, along each axis, are averaged to one of the generator's."""
+
+SHRINKS: tuple[Shrink, ...] = (1, 2, 4)
+
 
 class GeneratorConfig(StrictRecord):
     """The generator's architecture.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from wsi_stain.pix2pix.initialization import initialize
+from wsi_stain.pix2pix.generator import initialize
 
 
 class Discriminator(nn.Module):

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d, pad
 
 from wsi_stain.pix2pix.config import GeneratorConfig
-from wsi_stain.pix2pix.initialization import initialize
 
 _DROPOUT_BLOCKS = 3
+_DEVIATION = 0.02
 
 LEAK = 0.2
 """Slope of the leaky activations below zero."""
@@ -34,6 +34,22 @@ def receptive_halo(downs: int) -> int:
     multiple) comes out exactly as within the whole image, in eval mode.
     """
     return 3 * int(2**downs - 1)
+
+
+def initialize(network: nn.Module) -> None:
+    """Draw the weights of either network in place, from torch's global random generator.
+
+    Convolutions N(0, 0.02) with zero bias, BatchNorm's scale N(1, 0.02) with zero shift (arXiv 1611.07004, section 6.2,
+    with the scale centred on one as in the authors' code).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, _DEVIATION)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, _DEVIATION)
+            nn.init.zeros_(module.bias)
 
 
 class Generator(nn.Module):

@@ -12,64 +12,60 @@ Knows tiles, laboratories and a generator. Writes no files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from wsi_stain.core.arrays import Rgb, RgbImage
-from wsi_stain.pix2pix.generator import Generator
+from wsi_stain.core.arrays import RgbImage
+from wsi_stain.pix2pix.checkpoint import Checkpoint
+from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import Table, apply_table
 from wsi_stain.stain.table_fit import fit_table
-from wsi_stain.stain.template import Template
+from wsi_stain.stain.template import apply_template
 from wsi_stain.training.log import colour_templates
 from wsi_stain.training.simulated_labs import SimulatedLab
 
 _RIM = 32
-"""Pixels along a tile's edges that are not counted: the generator knows nothing of what is beyond."""
+"""Its pixels along a tile's edges that are not counted: the generator knows nothing of what is beyond."""
 
 
 def fit_correction(
-    generator: Generator,
-    shown: Sequence[tuple[SimulatedLab, Sequence[RgbImage]]],
-    template: Template,
-    autocast: torch.autocast,
+    checkpoint: Checkpoint, shown: Iterable[tuple[SimulatedLab, Sequence[RgbImage]]], autocast: torch.autocast
 ) -> Table:
     """Fit the colour table that follows those of slides.
 
     Args:
-        generator: In eval mode.
-        shown: Laboratories whose statistics are as far off as life has it, each with tiles, (256, 256, 3), of the slide
-            that it shows.
-        template: The generator's input.
+        checkpoint: The generator, with the contract under which it is used.
+        shown: Laboratories whose statistics are as far off as life has it, each with tiles, (side, side, 3) of 256
+            shrink px, of the slide that it shows.
         autocast: Within which the generator is run.
 
     Returns:
         (17, 17, 17, 3) in 0..255; the reference's white stays where it is.
     """
-    white, pairs = template.reference.white, ColourPairs()
+    white, pairs = checkpoint.contract.white, ColourPairs()
     for lab, tiles in shown:
-        source, wanted, truth = _pixels(generator, lab, tiles, template, autocast)
-        pairs.add(apply_table(_table(source, wanted, lab.statistics.white, white), source[None])[0], truth)
+        truth = torch.from_numpy(np.stack(tiles)).to(next(checkpoint.generator.parameters()).device)
+        seen = lab.simulate(truth)
+        table = _fit_as_on_slides(checkpoint, lab, seen, autocast)
+        rim = _RIM * checkpoint.contract.shrink
+        pairs.add(apply_table(table, _inner_pixels(seen, rim)[None])[0], _inner_pixels(truth, rim))
     return fit_table(pairs, white, white)
 
 
-def _table(source: RgbImage, wanted: RgbImage, white: Rgb, target_white: Rgb) -> Table:
-    pairs = ColourPairs()
-    pairs.add(source, wanted)
-    return fit_table(pairs, white, target_white)
+def _fit_as_on_slides(checkpoint: Checkpoint, lab: SimulatedLab, seen_BHWC: Tensor, autocast: torch.autocast) -> Table:
+    """Fit a laboratory's own table to what the generator makes of tiles, as `normalizers.lut` does."""
+    contract, pairs = checkpoint.contract, ColourPairs()
+    source_BhwC = shrink_pixels(seen_BHWC, contract.shrink)
+    templates = [apply_template(tile, lab.statistics, contract.template) for tile in source_BhwC]
+    generated_BhwC = torch.from_numpy(colour_templates(checkpoint.generator, templates, autocast))
+    pairs.add(_inner_pixels(source_BhwC), _inner_pixels(generated_BhwC))
+    return fit_table(pairs, lab.statistics.white, contract.white)
 
 
-def _pixels(
-    generator: Generator, lab: SimulatedLab, tiles: Sequence[RgbImage], template: Template, autocast: torch.autocast
-) -> tuple[RgbImage, RgbImage, RgbImage]:
-    """Return pixels as the laboratory shows them, as the generator makes them, and as they are, (N, 3) each."""
-    device = next(generator.parameters()).device
-    truth = torch.from_numpy(np.stack(tiles)).to(device)
-    generated = colour_templates(generator, [lab.template(tile, template) for tile in truth], autocast)
-    source, wanted, as_they_are = (
-        pixels[:, _RIM:-_RIM, _RIM:-_RIM].reshape(-1, 3)
-        for pixels in (lab.simulate(truth).cpu().numpy(), generated, truth.cpu().numpy())
-    )
-    return source, wanted, as_they_are
+def _inner_pixels(tiles_BHWC: Tensor, rim: int = _RIM) -> RgbImage:
+    """Return the pixels of tiles that are not near their edges, (N, 3)."""
+    return tiles_BHWC[:, rim:-rim, rim:-rim].reshape(-1, 3).cpu().numpy()

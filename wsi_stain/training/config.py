@@ -8,8 +8,12 @@ from pydantic import Field, model_validator
 
 from wsi_stain.core.geometry import TILE, ceil_div
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.config import SHRINKS, GeneratorConfig, Shrink
 from wsi_stain.pix2pix.precision import Precision
+
+_COARSEST_UM = 0.6
+"""Resolution that suffices a generator: at 0.5 um/px it was as near to the truth as at 0.25, and nearer where stain
+levels were off, for a quarter of the work (docs/quality.md)."""
 
 
 class TrainingConfig(StrictRecord):
@@ -22,7 +26,9 @@ class TrainingConfig(StrictRecord):
         images: Images in an epoch; tiles are used again, cropped and turned otherwise, when there are fewer.
         epochs: Epochs.
         batch: Images in a batch.
-        crop: Side of the training images, px; a multiple of 2**downs, at most 256.
+        shrink: How many pixels of the slide, along each axis, are averaged to one of the generator's; `auto` takes as
+            many as leave it 0.6 um/px or finer.
+        crop: Side of the training images, in the generator's px; a multiple of 2**downs, at most 256.
         lr: Adam's learning rate.
         betas: Adam's betas.
         constant_share: Share of the steps at the full learning rate; from there it falls linearly to 0.
@@ -62,6 +68,7 @@ class TrainingConfig(StrictRecord):
     images: int = Field(default=20_000, ge=1)
     epochs: int = Field(default=6, ge=1)
     batch: int = Field(default=16, ge=1)
+    shrink: Literal["auto"] | Shrink = 1
     crop: int = Field(default=TILE, ge=32, le=TILE)
     lr: float = Field(default=2e-4, gt=0)
     betas: tuple[float, float] = (0.5, 0.999)
@@ -102,6 +109,16 @@ class TrainingConfig(StrictRecord):
                 f"crop is {self.crop}, expected a multiple of 2**generator.downs, {2**self.generator.downs}"
             )
         return self
+
+    def shrink_at(self, mpp: float) -> Shrink:
+        """Return how many pixels of a slide, along each axis, are averaged to one of the generator's.
+
+        Args:
+            mpp: Resolution of the slide, um per px.
+        """
+        if self.shrink != "auto":
+            return self.shrink
+        return max((factor for factor in SHRINKS if factor * mpp <= _COARSEST_UM), default=1)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -47,6 +47,7 @@ def make_contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Cont
         generator=config.generator,
         template=Template(kind=config.template, reference=stain_of(first)),
         mpp=first.mpp.mean,
+        shrink=config.shrink_at(first.mpp.mean),
         nuclei=reference_nuclei(slides),
         icc_profile=first.record.icc_profile,
         icc_policy=first.record.icc_policy,

@@ -32,6 +32,8 @@ from wsi_stain.training.samples import (
     TileRef,
     draw_samples,
     load_batches,
+    read_around,
+    read_shrunk,
     split_tiles,
     thin_out,
     tissue_tiles,
@@ -53,7 +55,7 @@ _CALIBRATION_BATCH = 32
 _SCORING_LABS = 8
 _POOL_TILES = 64
 _CORRECTION_TILES = 6
-"""Tiles that each laboratory of the colour correction shows."""
+"""Tiles that each laboratory of the colour correction shows; half as many of those that are shrunk."""
 
 _CORRECTION_JITTER = 0.6
 """How far off its statistics are, as a share of `statistics_jitter`: most slides' are less far off than the farthest.
@@ -80,6 +82,7 @@ class TrainingData:
         slides: The reference's slides.
         device: Where templates are made.
         template: The generator's input.
+        shrink: How many pixels of the slides, along each axis, are averaged to one of the generator's.
 
     Attributes:
         held_out: Tiles that are never trained on, with the laboratories to score them with.
@@ -90,17 +93,23 @@ class TrainingData:
     """
 
     def __init__(
-        self, config: TrainingConfig, slides: Sequence[StoredSlide], device: torch.device, template: Template
+        self,
+        config: TrainingConfig,
+        slides: Sequence[StoredSlide],
+        device: torch.device,
+        template: Template,
+        shrink: int = 1,
     ) -> None:
         self.config, self.slides, self.device, self.template = config, slides, device, template
+        self._shrink, self._correction_tiles = shrink, _CORRECTION_TILES if shrink == 1 else _CORRECTION_TILES // 2
         if config.batch % distributed.world_size():
             raise TrainingError(
                 f"A batch of {config.batch} images cannot be shared evenly by {distributed.world_size()} processes",
                 "Set training.batch to a multiple of their number",
             )
         tiles = tissue_tiles(slides, config.min_tissue, config.max_pen, config.min_blur)
-        split = split_tiles(tiles, slides, config.validation_share)
-        self.source = TilePixels(slides, thin_out(split.training, slides, config.max_tiles), config.cache_tiles)
+        split = split_tiles(tiles, slides, config.validation_share, shrink)
+        self.source = TilePixels(slides, thin_out(split.training, slides, config.max_tiles), config.cache_tiles, shrink)
         rng = self._rng(_LABS, 0)
         self._pools = [self._pool([ref for ref in tiles if ref.slide == index], rng) for index in range(len(slides))]
         each = max(4, ceil_div(config.laboratories, len(slides))) if config.augment else 0
@@ -127,21 +136,20 @@ class TrainingData:
         for batch in load_batches(self.source, samples, size, config.crop, self._gather_labs):
             yield self.pair(batch)[0]
 
-    def draw_correction_set(self) -> list[tuple[SimulatedLab, list[RgbImage]]]:
-        """Draw what the colour correction is fitted to: laboratories, each with training tiles of its slide.
+    def draw_correction_set(self) -> Iterator[tuple[SimulatedLab, list[RgbImage]]]:
+        """Draw what the colour correction is fitted to: laboratories, each with training tiles of its slide as it is.
 
-        Each is off by chance, and every other one as far the other way, so that a few have hardly a bias.
+        Each is off by chance, and every other one as far the other way, so that a few have hardly a bias. Tiles have as
+        many pixels as are shrunk to one of a training image: (256 shrink, 256 shrink, 3).
         """
         config, rng, by_slide = self.config, self._rng(_CORRECTION, 0), self._by_slide()
-        drawn = []
         for number in range(config.correction_labs if config.augment else 0):
             turn, index = divmod(number, len(by_slide))
             labs = self._labs[self.source.tiles[by_slide[index][0]].slide]
             off = (-1) ** turn * _CORRECTION_JITTER * config.statistics_jitter
             lab = labs[turn % len(labs)].with_jitter(off, np.random.default_rng([config.seed, _CORRECTION, turn // 2]))
-            tiles = rng.permutation(by_slide[index])[:_CORRECTION_TILES]
-            drawn.append((lab, [self.source[int(tile)] for tile in tiles]))
-        return drawn
+            tiles = [self.source.tiles[tile] for tile in rng.permutation(by_slide[index])[: self._correction_tiles]]
+            yield lab, [read_around(self.slides[ref.slide], ref.tile, self._shrink) for ref in tiles]
 
     def pair(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """Make templates and targets, (B, C, H, W), in [-1, 1], in memory as (B, H, W, C)."""
@@ -190,7 +198,7 @@ class TrainingData:
         held = []
         for number, ref in enumerate(thin_out(tiles, self.slides, count)):
             slide, labs = self.slides[ref.slide], self._scoring_labs[ref.slide]
-            pixels = torch.from_numpy(slide.read_tile(ref.tile)).to(self.device)
+            pixels = torch.from_numpy(read_shrunk(slide, ref.tile, self._shrink)).to(self.device)
             pool = self._pools[ref.slide]
             assert pool is not None
             seed = number % len(labs)

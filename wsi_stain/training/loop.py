@@ -131,7 +131,7 @@ class _Training:
     ) -> None:
         self.config, self.contract, self.out = config, contract, out
         self.key, self.state = _key(contract), state
-        self.data = TrainingData(config, slides, device, contract.template)
+        self.data = TrainingData(config, slides, device, contract.template, contract.shrink)
         self.pix2pix = Pix2Pix(config.generator, recipe(config, device))
         self._begun: deque[tuple[int, TrainingBatch, PendingLosses]] = deque()
         self._most_begun = 1 if device.type == "cuda" else 0
@@ -248,10 +248,10 @@ class _Training:
 
     def _add_correction(self) -> None:
         """Fit the colour correction of slides' tables to the checkpoint, where there are simulated laboratories."""
-        shown, path = self.data.draw_correction_set(), self.out / CHECKPOINT_NAME
-        if shown:
+        path = self.out / CHECKPOINT_NAME
+        if self.config.augment and self.config.correction_labs:
             best = Checkpoint.load(path, str(self.data.device))
-            correction = fit_correction(best.generator, shown, best.contract.template, self.pix2pix.autocast())
+            correction = fit_correction(best, self.data.draw_correction_set(), self.pix2pix.autocast())
             checkpoint.save(path, best.generator, best.contract, correction)
 
     def _calibrated_generator(self) -> Generator:

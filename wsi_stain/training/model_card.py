@@ -72,7 +72,8 @@ def _describe_training(contract: Contract, config: TrainingConfig) -> str:
     return "\n".join(
         [
             f"- Pix2Pix of wsi-stain {contract.version}: template `{contract.template.kind}`, U-Net with "
-            f"{contract.generator.downs} halvings and {contract.generator.ngf} channels in its first layer",
+            f"{contract.generator.downs} halvings and {contract.generator.ngf} channels in its first layer, "
+            f"at {contract.shrink * contract.mpp:.3g} um/px",
             f"- {config.epochs} epochs of {config.images} images of {config.crop} px, seed {config.seed}; "
             + (f"shown as {config.laboratories} simulated laboratories" if config.augment else "shown as they are"),
             f"- fingerprint of slides and settings: `{contract.training_fingerprint}`",

@@ -1,4 +1,4 @@
-"""Tiles to train on and tiles held out, and their pixels in batches. Knows no network or stain.
+"""Tiles to train on and tiles held out, and their pixels in batches. Knows no stain.
 
 Held-out tiles never touch training tiles: they come from slides of their own, or, with fewer than three slides, from
 one end of each slide behind a guard band, because neighbouring tiles show the same glands.
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_stain.core.errors import TrainingError
-from wsi_stain.core.geometry import TILE, TileIndex, ceil_div
+from wsi_stain.core.geometry import TILE, TileIndex, ceil_div, tile_region
+from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.store import StoredSlide
 from wsi_stain.tissue.grid import tile_grid
 
@@ -150,7 +151,7 @@ def usable_tiles(slide: StoredSlide, min_tissue: float, max_pen: float, min_blur
     return [TileIndex(int(row), int(col)) for row, col in np.argwhere(usable)]
 
 
-def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float) -> Split:
+def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: float, shrink: int = 1) -> Split:
     """Hold some tiles out.
 
     Slides that a slide list sets aside for validation are held out, and no others. Where it names none, whole patients
@@ -160,6 +161,7 @@ def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: 
         tiles: Of `tissue_tiles`.
         slides: The slides.
         share: Share of the patients, or with fewer than three of each slide's tiles, to hold out; 0 to 1.
+        shrink: How many tiles' widths are seen at once, see `read_shrunk`.
     """
     if set_aside := {index for index, slide in enumerate(slides) if slide.record.split in _VALIDATION}:
         return _split_by_slide(tiles, set_aside)
@@ -167,7 +169,8 @@ def split_tiles(tiles: Sequence[TileRef], slides: Sequence[StoredSlide], share: 
         return Split(list(tiles), [])
     if len({_patient(slide) for slide in slides}) >= 3:
         return _split_by_patient(tiles, slides, share)
-    parts = [_split_region([ref for ref in tiles if ref.slide == index], share) for index in range(len(slides))]
+    guard = max(_GUARD_TILES, shrink - 1)
+    parts = [_split_region([ref for ref in tiles if ref.slide == index], share, guard) for index in range(len(slides))]
     return Split([ref for part in parts for ref in part.training], [ref for part in parts for ref in part.held_out])
 
 
@@ -185,14 +188,14 @@ def _split_by_slide(tiles: Sequence[TileRef], held: set[int]) -> Split:
     return Split([ref for ref in tiles if ref.slide not in held], [ref for ref in tiles if ref.slide in held])
 
 
-def _split_region(tiles: list[TileRef], share: float) -> Split:
-    """Hold out the far end of a slide, along its tissue's longer side, and drop a guard band before it."""
+def _split_region(tiles: list[TileRef], share: float, guard: int) -> Split:
+    """Hold out the far end of a slide, along its tissue's longer side, and drop a band of `guard` tiles before it."""
     if not tiles:
         return Split([], [])
     places = np.asarray([ref.tile for ref in tiles])
     along = places[:, int(np.argmax(np.ptp(places, axis=0)))]
     cut = int(np.quantile(along, 1 - share, method="higher"))
-    training = [ref for ref, place in zip(tiles, along, strict=True) if place < cut - _GUARD_TILES]
+    training = [ref for ref, place in zip(tiles, along, strict=True) if place < cut - guard]
     held_out = [ref for ref, place in zip(tiles, along, strict=True) if place >= cut]
     return Split(training, held_out) if training else Split(tiles, [])
 
@@ -217,10 +220,12 @@ class TilePixels:
         slides: The slides.
         tiles: The tiles.
         cache: Most tiles to hold in memory.
+        shrink: How many of their pixels, along each axis, are averaged to one.
     """
 
-    def __init__(self, slides: Sequence[StoredSlide], tiles: Sequence[TileRef], cache: int) -> None:
+    def __init__(self, slides: Sequence[StoredSlide], tiles: Sequence[TileRef], cache: int, shrink: int = 1) -> None:
         self.slides, self.tiles = slides, tiles
+        self._shrink = shrink
         self._held: list[NDArray[np.uint8]] = []
         if len(tiles) <= cache:
             with ThreadPoolExecutor(_THREADS) as threads:
@@ -230,11 +235,21 @@ class TilePixels:
         return len(self.tiles)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Read RGB of one tile, (256, 256, 3)."""
+        """Read RGB of one tile as `read_shrunk` does, (256, 256, 3)."""
         return self._held[index] if self._held else self._read(self.tiles[index])
 
     def _read(self, ref: TileRef) -> NDArray[np.uint8]:
-        return self.slides[ref.slide].read_tile(ref.tile)
+        return read_shrunk(self.slides[ref.slide], ref.tile, self._shrink)
+
+
+def read_around(slide: StoredSlide, tile: TileIndex, factor: int) -> NDArray[np.uint8]:
+    """Read what lies around the middle of a tile, RGB, (256 factor, 256 factor, 3); 255 where the store has no tile."""
+    return slide.read(tile_region(tile).expand(TILE * (factor - 1) // 2))
+
+
+def read_shrunk(slide: StoredSlide, tile: TileIndex, factor: int) -> NDArray[np.uint8]:
+    """Read what lies around the middle of a tile, squares of its pixels averaged to one: RGB, (256, 256, 3)."""
+    return shrink_pixels(torch.from_numpy(read_around(slide, tile, factor)[None]), factor)[0].numpy()
 
 
 def draw_samples(rng: np.random.Generator, by_slide: Sequence[Sequence[int]], count: int, crop: int) -> list[Sample]:

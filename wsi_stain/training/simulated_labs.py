@@ -145,7 +145,7 @@ class HeldOut:
     """A tile that is never trained on.
 
     Attributes:
-        pixels: RGB as the slide has them, (256, 256, 3), uint8; also the target.
+        pixels: RGB as the slide has them, in the generator's pixels, (side, side, 3), uint8; also the target.
         pool: Pixels of its slide, (T, N, 3) of T tiles.
         measured: What the slide is measured on as the other laboratory shows it, (n, 3): where training takes
             statistics that are off, pixels of another composition.
