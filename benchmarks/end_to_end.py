@@ -12,6 +12,7 @@ the CPU time and its shares say something.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import resource
 import shutil
@@ -28,7 +29,8 @@ from tests.support.giant_slide import write_giant
 from wsi_stain.core.geometry import Size
 
 _START = "start"
-_PROGRESS = re.compile(r"\b([a-z]+) \d+/\d+")
+_STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PROGRESS = re.compile(r"([a-z]+) [^\w\s]+ \d+/\d+")
 
 
 def spent_by(process: psutil.Process) -> float:
@@ -47,11 +49,12 @@ def run_watched(command: list[str]) -> tuple[list[tuple[str, float, float]], flo
     """Run a command: (stage, clock and CPU time when it was first named), and the whole's clock and CPU time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started, began = time.perf_counter(), [(_START, 0.0, 0.0)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    shown = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "200"}  # as on a terminal, where progress is told at once
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=shown)
     process = psutil.Process(running.pid)
     assert running.stdout is not None
     for line in running.stdout:
-        for stage in _PROGRESS.findall(line):
+        for stage in _PROGRESS.findall(_STYLE.sub("", line)):
             if stage not in {"slides", *(name for name, _, _ in began)}:
                 began.append((stage, time.perf_counter() - started, spent_by(process)))
         last_line = line
