@@ -164,9 +164,9 @@ class StreamedSlide(TiledSlide, ForkAware):
         self.folder = folder
 
     def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
-        """Read as `Slide.read_shrunk` does, glass included."""
+        """Read as `Slide.read_shrunk` does, glass included; what cannot be decoded shows a coarser level, as tiles do."""
         with self._lock:
-            return self._slide.read_shrunk(factor, region)
+            return self._slide.read_shrunk_repaired(factor, region)[0]
 
     @property
     def bounds(self) -> Region:
