@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.other_slides import write_leica, write_philips
+from tests.support.dicom_files import leave_out_frames, write_dicom_slide
+from tests.support.other_slides import write_leica, write_philips, write_trestle, write_ventana
 from tests.support.slide_files import TILE, Jpeg, shrink, write_jpeg_slide, write_slide
 from tests.support.tiled_slides import SMALL, Run, paint
 from wsi_stain.core.errors import UnreadableError
 from wsi_stain.core.geometry import Region, TileIndex
+from wsi_stain.slides.dicom_series import dicom_levels
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.tiling.config import TilingConfig
@@ -25,9 +27,9 @@ TISSUE = [(5, 12), (5, 13), (6, 12), (8, 9)]
 """(row, column) of tiles of 64 px."""
 
 KINDS = [("aperio", "jpeg"), ("aperio", "zlib"), ("generic", "jpeg"), ("generic", "zlib")]
-ALL_KINDS = [*KINDS, ("philips", "jpeg"), ("leica", "jpeg")]
+ALL_KINDS = [*KINDS, *((vendor, "jpeg") for vendor in ("philips", "leica", "trestle", "ventana"))]
 
-OTHERS = {"philips": write_philips, "leica": write_leica}
+OTHERS = {"philips": write_philips, "leica": write_leica, "trestle": write_trestle, "ventana": write_ventana}
 
 
 def write(path: Path, kind: tuple[str, str], missing: list[tuple[int, int]], levels: int = 2) -> SlideSource:
@@ -137,3 +139,30 @@ def test_what_a_coarser_level_lacks_is_averaged_from_the_finer_one(tmp_path: Pat
     assert tiles.jpeg(path, 9, 0, 0) and tiles.jpeg(path, 8, 0, 0)
     with Slide(path, SlideConfig(mpp=1.0)) as slide:
         assert slide.reason_lost(Region(0, 0, *slide.size)) == ""
+
+
+# ---- DICOM, which leaves out frames of 256 px
+
+
+@pytest.mark.filterwarnings("ignore:get_frame_offsets is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(("coding", "reader"), [("YBR_FULL_422", "openslide"), ("YBR_FULL", "wsidicom")])
+def test_frames_that_dicom_leaves_out_are_glass_or_holes_by_its_coarser_level(
+    tmp_path: Path, coding: str, reader: str
+) -> None:
+    folder = write_dicom_slide(tmp_path, PIXELS)
+    leave_out_frames(folder, {SMALL.width: [6, 9, 12, 18]}, PhotometricInterpretation=coding)
+    path = min(folder.glob("*.dcm"))
+    with Slide(path) as slide:
+        assert (slide.reader, slide.remarks, slide.tiles_nowhere) == (reader, (), (0, 1))
+        glass, lost = slide.read_repaired(Region(0, 256, 256, 512))
+        assert not lost and np.abs(glass.astype(int) - PIXELS[256:768, :256]).mean() < 3, "the scanner's, not white"
+        tissue, lost = slide.read_repaired(Region(768, 256, 256, 256))
+        assert lost and np.abs(tissue.astype(int) - PIXELS[256:512, 768:1024]).mean() < 20, "the coarser level"
+    run = Run(SlideSource(path=path, slide_id="a", relative="a"), tmp_path / "store", TilingConfig(max_holes=1))
+    assert np.argwhere(run.whole().map("holes")).tolist() == [[1, 3]]
+
+
+def test_frames_off_their_grid_are_doubted(tmp_path: Path) -> None:
+    folder = write_dicom_slide(tmp_path, PIXELS)
+    leave_out_frames(folder, {SMALL.width: [9]}, shift=3)
+    assert all(level.places is None for level in dicom_levels(min(folder.glob("*.dcm"))))

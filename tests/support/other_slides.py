@@ -218,6 +218,75 @@ def write_leica(
     return path
 
 
+def write_trestle(
+    path: Path, levels: Sequence[Pixels], unwritten: Mapping[int, Sequence[int]], mpp: float = 0.25
+) -> Path:
+    """Write a Trestle TIFF without overlaps, whose resolution tags hold um per px; see `write_philips`."""
+    with tifffile.TiffWriter(path) as writer:
+        for number, pixels in enumerate(levels):
+            writer.write(
+                iter(_spoil(pixels, unwritten.get(number, ()))),
+                shape=pixels.shape,
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                subsampling=(1, 1),
+                description="Background Color=FFFFFF;Objective Power=40;OverlapsXY=" + " 0 0" * len(levels),
+                resolution=(mpp * 2**number,) * 2,
+                resolutionunit="NONE",
+                software="MedScan",
+                metadata=None,
+                **_JPEG,
+            )
+    return path
+
+
+def write_ventana(
+    path: Path, levels: Sequence[Pixels], unwritten: Mapping[int, Sequence[int]], mpp: float = 0.25
+) -> Path:
+    """Write a Ventana BIF of one area whose tiles do not overlap, after a label of one tile; see `write_philips`.
+
+    OpenSlide makes it as large as its tiles.
+    """
+    rows, columns = (-(-length // TILE) for length in levels[0].shape[:2])
+
+    def number(row: int, column: int) -> int:
+        """Count a tile: from 1, bottom to top, every other row from the right."""
+        up = rows - 1 - row
+        return up * columns + (columns - 1 - column if up % 2 else column) + 1
+
+    def joint(direction: str, one: int, other: int) -> str:
+        tiles = f'Tile1="{one}" Tile2="{other}" OverlapX="0" OverlapY="0"'
+        return f'<TileJointInfo FlagJoined="1" Confidence="100" Direction="{direction}" {tiles}/>'
+
+    joints = [joint("RIGHT", number(r, c), number(r, c + 1)) for r in range(rows) for c in range(columns - 1)]
+    joints += [joint("UP", number(r, c), number(r - 1, c)) for r in range(1, rows) for c in range(columns)]
+    area = f'AOIScanned="1" AOIIndex="0" NumRows="{rows}" NumCols="{columns}" Width="{TILE}" Height="{TILE}"'
+    encoded = (
+        f'<EncodeInfo Ver="2"><SlideStitchInfo><ImageInfo {area} Pos-X="0" Pos-Y="0">{"".join(joints)}</ImageInfo>'
+        '</SlideStitchInfo><AoiOrigin><AOI0 OriginX="0" OriginY="0"/></AoiOrigin></EncodeInfo>'
+    )
+    scanned = f'<iScan Magnification="40" ScanRes="{mpp}" Z-layers="1" ScannerModel="made"/>'
+    texts = [("Label Image", scanned), ("level=0 mag=40 quality=85", encoded)]
+    texts += [(f"level={level} mag={40 / 2**level:g} quality=85", "") for level in range(1, len(levels))]
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for level, (pixels, (text, xml)) in enumerate(zip([levels[-1][:TILE, :TILE], *levels], texts, strict=True), -1):
+            padding = [(0, -length % TILE) for length in pixels.shape[:2]]
+            padded = np.pad(pixels, [*padding, (0, 0)], mode="edge")
+            writer.write(
+                iter(_spoil(padded, unwritten.get(level, ()))),
+                shape=padded.shape,
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                subsampling=(1, 1),
+                description=text,
+                extratags=[(700, "B", len(xml), xml.encode(), True)] if xml else [],
+                software=False,
+                metadata=None,
+                **_JPEG,
+            )
+    return path
+
+
 def _spoil(pixels: Pixels, unwritten: Sequence[int]) -> list[bytes]:
     """The tiles of a level as JPEG files, those that were never written of length 0."""
     tiles = encode_tiles(pixels, Jpeg(subsampling="444"))

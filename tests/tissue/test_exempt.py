@@ -131,6 +131,23 @@ def test_ink_on_glass_covers_no_tissue() -> None:
     assert share_under_ink(pixels, tissue, exempt, MPP) == 0
 
 
+@pytest.mark.parametrize("glass", [(190, 225, 245), (210, 245, 220), (250, 235, 150)], ids=["blue", "green", "yellow"])
+def test_tissue_on_tinted_glass_is_no_ink_and_ink_on_it_is_found(glass: tuple[int, int, int]) -> None:
+    def tint(pixels: Pixels) -> Pixels:
+        return (pixels * (np.array(glass) / GLASS)).round().clip(0, 255).astype(np.uint8)
+
+    clean, found = tissue_beside_glass(), []
+    stroke = np.zeros((*clean.shape[:2], 1))
+    stroke[200:260] = 1
+    for pixels in (clean, darken(clean, stroke * np.array((1.15, 0.75, 0.2)))):
+        tinted = tint(pixels)
+        tissue = tissue_mask(tinted, MPP, CONFIG)
+        found.append(exempt_areas(find_ink_and_dark(tinted, MPP, CONFIG), tissue, MPP, CONFIG))
+        assert abs(int(tissue.sum()) - int(tissue_mask(pixels, MPP, CONFIG).sum())) < 0.02 * tissue.sum()
+    assert not found[0].any()
+    assert (found[1][stroke[..., 0] > 0] == AS_SCANNED).mean() > 0.98 and (found[1] == AS_SCANNED).mean() < 0.25
+
+
 def test_a_clean_slide_has_nothing_exempt() -> None:
     pixels = tissue_beside_glass()
     tissue = tissue_mask(pixels, MPP, CONFIG)

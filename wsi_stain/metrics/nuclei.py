@@ -22,6 +22,7 @@ from wsi_stain.formats.block_file import encode_jpeg
 from wsi_stain.stain.statistics import stained_limit
 from wsi_stain.stain.vectors import could_be_he, macenko, unmixing_matrix
 from wsi_stain.tissue.blur import blur
+from wsi_stain.tissue.density import remove_tint
 from wsi_stain.tissue.ink import pen_mask
 
 _SMOOTHING_UM = 0.5
@@ -85,7 +86,7 @@ def find_source_nuclei(tiles: RgbTiles, mpp: float) -> SourceNuclei | None:
         tiles: RGB, (n, h, w, 3), of one slide.
         mpp: Their resolution, um per px.
     """
-    seen, contrast = ~pen_mask(tiles), _contrast(tiles, mpp)
+    seen, contrast = ~pen_mask(remove_tint(tiles, _white(tiles))), _contrast(tiles, mpp)
     if contrast is None:
         return None
     share = _otsu_share(contrast, tiles, seen)
@@ -120,9 +121,13 @@ def _contrast(tiles: RgbTiles, mpp: float) -> NDArray[np.float32] | None:
 
 def _od(tiles: RgbTiles) -> NDArray[np.float32]:
     """Compute optical density relative to the tiles' own brightest pixels."""
-    white = np.percentile(tiles, _WHITE_PERCENTILE, axis=(0, 1, 2)).astype(np.float32)
-    od: NDArray[np.float32] = np.maximum(-np.log((tiles.astype(np.float32) + 1) / (white + 1)), 0)
+    od: NDArray[np.float32] = np.maximum(-np.log((tiles.astype(np.float32) + 1) / (_white(tiles) + 1)), 0)
     return od
+
+
+def _white(tiles: RgbTiles) -> NDArray[np.float32]:
+    """Return RGB of the tiles' own brightest pixels."""
+    return np.asarray(np.percentile(tiles, _WHITE_PERCENTILE, axis=(0, 1, 2)), np.float32)
 
 
 def _otsu_share(contrast: NDArray[np.float32], tiles: RgbTiles, seen: Mask) -> float:

@@ -27,6 +27,7 @@ from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.table_fit import chain_tables, fit_table
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import STATISTICS, TABLE, Artifact, NormalizationCounts, pack_statistics
+from wsi_stain.tissue.density import remove_tint
 from wsi_stain.tissue.ink import pen_mask
 
 RESIDUAL, TILES, OUTSIDE = "residual", "tiles", "outside"
@@ -160,7 +161,7 @@ class TableFit:
 
         for tile, generated in zip(tiles, self._predictor.predict_all(read_windows(), statistics, crop), strict=True):
             source, region = sources.popleft(), tile_region(tile).expand(-_RIM)
-            use = ~(pen_mask(source) | exempt_mask(slide, region))
+            use = ~(pen_mask(remove_tint(source, statistics.white)) | exempt_mask(slide, region))
             use[max(slide.size.height - region.y, 0) :] = False
             use[:, max(slide.size.width - region.x, 0) :] = False
             whole = use.reshape(len(use) // shrink, shrink, -1, shrink).all(axis=(1, 3))

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import GlassPlacement, Mpp, Size
 from wsi_stain.core.storage import StoragePath
-from wsi_stain.slides.dicom_series import check_frames, dicom_levels
+from wsi_stain.slides.dicom_series import DicomLevel, absent_frames, check_frames, dicom_levels
 from wsi_stain.slides.remedies import DAMAGED
 from wsi_stain.slides.resolution import Resolution
 from wsi_stain.slides.tiff.checks import check_colour, check_content, check_images, check_level, described_image
@@ -49,6 +50,7 @@ class SlideClaims:
         remarks: Doubts, a sentence each.
         lacks_tiles: Whether tiles of some image in the file were never written, wherever they lie.
         is_sparse: Whether the format leaves glass out on all levels, so that what no level has is no fault.
+        absent_frames: Of each level (rows, columns): the frames that DICOM leaves out; None where there are none.
     """
 
     directories: Sequence[TiffDirectory | None]
@@ -60,6 +62,14 @@ class SlideClaims:
     remarks: tuple[str, ...] = ()
     lacks_tiles: bool = False
     is_sparse: bool = False
+    absent_frames: Sequence[Mask | None] = ()
+
+    @property
+    def absent(self) -> list[Mask | None]:
+        """Of each level (rows, columns): tiles that were never written; None where all were, or nothing tells which."""
+        if self.absent_frames:
+            return [*self.absent_frames]
+        return [None if own is None or own.counts.all() else own.absent for own in self.directories]
 
 
 def check_sizes(path: StoragePath, sizes: Sequence[Size]) -> None:
@@ -90,7 +100,16 @@ def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
         stated = {level.size: level for level in levels}
         mpp = [stated[size].mpp if size in stated else None for size in sizes]
         placement = stated[sizes[0]].placement if sizes[0] in stated else None
-        return SlideClaims(nothing, mpp, may_pad=True, placement=placement)
+        absent = [absent_frames(levels, size) for size in sizes]
+        return SlideClaims(
+            nothing,
+            mpp,
+            may_pad=True,
+            placement=placement,
+            is_sparse=True,
+            absent_frames=absent,
+            remarks=_off_grid(levels),
+        )
     directories = read_directories(path) if vendor in _TIFF_VENDORS else []
     own = of_levels(directories, sizes)
     for directory in own:
@@ -108,6 +127,13 @@ def read_claims(path: Path, vendor: str, sizes: Sequence[Size]) -> SlideClaims:
     remarks = check_images(path, directories, sizes) if vendor == "generic-tiff" else ()
     described, power = _read_texts(directories, own[0] or directories[0])
     return SlideClaims(own, mpp, may_pad=True, described=described, objective_power=power, remarks=remarks)
+
+
+def _off_grid(levels: Sequence[DicomLevel]) -> tuple[str, ...]:
+    """Return a doubt where nothing tells which frames of a DICOM slide were left out."""
+    if all(level.is_full or level.places is not None for level in levels):
+        return ()
+    return ("where its frames lie is not known by a grid: what was left out is shown as glass, tissue as well",)
 
 
 def _read_texts(directories: Sequence[TiffDirectory], level_0: TiffDirectory) -> tuple[list[Resolution], float | None]:

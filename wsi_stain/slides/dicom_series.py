@@ -9,9 +9,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+
+from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import SlideError
 from wsi_stain.core.geometry import GlassPlacement, Mpp, Size, ceil_div
 from wsi_stain.core.storage import odd_kind
@@ -86,6 +90,7 @@ class DicomLevel(NamedTuple):
         tile: Width and height of a frame, px.
         frames: How many frames the file has.
         is_full: Whether its frames cover the whole image, in one or several files (TILED_FULL).
+        places: (row, column) of each frame in the grid of frames; None where they cover the whole image, or lie off it.
         mpp: Resolution, um per px, or None.
         placement: How it lies on the glass, or None.
     """
@@ -94,6 +99,7 @@ class DicomLevel(NamedTuple):
     tile: Size
     frames: int
     is_full: bool
+    places: frozenset[tuple[int, int]] | None
     mpp: Mpp | None
     placement: GlassPlacement | None
 
@@ -123,6 +129,26 @@ def check_frames(path: Path, levels: Sequence[DicomLevel]) -> None:
             )
 
 
+def absent_frames(levels: Sequence[DicomLevel], size: Size) -> Mask | None:
+    """Return (rows, columns): the frames that all files of a level leave out (TILED_SPARSE).
+
+    Args:
+        levels: Of the slide.
+        size: The level's, px.
+
+    Returns:
+        None where there are none, or where frames lie off the grid.
+    """
+    own = [level for level in levels if level.size == size]
+    if not own or any(level.is_full or level.places is None for level in own):
+        return None
+    absent = np.ones([ceil_div(*sides) for sides in zip(size[::-1], own[0].tile[::-1], strict=True)], bool)
+    for row, column in frozenset[tuple[int, int]]().union(*(level.places or () for level in own)):
+        if 0 <= row < absent.shape[0] and 0 <= column < absent.shape[1]:
+            absent[row, column] = False
+    return absent if absent.any() else None
+
+
 def _level(path: Path) -> DicomLevel | None:
     from pydicom import dcmread
 
@@ -133,9 +159,26 @@ def _level(path: Path) -> DicomLevel | None:
         size = Size(int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows))
         tile, frames = Size(int(header.Columns), int(header.Rows)), int(header.NumberOfFrames)
         is_full = header.get("DimensionOrganizationType") == "TILED_FULL"
-        return DicomLevel(size, tile, frames, is_full, _spacing(header), _placement(header))
+        places = None if is_full else _frame_places(path, path.stat().st_mtime_ns, tile)
+        return DicomLevel(size, tile, frames, is_full, places, _spacing(header), _placement(header))
     except Exception:  # a damaged header may fail anywhere within the library; OpenSlide judges the file
         return None
+
+
+@lru_cache(maxsize=64)
+def _frame_places(path: Path, changed_ns: int, tile: Size) -> frozenset[tuple[int, int]] | None:
+    """Return where the frames of a file lie, (row, column); None where one lies off their grid. Slow, so remembered."""
+    from pydicom import dcmread
+
+    header = dcmread(path, stop_before_pixels=True, specific_tags=["PerFrameFunctionalGroupsSequence"])
+    places = set()
+    for frame in header.get("PerFrameFunctionalGroupsSequence") or ():
+        position = frame.PlanePositionSlideSequence[0]
+        x, y = position.ColumnPositionInTotalImagePixelMatrix - 1, position.RowPositionInTotalImagePixelMatrix - 1
+        if x % tile.width or y % tile.height:
+            return None
+        places.add((y // tile.height, x // tile.width))
+    return frozenset(places) or None
 
 
 def _spacing(header: Any) -> Mpp | None:

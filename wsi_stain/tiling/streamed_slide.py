@@ -164,7 +164,7 @@ class StreamedSlide(TiledSlide, ForkAware):
         self.folder = folder
 
     def read_shrunk(self, factor: int, region: Region) -> NDArray[np.uint8]:
-        """Read as `Slide.read_shrunk` does, glass included; what cannot be decoded shows a coarser level, as tiles do."""
+        """Read as `Slide.read_shrunk_repaired` does, glass included."""
         with self._lock:
             return self._slide.read_shrunk_repaired(factor, region)[0]
 

@@ -96,17 +96,17 @@ def find_tissue(slide: Slide, config: TissueConfig, user_mask: Path | None = Non
     stands_out = find_missed_tissue(thumbnail, mask | ink_and_dark.ignored, mpp) & inside
     if not grid.kept.any():
         gray = textured_mask(thumbnail, exempt > 0, mpp)  # what has tissue's texture is no border
-        _check_shows_nothing(slide, float((stands_out | gray).mean()), float((exempt == AS_SCANNED).mean()))
+        _check_shows_nothing(slide, stands_out | gray, exempt == AS_SCANNED)
     missed = tile_grid(slide.size, stands_out)
     return Survey(thumbnail, mask, under_ink, exempt, grid, (missed.tissue > 0) & ~grid.kept)
 
 
-def _check_shows_nothing(slide: Slide, stands_out: float, ink: float) -> None:
-    """Refuse a slide that shows much, and nothing stained as by H&E; the shares are of its thumbnail, 0 to 1."""
-    if stands_out > _SHOWS_SOMETHING or ink > _SHOWS_COLOUR:
+def _check_shows_nothing(slide: Slide, stands_out: Mask, ink: Mask) -> None:
+    """Refuse a slide that shows much, and nothing stained as by H&E; (h, w) each, on its thumbnail."""
+    if stands_out.mean() > _SHOWS_SOMETHING or ink.mean() > _SHOWS_COLOUR:
         raise StainError(
-            f"Not H&E: {stands_out + ink:.0%} of {slide.path} stands out from the glass, and nothing there is pink or "
-            "purple",
+            f"Not H&E: {(stands_out | ink).mean():.0%} of {slide.path} stands out from the glass, and nothing there is"
+            " pink or purple",
             f"{NOT_HE_REMEDY}; if it is H&E, see inspect --overlay, and choose tiling.tissue.method or --masks",
         )
 

@@ -5,6 +5,7 @@ Thumbnails are RGB (h, w, 3), uint8; densities float32, relative to the slide's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -57,6 +58,20 @@ def brightest(thumbnail: NDArray[np.uint8], ignored: Mask) -> NDArray[np.float32
     """Return the brightest percentile that is neither ignored nor fill, R, G, B."""
     seen = thumbnail[~(is_fill(thumbnail) | ignored)]
     return np.asarray(np.percentile(seen, 98, axis=0) if len(seen) else np.full(3, 255.0), np.float32)
+
+
+def remove_tint(pixels: NDArray[np.uint8], white: Sequence[float] | NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Show pixels, (..., 3), as they would be on gray glass of the same brightness.
+
+    Args:
+        pixels: RGB.
+        white: RGB of the glass. Where green is the least it is left: tissue that fills a slide has that tint as well.
+    """
+    red, green, blue = map(float, white)
+    if green < min(red, blue):
+        return pixels
+    gain = max(red, green, blue) / np.array([red, green, blue], np.float32)
+    return np.asarray(np.rint(pixels * gain).clip(0, 255), np.uint8)
 
 
 def is_fill(thumbnail: NDArray[np.uint8]) -> Mask:

@@ -19,6 +19,7 @@ from wsi_stain.tissue.density import (
     find_extremes,
     is_black,
     optical_density,
+    remove_tint,
 )
 
 _DARK_OD, _DARK_EVENNESS = 0.12, 0.8
@@ -74,7 +75,7 @@ def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
     reaches 1.25) and 0.8 (blue over green), where ink has 1.3 to 3.5 and 0.75 to 1.1. Blood gets there too, less deep.
 
     Args:
-        pixels: RGB, (..., 3).
+        pixels: RGB, (..., 3); on tinted glass after `remove_tint`.
 
     Returns:
         (...), true on ink.
@@ -91,6 +92,7 @@ def pen_mask(pixels: NDArray[np.uint8]) -> Mask:
 def _find_ink(thumbnail: NDArray[np.uint8], mpp: float, config: TissueConfig) -> Mask:
     """Find pen strokes; specks of that colour (blood, pigment, dense nuclei) are none."""
     smooth = np.rint(blur(thumbnail.astype(np.float32), _INK_BLUR_UM / mpp)).clip(0, 255).astype(np.uint8)
+    smooth = remove_tint(smooth, brightest(thumbnail, is_black(thumbnail)))
     like_ink = pen_mask(smooth) & ~is_black(smooth)
     strokes = remove_small_pieces(like_ink, config.min_ink_um2, mpp)
     if not strokes.any():

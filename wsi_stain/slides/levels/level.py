@@ -106,7 +106,7 @@ class AbsentTiles:
 
     def __init__(self, claims: SlideClaims) -> None:
         self._directories, self._is_sparse = claims.directories, claims.is_sparse
-        self._absent = [None if own is None or own.counts.all() else own.absent for own in claims.directories]
+        self._absent = claims.absent
 
     def touch(self, level: Level, part: Region) -> bool:
         """Check whether a part of a level touches a tile that was never written."""
