@@ -129,4 +129,4 @@ def _write(request: Request, cohort: CohortFeatures, comparison: Comparison, ver
         if "robustness" in each
     }
     if intervals:
-        write_intervals(out / "robustness.png", "robustness index, 95 % by patient or slide", intervals)
+        write_intervals(out / "robustness.png", "robustness index, 95 % by patient or slide", intervals, (0, 1))

@@ -44,18 +44,26 @@ def write_points(path: Path, panels: Mapping[str, Points], lines: Mapping[str, f
     _save(figure, path)
 
 
-def write_intervals(path: Path, title: str, intervals: Mapping[str, tuple[float, float, float]]) -> None:
+def write_intervals(
+    path: Path,
+    title: str,
+    intervals: Mapping[str, tuple[float, float, float]],
+    scale: tuple[float, float] | None = None,
+) -> None:
     """Draw a row for each method: its value, and an interval around it.
 
     Args:
         path: The picture.
         title: What the values are.
         intervals: By method (value, low, high); an interval may be NaN.
+        scale: Both ends of the axis, so that a small difference looks small; None fits it to the values.
     """
     figure, (axis,) = _axes(1, len(intervals))
     for row, (value, low, high) in enumerate(intervals.values()):
         axis.plot([low, high], [row, row], color=_BAR, linewidth=5, solid_capstyle="round")
-        axis.plot(value, row, "o", color=_DOT)
+        axis.plot(value, row, "o", color=_DOT, clip_on=False)
+    if scale:
+        axis.set_xlim(*scale)
     axis.set_title(title, fontsize=10)
     axis.grid(axis="x", alpha=0.3)
     _label([axis], list(intervals))
@@ -71,7 +79,7 @@ def _axes(columns: int, rows: int) -> tuple[Any, list[Any]]:
 
 def _label(axes: Sequence[Any], names: Sequence[str]) -> None:
     axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
 
