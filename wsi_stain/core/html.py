@@ -6,8 +6,8 @@ import base64
 import io
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from PIL import Image, ImageDraw
 
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.text import escape_unprintable
+
+if TYPE_CHECKING:
+    import jinja2
 
 JPEG_QUALITY = 85
 
@@ -26,6 +29,8 @@ _MOST_PX = 4096**2
 
 def environment(templates: Path) -> jinja2.Environment:
     """Load templates from a folder; values are escaped, what is no plain text too; a missing one is an error."""
+    import jinja2  # by those who make pages; stores know how to show themselves without ever doing it
+
     jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
         autoescape=True,

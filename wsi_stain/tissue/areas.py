@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
-from skimage.morphology import remove_small_objects
+from scipy.ndimage import distance_transform_edt, label
 
 from wsi_stain.core.arrays import Mask
 
@@ -20,5 +19,16 @@ def close_mask(mask: Mask, radius: float) -> Mask:
 
 
 def remove_small_pieces(mask: Mask, min_um2: float, mpp: float) -> Mask:
-    """Remove a mask's connected pieces smaller than an area, square um."""
-    return np.asarray(remove_small_objects(mask, max_size=round(min_um2 / mpp**2)))
+    """Remove a mask's connected pieces smaller than an area, square um.
+
+    As `skimage.morphology.remove_small_objects` does, whose folder takes a tenth of a second to load.
+    """
+    pieces, _ = label(mask)
+    is_large = np.bincount(pieces.ravel()) > round(min_um2 / mpp**2)
+    is_large[0] = False
+    return np.asarray(is_large[pieces])
+
+
+def fill_small_holes(mask: Mask, max_um2: float, mpp: float) -> Mask:
+    """Fill a mask's connected holes up to an area, square um; what reaches the frame is one, too."""
+    return ~remove_small_pieces(~mask, max_um2, mpp)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter
 
 _WIDE_PX = 8.0
@@ -27,6 +26,8 @@ def blur(values: NDArray[np.float32], sigma: float, axes: Sequence[int] = (0, 1)
     """
     if sigma < _WIDE_PX:
         return np.asarray(gaussian_filter(values, sigma, axes=tuple(axes)), np.float32)
+    from scipy.fft import dctn, idctn  # thumbnails of most slides need it for nothing
+
     waves = dctn(np.asarray(values, np.float32), axes=axes, norm="ortho")
     for axis in axes:
         count = values.shape[axis]

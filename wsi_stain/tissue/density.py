@@ -51,7 +51,9 @@ def measure_change(darkness: NDArray[np.float32], mpp: float) -> NDArray[np.floa
 
 def optical_density(thumbnail: NDArray[np.uint8], white: NDArray[np.float32]) -> NDArray[np.float32]:
     """Compute optical density relative to a white, never negative, (h, w, 3)."""
-    return np.asarray(np.maximum(-np.log((thumbnail.astype(np.float32) + 1) / (white + 1)), 0), np.float32)
+    values = np.arange(256, dtype=np.float32)[:, None]
+    table = np.maximum(-np.log((values + 1) / (white + 1)), 0).astype(np.float32)
+    return np.stack([table[:, channel].take(thumbnail[..., channel]) for channel in range(3)], axis=-1)
 
 
 def brightest(thumbnail: NDArray[np.uint8], ignored: Mask) -> NDArray[np.float32]:

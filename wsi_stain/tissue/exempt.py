@@ -52,9 +52,11 @@ def exempt_areas(ink_and_dark: InkAndDark, tissue: Mask, mpp: float, config: Tis
         config: How wide the rims are.
     """
     ink, dark, with_rims, _ = ink_and_dark
+    exempt = np.zeros(tissue.shape, np.uint8)
+    if not (ink.any() or with_rims.any()):
+        return exempt
     margin = config.ink_margin_um / mpp
     over = grow_mask(_find_amid_tissue(dark, tissue | ink, margin), margin) | close_mask(tissue, _ACROSS_UM / 2 / mpp)
-    exempt = np.zeros(tissue.shape, np.uint8)
     exempt[grow_mask(ink, margin / 2)] = AS_SCANNED
     found = with_rims & ~tissue
     exempt[found], exempt[found & over] = AS_GLASS, AS_SCANNED

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 from skimage.filters import threshold_otsu
-from skimage.morphology import disk, remove_small_holes
 
 from wsi_stain.core.arrays import Mask
-from wsi_stain.tissue.areas import grow_mask, remove_small_pieces
+from wsi_stain.tissue.areas import fill_small_holes, grow_mask, remove_small_pieces
 from wsi_stain.tissue.blur import blur
 from wsi_stain.tissue.config import TissueConfig
 from wsi_stain.tissue.density import (
@@ -68,7 +67,7 @@ def tissue_mask(
     find = _find_textured if config.method == "entropy" else _find_stained
     tissue = find(_od(thumbnail, ignored), ignored, mpp, config) & ~ignored
     enclosed = binary_fill_holes(tissue)  # glass that reaches the frame is no hole, however small the slide
-    tissue = remove_small_holes(tissue, max_size=round(config.max_hole_um2 / mpp**2)) & enclosed & ~ignored
+    tissue = fill_small_holes(tissue, config.max_hole_um2, mpp) & enclosed & ~ignored
     return remove_small_pieces(tissue, config.min_tissue_um2, mpp)
 
 
@@ -87,16 +86,18 @@ def _fat(od: NDArray[np.float32], known: Mask, mpp: float) -> Mask:
     sigma = _FAT_UM / mpp
     change = np.minimum(measure_change(od.mean(axis=2), mpp), 2 * _FAT_CHANGE)  # one edge is no wall
     change[known] = 0
-    walls = root_mean_square(change, sigma)
+    walls = remove_small_pieces(root_mean_square(change, sigma) > _FAT_CHANGE, _FAT_LEAST_UM2, mpp)
+    if not walls.any():
+        return walls
     od[known] = 0
-    tissue = (walls > _FAT_CHANGE) & (measure_chroma(od, sigma) > _FAT_CHROMA)
-    return remove_small_pieces(np.asarray(tissue), _FAT_LEAST_UM2, mpp)
+    return remove_small_pieces(walls & (measure_chroma(od, sigma) > _FAT_CHROMA), _FAT_LEAST_UM2, mpp)
 
 
 def _find_textured(od: NDArray[np.float32], ignored: Mask, mpp: float, config: TissueConfig) -> Mask:
     """Find what has more entropy nearby than glass, of OD in steps that the noise of glass hardly leaves."""
     steps = np.clip(np.rint(od.mean(axis=2) / _ENTROPY_STEP), 0, 255).astype(np.uint8)
     from skimage.filters.rank import entropy  # loaded with much beside it, for those who ask for this method
+    from skimage.morphology import disk
 
     bits = entropy(steps, disk(max(2, round(_ENTROPY_UM / mpp))), mask=(~ignored).astype(np.uint8))
     smooth = blur(bits.astype(np.float32), config.smoothing_um / mpp)

@@ -47,18 +47,19 @@ def find_missed_tissue(thumbnail: NDArray[np.uint8], known: Mask, mpp: float) ->
         return np.zeros_like(known)
     sigma, pixels = _SCALE_UM / mpp, thumbnail.astype(np.float32)
     smooth = blur(pixels, sigma)
-    chroma = _chroma(smooth, glass)
+    chroma = _chroma(smooth[glass])
     fine = np.abs(blur(pixels.mean(axis=2), _BLUR_UM / mpp) - smooth.mean(axis=2))
-    drift, noise = np.quantile(chroma[glass], 0.25), np.quantile(root_mean_square(fine, sigma)[glass], 0.1)
+    drift, noise = np.quantile(chroma, 0.25), np.quantile(root_mean_square(fine, sigma)[glass], 0.1)
     limit = float(np.clip(_SPREADS * noise, *_TEXTURE_RANGE))
-    missed = chroma > max(_SPREADS * float(drift), _LEAST_CHROMA)
+    missed = np.zeros_like(glass)
+    missed[glass] = chroma > max(_SPREADS * float(drift), _LEAST_CHROMA)
     missed |= root_mean_square(np.minimum(fine, 2 * limit), sigma) > limit  # however dark, a speck alone is no texture
     return remove_small_pieces(binary_opening(missed & glass, iterations=max(1, round(8 / mpp))), _LEAST_UM2, mpp)
 
 
-def _chroma(smooth: NDArray[np.float32], glass: Mask) -> NDArray[np.float32]:
-    """Compute the largest minus smallest OD relative to the brightest quarter of the glass, (h, w)."""
-    light = smooth.mean(axis=2)
-    white = np.median(smooth[glass & (light >= np.quantile(light[glass], 0.75))], axis=0)
-    least, most = find_extremes(np.log((white + 1) / (smooth + 1)))
+def _chroma(glass: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute the largest minus smallest OD, (n,), of pixels of glass, (n, 3), relative to their brightest quarter."""
+    light = glass.mean(axis=1)
+    white = np.median(glass[light >= np.quantile(light, 0.75)], axis=0)
+    least, most = find_extremes(np.log((white + 1) / (glass + 1)))
     return np.asarray(most - least, np.float32)
