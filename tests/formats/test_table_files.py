@@ -19,7 +19,7 @@ from tests.support.made_store import paint_tissue
 from wsi_stain.core.geometry import Size
 from wsi_stain.formats.cube_table import decode_cube, encode_cube
 from wsi_stain.formats.icc_table import apply_icc, encode_icc
-from wsi_stain.stain.colour_table import Table, apply_table
+from wsi_stain.stain.colour_table import Table, apply_table, refine_table
 
 APPLY = Path(__file__).parent.parent / "support" / "java" / "ApplyProfile.java"
 INTENTS = list(ImageCms.Intent)
@@ -97,6 +97,16 @@ def test_a_reader_that_applies_the_profile_shows_the_table_s_colours(reader: str
     shown = (READERS | SLOW_READERS)[reader](profile, pixels)
     assert_same(shown, apply_table(table, pixels))
     assert np.abs(shown.astype(int) - pixels).max() > 20, "and that is another picture"
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_table_that_is_not_smooth_comes_out_as_it_is(reader: str, tmp_path: Path) -> None:
+    """Little CMS would make it smooth along gray, and miss the table's entries elsewhere."""
+    rough = change_of_stain() + np.random.default_rng(1).normal(0, 3, (17, 17, 17, 3)).astype(np.float32)
+    table, pixels, profile = refine_table(rough.clip(0, 255)), colours(), tmp_path / "slide.icc"
+    profile.write_bytes(encode_icc(table, "a slide"))
+    apart = np.abs(READERS[reader](profile, pixels).astype(int) - apply_table(table, pixels)).max(axis=2)
+    assert (apart <= 1).mean() >= 0.99 and (apart <= 2).mean() >= 0.999
 
 
 def test_a_profile_is_small_named_and_always_the_same() -> None:
