@@ -23,7 +23,7 @@ from pipelines.shared.device import own_device, resolve_auto
 from pipelines.shared.formats import check_formats
 from pipelines.shared.inspection import SlideInspection, inspect_slides, print_plan
 from pipelines.shared.messages import print_line, print_warning
-from pipelines.shared.preflight import open_all
+from pipelines.shared.preflight import CheckFits, find_misfit, open_all
 from pipelines.shared.progress import Progress
 from pipelines.shared.scanner_groups import group_by_scanner
 from pipelines.shared.slide_lists import find_slides_and_references
@@ -122,7 +122,12 @@ def plan(request: Request, progress: Progress) -> list[SlideInspection]:
     _check(request)
     sources, _ = request.find_sources(progress.warn)
     tiling, executor = request.config.tiling, request.config.executor
-    return inspect_slides(sources, tiling, executor, progress, stain=request.auto_reference)
+    found = inspect_slides(sources, tiling, executor, progress, stain=request.auto_reference)
+    fits = _check_fits(request)
+    return [
+        replace(slide, error=slide.error or (find_misfit(slide.facts["mpp"], fits) if slide.facts else None))
+        for slide in found
+    ]
 
 
 def show_plan(request: Request, console: Console) -> int:
@@ -158,7 +163,8 @@ def run(request: Request, console: Console) -> int:
             kept = workspace.reference_choice
             reference, choice = choose_auto_reference(executor, sources, config.tiling, kept, progress)
             references = [reference]
-        opened = open_all(executor, sources, config.tiling, progress, _ids_among(sources, references))
+        elsewhere = _ids_among(sources, references)
+        opened = open_all(executor, sources, config.tiling, progress, elsewhere, _check_fits(request))
         unusable = opened.unusable
         sources, group_facts = group_by_scanner(sources, opened.scanners, config.group, progress)
         jobs = _jobs(sources, references, workspace, config)
@@ -254,6 +260,13 @@ def _check(request: Request) -> NormalizationTarget | None:
     if (mpp := request.config.tiling.slide.mpp) is not None:
         read_contract(request.checkpoint).check_fits(Mpp(mpp, mpp))
     return NormalizationTarget.load(request.checkpoint)
+
+
+def _check_fits(request: Request) -> CheckFits | None:
+    """Return the check of resolutions by the checkpoint that Pix2Pix was given, if it was."""
+    if request.checkpoint is None or request.config.normalize.method != "pix2pix":
+        return None
+    return read_contract(request.checkpoint).check_fits
 
 
 def _prepare_target(

@@ -13,7 +13,7 @@ from pipelines.shared.formats import Format, estimate_bytes
 from pipelines.shared.messages import describe_duration, describe_size, print_line
 from pipelines.shared.progress import Progress
 from pipelines.shared.tables import Column, print_table
-from wsi_stain.core.errors import MppError, NoTissueError, SlideError, StainError, WsiStainError
+from wsi_stain.core.errors import CheckpointError, MppError, NoTissueError, SlideError, StainError, WsiStainError
 from wsi_stain.core.text import escape_unprintable
 from wsi_stain.executor import SURVEYING, Executor, ExecutorConfig, Task, open_executor, run_flows, single_task
 from wsi_stain.slides.listing.find import SlideSource
@@ -42,7 +42,13 @@ _COLUMNS = (
     Column("verdict"),
 )
 
-_VERDICTS = {MppError: "no resolution", NoTissueError: "empty", StainError: "not H&E", SlideError: "unreadable"}
+_VERDICTS = {
+    MppError: "no resolution",
+    NoTissueError: "empty",
+    StainError: "not H&E",
+    SlideError: "unreadable",
+    CheckpointError: "not for it",
+}
 """Verdicts by kind of error; the first that fits."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from rich.console import Console
 
 from pipelines.shared.preflight import Preflight, open_all
 from pipelines.shared.progress import Progress
+from tests.support.commands import Run
+from tests.support.made_checkpoint import write_untrained
 from wsi_stain.core.errors import MppError, SlideError
 from wsi_stain.executor.serial import SerialExecutor
 from wsi_stain.slides.listing.find import SlideSource
@@ -42,6 +45,17 @@ def test_what_cannot_be_used_is_told_from_what_can(sources: list[SlideSource]) -
     assert isinstance(found.unusable["unknown"], MppError) and isinstance(found.unusable["text"], SlideError)
     assert "unknown.tif: " in printed and "--slide-mpp" in printed and "text.svs: " in printed
     assert "sound.svs: " not in printed
+
+
+def test_a_resolution_that_the_checkpoint_does_not_know_is_refused_before_any_work(
+    sources: list[SlideSource], tmp_path: Path, wsi_stain: Run
+) -> None:
+    """They were tiled and measured first, and a dry run called them ok."""
+    checkpoint, out = write_untrained(tmp_path / "c.safetensors", mpp=0.25), tmp_path / "out"
+    command = ("run", sources[0].path, "--checkpoint", checkpoint, "--out", out, "-j", 0)
+    for ended in (wsi_stain(*command, "--dry-run"), wsi_stain(*command)):
+        assert ended.code == 3 and "works at 0.25 um/px" in " ".join((ended.out + ended.err).split())
+    assert not list((out / "work").rglob("*.safetensors")) and not list(out.rglob("sound*/0"))
 
 
 def test_what_somebody_else_reports_is_neither_said_nor_acted_on(sources: list[SlideSource]) -> None:

@@ -46,10 +46,12 @@ class ProbeReceipt(TypedDict):
     Attributes:
         remarks: Doubts about its resolution, a sentence each.
         scanner: As `Slide.scanner`.
+        mpp: [x, y] of the working frame, um per px.
     """
 
     remarks: list[str]
     scanner: str
+    mpp: list[float]
 
 
 class SlideFacts(TypedDict):
@@ -109,7 +111,8 @@ def probe_slide(task: InspectTask) -> ProbeReceipt:
     with open_slide(task.source, task.config) as slide:
         if task.source.mask:
             mask_digest(task.source.mask)
-        return {"remarks": [*slide.remarks, *unwritten(slide, task.config.max_holes)], "scanner": slide.scanner}
+        remarks = [*slide.remarks, *unwritten(slide, task.config.max_holes)]
+        return {"remarks": remarks, "scanner": slide.scanner, "mpp": list(slide.mpp)}
 
 
 def identify_slide(task: InspectTask) -> TilesIdentity:
