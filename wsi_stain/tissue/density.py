@@ -69,10 +69,10 @@ def remove_tint(pixels: NDArray[np.uint8], white: Sequence[float] | NDArray[np.f
         pixels: RGB.
         white: RGB of the glass. Where green is the least it is left: tissue that fills a slide has that tint as well.
     """
-    red, green, blue = map(float, white)
+    red, green, blue = light = np.maximum(np.asarray(white, np.float32), 1)
     if green < min(red, blue):
         return pixels
-    gain = max(red, green, blue) / np.array([red, green, blue], np.float32)
+    gain = light.max() / light
     return np.asarray(np.rint(pixels * gain).clip(0, 255), np.uint8)
 
 
