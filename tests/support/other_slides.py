@@ -19,11 +19,16 @@ from tests.support.slide_files import TILE, Jpeg, encode_tiles
 
 Pixels = NDArray[np.uint8]
 
-_JPEG = {
+_JPEG: dict[str, Any] = {
+    "dtype": np.uint8,
+    "tile": (TILE, TILE),
     "photometric": "rgb",
     "compression": "jpeg",
     "compressionargs": {"colorspace": "RGB", "outcolorspace": "YCBCR"},
+    "subsampling": (1, 1),
+    "metadata": None,
 }
+"""How the levels of all of these are written: as tiles of JPEG."""
 
 
 def write_ome_tiff(
@@ -159,13 +164,9 @@ def write_philips(
             writer.write(
                 iter(_spoil(pixels, unwritten.get(number, ()))),
                 shape=(height, width, 3),
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                subsampling=(1, 1),
                 subfiletype=1 if number else 0,
                 description=f"Level {number}" if number else description,
                 software="Philips DP v1.0",
-                metadata=None,
                 **_JPEG,
             )
     return path
@@ -205,14 +206,10 @@ def write_leica(
             writer.write(
                 iter(_spoil(pixels, unwritten.get(number, ()))),
                 shape=pixels.shape,
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                subsampling=(1, 1),
                 description=None if number else description,
                 resolution=(1e4 / mpp / 2**number,) * 2,
                 resolutionunit="CENTIMETER",
                 software=False,
-                metadata=None,
                 **_JPEG,
             )
     return path
@@ -227,14 +224,10 @@ def write_trestle(
             writer.write(
                 iter(_spoil(pixels, unwritten.get(number, ()))),
                 shape=pixels.shape,
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                subsampling=(1, 1),
                 description="Background Color=FFFFFF;Objective Power=40;OverlapsXY=" + " 0 0" * len(levels),
                 resolution=(mpp * 2**number,) * 2,
                 resolutionunit="NONE",
                 software="MedScan",
-                metadata=None,
                 **_JPEG,
             )
     return path
@@ -275,13 +268,9 @@ def write_ventana(
             writer.write(
                 iter(_spoil(padded, unwritten.get(level, ()))),
                 shape=padded.shape,
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                subsampling=(1, 1),
                 description=text,
                 extratags=[(700, "B", len(xml), xml.encode(), True)] if xml else [],
                 software=False,
-                metadata=None,
                 **_JPEG,
             )
     return path
