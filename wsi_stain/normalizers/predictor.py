@@ -101,10 +101,10 @@ class GeneratorPredictor:
         return torch.from_numpy(np.array(values)).to(self._device)
 
     def predict(self, window: RgbImage, statistics: StainStatistics) -> Tensor:
-        """Generate the inner part of a window.
+        """Generate the inner part of a window, without its halo.
 
         Args:
-            window: (h + 2 halo, w + 2 halo, 3) RGB of the slide, sides multiples of `step`.
+            window: (H, W, 3) RGB of the slide, sides multiples of `step`.
             statistics: Of the slide.
 
         Returns:
