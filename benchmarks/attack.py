@@ -1,7 +1,7 @@
 """Attack wsi-stain, and count what it survives: kills, torn and mutated files, rivals, names, a full disk.
 
-    python benchmarks/attack.py                       the default counts, tens of minutes
-    python benchmarks/attack.py --only mutants --count 1000 --seed 7
+    python benchmarks/attack.py                                          the default counts, tens of minutes
+    python benchmarks/attack.py --only mutants --count 1000 --seed 7     a thousand of each kind
 
 Every part is a function of its own, which counts what it tried, and says what was not survived. A disturbed run is
 survived when the same command afterwards ends with exit code 0 and the bytes of a run that nobody disturbed. Commands
@@ -239,8 +239,8 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 
 
 def mutants(target: Target, count: int) -> Part:
-    """Change files at random, slides, lists, configurations and what a run left: an error in words, or a result."""
-    part = Part("mutated files")
+    """Change files of each kind at random, inputs and what a run left: an error in words, or a result."""
+    part = Part("mutated files, of each kind as often")
     inputs = target.folder / "mutants"
     kinds: dict[str, Callable[[Path], list[str]]] = {
         "slides/a.svs": lambda path: ["inspect", str(path), "-j", "0"],
@@ -252,7 +252,7 @@ def mutants(target: Target, count: int) -> Part:
     }
     (target.folder / "list.csv").write_text("slide,mpp,group\nslides/a.svs,0.5,x\nslides/b.svs,0.5,x\n")
     shutil.copy(Path(__file__).parent.parent / "configs" / "small.yaml", target.folder / "own.yaml")
-    for number in range(count):
+    for number in range(count * len(kinds)):
         name = list(kinds)[number % len(kinds)]
         shutil.rmtree(inputs, ignore_errors=True)
         top = name.split("/")[0]

@@ -1,11 +1,11 @@
 """Normalize many small slides while worker processes are killed, again and again, and count what comes of it.
 
-    python benchmarks/soak.py --slides 40 --every 10 --workers 2
+    python benchmarks/soak.py --slides 300 --every 10 --workers 2 --minutes 60
 
 Slides of one block each are normalized twice: in peace by one process, and by worker processes one of which is killed
 (SIGKILL) every few seconds, at a moment and of a choice that chance decides. All must be done, with the same bytes,
-nothing half-written must be left, and memory and open files of the command's own process must not grow. Exit code 1
-where something of that did not hold.
+nothing half-written must be left, and memory and open files of the command's own process must not grow. What has not
+ended in time is ended. Exit code 1 where something of that did not hold.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue, write
 
 _MPP = 0.5
 _SAMPLE_S = 0.5
+_PRINT_S = 60.0
 _ROOM = 1.25
 """How much memory or files may grow by chance, from the second quarter of a run to its last."""
 
@@ -45,12 +46,14 @@ class Driver:
         memory: Resident bytes.
         files: Open files and sockets.
         code: How it ended.
+        late: Whether it had to be ended.
     """
 
     kills: int = 0
     memory: list[int] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     code: int = -1
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Soak:
     def faults(self) -> list[str]:
         """What did not hold, a sentence each."""
         found = [f"{count} slides {status}" for status, count in self.statuses.items() if status != "done"]
-        if self.driver.code:
+        if self.driver.late:
+            found.append(f"the command had not ended after {self.seconds:.0f} s")
+        elif self.driver.code:
             found.append(f"the command ended with exit code {self.driver.code}")
         if self.differing or self.strays:
             found.append(f"{self.differing} outputs differ, {self.strays} files are left half-written")
@@ -78,7 +83,7 @@ class Soak:
         return found
 
 
-def write_slides(folder: Path, count: int, side: int = 1200) -> tuple[Path, Path]:
+def write_slides(folder: Path, count: int, side: int) -> tuple[Path, Path]:
     """Write a reference and slides of another laboratory; what exists is left as it is.
 
     Args:
@@ -99,7 +104,9 @@ def write_slides(folder: Path, count: int, side: int = 1200) -> tuple[Path, Path
     return folder / "reference.svs", folder / "slides"
 
 
-def run_soak(folder: Path, slides: int, every_s: float, workers: int, seed: int) -> Soak:
+def run_soak(
+    folder: Path, slides: int, every_s: float, workers: int, seed: int, side: int = 1200, limit_s: float = 3600
+) -> Soak:
     """Make slides, normalize them in peace and under attack, and compare.
 
     Args:
@@ -108,14 +115,16 @@ def run_soak(folder: Path, slides: int, every_s: float, workers: int, seed: int)
         every_s: Mean time between two kills, seconds; each is between half and one and a half times that.
         workers: Worker processes of the attacked run.
         seed: Of the moments and the choice of workers.
+        side: Of each slide, px.
+        limit_s: The attacked run is ended after as long, seconds.
     """
-    reference, sources = write_slides(folder, slides)
+    reference, sources = write_slides(folder, slides, side)
     command = [sys.executable, "-m", "pipelines.cli", "run", sources, "-r", reference, "--method", "macenko"]
     subprocess.run([*command, "-o", folder / "peace", "-j", "0"], check=True, stdout=subprocess.DEVNULL)
     began = time.monotonic()
     with open(folder / "attacked.log", "wb") as log:
         process = subprocess.Popen([*command, "-o", folder / "attacked", "-j", str(workers)], stdout=log, stderr=log)
-        driver = kill_workers(process, every_s, random.Random(seed))
+        driver = kill_workers(process, every_s, random.Random(seed), limit_s)
     seconds, summary = time.monotonic() - began, folder / "attacked" / "summary.csv"
     rows = read_rows(summary) if summary.exists() else []
     statuses = Counter[str](row.status for row in rows)
@@ -126,18 +135,27 @@ def run_soak(folder: Path, slides: int, every_s: float, workers: int, seed: int)
     return Soak(+statuses, differing, strays, seconds, driver)
 
 
-def kill_workers(process: subprocess.Popen[bytes], every_s: float, chance: random.Random) -> Driver:
+def kill_workers(process: subprocess.Popen[bytes], every_s: float, chance: random.Random, limit_s: float) -> Driver:
     """Kill a worker of a command every now and then until the command ends, and look at the command meanwhile."""
-    driver, own, due = Driver(), psutil.Process(process.pid), time.monotonic() + every_s
+    driver, own, began = Driver(), psutil.Process(process.pid), time.monotonic()
+    due, told = began + every_s, began
     while process.poll() is None:
+        now = time.monotonic()
         with suppress(psutil.NoSuchProcess):
             driver.memory.append(own.memory_info().rss)
             driver.files.append(own.num_fds())
             workers = find_workers(own)
-            if workers and time.monotonic() > due:
+            if workers and now > due:
                 chance.choice(workers).kill()
                 driver.kills += 1
-                due = time.monotonic() + every_s * chance.uniform(0.5, 1.5)
+                due = now + every_s * chance.uniform(0.5, 1.5)
+        if now > told + _PRINT_S and driver.memory:
+            told = now
+            held = f"{driver.memory[-1] / 1e6:.0f} MB, {driver.files[-1]} open files"
+            print(f"{now - began:.0f} s: {driver.kills} workers killed; the command holds {held}", flush=True)
+        if now > began + limit_s and not driver.late:
+            driver.late = True
+            process.terminate()
         time.sleep(_SAMPLE_S)
     driver.code = process.wait()
     return driver
@@ -170,11 +188,14 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=40)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two kills, about")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--side", type=int, default=1200, help="of each slide, px")
+    parser.add_argument("--minutes", type=float, default=60.0, help="the attacked run is ended after as long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="directory to work in and to leave [default: one that is removed]")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="soak-"))
-    soak = run_soak(folder, options.slides, options.every, options.workers, options.seed)
+    limit_s = options.minutes * 60
+    soak = run_soak(folder, options.slides, options.every, options.workers, options.seed, options.side, limit_s)
     if not options.keep:
         shutil.rmtree(folder)
     statuses = ", ".join(f"{count} {status}" for status, count in soak.statuses.items())

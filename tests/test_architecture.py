@@ -63,7 +63,7 @@ ROOMS = {
         "pipelines.cli.reference",
     },
     "tornado": {"wsi_stain.viewer.server"},
-    "yaml": {"pipelines.shared.config", "wsi_stain.laboratories.named"},
+    "yaml": {"wsi_stain.core.yaml_file"},
 }
 """Libraries, and who may import them."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,6 +49,7 @@ from pipelines.cli.options import (
 from pipelines.cli.outputs import annotate, export, report, verify, view
 from pipelines.cli.reference import reference
 from pipelines.cli.simulate import simulate
+from pipelines.cli.surroundings import printed, refused_error, take_all_names
 from pipelines.shared.messages import print_error
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, WsiStainError
@@ -290,13 +292,19 @@ def main() -> None:
     # Threads that sleep at once when they wait make training on idle cores half as slow again, and threads that spin on
     # make it five times as slow wherever something else wants the cores too. So they spin for some microseconds.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    take_all_names()
     if "--debug" in sys.argv:
         app()
     try:
-        app()
+        with printed():
+            app()
     except WsiStainError as error:
         print_error(Console(stderr=True), error)
         sys.exit(130 if isinstance(error, InterruptedTrainingError) else 1)
+    except (OSError, MemoryError, ImportError) as error:  # of the machine: a full disk, a limit on memory
+        with suppress(OSError):
+            print_error(Console(stderr=True), refused_error(error))
+        sys.exit(1)
     except SystemExit as ended:
         if ended.code == 130:
             Console(stderr=True).print("stopped: run the same command again to go on, finished work is kept")

@@ -7,21 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.shared.formats import TABLES, Format, only_tables
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.core.storage import check_regular
+from wsi_stain.core.yaml_file import read_yaml
 from wsi_stain.executor import ExecutorConfig
 from wsi_stain.formats.block_file import JpegConfig
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.training.config import TrainingConfig
-
-_MOST_BYTES = 2**20
-"""Of a configuration."""
 
 
 class RunConfig(StrictRecord):
@@ -163,15 +159,6 @@ def choose_cpu_config(name: str | None, overrides: Mapping[str, Any]) -> RunConf
     return config.model_copy(update={"executor": config.executor.model_copy(update={"gpus": 0})})
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Takes no aliases: a few lines of them can stand for more than fits into memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias: write the value out in its place")
-        return super().compose_node(parent, index)
-
-
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Load a shipped configuration by name, or a YAML file, and lay overrides over it.
 
@@ -183,19 +170,12 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
         ConfigError: No such file, not YAML, an unknown key, or a value out of range.
     """
     path = configs_directory() / f"{name}.yaml" if name in shipped_configs() else Path(name)
-    check_regular(path, ConfigError)
     try:
-        if (size := path.stat().st_size) > _MOST_BYTES:
-            raise ConfigError(f"{path} has {size / 1e6:.0f} MB, expected a few settings", "Name the configuration")
-        values = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)  # noqa: S506 a SafeLoader that takes less
+        values = read_yaml(path, "Compare it with the files in configs/")
     except OSError as error:
         known = ", ".join(shipped_configs())
         raise ConfigError(
             f"The configuration {name} cannot be read: {error.strerror}", f"Give a path, or one of {known}"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is not YAML: {' '.join(str(error).split())}", "Compare it with the files in configs/"
         ) from error
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path} holds no sections", "Compare it with the files in configs/")
@@ -211,7 +191,8 @@ def _merge_sections(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str
     merged = dict(base)
     for key, value in top.items():
         if isinstance(value, Mapping):
-            merged[key] = _merge_sections(merged.get(key) or {}, value)
+            section = merged.get(key) or {}
+            merged[key] = _merge_sections(section, value) if isinstance(section, Mapping) else section
         elif value is not None:
             merged[key] = value
     return merged

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,15 @@ def test_workers_write_to_their_log_and_dask_to_the_command_s(
     for words in ("a tag is odd", "a mean of nothing", "a directory is odd", "Traceback", "ZeroDivisionError"):
         assert words in said
     assert "Restarting worker" in (logs / "command.log").read_text()
+
+
+def test_what_a_killed_worker_leaves_in_shared_memory_is_not_told() -> None:
+    ends_badly = (
+        "import multiprocessing, os; from wsi_stain.executor import dask_cluster;"
+        "dask_cluster._check_shared_memory(); left = multiprocessing.get_context('spawn').Lock(); os._exit(3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", ends_badly], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "")
 
 
 def test_in_one_process_warnings_and_tracebacks_go_to_the_command_s_log(tmp_path: Path) -> None:

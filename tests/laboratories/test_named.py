@@ -67,7 +67,10 @@ def test_a_scanners_table_is_looked_up_under_its_own_glass(tmp_path: Path) -> No
         ("laboratories: {a: {table: none.npz}}", "no colour table of a scanner"),
         ("laboratories: {a: {table: t.npz, eosin_gain: 2.0}}", "leave out eosin_gain"),
         ("laboratories: 3", "no section `laboratories`"),
-        ("{", "cannot be read as YAML"),
+        ("{", "is not YAML"),
+        ("laboratories: 2026-99-99", "is not YAML"),
+        ("[" * 100_000, "is not YAML"),
+        ("a: &a [x]\nb: [*a, *a]", "has an alias"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_key(text: str, message: str, tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ def test_overrides_lie_over_the_file_and_none_changes_nothing() -> None:
         pytest.param("- a\n- b", "holds no sections", id="a list"),
         pytest.param("a: [1", "is not YAML", id="broken"),
         pytest.param("a: &a [x]\nb: [*a, *a]", "not YAML: it has an alias", id="an alias"),
+        pytest.param("keep_tiles: 2026-99-99", "not YAML: month must be in", id="a date of no calendar"),
+        pytest.param("a: [1\tx", "is not YAML", id="a tab"),
+        pytest.param("a: b\0", "is not YAML", id="a NUL"),
+        pytest.param("training: 5", "'training'", id="no section"),
         pytest.param("[" * 100_000, "is not YAML", id="nested too deep"),
         pytest.param("x" * (2**20 + 1), "has 1 MB", id="too large"),
         pytest.param(
@@ -104,7 +108,7 @@ def test_wrong_files_are_refused_with_the_key(tmp_path: Path, text: str, message
     path = tmp_path / "own.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        load_config(str(path))
+        load_config(str(path), {"training": {"epochs": None}})
     assert caught.value.remedy
 
 

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,9 @@ _LOG = logging.getLogger(__name__)
 _STARTS = 3
 _BEGIN_S = 300.0
 """How long a worker process may take to begin before it is ended, seconds: a slow disk holds many libraries."""
+
+_LEFT_SEMAPHORES = "ignore:resource_tracker:UserWarning"
+"""A filter of warnings, as `python -W` takes it; Python passes it on to the processes that it starts."""
 
 _POLL_S = 0.2
 """How often to look for a scheduler's file."""
@@ -197,9 +201,14 @@ def _kill_worker(dask_worker: Any) -> None:
 def _check_shared_memory() -> None:
     """Worker processes need semaphores, which live in /dev/shm: it may be full, or read-only in a container.
 
+    The first one starts the process that removes what is left of them. After a worker was killed it would say so on the
+    terminal.
+
     Raises:
         WsiStainError: There are none to be had.
     """
+    if _LEFT_SEMAPHORES not in sys.warnoptions:
+        sys.warnoptions.append(_LEFT_SEMAPHORES)
     try:
         multiprocessing.get_context("spawn").Lock()
     except OSError as error:

@@ -7,13 +7,13 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from wsi_stain.core.arrays import Rgb, to_rgb
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
+from wsi_stain.core.yaml_file import read_yaml
 from wsi_stain.laboratories.perturbation import Perturbation, Tilt
 
 _SHIPPED = Path(__file__).parent / "laboratories.yaml"
@@ -117,11 +117,10 @@ def shipped_laboratories() -> list[NamedLaboratory]:
 
 def _read_file(path: Path) -> list[NamedLaboratory]:
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        entries = content["laboratories"]
+        entries = read_yaml(path, _REMEDY)["laboratories"]
         return [_read_entry(path, name, dict(entry or {})) for name, entry in entries.items()]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}", "Check the path, and the file") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "Check the path and its permissions") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path} has no section `laboratories` with an entry each", _REMEDY) from error
 

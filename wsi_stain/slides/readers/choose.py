@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from wsi_stain.core.errors import SlideError
+from wsi_stain.core.errors import SlideError, UnreadableError, WsiStainError
 from wsi_stain.core.storage import S3Path, StoragePath
 from wsi_stain.slides.dicom_series import read_header
 from wsi_stain.slides.parts import is_zarr
@@ -15,6 +17,7 @@ from wsi_stain.slides.readers.fastslide_reader import FastSlideReader
 from wsi_stain.slides.readers.openslide_reader import OpenSlideReader
 from wsi_stain.slides.readers.tiff_reader import TiffReader, has_hidden_levels, is_tiff
 from wsi_stain.slides.readers.zarr_reader import ZarrReader
+from wsi_stain.slides.remedies import DAMAGED
 
 
 def open_reader(path: StoragePath) -> SlideReader:
@@ -27,7 +30,7 @@ def open_reader(path: StoragePath) -> SlideReader:
         SlideError: Not there, no permission, not a slide, not supported, or its claims do not fit its file.
     """
     if isinstance(path, S3Path) or is_zarr(path):
-        return ZarrReader(path)
+        return _parse(ZarrReader, path)
     try:
         reader = OpenSlideReader(path)
     except SlideError as refusal:
@@ -36,7 +39,7 @@ def open_reader(path: StoragePath) -> SlideReader:
     if not is_plain or not has_hidden_levels(path, len(reader.sizes)):
         return reader
     reader.close()
-    return TiffReader(path)
+    return _parse(TiffReader, path)
 
 
 def _open_refused(path: Path, refusal: SlideError) -> SlideReader:
@@ -44,9 +47,23 @@ def _open_refused(path: Path, refusal: SlideError) -> SlideReader:
     if not path.is_file():
         raise refusal
     if path.suffix.lower() in fastslide_reader.SUFFIXES:
-        return FastSlideReader(path)
+        return _parse(FastSlideReader, path)
     if is_tiff(path):
-        return TiffReader(path)
+        return _parse(TiffReader, path)
     if read_header(path) is not None:
-        return DicomReader(path)
+        return _parse(DicomReader, path)
     raise refusal
+
+
+def _parse(reader: Callable[[Any], SlideReader], path: StoragePath) -> SlideReader:
+    """Open a file with a reader whose library was written for whole files, and raises anything at others.
+
+    Raises:
+        UnreadableError: The library fails at what the file claims.
+    """
+    try:
+        return reader(path)
+    except (WsiStainError, OSError):
+        raise
+    except Exception as error:
+        raise UnreadableError(f"{path} cannot be read, its claims make no sense: {error!r}", DAMAGED) from error

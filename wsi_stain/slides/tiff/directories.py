@@ -30,6 +30,8 @@ _UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
 """By the tag ResolutionUnit: inch, centimetre."""
 
 _REDUCED_IMAGE, _SEPARATE_PLANES = 1, 2
+_TILES = 324
+"""The tag TileOffsets: whoever has it has tiles, also of width 0, which tifffile takes for strips."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def describe_directory(number: int, page: Any) -> TiffDirectory:
     return TiffDirectory(
         number=number,
         size=Size(int(page.imagewidth), int(page.imagelength)),
-        tile=Size(int(page.tilewidth), int(page.tilelength)) if page.is_tiled else None,
+        tile=Size(int(page.tilewidth), int(page.tilelength)) if page.is_tiled or _TILES in tags else None,
         offsets=np.array(page.dataoffsets[:listed], np.uint64),
         counts=np.array(page.databytecounts[:listed], np.uint64),
         orientation=_first(tags, 274, 1),

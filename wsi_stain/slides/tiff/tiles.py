@@ -111,16 +111,16 @@ class PagePixels:
         return _on_white(pixels) if pixels.shape[-1] > 3 else pixels
 
     def _decode(self, number: int) -> NDArray[np.uint8]:
-        start, length = self._page.dataoffsets[number], self._page.databytecounts[number]
-        decode = self._page.decode  # made at the first use, which moves the file's position
-        content = os.pread(self._handle.fileno(), length, start)
         try:
+            start, length = self._page.dataoffsets[number], self._page.databytecounts[number]
+            decode = self._page.decode  # made at the first use, which moves the file's position
+            content = os.pread(self._handle.fileno(), length, start)
             if not length or len(content) < length:
                 raise ValueError("it is not in the file")
             pixels = decode(content, number, jpegtables=self._page.jpegtables)[0]
             tile: NDArray[np.uint8] = np.asarray(pixels[0], np.uint8)
             return tile
-        except Exception as error:  # whatever the codec makes of damaged bytes
+        except Exception as error:  # whatever tifffile and the codec make of damaged bytes
             raise UnreadableError(f"{self._path}: tile {number} cannot be decoded: {error}", DAMAGED) from error
 
 

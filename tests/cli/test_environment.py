@@ -1,0 +1,57 @@
+"""Commands in odd surroundings: another locale, a terminal of no columns, a full disk behind stdout, little memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.made_store import paint_tissue
+from wsi_stain.core.geometry import Size
+from wsi_stain.synthetic.slide import write_slide
+
+ASCII_ONLY = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+def wsi_stain(*arguments: str, stdout: str = "&1", limit: str = ":", **environment: str) -> tuple[int, str]:
+    """Run a command in a shell, below a limit (`ulimit`): its exit code, and what it printed."""
+    line = f'{limit}; exec "$0" -m pipelines.cli "$@" >{stdout}'
+    ended = subprocess.run(
+        ["bash", "-c", line, sys.executable, *arguments],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        capture_output=True,
+        check=False,
+    )
+    return ended.returncode, (ended.stdout + ended.stderr).decode()
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("slides") / "é漢.tif"
+    write_slide(path, paint_tissue(Size(700, 530)), 0.5)
+    return path
+
+
+def test_a_locale_that_lacks_letters_of_a_name_is_no_obstacle(slide: Path, tmp_path: Path) -> None:
+    code, said = wsi_stain("tile", str(slide), "-s", str(tmp_path / "é漢"), "-j", "0", **ASCII_ONLY)
+    assert code == 0, said
+    assert "Traceback" not in said and (tmp_path / "é漢" / "zarr.json").exists()
+
+
+def test_letters_that_the_terminal_lacks_are_escaped(slide: Path) -> None:
+    code, said = wsi_stain("inspect", str(slide), "-j", "0", PYTHONIOENCODING="ascii")
+    assert code == 0 and r"\xe9\u6f22.tif" in said
+
+
+def test_a_terminal_of_no_columns_gets_the_table_all_the_same(slide: Path) -> None:
+    code, said = wsi_stain("inspect", str(slide), "-j", "0", COLUMNS="0")
+    assert code == 0 and "é漢.tif" in said
+
+
+def test_what_the_machine_refuses_is_said_in_words(slide: Path) -> None:
+    code, said = wsi_stain("inspect", str(slide), "-j", "0", stdout="/dev/full")
+    assert code == 1 and "No space left on device" in " ".join(said.split()) and "Traceback" not in said
+    code, said = wsi_stain("train", "store", "-o", "x", limit="ulimit -v 1000000")
+    assert code == 1 and "refused something" in said and "Traceback" not in said
