@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, laplace
 
-from wsi_stain.core.geometry import BlockIndex, Mpp, Region, Size, TileIndex
+from wsi_stain.core.geometry import BlockIndex, Region, Size, TileIndex
 from wsi_stain.slides.resampling import area_average
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.synthetic import LABORATORIES, render_tissue, stain_tissue
-from wsi_stain.tissue.tile_quality import QUALITIES, quality_maps, quality_on_slide, tile_quality
+from wsi_stain.tissue.tile_quality import QUALITIES, ink_sample, ink_shares, measure_blur, part_on_slide, quality_maps
 
 MPP = 0.25
 
@@ -27,15 +27,13 @@ def tissue() -> NDArray[np.uint8]:
 
 
 def blur_of(pixels: NDArray[np.uint8], mpp: float = MPP) -> float:
-    found = tile_quality(pixels, mpp)["blur"]
+    found = measure_blur(pixels, mpp)
     assert found is not None
     return found
 
 
 def pen_of(pixels: NDArray[np.uint8]) -> float:
-    found = tile_quality(pixels, MPP)["pen"]
-    assert found is not None
-    return found
+    return ink_shares([ink_sample(pixels)])[0]
 
 
 def tiles_of(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -87,16 +85,39 @@ def test_what_lies_beyond_the_slide_is_not_looked_at(tissue: NDArray[np.uint8]) 
     size = Size(256 + 100, 256 + 61)
     corner = np.full((256, 256, 3), 255, np.uint8)
     corner[:61, :100] = tissue[:61, :100]
-    alone = tile_quality(tissue[:61, :100], MPP)
     for beyond in (255, 0):
         filled = corner.copy()
         filled[61:], filled[:, 100:] = beyond, beyond
-        assert quality_on_slide(filled, TileIndex(1, 1), size, Mpp(MPP, MPP)) == alone
+        assert np.array_equal(part_on_slide(filled, TileIndex(1, 1), size), tissue[:61, :100])
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 256), (256, 5), (2, 2)])
 def test_a_sliver_has_no_blur_but_may_have_ink(height: int, width: int) -> None:
-    assert tile_quality(np.full((height, width, 3), (40, 100, 200), np.uint8), MPP) == {"blur": None, "pen": 1.0}
+    sliver = np.full((height, width, 3), (40, 100, 200), np.uint8)
+    assert measure_blur(sliver, MPP) is None and pen_of(sliver) == 1
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (61, 100), (256, 5), (3, 3)])
+@pytest.mark.parametrize("mpp", [0.1, 0.25, 0.5, 1.0])
+def test_blur_is_the_variance_of_the_laplacian_however_the_pixels_lie(shape: tuple[int, int], mpp: float) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)).transpose(1, 2, 0)
+    factor = max(1, round(0.5 / mpp))
+    height, width = (side // factor * factor for side in shape)
+    green = pixels[:height, :width, 1].reshape(height // factor, factor, width // factor, factor).mean((1, 3))
+    every = 2 if factor == 1 else 1
+    laplacian = laplace(green)[1:-1:every, 1:-1:every]
+    expected = pytest.approx(laplacian.var() * (0.5 / mpp / factor) ** 2, abs=1e-3) if laplacian.size else None
+    assert measure_blur(pixels, mpp) == measure_blur(planes, mpp) == expected
+
+
+def test_tiles_have_the_same_ink_together_and_alone(tissue: NDArray[np.uint8]) -> None:
+    inked = np.where(np.arange(256)[:, None, None] < 100, np.uint8(20), tissue[:256, :256])
+    parts = [inked, tissue[256:, 256:], inked[60:121, :100], inked[:, :5], inked[99:101, :2]]
+    shares = ink_shares([ink_sample(part) for part in parts])
+    assert shares == [pen_of(part) for part in parts] and len(set(shares)) > 3
+    assert shares[0] == pytest.approx(100 / 256, abs=1 / 32) and shares[1] == 0
+    assert ink_shares([]) == []
 
 
 def test_maps_hold_every_tile_at_its_place_and_nothing_elsewhere() -> None:

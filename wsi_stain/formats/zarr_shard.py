@@ -83,10 +83,12 @@ class TileCodec(ABC):
     Attributes:
         name: What a configuration calls it.
         share: About what part of their raw bytes a slide's tiles take.
+        is_planar: Whether it stores red, green and blue one after the other; a tile that lies so is not copied.
         zarr: The chunk's codecs as Zarr v3 metadata.
     """
 
     name: ClassVar[CodecName]
+    is_planar: ClassVar[bool]
     share: ClassVar[float]
     zarr: ClassVar[list[dict[str, Any]]]
 
@@ -112,7 +114,7 @@ class Lossless(TileCodec):
     compressed nor decompressed, 0.1 and 0.07 ms a tile.
     """
 
-    name = "lossless"
+    name, is_planar = "lossless", True
     share = 0.85
     zarr: ClassVar[list[dict[str, Any]]] = [{"name": "bytes"}, BLOSC, CRC]
 
@@ -128,7 +130,7 @@ class Lossless(TileCodec):
 class Jpeg(TileCodec):
     """JPEG of quality 95 without chroma subsampling: about an eighth of the lossless size, PSNR about 43 dB."""
 
-    name = "jpeg"
+    name, is_planar = "jpeg", False
     share = 0.13
     zarr: ClassVar[list[dict[str, Any]]] = [
         {"name": "transpose", "configuration": {"order": [1, 2, 0]}},

@@ -13,7 +13,7 @@ from wsi_stain.core.geometry import TILE, TileIndex, ceil_div
 from wsi_stain.stain.statistics import StainConfig, StainStatistics, slide_statistics, white_point
 from wsi_stain.store import TiledSlide
 from wsi_stain.tissue.mask import tissue_mask
-from wsi_stain.tissue.tile_quality import quality_on_slide
+from wsi_stain.tissue.tile_quality import measure_blur, part_on_slide
 
 _TILES = 256
 _RICH = 0.25
@@ -52,7 +52,7 @@ def sample_pixels(slide: TiledSlide, white: Rgb) -> tuple[NDArray[np.uint8], flo
     samples, sharpness = [], []
     for tile in tiles:
         pixels = slide.read_tile(tile)
-        sharpness.append(quality_on_slide(pixels, tile, slide.size, slide.mpp)["blur"] or 0.0)
+        sharpness.append(measure_blur(part_on_slide(pixels, tile, slide.size), slide.mpp.mean) or 0.0)
         samples.append(stained_pixels(pixels[tissue_pixels(slide, tile)], white, share))
     sharp = np.array(sharpness) >= max(_BLURRED, _SHARP_SHARE * float(np.percentile(sharpness, _SHARP_PERCENTILE)))
     chosen = sharp if 2 * sharp.sum() > len(sharp) else np.ones_like(sharp)

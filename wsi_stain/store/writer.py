@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ class SlideWriter:
         block: BlockIndex,
         tiles: Mapping[TileIndex, NDArray[np.uint8]],
         key: str = "",
-        quality: Mapping[str, Sequence[float | None]] | None = None,
+        quality: Callable[[], Mapping[str, Sequence[float | None]]] = dict,
         holes: Sequence[Sequence[int]] = (),
     ) -> ShardReceipt:
         """Write one block's tiles, whole, and then its receipt.
@@ -154,8 +154,8 @@ class SlideWriter:
             tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by index in the slide's tile grid; each is asked
                 for once, in the order of the indices.
             key: Fingerprint of everything that the pixels depend on.
-            quality: See `ShardReceipt`; read once the tiles are written.
-            holes: Likewise.
+            quality: Gives what `ShardReceipt` says; asked once the tiles are written.
+            holes: See there; read then as well.
 
         Returns:
             The receipt.
@@ -167,7 +167,7 @@ class SlideWriter:
             "product": file_product(path, facts),
             "block": list(block),
             "tiles": len(tiles),
-            "quality": quality or {},
+            "quality": quality(),
             "holes": [list(place) for place in holes],
         }
         return write_receipt(self.receipt_path(_shard_name(block)), receipt)

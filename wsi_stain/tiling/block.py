@@ -1,11 +1,11 @@
 """One block of a slide, tiled: its tiles are read one after the other, and written as one shard. Knows no torch.
 
-Memory bound: one tile, what reading it takes, and the thread and buffers that hash the shard.
+Memory bound: one tile, what reading it takes, and a sixteenth of each tile's pixels until ink is told from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Mask
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex, tiles_of
+from wsi_stain.formats.zarr_shard import CODECS
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.store import ShardReceipt, TileStore
 from wsi_stain.tiling.config import TilingConfig
 from wsi_stain.tiling.record import open_slide
-from wsi_stain.tissue.tile_quality import QUALITIES, quality_on_slide
+from wsi_stain.tissue.tile_quality import ink_sample, ink_shares, measure_blur, part_on_slide
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def tile_block(task: BlockTask) -> ShardReceipt:
     if valid is not None:
         return valid
     with open_slide(task.source, task.config) as slide:
-        tiles = _BlockTiles(slide, writer.kept(), task.block)
+        tiles = _BlockTiles(slide, writer.kept(), task.block, CODECS[task.config.codec].is_planar)
         return writer.write_shard(task.block, tiles, task.key, quality=tiles.quality, holes=tiles.holes)
 
 
@@ -63,22 +64,23 @@ class _BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
     """The kept tiles of a block: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid.
 
     A tile is read from the slide, and its quality measured, whenever it is asked for. Ask for each once, in the
-    mapping's order: then a slide's own tiles are decoded once, whatever their size, and `quality` has that order.
+    mapping's order: then a slide's own tiles are decoded once, whatever their size.
 
     Args:
         slide: The slide; it must stay open.
         kept: (rows, cols) of the slide's tile grid: the tiles that are wanted.
         block: Place in the block grid.
+        planar: Whether tiles shall lie plane by plane, as a codec stores them; green alone is then measured faster.
 
     Attributes:
-        quality: For each of `QUALITIES`, its value for each tile that was read.
         holes: [row, column] of those tiles that cannot be read from the file and show its next coarser level.
     """
 
-    def __init__(self, slide: Slide, kept: Mask, block: BlockIndex) -> None:
-        self._slide = slide
+    def __init__(self, slide: Slide, kept: Mask, block: BlockIndex, planar: bool) -> None:
+        self._slide, self._planar = slide, planar
         self._tiles = [tile for tile in tiles_of(block, kept.shape) if kept[tile]]
-        self.quality: dict[str, list[float | None]] = {name: [] for name in QUALITIES}
+        self._blur: list[float | None] = []
+        self._ink_samples: list[NDArray[np.uint8]] = []
         self.holes: list[list[int]] = []
 
     def __iter__(self) -> Iterator[TileIndex]:
@@ -92,6 +94,13 @@ class _BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
         pixels, mended_tile = self._slide.read_repaired(Region(tile.col * TILE, tile.row * TILE, TILE, TILE))
         if mended_tile:
             self.holes.append(list(tile))
-        for name, value in quality_on_slide(pixels, tile, self._slide.size, self._slide.mpp).items():
-            self.quality[name].append(value)
+        if self._planar:
+            pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1)).transpose(1, 2, 0)
+        seen = part_on_slide(pixels, tile, self._slide.size)
+        self._blur.append(measure_blur(seen, self._slide.mpp.mean))
+        self._ink_samples.append(ink_sample(seen))
         return pixels
+
+    def quality(self) -> dict[str, Sequence[float | None]]:
+        """Return for each of `QUALITIES` its value for each tile that was read, in that order."""
+        return {"blur": self._blur, "pen": ink_shares(self._ink_samples)}

@@ -139,6 +139,10 @@ class _Level(NamedTuple):
     header: bytes
     """What a tile needs before it to be a JPEG file of its own: colour transform and shared tables."""
 
+    def place_at(self, part: Region) -> Region:
+        """Return the place, in pixels of the level, of the tile that a part begins in."""
+        return Region(part.x - part.x % self.tile.width, part.y - part.y % self.tile.height, *self.tile)
+
 
 class JpegTiles:
     """The JPEG tiles of an open slide. Reads at positions only, so that threads may share it.
@@ -153,13 +157,13 @@ class JpegTiles:
         taken = simplejpeg is not None and vendor in PLAIN_VENDORS
         self._levels = [_level(matching) if taken and matching is not None else None for matching in directories]
         cached_tiles = [_cached_tiles(level.tile) for level in self._levels if level is not None]
-        self._tile = lru_cache(min(cached_tiles, default=1))(self._decode)
+        self._held_tile = lru_cache(min(cached_tiles, default=1))(self._decode_apart)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 held until `close`
 
     def close(self) -> None:
         """Release the file and the tiles held."""
         self._file.close()
-        self._tile.cache_clear()
+        self._held_tile.cache_clear()
 
     def paste(self, number: int, region_level: Region, out: NDArray[np.uint8]) -> list[Region]:
         """Fill in the pixels of a region of a level, as far as its tiles can be decoded here.
@@ -175,28 +179,34 @@ class JpegTiles:
         level = self._levels[number]
         if level is None:
             return [region_level]
+        if region_level == level.place_at(region_level) and out.flags.c_contiguous:
+            return [] if self._decode(level, region_level, out) else [region_level]
         remaining: list[Region] = []
         for part in split_on_grid(region_level, level.tile):
-            row, column = part.y // level.tile.height, part.x // level.tile.width
-            tile = self._tile(number, row * level.columns + column)
+            place = level.place_at(part)
+            tile = self._held_tile(number, place)
             if tile is None:
                 remaining.append(part)
                 continue
-            place = Region(column * level.tile.width, row * level.tile.height, *level.tile)
             window(out, region_level, part)[:] = window(tile, place, part)
         return remaining
 
-    def _decode(self, number: int, index: int) -> NDArray[np.uint8] | None:
+    def _decode_apart(self, number: int, place: Region) -> NDArray[np.uint8] | None:
         """Decode a tile, (height, width, 3); None where it is missing or not quite sound."""
         level = self._levels[number]
         assert level is not None
         pixels = np.empty((level.tile.height, level.tile.width, 3), np.uint8)
+        return pixels if self._decode(level, place, pixels) else None
+
+    def _decode(self, level: _Level, place: Region, pixels: NDArray[np.uint8]) -> bool:
+        """Decode a tile into (height, width, 3), and return whether it is there and sound."""
+        index = place.y // level.tile.height * level.columns + place.x // level.tile.width
         try:
             content = os.pread(self._file.fileno(), int(level.counts[index]), int(level.offsets[index]))
             simplejpeg.decode_jpeg(_complete_jpeg(content, level.header, level.tile), "RGB", buffer=pixels, strict=True)
         except (OSError, ValueError):
-            return None
-        return pixels
+            return False
+        return True
 
 
 def _cached_tiles(tile: Size) -> int:
