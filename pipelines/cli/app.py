@@ -49,7 +49,7 @@ from pipelines.cli.options import (
 from pipelines.cli.outputs import annotate, export, report, verify, view
 from pipelines.cli.reference import reference
 from pipelines.cli.simulate import simulate
-from pipelines.cli.surroundings import printed, refused_error, take_all_names
+from pipelines.cli.surroundings import printed, refused_error, stop_on_signals, take_all_names
 from pipelines.shared.messages import print_error
 from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, WsiStainError
@@ -293,6 +293,7 @@ def main() -> None:
     # make it five times as slow wherever something else wants the cores too. So they spin for some microseconds.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     take_all_names()
+    stop_on_signals()
     if "--debug" in sys.argv:
         app()
     try:

@@ -1,15 +1,27 @@
-"""What a command needs of what is around it: an encoding of all letters, a stdout that takes text, memory."""
+"""A command and what is around it: encodings, signals, a stdout that takes no text, limits."""
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines.shared.messages import describe_error
 from wsi_stain.core.errors import WsiStainError
+
+
+def stop_on_signals() -> None:
+    """Let the signals by which schedulers and lost terminals end a command stop it as Ctrl-C does.
+
+    A signal that is ignored stays so, as below `nohup`.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager

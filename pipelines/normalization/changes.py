@@ -20,6 +20,9 @@ _CLAUSES = {
 UNKNOWN = "the slide, a setting, the checkpoint or the version of wsi-stain changed"
 """What to say where it is not known what the outputs were made of."""
 
+INTERRUPTED = "an earlier run was ended before it was done with them"
+"""What to say where nothing changed: whether they are whole was not recorded any more."""
+
 
 def record_ingredients(folder: Path, ingredients: Mapping[str, Any]) -> None:
     """Keep what a slide's outputs are made of, in the slide's own folder: `RunContext.ingredients`."""
@@ -34,11 +37,12 @@ def describe_changes(folder: Path, ingredients: Mapping[str, Any]) -> str:
         ingredients: What the outputs would be made of now.
 
     Returns:
-        A clause for each change.
+        A clause for each change; where there is none, why they are made again all the same.
     """
     before = read_json(_file(folder))
-    clauses = list(_compare(before, ingredients)) if isinstance(before, dict) else []
-    return ", ".join(clauses) or UNKNOWN
+    if not isinstance(before, dict):
+        return UNKNOWN
+    return ", ".join(_compare(before, ingredients)) or INTERRUPTED
 
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

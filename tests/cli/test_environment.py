@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +58,17 @@ def test_what_the_machine_refuses_is_said_in_words(slide: Path) -> None:
     assert code == 1 and "No space left on device" in " ".join(said.split()) and "Traceback" not in said
     code, said = wsi_stain("train", "store", "-o", "x", limit="ulimit -v 1000000")
     assert code == 1 and "refused something" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_signals_that_end_a_command_stop_it_as_ctrl_c_does(number: signal.Signals, slide: Path, tmp_path: Path) -> None:
+    """At a moment when it works: a write of it never ends."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pipelines.cli", "tile", str(slide), "-s", str(out), "-j", "0"]
+    hangs = {**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:3:hang"}
+    process = subprocess.Popen(command, env=hangs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while process.poll() is None and not any(out.rglob("*.partial")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the same command again" in said, said

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.normalization.changes import UNKNOWN, describe_changes, record_ingredients
+from pipelines.normalization.changes import INTERRUPTED, UNKNOWN, describe_changes, record_ingredients
 
 BEFORE = {
     "file": "f",
@@ -32,7 +32,7 @@ BEFORE = {
             {"file": "g", "normalize": {"mode": "guard", "stride_px": 512, "new": 1}},
             "the slide's file changed, normalize.mode is guard, was lut, normalize.new is 1, was None",
         ),
-        ({}, UNKNOWN),
+        ({}, INTERRUPTED),
     ],
 )
 def test_each_change_is_a_clause(tmp_path: Path, change: dict[str, Any], clause: str) -> None:

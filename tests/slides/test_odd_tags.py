@@ -1,4 +1,4 @@
-"""One tag of a TIFF's first directory is odd in each: the slide is refused in words, or read as if nothing were wrong."""
+"""Odd slides are refused in words, or read as if nothing were wrong: one tag of a TIFF's first directory, a name."""
 
 from __future__ import annotations
 
@@ -40,3 +40,8 @@ def test_an_odd_tag_is_refused_or_does_not_matter(whole: Path, name: str, field:
                 slide.read(Region(0, 0, *slide.size))
         except SlideError as refusal:
             assert refusal.remedy
+
+
+def test_a_name_too_long_for_the_file_system_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match="File name too long"):
+        Slide(tmp_path / f"{'x' * 300}.svs")

@@ -367,7 +367,8 @@ def test_a_mask_is_looked_for_under_the_longest_name(tmp_path: Path) -> None:
     [
         pytest.param(b"slide\n" + b"x" * 200_000, "is no table: field larger", id="a long cell"),
         pytest.param(b'slide\n"' + b"x\n" * 100_000, "is no table: field larger", id="a quote that never ends"),
-        pytest.param(b"sl\0ide\nx", "unknown or repeated|line contains NUL", id="a NUL"),
+        pytest.param(b"slide\na\0.svs", "bytes of zero", id="a NUL"),
+        pytest.param("slide\na.svs".encode("utf-16-le"), "bytes of zero", id="UTF-16"),
     ],
 )
 def test_a_list_that_is_no_table_is_refused(tmp_path: Path, content: bytes, says: str) -> None:

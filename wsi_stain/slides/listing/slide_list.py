@@ -40,6 +40,8 @@ def read_list(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source} cannot be read as a slide list: {error}", "Save it as CSV in UTF-8") from error
+    if "\0" in text:
+        raise ConfigError(f"{source} holds bytes of zero, expected text", "Save it as CSV in UTF-8")
     try:
         yield from _parse(source, text)
     except csv.Error as error:

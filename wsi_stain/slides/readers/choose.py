@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def open_reader(path: StoragePath) -> SlideReader:
 
 def _open_refused(path: Path, refusal: SlideError) -> SlideReader:
     """Open a file that OpenSlide refuses; its reason stands where no other reader knows the format."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file this takes a name that is too long
         raise refusal
     if path.suffix.lower() in fastslide_reader.SUFFIXES:
         return _parse(FastSlideReader, path)
