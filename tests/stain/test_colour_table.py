@@ -43,6 +43,12 @@ def test_black_white_and_parts_of_larger_arrays(table: NDArray[np.float32]) -> N
     np.testing.assert_array_equal(memo.apply(whole[13:65, 5:64]), by_pillow(table, whole[13:65, 5:64]))
     np.testing.assert_array_equal(whole, before)
     assert memo.apply(whole[:0]).shape == (0, 70, 3)
+    part = whole[13:65, 5:64]
+    expected = by_pillow(table, part)
+    assert memo.apply(part, part) is part, "a part of an array can be changed in its place"
+    np.testing.assert_array_equal(part, expected)
+    before[13:65, 5:64] = expected
+    np.testing.assert_array_equal(whole, before)
 
 
 def test_threads_share_a_memo(table: NDArray[np.float32]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 import numpy as np
 import torch
@@ -203,7 +204,7 @@ class LutNormalizer:
             if tiles.any():
                 first, *_, last = np.flatnonzero(np.append(tiles, False) != np.append(False, tiles))
                 place = rows, slice(first * TILE, last * TILE)
-                result[place] = apply_table(artifact[TABLE], pixels[place])
+                apply_table(artifact[TABLE], pixels[place], result[place])
         return result
 
 
@@ -221,9 +222,14 @@ def _residual(table: Table, pairs: ColourPairs, samples: Sequence[Artifact]) -> 
 def _normalized_pixels(slide: TiledSlide, candidates: Sequence[tuple[TileIndex, RgbImage]]) -> RgbImage:
     """Return the pixels of what `read_candidates` gave, (N, 3), but for those that are not normalized."""
     masks = [exempt_mask(slide, tile_region(tile))[SPARSE, SPARSE] for tile, _ in candidates]
-    return np.concatenate([_NONE, *(pixels[~exempt] for (_, pixels), exempt in zip(candidates, masks, strict=True))])
+    normalized = (
+        pixels[~exempt] if exempt.any() else pixels.reshape(-1, 3)  # picking pixels takes 20 times as long
+        for (_, pixels), exempt in zip(candidates, masks, strict=True)
+    )
+    return np.concatenate([_NONE, *normalized])
 
 
 def _tissue_colours(pixels: RgbImage, white: Rgb) -> NDArray[np.int64]:
     """Return `colour_counts` of some pixels, (..., 3), that are not glass."""
-    return colour_counts(pixels[(pixels < np.asarray(white) * _STAINED).any(axis=-1)])
+    red, green, blue = (pixels[..., channel] < ceil(white[channel] * _STAINED) for channel in range(3))
+    return colour_counts(pixels[red | green | blue])

@@ -31,8 +31,8 @@ Table = NDArray[np.float32]
 
 Words = NDArray[np.uint32]
 
-_STRIP = 16_384
-"""Triples of words, four pixels each, at a time: what is worked on stays in the processor's cache."""
+_STRIP = 65_536
+"""Pixels at a time: what is worked on stays in the processor's cache."""
 
 _COLOURS = 1 << 24
 _KNOWN = np.uint32(_COLOURS)
@@ -58,17 +58,18 @@ def look_up(table: Table, colours: NDArray[np.floating] | RgbImage) -> Colours:
     return np.asarray(trilinear_weights(np.asarray(colours, np.float64), len(table)) @ table.reshape(-1, 3), np.float64)
 
 
-def apply_table(table: Table, pixels: RgbImage) -> RgbImage:
+def apply_table(table: Table, pixels: RgbImage, out: RgbImage | None = None) -> RgbImage:
     """Send every pixel through a table; the last two tables remember what they said.
 
     Args:
         table: (N, N, N, 3), 2 <= N <= 65.
         pixels: (h, w, 3) RGB.
+        out: Where the result goes, which is returned; it may be `pixels`. None makes a new array.
 
     Returns:
         (h, w, 3) RGB, rounded; the same bytes on any processor.
     """
-    return _cached_memo(np.ascontiguousarray(table, np.float32).tobytes(), len(table)).apply(pixels)
+    return _cached_memo(np.ascontiguousarray(table, np.float32).tobytes(), len(table)).apply(pixels, out)
 
 
 @lru_cache(maxsize=2)
@@ -89,33 +90,38 @@ class ColourMemo:
         self._engine = ImageFilter.Color3DLUT(len(table), flat)
         self._entries = np.zeros(_COLOURS, _WORD)
 
-    def apply(self, pixels: RgbImage) -> RgbImage:
-        """Send every pixel through the table.
+    def apply(self, pixels: RgbImage, out: RgbImage | None = None) -> RgbImage:
+        """Send every pixel through the table, strip by strip.
 
         Args:
             pixels: (h, w, 3) RGB.
+            out: Where the result goes, which is returned; it may be `pixels`. None makes a new array.
 
         Returns:
             (h, w, 3) RGB, rounded.
         """
-        size, spare = pixels.size, -pixels.size % 12
-        result = np.empty(size + spare, np.uint8)
-        result[:size].reshape(pixels.shape)[:] = pixels
-        result[size:] = 0
-        words = result.view(_WORD).reshape(-1, 3)
-        for start in range(0, len(words), _STRIP):
-            strip = words[start : start + _STRIP]
-            _pack_words(self._look_up_entries(_unpack_words(strip)), strip)
-        return result[:size].reshape(pixels.shape)
+        result = np.empty(pixels.shape, np.uint8) if out is None else out
+        height, width, _ = pixels.shape
+        across = max(min(width, _STRIP), 1)
+        down = min(_STRIP // across, max(height, 1))
+        room = _StripRoom(down * across)
+        for top, left in product(range(0, height, down), range(0, width, across)):
+            place = slice(top, top + down), slice(left, left + across)
+            flat = room.rgb[: pixels[place].size].reshape(pixels[place].shape)
+            flat[:] = pixels[place]
+            room.unpack()
+            self._look_up_entries(room.colours, room.entries)
+            room.pack()
+            result[place] = flat
+        return result
 
-    def _look_up_entries(self, colours: Words) -> Words:
+    def _look_up_entries(self, colours: Words, entries: Words) -> None:
         """Look up the entries of colours, (4, n)."""
-        entries = self._entries.take(colours)
+        self._entries.take(colours, out=entries, mode="clip")  # none is beyond the end, and this copies nothing
         if entries.min() < _KNOWN:
             fresh = colours[entries < _KNOWN]
             self._entries[fresh] = self._compute_colours(fresh) | _KNOWN
-            entries = self._entries.take(colours)
-        return entries
+            self._entries.take(colours, out=entries, mode="clip")
 
     def _compute_colours(self, colours: Words) -> Words:
         """Compute what the engine says of colours, (n,)."""
@@ -124,23 +130,51 @@ class ColourMemo:
         return np.pad(mapped[0], ((0, 0), (0, 1))).view(_WORD).ravel()
 
 
-def _unpack_words(words: Words) -> Words:
-    """Unpack the colours, 0x00BBGGRR, of four pixels from each three words: (n, 3) to (4, n)."""
-    first, second, third = words.T.copy()
-    colours = np.empty((4, len(words)), _WORD)
-    np.bitwise_and(first, _COLOUR, out=colours[0])
-    np.bitwise_or(first >> 24, second << 8 & _COLOUR, out=colours[1])
-    np.bitwise_or(second >> 16, third << 16 & _COLOUR, out=colours[2])
-    np.right_shift(third, 8, out=colours[3])
-    return colours
+class _StripRoom:
+    """Room for the pixels that are worked on at a time: nothing is allocated for each strip.
 
+    Args:
+        pixels: How many they are at most. What a shorter strip leaves of the one before is worked on with it.
 
-def _pack_words(colours: Words, words: Words) -> None:
-    """Write four colours, their highest byte ignored, into each three words: (4, n) to (n, 3)."""
-    first, second, third, fourth = colours
-    np.bitwise_or(first & _COLOUR, second << 24, out=words[:, 0])
-    np.bitwise_or(second >> 8 & 0xFFFF, third << 16, out=words[:, 1])
-    np.bitwise_or(third >> 16 & 0xFF, fourth << 8, out=words[:, 2])
+    Attributes:
+        rgb: Their bytes, and up to three pixels of 0.
+        colours: (4, n): 0x00BBGGRR of each fourth pixel, of each after that, and so on.
+        entries: (4, n) likewise.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        count = (pixels + 3) // 4
+        self.rgb = np.zeros(12 * count, np.uint8)
+        self._words = self.rgb.view(_WORD).reshape(count, 3)
+        self._columns, self._shifted = np.empty((3, count), _WORD), np.empty(count, _WORD)
+        self.colours, self.entries = np.empty((4, count), _WORD), np.empty((4, count), _WORD)
+
+    def unpack(self) -> None:
+        """Unpack the colours from the words."""
+        self._columns[:] = self._words.T
+        first, second, third = self._columns
+        np.bitwise_and(first, _COLOUR, out=self.colours[0])
+        self._join(first, 24, second, 8, self.colours[1])
+        self._join(second, 16, third, 16, self.colours[2])
+        np.right_shift(third, 8, out=self.colours[3])
+
+    def _join(self, low: Words, down: int, high: Words, up: int, out: Words) -> None:
+        """Make a colour of one word's high bytes and the next one's low bytes."""
+        np.right_shift(low, down, out=out)
+        np.left_shift(high, up, out=self._shifted)
+        np.bitwise_or(out, self._shifted, out=out)
+        np.bitwise_and(out, _COLOUR, out=out)
+
+    def pack(self) -> None:
+        """Pack the entries, without their highest bytes, into the words; it changes them."""
+        self.entries &= _COLOUR
+        first, second, third, fourth = self.entries
+        for column, (low, down, high, up) in enumerate(
+            ((first, 0, second, 24), (second, 8, third, 16), (third, 16, fourth, 8))
+        ):
+            np.right_shift(low, down, out=low)
+            np.left_shift(high, up, out=self._shifted)
+            np.bitwise_or(low, self._shifted, out=self._words[:, column])
 
 
 def trilinear_weights(colours: Colours, size: int) -> sparse.csr_array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import cg
+from scipy.sparse.linalg import LinearOperator, cg
 
 from wsi_stain.core.arrays import Rgb
 from wsi_stain.stain.colour_bins import ColourPairs, Colours
@@ -123,7 +123,8 @@ class _LeastSquares:
     def solve(self) -> Colours:
         """Solve for the values, (size^3, 3); each call begins from the last one's."""
         normal = self._normal.tocsr()
-        scale = sparse.diags_array(1.0 / normal.diagonal())
+        scales = 1.0 / normal.diagonal()
+        scale = LinearOperator(normal.shape, lambda values: scales * values)  # twice as fast as a sparse diagonal
         for column, start in enumerate(self._solution.T):
             right = self._right[:, column]
             self._solution[:, column] = cg(normal, right, x0=start, rtol=1e-6, maxiter=3000, M=scale)[0]
