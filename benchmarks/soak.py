@@ -172,8 +172,8 @@ def find_workers(process: psutil.Process) -> list[psutil.Process]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """SHA-256 of every whole file below a folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".partial")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -153,6 +153,7 @@ def _normalize_store(request: Request, console: Console) -> int:
             progress.report(f"{slide_id}: failed: {error}")
             rows.append(failed_row(_unknown_source(slide_id), error, seconds=0))
         check_lease()
+        remove_partials(request.out)  # of workers that were killed amid slides that failed
         if request.to in (None, "pyramids"):
             return write_results(workspace, rows, console)
         folder = workspace.patches if request.to == "images" else workspace.normalized_tiles

@@ -184,6 +184,7 @@ def run(request: Request, console: Console) -> int:
         rows = collect_rows(executor, flows, [job.source for job in usable], progress, space)
         by_id = {row.slide_id: row for row in rows}
         check_lease()
+        remove_partials(request.out)  # of workers that were killed amid slides that failed
         return write_results(
             workspace,
             [by_id.get(name) or failed_row(source, unusable[name], 0.0) for name, source in _by_id(sources).items()],

@@ -130,7 +130,9 @@ class SlideOutputs:
                 journal.remove(output.path)
 
     def remove_intermediates(self) -> None:
-        """Remove what only the making of the outputs needed."""
+        """Remove what only the making of the outputs needed, and what workers that were killed amid it left."""
         shutil.rmtree(self.blocks, ignore_errors=True)
+        journal.remove_partials(self.folder)
         for output in map(self.output, SUFFIXES):
             shutil.rmtree(partial_directory(output.path), ignore_errors=True)
+            journal.remove_partials_of(output.path)

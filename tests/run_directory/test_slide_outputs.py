@@ -74,3 +74,14 @@ def test_intermediates_are_removed_and_outputs_stay(finished: SlideOutputs) -> N
     finished.remove_intermediates()
     assert not finished.blocks.exists() and not partial.exists()
     assert finished.tiff.path.exists() and finished.row.exists()
+
+
+def test_what_killed_workers_left_of_a_slide_is_removed_and_another_slide_s_stays(finished: SlideOutputs) -> None:
+    slides = finished.tiff.path.parent
+    own = [slides / ".a.ome.tif.12-34.partial", finished.folder / ".row.json.5-6.partial"]
+    others = [slides / ".a.b.ome.tif.7-8.partial", slides / ".b.ome.tif.9-0.partial"]
+    for path in (*own, *others):
+        path.touch()
+    finished.remove_intermediates()
+    assert not any(path.exists() for path in own) and all(path.exists() for path in others)
+    assert finished.tiff.path.exists() and finished.row.exists()

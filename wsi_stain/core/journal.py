@@ -7,6 +7,7 @@ Folders are synced into their parents as they are made, or a power cut would tak
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -171,6 +172,12 @@ def remove_partials(directory: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
+
+
+def remove_partials_of(path: Path) -> None:
+    """Remove what killed writes of one file have left beside it; only for who knows that none is under way."""
+    for partial in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.partial")):
+        remove(partial)
 
 
 def canonical_json(value: Any) -> bytes:
