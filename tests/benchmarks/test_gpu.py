@@ -9,7 +9,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from wsi_stain.formats.block_file import encode_jpeg
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "gpu"))
 
@@ -67,6 +70,16 @@ def test_pydantic_gets_the_core_that_it_wants(tmp_path: Path) -> None:
         "pydantic-2.dist-info/METADATA": "Requires-Dist: pydantic-core==2.41.5\nRequires-Dist: typing-inspection"
     }
     assert required_core(write_wheel(tmp_path / "pydantic-2.whl", metadata)) == "pydantic-core==2.41.5"
+
+
+def test_a_jpeg_says_how_it_was_sampled_and_quantized() -> None:
+    from encoding import read_header
+
+    tile = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    kept, thinned, coarse = (read_header(encode_jpeg(tile, *how)) for how in ((90, 444), (90, 420), (50, 444)))
+    assert kept.sampling == ((1, 1),) * 3 and thinned.sampling == ((2, 2), (1, 1), (1, 1))
+    assert kept.tables == thinned.tables != coarse.tables
+    assert coarse.tables[0][:4] == (16, 11, 12, 14), "at quality 50 they are those of the standard's annex K"
 
 
 def test_what_a_machine_has_is_known() -> None:
