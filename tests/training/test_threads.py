@@ -11,15 +11,17 @@ from wsi_stain.training import threads
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
     [
-        ({1: 1.0}, 1),
-        ({1: 1.0, 2: 0.55}, 2),
-        ({1: 1.0, 2: 7.0}, 1),
-        ({1: 1.0, 2: 0.95}, 1),
-        ({1: 1.0, 2: 0.6, 4: 0.4, 8: 0.39}, 4),
-        ({1: 1.0, 2: 1.1, 4: 0.3}, 1),
+        ({1: [1.0]}, 1),
+        ({1: [1.0], 2: [0.55]}, 2),
+        ({1: [1.0], 2: [7.0]}, 1),
+        ({1: [1.0], 2: [0.95]}, 1),
+        ({1: [1.0], 2: [0.6], 4: [0.4], 8: [0.39]}, 4),
+        ({1: [1.0], 2: [1.1], 4: [0.3]}, 1),
+        pytest.param({1: [1.0] * 20, 2: [0.55] * 19 + [7.0]}, 2, id="one hiccup"),
+        pytest.param({1: [1.0] * 20, 2: [0.55] * 16 + [7.0] * 4}, 1, id="other jobs every now and then"),
     ],
 )
-def test_threads_double_as_long_as_that_is_worth_it(seconds: dict[int, float], chosen: int) -> None:
+def test_threads_double_as_long_as_that_is_worth_it(seconds: dict[int, list[float]], chosen: int) -> None:
     assert threads.pick_threads(seconds) == chosen
 
 

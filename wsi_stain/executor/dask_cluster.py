@@ -110,10 +110,8 @@ def _start_surely(config: ExecutorConfig, logs: Path | None) -> Any:
 def _start_local_cluster(config: ExecutorConfig, logs: Path | None) -> Any:
     """Start a scheduler, CPU workers, and a worker for each GPU that sees no other; all on the loopback interface."""
     from distributed import Nanny, Scheduler, SpecCluster
-    from distributed.security import Security
 
-    security = Security.temporary()
-    private = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
+    private = _private_connections()
     preload, env = ["wsi_stain.executor.worker_process"], {LOGS: os.fspath(logs or "")}
     common = {**private, "memory_limit": 0, "dashboard": False, "preload": preload, **_QUIET}
     workers = {
@@ -121,7 +119,15 @@ def _start_local_cluster(config: ExecutorConfig, logs: Path | None) -> Any:
         for name, own in local_workers(config).items()
     }
     scheduler = {**private, "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
-    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, security=security, **_QUIET)
+    options = {"security": private["security"], **_QUIET}
+    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, **options)
+
+
+def _private_connections() -> dict[str, Any]:
+    """Make certificates for one cluster, and return the options by which all of it speaks TLS with no other."""
+    from distributed.security import Security
+
+    return {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
 
 
 def local_workers(config: ExecutorConfig) -> dict[str, dict[str, Any]]:

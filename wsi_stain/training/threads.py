@@ -2,23 +2,26 @@
 
 Threads wait for each other after every layer, so where one of them has to share its core all are as slow as that one:
 on two busy cores two threads took seven times as long as one. What the cores give is measured when a training begins,
-and its state keeps the number, since sums come out differently with another.
+and its state keeps the number, since sums come out differently with another. Other jobs come and go within a second:
+so it is measured for some, and more threads have to be worth it in their slow steps too.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import median
 
+import numpy as np
 import torch
 from torch import nn
 
-_ROUNDS = 7
+_LEAST_S, _LEAST_ROUNDS = 3.0, 10
 _LAYERS, _CHANNELS, _SIDE = 6, 24, 64
 _WORTH = 0.9
-"""Share of the time with half the threads that the time with twice as many has to be below."""
+"""Share of the usual time with half the threads that the slow steps with twice as many have to stay below."""
+_SLOW = 90
+"""Percentile of the time of a step that is called slow."""
 
 
 @contextmanager
@@ -43,32 +46,34 @@ def choose_threads() -> int:
     return pick_threads(_measure(counts)) if len(counts) > 1 else counts[0]
 
 
-def pick_threads(seconds: dict[int, float]) -> int:
+def pick_threads(seconds: Mapping[int, Sequence[float]]) -> int:
     """Return the largest number of threads each doubling up to which is worth it.
 
     Args:
-        seconds: How long the same work takes, by the number of threads.
+        seconds: How long the same work took, time after time, by the number of threads.
     """
     counts = sorted(seconds)
     chosen = counts[0]
     for count in counts[1:]:
-        if seconds[count] > _WORTH * seconds[chosen]:
+        if np.percentile(seconds[count], _SLOW) > _WORTH * np.median(seconds[chosen]):
             break
         chosen = count
     return chosen
 
 
-def _measure(counts: list[int]) -> dict[int, float]:
-    """Time steps of a small network with each number of threads, in turn: medians, seconds."""
+def _measure(counts: Sequence[int]) -> dict[int, list[float]]:
+    """Time steps of a small network with each number of threads, in turn, for some seconds."""
     step = _make_step()
     times: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in range(_ROUNDS):
+    began, rounds = time.perf_counter(), 0
+    while rounds < _LEAST_ROUNDS or time.perf_counter() - began < _LEAST_S:
         for count, taken in times.items():
             with computing_threads(count):
-                began = time.perf_counter()
+                started = time.perf_counter()
                 step()
-                taken.append(time.perf_counter() - began)
-    return {count: median(taken) for count, taken in times.items()}
+                taken.append(time.perf_counter() - started)
+        rounds += 1
+    return times
 
 
 def _make_step() -> Callable[[], object]:
