@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -15,10 +17,14 @@ from tests.runs.test_judged import Contrast, add_contrast
 from tests.support.made_checkpoint import STATISTICS
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, Mpp, Region, Size, TileIndex
+from wsi_stain.metrics.image import ciede2000
 from wsi_stain.normalizers.lut import OUTSIDE, RESIDUAL, TILES, LutNormalizer, TableFit
 from wsi_stain.normalizers.tile_sample import choose_tiles, list_candidates
 from wsi_stain.stain.colour_bins import ColourPairs, colour_counts
-from wsi_stain.store.artifact import load_artifact, save_artifact
+from wsi_stain.stain.colour_table import apply_table
+from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.template import Template, apply_template
+from wsi_stain.store.artifact import TABLE, load_artifact, save_artifact, unpack_statistics
 
 Pixels = NDArray[np.uint8]
 
@@ -35,6 +41,10 @@ class Tissue:
     share: NDArray[np.float32] = field(default_factory=lambda: np.full(_GRID, 0.9, np.float32))
     mpp: ClassVar[Mpp] = Mpp(0.5, 0.5)
     size: ClassVar[Size] = Size(_GRID[1] * TILE, _GRID[0] * TILE)
+
+    @property
+    def record(self) -> SimpleNamespace:
+        return SimpleNamespace(fingerprint={"size": 1, "sha256": "0"})
 
     @property
     def tissue(self) -> NDArray[np.float32]:
@@ -59,6 +69,52 @@ class Tissue:
         return pixels
 
 
+class Doubting(Contrast):
+    """In a generator's place: what it is told, and half of it what the tissue says; all as the reference would have it.
+
+    Args:
+        right: The slide's statistics as they are.
+    """
+
+    stain_passes = 4
+    template = Template(kind="he", reference=STATISTICS.model_copy(update={"slides": 100}))
+
+    def __init__(self, right: StainStatistics) -> None:
+        self.right, self.calls = right, 0
+
+    def predict_all(self, windows: Iterable[Pixels], statistics: StainStatistics, crop: int) -> Iterator[Pixels]:
+        self.calls += 1
+        ref = self.template.reference
+        for window in windows:
+            told, said = (apply_template(window, each, self.template) + 1.0 for each in (statistics, self.right))
+            amounts = (told + said) / 2 * (ref.h_nuclei, ref.e_stroma)
+            light = (np.asarray(ref.white) + 1) * np.exp(-amounts @ np.asarray(ref.vectors)) - 1
+            yield np.clip(np.rint(light), 0, 255).astype(np.uint8)[crop:-crop, crop:-crop]
+
+
+def doubting_fit(white: tuple[int, int, int] = (240, 238, 241)) -> TableFit:
+    right = STATISTICS.model_copy(update={"slides": 100})
+    return TableFit(Doubting(right), white, 9, 13, _PARTS)  # type: ignore[arg-type]
+
+
+def test_statistics_that_are_off_are_refined_once_a_process_and_give_the_table_of_right_ones(tmp_path: Path) -> None:
+    slide, fit = Tissue(), doubting_fit()
+    right = fit._predictor.right  # type: ignore[attr-defined]
+    wrong = right.model_copy(update={"h_nuclei": 1.5, "h_stroma": 0.375, "e_nuclei": 0.3, "e_stroma": 0.45})
+    whole = fit.prepare(slide, wrong)
+    assert fit._predictor.calls == Doubting.stain_passes + _PARTS  # type: ignore[attr-defined]
+    parts = [doubting_fit().sample(slide, wrong, part) for part in range(_PARTS)]  # each by a process of its own
+    for name, array in doubting_fit().fit(parts).items():
+        np.testing.assert_array_equal(array, whole[name])
+    found = unpack_statistics(whole)
+    for level in ("h_nuclei", "e_stroma"):
+        before, after = (abs(np.log(getattr(each, level) / getattr(right, level))) for each in (wrong, found))
+        assert after < before / 6
+    pixels = slide.read(Region(0, 0, TILE, TILE))[None]
+    expected, made = (apply_table(artifact[TABLE], pixels[0]) for artifact in (fit.prepare(slide, right), whole))
+    assert ciede2000(expected, made) < 0.5
+
+
 def normalizer(tiles: int = 13) -> LutNormalizer:
     return LutNormalizer(TableFit(Contrast(), WHITE, 9, tiles, _PARTS))  # type: ignore[arg-type]
 
@@ -67,7 +123,7 @@ def test_parts_done_anywhere_give_the_bytes_of_one_go(tmp_path: Path) -> None:
     slide, paths = Tissue(), [tmp_path / f"{part}.npz" for part in range(_PARTS)]
     for part in (2, 0, 3, 1):
         save_artifact(paths[part], normalizer().table.sample(slide, STATISTICS, part))
-    save_artifact(tmp_path / "parts.npz", normalizer().table.fit(STATISTICS, [load_artifact(path) for path in paths]))
+    save_artifact(tmp_path / "parts.npz", normalizer().table.fit([load_artifact(path) for path in paths]))
     save_artifact(tmp_path / "whole.npz", normalizer().prepare(slide, STATISTICS))
     assert (tmp_path / "parts.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
     tiles = load_artifact(tmp_path / "whole.npz")[TILES]

@@ -90,7 +90,7 @@ class Contrast(GeneratorPredictor):
     """In a generator's place: another tone curve, for the whole slide alike, which is no fault."""
 
     halo = step = 32
-    shrink = 1
+    shrink, stain_passes = 1, 0
 
     def __init__(self) -> None:
         pass

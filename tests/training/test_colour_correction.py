@@ -18,11 +18,11 @@ from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain.colour_table import apply_table
-from wsi_stain.stain.statistics import slide_statistics
-from wsi_stain.stain.template import Template
-from wsi_stain.training.colour_correction import fit_correction
+from wsi_stain.stain.statistics import StainStatistics, slide_statistics
+from wsi_stain.stain.template import Template, apply_template
+from wsi_stain.training.colour_correction import _fit_as_on_slides, fit_correction
 from wsi_stain.training.data import TrainingData, stain_of
-from wsi_stain.training.simulated_labs import draw_simulated_labs, own_lab
+from wsi_stain.training.simulated_labs import SimulatedLab, draw_simulated_labs, own_lab
 
 PIXELS = paint_tissue(Size(2 * TILE, TILE), seed=4)
 STAIN = slide_statistics(PIXELS.reshape(-1, 3), (255.0, 255.0, 255.0), "glass")
@@ -61,6 +61,34 @@ def test_undoes_what_tables_lose() -> None:
         before, after = (np.abs(made[nuclei].astype(int) - tile[nuclei]).mean() for made in (flat, corrected))
         assert after < before / 4
         assert ciede2000(corrected, tile) < ciede2000(flat, tile)
+
+
+class Doubting(Generator):
+    """Beer-Lambert colours, their amounts half way to those that these very tiles have: it reads the tissue as well."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        usual = torch.from_numpy(np.stack(TILES)).float()
+        usual = apply_template(usual, STAIN, TEMPLATE).mean(dim=(0, 1, 2)) + 1
+        amounts = (x_BCHW + 1) * (usual / (x_BCHW + 1).mean(dim=(0, 2, 3))).sqrt()[:, None, None]
+        amounts = amounts * torch.tensor([STAIN.h_nuclei, STAIN.e_stroma])[:, None, None]
+        return 2 * torch.exp(-torch.einsum("bshw,sc->bchw", amounts, torch.tensor(STAIN.vectors))) - 1
+
+
+def test_laboratories_statistics_are_refined_as_those_of_slides_are() -> None:
+    generator = Doubting(GENERATOR.config).eval()
+    off = STAIN.model_copy(update={"h_nuclei": 1.3 * STAIN.h_nuclei, "e_stroma": 0.8 * STAIN.e_stroma})
+    seen = torch.from_numpy(np.stack(TILES))
+
+    def table(stain: StainStatistics, passes: int) -> NDArray[np.float64]:
+        contract = _CONTRACT.model_copy(update={"stain_passes": passes})
+        lab = SimulatedLab(None, STAIN, stain)
+        checkpoint = Checkpoint(contract, generator, digest="")
+        return _fit_as_on_slides(checkpoint, lab, seen, torch.autocast("cpu", enabled=False))
+
+    right = table(STAIN, 0)
+    before, after = (ciede2000(*(apply_table(each, TILES[0]) for each in (right, table(off, n)))) for n in (0, 3))
+    assert before > 1
+    assert after < before / 3
 
 
 def test_draws_the_same_laboratories_each_time(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def tiny(**changes: Any) -> TrainingConfig:
         "panels": 2,
         "threads": 1,
         "precision": "float32",
+        "stain_passes": 1,
     }
     return TrainingConfig.model_validate({**fields, **changes})
 
@@ -65,7 +66,7 @@ def test_leaves_a_checkpoint_scores_and_panels(slide: StoredSlide, tmp_path: Pat
     path = train(tiny(), [slide], tmp_path, seen.append)
     loaded = Checkpoint.load(path)
     assert loaded.contract.template.reference == slide.record.stain
-    assert loaded.contract.mpp == pytest.approx(0.25)
+    assert (loaded.contract.mpp, loaded.contract.stain_passes) == (pytest.approx(0.25), 1)
     assert loaded.correction is not None
     assert Checkpoint.load(tmp_path / "last.safetensors").correction is None
     assert loaded.contract.training_fingerprint == training_fingerprint(tiny(), [slide])

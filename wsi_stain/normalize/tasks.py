@@ -171,11 +171,11 @@ def prepare_slide(task: PrepareTask) -> PrepareReceipt:
     if done := valid_receipt(task.receipt, task.key, task.artifact, PrepareReceipt):
         return done
     with task.slide() as slide:
-        normalizer, statistics = _load_normalizer(task), task.stain or slide.require_stain()
+        normalizer = _load_normalizer(task)
         if task.samples and normalizer.table:
-            artifact = normalizer.table.fit(statistics, [load_artifact(path) for path in task.samples])
+            artifact = normalizer.table.fit([load_artifact(path) for path in task.samples])
         else:
-            artifact = normalizer.prepare(slide, statistics)
+            artifact = normalizer.prepare(slide, task.stain or slide.require_stain())
     _save(task, artifact)
     receipt: PrepareReceipt = {
         "key": task.key,

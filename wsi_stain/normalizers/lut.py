@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,18 @@ from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shad
 from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, apply_table, look_up
+from wsi_stain.stain.refinement import refine_statistics
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.table_fit import chain_tables, fit_table
 from wsi_stain.store import TiledSlide
-from wsi_stain.store.artifact import STATISTICS, TABLE, Artifact, NormalizationCounts, pack_statistics
+from wsi_stain.store.artifact import (
+    STATISTICS,
+    TABLE,
+    Artifact,
+    NormalizationCounts,
+    pack_statistics,
+    unpack_statistics,
+)
 from wsi_stain.tissue.density import remove_tint
 from wsi_stain.tissue.ink import pen_mask
 
@@ -42,6 +51,9 @@ made of them; (2, n): bins and counts of the tissue in all candidates."""
 _NONE = np.zeros((0, 3), np.uint8)
 _HELD_OUT_EVERY = 5
 _HELD_PIXELS = 2_500
+
+_REFINING_TILES = 48
+"""Tiles that a slide's statistics are refined by."""
 
 _RIM = 32
 """Pixels along a tile's edges that nothing is learnt of. The generator is given the tile alone and sees nothing beyond,
@@ -75,9 +87,10 @@ class TableFit:
     ) -> None:
         self._predictor, self._size, self._tiles, self._parts = predictor, size, tiles, parts
         self.white, self._correction = white, correction
+        self._refined: dict[tuple[Any, StainStatistics], StainStatistics] = {}
 
     def sample(self, slide: TiledSlide, statistics: StainStatistics, part: int) -> Artifact:
-        """Run the generator on one part of the slide's sample.
+        """Run the generator on one part of the slide's sample, with refined statistics.
 
         Every fifth tile is held out, of each part another fifth. A part without tissue gives empty arrays.
 
@@ -85,6 +98,7 @@ class TableFit:
             CheckpointError: The generator does not fit the slide.
         """
         self._predictor.check_fits(slide)
+        statistics = self._refine(slide, statistics)
         candidates = read_candidates(slide, list_candidates(slide, self._tiles)[part :: self._parts])
         tiles = pick_shades(candidates, self._tiles // self._parts + (part < self._tiles % self._parts))
         fitted, held = [(_NONE, _NONE)], [(_NONE, _NONE)]
@@ -99,6 +113,7 @@ class TableFit:
         counts = _tissue_colours(_normalized_pixels(slide, candidates), statistics.white)
         held_source, held_wanted = map(np.concatenate, zip(*held, strict=True))
         return {
+            STATISTICS: pack_statistics(statistics),
             PAIRS: pairs.pack(),
             HELD_SOURCE: held_source,
             HELD_WANTED: held_wanted,
@@ -113,13 +128,12 @@ class TableFit:
             NoTissueError: No tile holds tissue.
             CheckpointError: The generator does not fit the slide.
         """
-        return self.fit(statistics, [self.sample(slide, statistics, part) for part in range(self._parts)])
+        return self.fit([self.sample(slide, statistics, part) for part in range(self._parts)])
 
-    def fit(self, statistics: StainStatistics, samples: Sequence[Artifact]) -> Artifact:
+    def fit(self, samples: Sequence[Artifact]) -> Artifact:
         """Fit the slide's table; tiles held out measure how far it is from the generator.
 
         Args:
-            statistics: The slide's stain.
             samples: From `sample`, of each part, in order.
 
         Raises:
@@ -132,17 +146,31 @@ class TableFit:
         tiles = np.concatenate([sample[TILES] for sample in samples])
         if not len(tiles):
             raise NoTissueError("No tile of the slide holds tissue", "Check the tissue mask, or leave the slide out")
-        red, green, blue = self.white
+        statistics, (red, green, blue) = unpack_statistics(samples[0]), self.white
         whites = statistics.white, (float(red), float(green), float(blue))
         table = fit_table(pairs, *whites, self._size)
         corrected = table if self._correction is None else chain_tables(table, self._correction, *whites)
         return {
-            STATISTICS: pack_statistics(statistics),
+            STATISTICS: samples[0][STATISTICS],
             TABLE: corrected,
             RESIDUAL: np.array(_residual(table, pairs, samples)),
             OUTSIDE: np.array(pairs.share_outside(counts)),
             TILES: tiles,
         }
+
+    def _refine(self, slide: TiledSlide, statistics: StainStatistics) -> StainStatistics:
+        """Refine a slide's statistics, once for all parts that this process samples."""
+        if not self._predictor.stain_passes:
+            return statistics
+        key = tuple(slide.record.fingerprint.items()), statistics
+        if key not in self._refined:
+            tiles = list_candidates(slide, _REFINING_TILES)[:_REFINING_TILES]
+            for _ in range(self._predictor.stain_passes):
+                statistics = refine_statistics(
+                    self._pairs(slide, tiles, statistics), statistics, self._predictor.template
+                )
+            self._refined[key] = statistics
+        return self._refined[key]
 
     def _pairs(
         self, slide: TiledSlide, tiles: Sequence[TileIndex], statistics: StainStatistics

@@ -70,6 +70,8 @@ class GeneratorPredictor:
         compiled: Whether torch.compile translates the generator, once for each shape of window.
 
     Attributes:
+        template: What is made of a window's pixels for it.
+        stain_passes: How many times it refines a slide's stain statistics.
         shrink: How many of a window's pixels are as wide as one of the generator's.
         step: Windows have sides that are multiples of this, px.
         halo: What a window must show on each side of the part that is wanted, px; a multiple of `step` and of 32.
@@ -79,10 +81,11 @@ class GeneratorPredictor:
         self, checkpoint: Checkpoint, device: str = "cpu", precision: Precision = "auto", compiled: bool = False
     ) -> None:
         config, self.shrink = checkpoint.contract.generator, checkpoint.contract.shrink
+        self.stain_passes = checkpoint.contract.stain_passes
         self.step = self.shrink * 2**config.downs
         self.halo = round_up(self.shrink * receptive_halo(config.downs), max(32, self.step))
         self._check_fits = checkpoint.contract.check_fits
-        self._template = checkpoint.contract.template
+        self.template = checkpoint.contract.template
         self._device, self._compiled = torch.device(device), compiled
         self._dtype = compute_dtype(precision, self._device)
         self._exact = InferenceGenerator(checkpoint.generator)
@@ -229,13 +232,13 @@ class GeneratorPredictor:
     def _make_template(self, windows_BHWC: Tensor, statistics: StainStatistics) -> Tensor:
         """Make the generator's input, (B, H, W, C) float32, on the device; on a CPU numpy is the faster."""
         if self._device.type == "cpu":
-            return torch.from_numpy(np.asarray(apply_template(windows_BHWC.numpy(), statistics, self._template)))
+            return torch.from_numpy(np.asarray(apply_template(windows_BHWC.numpy(), statistics, self.template)))
         template_BHWC: Tensor = self._tables(statistics).look_up(windows_BHWC)
         return template_BHWC
 
     def _upload_tables(self, statistics: StainStatistics) -> TemplateTables:
         """Copy a slide's tables to the GPU, once."""
-        tables = TemplateTables.of([statistics], self._template)
+        tables = TemplateTables.of([statistics], self.template)
         return TemplateTables(self.upload(tables.sums), tables.bend, tables.knee)
 
     def _network(self) -> Network:

@@ -89,6 +89,8 @@ class Contract(StrictRecord):
         version: Version of wsi-stain that trained it.
         scores: How good it is; None where no tile was held out.
         correction_size: Entries along each side of the colour correction; 0 where there is none.
+        stain_passes: How many times a slide's stain statistics are refined before its table is fitted, see
+            `stain.refinement`; 0 takes them as measured.
     """
 
     format: int = FORMAT
@@ -104,6 +106,7 @@ class Contract(StrictRecord):
     version: str
     scores: HeldOutScores | None = None
     correction_size: int = Field(default=0, ge=0, le=65)
+    stain_passes: int = Field(default=0, ge=0, le=10)
 
     @model_validator(mode="after")
     def _channels_agree(self) -> Contract:

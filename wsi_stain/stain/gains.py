@@ -36,11 +36,28 @@ def stain_gains(own: StainStatistics, reference: StainStatistics) -> tuple[float
 
 def believed_gain(own: StainStatistics, reference: StainStatistics, level: str, stain: int) -> float:
     """Compute the factor on a level, shrunk; `stain` is 0 for hematoxylin, 1 for eosin."""
-    error = _LEVEL_ERRORS[stain] ** 2 * (1 / reference.slides + 1 / own.slides)
-    belief = _LABORATORY_SPREAD**2 / (_LABORATORY_SPREAD**2 + error)
-    belief *= min(reference.evidence[stain], own.evidence[stain])
-    gain = (getattr(reference, level) / max(getattr(own, level), 1e-3)) ** belief
+    gain = (getattr(reference, level) / max(getattr(own, level), 1e-3)) ** _belief(own, reference, stain)
     return float(np.clip(gain, 1 / _GAIN_MAX, _GAIN_MAX))
+
+
+def with_gains(own: StainStatistics, reference: StainStatistics, gains: tuple[float, float]) -> StainStatistics:
+    """Return a slide's statistics with levels of hematoxylin and eosin from which `stain_gains` computes these factors.
+
+    A factor on hematoxylin is still held back where nuclei would close. Where nothing is believed of a stain, its
+    levels stay.
+    """
+    levels: dict[str, float] = {}
+    for stain, (name, level) in enumerate((("h", "h_nuclei"), ("e", "e_stroma"))):
+        if belief := _belief(own, reference, stain):
+            factor = getattr(reference, level) * gains[stain] ** (-1 / belief) / getattr(own, level)
+            levels |= {f"{name}_{part}": getattr(own, f"{name}_{part}") * factor for part in ("nuclei", "stroma")}
+    return own.model_copy(update=levels)
+
+
+def _belief(own: StainStatistics, reference: StainStatistics, stain: int) -> float:
+    """Compute how far a ratio of two slides' levels is believed, 0 to 1."""
+    error = _LEVEL_ERRORS[stain] ** 2 * (1 / reference.slides + 1 / own.slides)
+    return _LABORATORY_SPREAD**2 / (_LABORATORY_SPREAD**2 + error) * min(reference.evidence[stain], own.evidence[stain])
 
 
 def hold_dark(gain: float, own: StainStatistics, reference: StainStatistics) -> float:

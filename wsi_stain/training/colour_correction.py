@@ -23,6 +23,7 @@ from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import Table, apply_table
+from wsi_stain.stain.refinement import refine_statistics
 from wsi_stain.stain.table_fit import fit_table
 from wsi_stain.stain.template import apply_template
 from wsi_stain.training.log import colour_templates
@@ -58,12 +59,18 @@ def fit_correction(
 
 def _fit_as_on_slides(checkpoint: Checkpoint, lab: SimulatedLab, seen_BHWC: Tensor, autocast: torch.autocast) -> Table:
     """Fit a laboratory's own table to what the generator makes of tiles, as `normalizers.lut` does."""
-    contract, pairs = checkpoint.contract, ColourPairs()
+    contract, statistics, pairs = checkpoint.contract, lab.statistics, ColourPairs()
     source_BhwC = shrink_pixels(seen_BHWC, contract.shrink)
-    templates = [apply_template(tile, lab.statistics, contract.template) for tile in source_BhwC]
-    generated_BhwC = torch.from_numpy(colour_templates(checkpoint.generator, templates, autocast))
-    pairs.add(_inner_pixels(source_BhwC), _inner_pixels(generated_BhwC))
-    return fit_table(pairs, lab.statistics.white, contract.white)
+
+    def generate() -> tuple[RgbImage, RgbImage]:
+        templates = [apply_template(tile, statistics, contract.template) for tile in source_BhwC]
+        generated_BhwC = torch.from_numpy(colour_templates(checkpoint.generator, templates, autocast))
+        return _inner_pixels(source_BhwC), _inner_pixels(generated_BhwC)
+
+    for _ in range(contract.stain_passes):
+        statistics = refine_statistics([generate()], statistics, contract.template)
+    pairs.add(*generate())
+    return fit_table(pairs, statistics.white, contract.white)
 
 
 def _inner_pixels(tiles_BHWC: Tensor, rim: int = _RIM) -> RgbImage:

@@ -41,6 +41,8 @@ class TrainingConfig(StrictRecord):
         clean_share: Share of the images that stay as the slide has them.
         statistics_jitter: How far off stain statistics are in training; 1 is about as far as those of real scanners,
             0 takes them as exact.
+        stain_passes: How many times a slide's stain statistics are refined by what the generator makes of its tissue,
+            see `stain.refinement`; it has to doubt them for that: `statistics_jitter`. 0 takes them as measured.
         correction_labs: Simulated laboratories that the colour correction of slides' tables is fitted to (see
             `training.colour_correction`); with 0, or without `augment`, there is none.
         clip: Largest norm of a network's gradient; 0 sets no limit.
@@ -81,6 +83,7 @@ class TrainingConfig(StrictRecord):
     strength: float = Field(default=1.0, ge=0)
     clean_share: float = Field(default=0.1, ge=0, le=1)
     statistics_jitter: float = Field(default=0.0, ge=0, le=4)
+    stain_passes: int = Field(default=0, ge=0, le=10)
     correction_labs: int = Field(default=32, ge=0, le=1000)
     clip: float = Field(default=0.0, ge=0)
     precision: Precision = "auto"

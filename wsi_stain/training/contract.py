@@ -52,5 +52,6 @@ def make_contract(config: TrainingConfig, slides: Sequence[StoredSlide]) -> Cont
         icc_profile=first.record.icc_profile,
         icc_policy=first.record.icc_policy,
         training_fingerprint=training_fingerprint(config, slides),
+        stain_passes=config.stain_passes,
         version=__version__,
     )
