@@ -164,12 +164,11 @@ class TableFit:
             return statistics
         key = tuple(slide.record.fingerprint.items()), statistics
         if key not in self._refined:
+            refined, template = statistics, self._predictor.template
             tiles = list_candidates(slide, _REFINING_TILES)[:_REFINING_TILES]
             for _ in range(self._predictor.stain_passes):
-                statistics = refine_statistics(
-                    self._pairs(slide, tiles, statistics), statistics, self._predictor.template
-                )
-            self._refined[key] = statistics
+                refined = refine_statistics(self._pairs(slide, tiles, refined), refined, statistics, template)
+            self._refined[key] = refined
         return self._refined[key]
 
     def _pairs(

@@ -7,37 +7,47 @@ generator goes only part of the way. Over many tiles the least squares of B = T 
 identity the statistics are off, and OD U A is what to show the generator next. That is repeated; as the statistics come
 right, A comes near to the identity. Without any change of the generator it is an iteration to a fixed point.
 
+The generator knows the reference's tissue: it takes stroma that is pinker than the reference's for stroma that was
+measured wrong. So vectors and levels stay within what a measurement can be off by.
+
 Knows no generator, slides or files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.core.arrays import RgbImage, to_rgb
+from wsi_stain.core.arrays import Rgb, RgbImage, to_rgb
 from wsi_stain.stain.gains import stain_gains, with_gains
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.template import Template, apply_template
 from wsi_stain.stain.vectors import angle_deg, unmixing_matrix
 
-_MOST_GAIN, _MOST_LEAK = 1.5, 0.3
-"""Of one step: the largest factor on a stain, and the largest share of one that was taken for the other."""
+Square: TypeAlias = NDArray[np.float64]
+"""(2, 2): hematoxylin and eosin, by themselves and with one another."""
 
-_LEAST_APART_DEG = 8.0
-"""Smallest angle between the two vectors; closer, they are not told apart, and stay as they were."""
+_FARTHEST_DEG, _MOST_GAIN = 6.0, 1.35
+"""How far from what was measured: the angle of a vector, and the factor on a stain. Tissue that looks otherwise than
+the reference's is no other stain, and the generator knows the reference's alone."""
 
 
 def refine_statistics(
-    pairs: Iterable[tuple[RgbImage, RgbImage]], statistics: StainStatistics, template: Template
+    pairs: Iterable[tuple[RgbImage, RgbImage]],
+    statistics: StainStatistics,
+    measured: StainStatistics,
+    template: Template,
 ) -> StainStatistics:
     """Take one step towards the statistics that a generator believes in.
 
     Args:
         pairs: Pixels of the slide's tissue, (N, 3), and what the generator made of them with `statistics`, (N, 3).
-        statistics: Of the slide; the better a stain is shown (`evidence`), the further it is moved.
+        statistics: Of the slide, as the last step left them; the better a stain is shown (`evidence`), the further it
+            is moved.
+        measured: Of the slide, as they were measured: the result stays near them.
         template: The generator's input. A gray one has one level, which says too little: statistics stay as they are.
 
     Returns:
@@ -56,22 +66,36 @@ def refine_statistics(
     if np.linalg.det(shown) <= 1e-6 * shown.trace() ** 2:
         return statistics
     off = np.linalg.solve(shown, believed) - np.eye(2)
-    off *= np.asarray(statistics.evidence)[:, None]
-    leaks = np.clip(off, -_MOST_LEAK, _MOST_LEAK)
-    np.fill_diagonal(leaks, np.clip(1 + np.diag(off), 1 / _MOST_GAIN, _MOST_GAIN))
-    return _unmix_further(statistics, template.reference, leaks)
+    wanted = np.eye(2) + np.asarray(statistics.evidence)[:, None] * off
+    return _unmix_further(statistics, measured, template.reference, shown, wanted)
 
 
 def _unmix_further(
-    statistics: StainStatistics, reference: StainStatistics, factors: NDArray[np.float64]
+    statistics: StainStatistics, measured: StainStatistics, reference: StainStatistics, shown: Square, wanted: Square
 ) -> StainStatistics:
-    """Return statistics with which a template is that of `statistics` times `factors`, (2, 2)."""
+    """Return statistics whose template is that of `statistics` times `wanted`, (2, 2), as nearly as may be.
+
+    Where vectors are held back, the gains are those of least squares over the pixels that `shown` sums.
+    """
     levels = np.array([reference.h_nuclei, reference.e_stroma])
-    unmixing = unmixing_matrix(statistics.vectors) * (stain_gains(statistics, reference) / levels)
-    vectors = np.linalg.pinv(unmixing @ factors)
-    lengths = np.linalg.norm(vectors, axis=1)
-    h, e = (to_rgb(vector) for vector in vectors / lengths[:, None])
-    if angle_deg(h, e) < _LEAST_APART_DEG:
-        return statistics
-    h_gain, e_gain = levels / lengths
-    return with_gains(statistics.model_copy(update={"vectors": (h, e)}), reference, (float(h_gain), float(e_gain)))
+    factors = np.asarray(stain_gains(statistics, reference)) / levels
+    unheld = np.linalg.pinv(unmixing_matrix(statistics.vectors) * factors @ wanted)
+    h, e = (_hold(vector, known) for vector, known in zip(unheld, measured.vectors, strict=True))
+    amounts = np.asarray(statistics.vectors) / factors[:, None] @ unmixing_matrix((h, e))
+    gains = levels * np.sum(amounts * (shown @ wanted), axis=0) / np.sum(amounts * (shown @ amounts), axis=0)
+    most = np.asarray(stain_gains(measured, reference)) * [[1 / _MOST_GAIN], [_MOST_GAIN]]
+    h_gain, e_gain = np.clip(gains, *most).tolist()
+    return with_gains(statistics.model_copy(update={"vectors": (h, e)}), reference, (h_gain, e_gain))
+
+
+def _hold(vector: NDArray[np.float64], measured: Rgb) -> Rgb:
+    """Return a vector of length 1 without negative light, turned back to `_FARTHEST_DEG` from the measured one."""
+    known = np.asarray(measured)
+    found = np.maximum(vector, 0)
+    found /= np.linalg.norm(found)
+    beyond = found - (found @ known) * known
+    angle = np.radians(min(angle_deg(to_rgb(found), measured), _FARTHEST_DEG))
+    length = np.linalg.norm(beyond)
+    if length < 1e-9:
+        return measured
+    return to_rgb(np.cos(angle) * known + np.sin(angle) * beyond / length)

@@ -68,7 +68,7 @@ def _fit_as_on_slides(checkpoint: Checkpoint, lab: SimulatedLab, seen_BHWC: Tens
         return _inner_pixels(source_BhwC), _inner_pixels(generated_BhwC)
 
     for _ in range(contract.stain_passes):
-        statistics = refine_statistics([generate()], statistics, contract.template)
+        statistics = refine_statistics([generate()], statistics, lab.statistics, contract.template)
     pairs.add(*generate())
     return fit_table(pairs, statistics.white, contract.white)
 
