@@ -212,12 +212,25 @@ def print_line(text: str) -> None:
 
 
 class PlainTextGroup(TyperGroup):
-    """Commands whose messages about wrong usage escape what is no plain text, such as a name that is no directory."""
+    """Commands whose messages about wrong usage escape what is no plain text, such as a name that is no directory.
+
+    No argument may be empty: an empty path would be the current directory, where a script lacks a variable.
+    """
 
     def make_context(self, *arguments: Any, **named: Any) -> Any:
         """Parse what stands before the command."""
         with _escape_message():
             return super().make_context(*arguments, **named)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse empty arguments, then find the command."""
+        for before, argument in zip(["", *args], args, strict=False):
+            if not argument or (argument.startswith("--") and argument.endswith("=")):
+                place = argument or (f"{before} ''" if before.startswith("-") else "''")
+                raise typer.BadParameter(
+                    f"{place} is empty, expected a path or a name: is a variable of a script unset?"
+                )
+        return list(super().parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
         """Parse the rest and run the command."""

@@ -75,7 +75,7 @@ def _store_flow(
         device=context.device,
         artifact=outputs.artifact,
     )
-    if not store.writer(source.slide_id).is_complete(task.record.key):
+    if not store.writer(source.slide_id).is_whole(task.record.key):
         yield from prepare_flow(context, slide, source.slide_id, outputs)
         yield [Task(begin_normalized_slide, task, "prepare")]
         blocks = [replace(task, block=block) for block in slide.grid.blocks()]

@@ -417,6 +417,16 @@ def test_wrong_usage_is_exit_code_2(wsi_stain: Run) -> None:
     assert wsi_stain("run", "--no-such-option").code == 2
 
 
+@pytest.mark.parametrize("empty", [("-o", ""), ("--out", ""), ("--out=",)])
+def test_an_empty_path_is_refused_and_not_the_current_folder(
+    cohort: Cohort, wsi_stain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = wsi_stain("run", cohort.slides, "--checkpoint", "shipped", *empty)
+    assert (ended.code, f"{empty[0]}" in ended.err, "is empty" in ended.err) == (2, True, True)
+    assert not list(tmp_path.iterdir())
+
+
 # Real slides, where they are.
 
 

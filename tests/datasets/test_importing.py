@@ -121,6 +121,18 @@ def test_a_slide_that_stands_is_left_alone_and_its_remarks_told_again(tmp_path: 
     assert not (store / "9" / ".receipts").exists()
 
 
+@pytest.mark.parametrize("lost", ["maps/label-1/zarr.json", "tables/zarr.json", "0/c/0/0/0"])
+def test_a_slide_that_lost_a_file_is_imported_again(tmp_path: Path, lost: str) -> None:
+    idc_patient(tmp_path, "9", tissue(), x=1, y=1)
+    source, store = IdcPatient(tmp_path / "9"), tmp_path / "store"
+    import_source(source, store)
+    whole = digests(store)
+    (store / "9" / lost).unlink()
+    _, receipt = import_source(source, store)
+    assert not receipt["stood"] and receipt["replaced"]
+    assert digests(store) == whole
+
+
 def test_a_changed_patch_or_setting_makes_a_slide_anew(tmp_path: Path) -> None:
     idc_patient(tmp_path, "9", tissue(), x=1, y=1)
     source, store = IdcPatient(tmp_path / "9"), tmp_path / "store"

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.support.commands import Run
+from tests.support.files_below import digests
 from tests.support.made_checkpoint import write_untrained
 from tests.support.patch_files import cut_patches, idc_patient, import_source, save, table, tissue
 from tests.support.tiled_slides import SMALL, paint, write
@@ -137,6 +138,10 @@ def test_a_store_of_slides_is_normalized_with_its_surroundings(wsi_stain: Run, t
     for tile, pixels in normalized_tiles(stored, checkpoint, normalize):
         expected = pixels[: inside.height - tile.row * 256, : inside.width - tile.col * 256]
         assert np.abs(made.read_tile(tile)[: expected.shape[0], : expected.shape[1]].astype(int) - expected).max() <= 1
+    whole = digests(tmp_path / "out" / "tiles.zarr")  # a slide that lost a file is made again as it was
+    (made.path / "maps" / "suspect" / "zarr.json").unlink()
+    assert wsi_stain("normalize", *common, "-j", 0, "--to", "store").code == 0
+    assert digests(tmp_path / "out" / "tiles.zarr") == whole
     refused = wsi_stain("normalize", *common, "-j", 0, "--to", "images")
     assert refused.code == 3 and "a.tif was not made of patches" in refused.out
 

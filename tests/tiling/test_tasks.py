@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,12 +224,53 @@ def test_a_damaged_record_is_made_anew(run: Run, tiled_run: Run) -> None:
     assert contents(run.store) == contents(tiled_run.store)
 
 
-@pytest.mark.parametrize("torn", ["0/c/0/0/0", "thumbnail/c/0/0/0"])
+@pytest.mark.parametrize("torn", ["0/c/0/0/0", "thumbnail/c/0/0/0", "maps/zarr.json"])
 def test_a_slide_with_a_torn_file_is_tiled_again(run: Run, tiled_run: Run, torn: str) -> None:
     os.truncate(run.whole().path / torn, 100)
     assert "a file of it was damaged" in (run.survey()["redone_because"] or "")
     run.whole()
     assert contents(run.store) == contents(tiled_run.store)
+
+
+@pytest.mark.parametrize("lost", ["maps/kept/zarr.json", "maps/zarr.json", "mask/c/0/0", "0/c/0/0/0"])
+def test_a_killed_slide_that_lost_a_file_is_made_again(began: Run, tmp_path: Path, lost: str) -> None:
+    again = replace(began, store=tmp_path / "again")
+    shutil.copytree(began.store, again.store)
+    (again.store / "a.tif" / lost).unlink()
+    survey = again.survey()
+    assert survey["redone_because"] == (None if lost.startswith("0/c") else "a file of it was damaged")
+    again.blocks(survey)
+    again.finish(survey)
+    whole = replace(began, store=tmp_path / "whole")
+    assert contents(again.stored.path) == contents(whole.whole().path)
+
+
+@pytest.fixture(scope="module")
+def began(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A slide of one block whose tiling was killed amid its quality maps."""
+    folder = tmp_path_factory.mktemp("began")
+    run = Run(write(folder / "a.tif", paint(SMALL)), folder / "store")
+    assert tile_in_process(run, "before-rename:21") == -signal.SIGKILL
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("visit", [18, 20, 24, 25])
+def test_a_slide_that_lost_any_file_is_made_again_however_far_it_was(tmp_path: Path, visit: int) -> None:
+    """Killed before its shard, its quality maps, its mark, or whole: each of its files is deleted, then cut to half."""
+    done, began = (Run(write(tmp_path / "a.tif", paint(SMALL)), tmp_path / name) for name in ("done", "began"))
+    expected = contents(done.whole().path)
+    assert tile_in_process(began, f"before-rename:{visit}") == (0 if visit == 25 else -signal.SIGKILL)
+    for name, content in contents(began.store / "a.tif").items():
+        for size in (None, len(content) // 2):
+            again = replace(began, store=tmp_path / "again")
+            shutil.copytree(began.store, again.store)
+            if size is None:
+                (again.store / "a.tif" / name).unlink()
+            else:
+                os.truncate(again.store / "a.tif" / name, size)
+            assert contents(again.whole().path) == expected, (name, size)
+            shutil.rmtree(again.store)
 
 
 def test_the_slide_list_has_the_last_word_on_resolution(run: Run) -> None:

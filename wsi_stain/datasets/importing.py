@@ -127,18 +127,17 @@ def import_slide(task: ImportTask) -> ImportReceipt:
     writer = TileStore.create(task.store).writer(slide_id(task.source.relative))
     listing = task.source.listing()
     record, before = _make_record(task, listing), writer.sound_record()
-    if before is not None and before.key == record.key:
+    if stood := writer.is_whole(record.key):
         writer.clean_up()
         patches = from_csv(writer.open_slide(record).table(PATCH_TABLE))
     else:
         record, patches = _import(writer, task, record, listing.patches)
-    unchanged = before is not None and before.key == record.key
     return {
         "key": record.key,
         **_describe_patches(task.source, patches),
         "tiles": int(writer.kept().sum()),
-        "stood": unchanged,
-        "replaced": before is not None and not unchanged,
+        "stood": stood,
+        "replaced": before is not None and not stood,
     }
 
 

@@ -34,6 +34,13 @@ def read_attributes(folder: StoragePath) -> dict[str, Any]:
     return attributes if isinstance(attributes, dict) else {}
 
 
+def check_group(folder: StoragePath) -> None:
+    """Check that a folder has a group's metadata; StoreError where they are missing or damaged."""
+    metadata = journal.read_json(folder / "zarr.json")
+    if not isinstance(metadata, dict) or metadata.get("node_type") != "group":
+        raise StoreError(f"{folder} is missing or damaged: zarr.json describes no group", zarr_shard.REMEDY)
+
+
 def image_attributes(name: str, mpp: Mpp, levels: int = 1) -> dict[str, Any]:
     """Make OME-NGFF 0.5 metadata of an RGB image, axes c, y, x, whose levels are halvings at the paths `0`, `1`, ...
 

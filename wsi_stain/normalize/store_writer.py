@@ -83,7 +83,7 @@ def begin_normalized_slide(task: NormalizeStoreTask) -> Receipt:
     """Write everything of a slide but its tiles."""
     writer, key = task.writer, task.record.key
     receipt_path = writer.receipt_path("begun")
-    if done := valid_receipt(receipt_path, key, None, Receipt):
+    if done := valid_receipt(receipt_path, key, writer.path, Receipt):
         return done
     with task.slide() as slide:
         normalizer, (height, width) = task.normalizer(task.normalize), slide.mask.shape
@@ -96,7 +96,7 @@ def begin_normalized_slide(task: NormalizeStoreTask) -> Receipt:
                 writer.write_map(name, slide.map(name))
         for name in slide.tables():
             writer.write_table(name, slide.table(name))
-    return write_receipt(receipt_path, Receipt(key=key, product=None))
+    return write_receipt(receipt_path, Receipt(key=key, product=writer.begun()))
 
 
 @translate_device_errors

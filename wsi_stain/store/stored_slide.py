@@ -142,6 +142,8 @@ class StoredSlide(TiledSlide):
             StoreError: A file is missing or damaged.
         """
         self.check()
+        for group in {"maps", "tables"} & set(list_folders(self.path)):
+            zarr_metadata.check_group(self.path / group)
         for name in self.maps():
             self.map(name)
         for name in self.tables():

@@ -15,7 +15,7 @@ from wsi_stain.core.arrays import Mask
 from wsi_stain.core.errors import StoreError
 from wsi_stain.core.geometry import BlockIndex, Size, TileIndex
 from wsi_stain.core.journal import FileFacts
-from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
+from wsi_stain.core.receipts import Product, Receipt, describe_product, file_product, valid_receipt, write_receipt
 from wsi_stain.formats import zarr_metadata, zarr_shard
 from wsi_stain.formats.zarr_shard import CODECS, CodecName
 from wsi_stain.store.record import MARK, ShardsMark, SlideRecord, fold_shards, read_record
@@ -70,6 +70,10 @@ class SlideWriter:
         """
         self.clear(size, codec)
         self.write_tissue(thumbnail, mask, grid, exempt)
+
+    def begun(self) -> Product:
+        """Describe what stands before any tile or receipt: the product of who began the slide, to be found whole."""
+        return describe_product(self.path)
 
     def clear(self, size: Size, codec: CodecName = "lossless") -> None:
         """Make an empty folder, of a slide whose tissue is known only once its tiles are written.
@@ -126,6 +130,16 @@ class SlideWriter:
         """Check that the slide is complete under a key."""
         record = self.sound_record()
         return record is not None and record.key == key
+
+    def is_whole(self, key: str) -> bool:
+        """Check that the slide is complete under a key, and that none of its files is damaged; see `check_whole`."""
+        if not self.is_complete(key):
+            return False
+        try:
+            StoredSlide(self.path).check_whole()
+        except StoreError:
+            return False
+        return True
 
     def kept(self) -> Mask:
         """Read which tiles the slide has or will have, (rows, cols)."""

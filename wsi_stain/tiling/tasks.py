@@ -20,7 +20,7 @@ import numpy as np
 from wsi_stain.core import journal
 from wsi_stain.core.errors import SlideError, StoreError, UnreadableError
 from wsi_stain.core.geometry import BlockIndex, TileIndex
-from wsi_stain.core.receipts import Receipt, valid_receipt, write_receipt
+from wsi_stain.core.receipts import Product, Receipt, valid_receipt, write_receipt
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.store import ShardReceipt, SlideRecord, SlideWriter, StoredSlide, TileStore
@@ -130,7 +130,7 @@ def survey_slide(task: SurveyTask) -> SurveyReceipt:
             reason = f"a file of it was damaged: {error.problem}"
         writer.remove()
         _survey(writer, slide, task)
-    receipt = _survey_receipt(writer.open_slide(record), complete=False, redone_because=reason)
+    receipt = _survey_receipt(writer.open_slide(record), writer.begun(), redone_because=reason)
     return write_receipt(writer.receipt_path("survey"), receipt)
 
 
@@ -166,11 +166,12 @@ def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
     writer.write_map("suspect", survey.suspect)
 
 
-def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | None) -> SurveyReceipt:
+def _survey_receipt(slide: StoredSlide, product: Product | None, redone_because: str | None) -> SurveyReceipt:
+    """Return the receipt of a survey with its product; without one, of a slide that is complete."""
     record = slide.record
     return {
         "key": record.key,
-        "product": None,
+        "product": product,
         "slide_id": record.slide_id,
         "blocks": [list(block) for block in slide.grid.blocks()],
         "kept_tiles": int(slide.kept.sum()),
@@ -179,7 +180,7 @@ def _survey_receipt(slide: StoredSlide, complete: bool, redone_because: str | No
         "mpp_origin": record.mpp_origin,
         "fingerprint": record.fingerprint,
         "settings_key": record.settings_key,
-        "complete": complete,
+        "complete": product is None,
         "redone_because": redone_because,
     }
 
@@ -193,8 +194,8 @@ def _valid_receipt(writer: SlideWriter, record: SlideRecord) -> SurveyReceipt | 
     if writer.is_complete(record.key):
         stored = writer.open_slide(record)
         stored.check_whole()
-        return _survey_receipt(stored, complete=True, redone_because=None)
-    return valid_receipt(writer.receipt_path("survey"), record.key, None, SurveyReceipt)
+        return _survey_receipt(stored, None, redone_because=None)
+    return valid_receipt(writer.receipt_path("survey"), record.key, writer.path, SurveyReceipt)
 
 
 def _redo_reason(writer: SlideWriter, record: SlideRecord) -> str | None:
@@ -206,6 +207,8 @@ def _redo_reason(writer: SlideWriter, record: SlideRecord) -> str | None:
     before = last.model_dump(mode="json") if last else journal.read_json(writer.receipt_path("survey"))
     if not isinstance(before, dict):
         return None
+    if before.get("key") == record.key:
+        return "a file of it was damaged"
     if before.get("fingerprint") != record.fingerprint:
         return "the source file changed"
     return "the settings changed" if before.get("settings_key") != record.settings_key else "the store's format changed"
