@@ -101,6 +101,22 @@ def test_no_vector_gives_light() -> None:
     assert np.min(refined.vectors) >= 0
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_generator_makes_statistics_stay_those_of_two_stains(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    hematoxylin = np.asarray(MEASURED.vectors[0])
+    close = hematoxylin + 0.3 * (np.asarray(MEASURED.vectors[1]) - hematoxylin)
+    vectors = MEASURED.vectors if seed % 2 else (MEASURED.vectors[0], tuple(close / np.linalg.norm(close)))
+    refined = measured = MEASURED.model_copy(update={"vectors": vectors, "evidence": (float(rng.uniform(0, 1)), 1.0)})
+    colours = rng.integers(0, 256, (1 + seed % 4, 3), np.uint8)
+    for _ in range(3):
+        made = colours[rng.integers(0, len(colours), len(PIXELS))]
+        refined = refine_statistics([(PIXELS, made)], refined, measured, TEMPLATE)
+    again = StainStatistics.model_validate_json(refined.model_dump_json())
+    assert angle_deg(*again.vectors) >= min(8.0, angle_deg(*measured.vectors))
+    assert np.min(again.vectors) >= 0
+
+
 def test_glass_or_a_gray_template_change_nothing() -> None:
     glass, told = np.full((100, 3), 255, np.uint8), off(1.3, 1.0)
     assert refine_statistics([(glass, glass)], told, told, TEMPLATE) == told

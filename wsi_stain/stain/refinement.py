@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Rgb, RgbImage, to_rgb
 from wsi_stain.stain.gains import stain_gains, with_gains
-from wsi_stain.stain.statistics import StainStatistics
+from wsi_stain.stain.statistics import StainConfig, StainStatistics
 from wsi_stain.stain.template import Template, apply_template
 from wsi_stain.stain.vectors import angle_deg, unmixing_matrix
 
@@ -33,6 +33,8 @@ Square: TypeAlias = NDArray[np.float64]
 _FARTHEST_DEG, _MOST_GAIN = 6.0, 1.35
 """How far from what was measured: the angle of a vector, and the factor on a stain. Tissue that looks otherwise than
 the reference's is no other stain, and the generator knows the reference's alone."""
+
+_LEAST_APART_DEG = StainConfig().min_separation_deg
 
 
 def refine_statistics(
@@ -81,6 +83,8 @@ def _unmix_further(
     factors = np.asarray(stain_gains(statistics, reference)) / levels
     unheld = np.linalg.pinv(unmixing_matrix(statistics.vectors) * factors @ wanted)
     h, e = (_hold(vector, known) for vector, known in zip(unheld, measured.vectors, strict=True))
+    if angle_deg(h, e) < _LEAST_APART_DEG:
+        return statistics
     amounts = np.asarray(statistics.vectors) / factors[:, None] @ unmixing_matrix((h, e))
     gains = levels * np.sum(amounts * (shown @ wanted), axis=0) / np.sum(amounts * (shown @ amounts), axis=0)
     most = np.asarray(stain_gains(measured, reference)) * [[1 / _MOST_GAIN], [_MOST_GAIN]]
@@ -92,10 +96,10 @@ def _hold(vector: NDArray[np.float64], measured: Rgb) -> Rgb:
     """Return a vector of length 1 without negative light, turned back to `_FARTHEST_DEG` from the measured one."""
     known = np.asarray(measured)
     found = np.maximum(vector, 0)
-    found /= np.linalg.norm(found)
+    found /= max(np.linalg.norm(found), 1e-9)
     beyond = found - (found @ known) * known
-    angle = np.radians(min(angle_deg(to_rgb(found), measured), _FARTHEST_DEG))
     length = np.linalg.norm(beyond)
     if length < 1e-9:
         return measured
+    angle = np.radians(min(angle_deg(to_rgb(found), measured), _FARTHEST_DEG))
     return to_rgb(np.cos(angle) * known + np.sin(angle) * beyond / length)
