@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,17 +89,17 @@ def main() -> None:
     parser.add_argument("stores", nargs="+", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--reference", type=Path, help="store that Macenko's method is fitted to")
-    parser.add_argument("--work", type=Path, default=Path("not-for-work"))
     parser.add_argument("--blocks", type=int, default=6)
     arguments = parser.parse_args()
     methods = list(checkpoint_methods(arguments.checkpoint, ["lut", "guard", "generator"], ExecutorConfig(gpus=0)))
-    if arguments.reference:
-        store = TileStore(arguments.reference)
-        references = [store[slide_id] for slide_id in store.slide_ids()]
-        methods = [*baselines(references, ["macenko"], arguments.work), *methods]
-    for path in arguments.stores:
-        for slide_id in TileStore(path).slide_ids():
-            show_slide(TileStore(path)[slide_id], methods, arguments.blocks)
+    with TemporaryDirectory() as work:
+        if arguments.reference:
+            store = TileStore(arguments.reference)
+            references = [store[slide_id] for slide_id in store.slide_ids()]
+            methods = [*baselines(references, ["macenko"], Path(work)), *methods]
+        for path in arguments.stores:
+            for slide_id in TileStore(path).slide_ids():
+                show_slide(TileStore(path)[slide_id], methods, arguments.blocks)
 
 
 if __name__ == "__main__":
