@@ -66,9 +66,16 @@ def test_signals_that_end_a_command_stop_it_as_ctrl_c_does(number: signal.Signal
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pipelines.cli", "tile", str(slide), "-s", str(out), "-j", "0"]
     hangs = {**os.environ, "WSI_STAIN_FAILPOINT": "before-rename:3:hang"}
-    process = subprocess.Popen(command, env=hangs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while process.poll() is None and not any(out.rglob("*.partial")):
-        time.sleep(0.05)
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
+    former = signal.signal(number, signal.SIG_DFL)  # below nohup SIGHUP is ignored, by what is started as well
+    try:
+        process = subprocess.Popen(command, env=hangs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finally:
+        signal.signal(number, former)
+    try:
+        while process.poll() is None and not any(out.rglob("*.partial")):
+            time.sleep(0.05)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "run the same command again" in said, said

@@ -45,8 +45,9 @@ def test_a_name_stays_with_its_checkpoint(library: Path, tmp_path: Path, wsi_sta
     other = wsi_stain("reference", "save", "ours", two)
     assert other.code == 1 and "another checkpoint" in other.err and "Choose another name" in other.err
     assert (library / "ours" / "checkpoint.safetensors").read_bytes() == one.read_bytes()
-    for name in ("../up", "", ".hidden", "a b"):
+    for name in ("../up", ".hidden", "a b"):
         assert wsi_stain("reference", "save", name, one).code == 1
+    assert wsi_stain("reference", "save", "", one).code == 2
     (tmp_path / "text.safetensors").write_text("no checkpoint")
     assert wsi_stain("reference", "save", "bad", tmp_path / "text.safetensors").code == 1
     assert sorted(path.name for path in library.iterdir()) == ["ours"]
