@@ -287,7 +287,7 @@ def names(target: Target, count: int) -> Part:
     for _ in range(count):
         length = target.rng.choice((3, 20, 251))
         name = "".join(target.rng.choice(NASTY) for _ in range(length)).replace("/", "_").lstrip(".") or "x"
-        cut = name.encode()[:length].decode(errors="ignore")
+        cut = name.encode()[:length].decode(errors="ignore") or "x"  # nothing before the dot is a hidden file
         shutil.copy(target.slides / "a.svs", slides / f"{cut}.svs")
     out, found = target.fresh(), len(list(slides.iterdir()))
     ended = command(*run_arguments(slides, out), *(["--portable-names"] if target.rng.random() < 0.5 else []))
