@@ -98,7 +98,9 @@ def doubting_fit(white: tuple[int, int, int] = (240, 238, 241)) -> TableFit:
 
 
 def test_statistics_that_are_off_are_refined_once_a_process_and_give_the_table_of_right_ones(tmp_path: Path) -> None:
-    slide, fit = Tissue(), doubting_fit()
+    share = np.zeros(_GRID, np.float32)
+    share.ravel()[:12] = 0.9
+    slide, fit = Tissue(share=share), doubting_fit()
     right = fit._predictor.right  # type: ignore[attr-defined]
     wrong = right.model_copy(update={"h_nuclei": 1.5, "h_stroma": 0.375, "e_nuclei": 0.3, "e_stroma": 0.45})
     whole = fit.prepare(slide, wrong)
