@@ -96,7 +96,7 @@ def begin_normalized_slide(task: NormalizeStoreTask) -> Receipt:
                 writer.write_map(name, slide.map(name))
         for name in slide.tables():
             writer.write_table(name, slide.table(name))
-    return write_receipt(receipt_path, Receipt(key=key, product=writer.begun()))
+    return write_receipt(receipt_path, Receipt(key=key, product=writer.describe_begun()))
 
 
 @translate_device_errors

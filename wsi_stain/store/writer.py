@@ -71,7 +71,7 @@ class SlideWriter:
         self.clear(size, codec)
         self.write_tissue(thumbnail, mask, grid, exempt)
 
-    def begun(self) -> Product:
+    def describe_begun(self) -> Product:
         """Describe what stands before any tile or receipt: the product of who began the slide, to be found whole."""
         return describe_product(self.path)
 

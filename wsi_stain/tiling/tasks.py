@@ -130,7 +130,7 @@ def survey_slide(task: SurveyTask) -> SurveyReceipt:
             reason = f"a file of it was damaged: {error.problem}"
         writer.remove()
         _survey(writer, slide, task)
-    receipt = _survey_receipt(writer.open_slide(record), writer.begun(), redone_because=reason)
+    receipt = _survey_receipt(writer.open_slide(record), writer.describe_begun(), redone_because=reason)
     return write_receipt(writer.receipt_path("survey"), receipt)
 
 
