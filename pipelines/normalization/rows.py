@@ -21,7 +21,8 @@ from wsi_stain.stain.statistics import StainStatistics, stain_remarks
 from wsi_stain.store import TiledSlide
 
 if TYPE_CHECKING:
-    from wsi_stain.normalize.tasks import BlockReceipt, PrepareReceipt  # which imports torch
+    from wsi_stain.normalize.preparation import PrepareReceipt  # which imports torch, as the next one does
+    from wsi_stain.normalize.tasks import BlockReceipt
 
 
 def failed_row(source: SlideSource, error: Exception, seconds: float) -> SlideRow:

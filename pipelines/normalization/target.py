@@ -39,6 +39,7 @@ class NormalizationTarget:
         nuclei: The reference's nuclei, where they are known.
         template: Kind of template that the generator takes; `none` for a classical reference.
         icc_policy: What was done with the reference's ICC profile: `keep` or `srgb`.
+        stain_passes: How many times the generator refines a slide's stain statistics.
         scores: How good the checkpoint was in training; None where it does not say.
     """
 
@@ -50,6 +51,7 @@ class NormalizationTarget:
     nuclei: NuclearDetail | None
     template: str
     icc_policy: str
+    stain_passes: int = 0
     scores: HeldOutScores | None = None
 
     @classmethod
@@ -72,6 +74,7 @@ class NormalizationTarget:
             nuclei=contract.nuclei,
             template=template.kind,
             icc_policy=contract.icc_policy,
+            stain_passes=contract.stain_passes,
             scores=contract.scores,
         )
 

@@ -14,17 +14,17 @@ from wsi_stain.core.geometry import BlockIndex, GlassPlacement, Mpp
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.core.receipts import Receipt, partial_directory, valid_receipt
 from wsi_stain.executor import Flow, Pool, Task, single_task
-from wsi_stain.normalize.table_files import TableKind, TableTask, write_table_file
-from wsi_stain.normalize.tasks import (
-    BlockReceipt,
-    NormalizeTask,
+from wsi_stain.normalize.preparation import (
+    PartTask,
     PrepareReceipt,
     PrepareTask,
-    SampleTask,
-    normalize_block,
+    find_valid_sample,
     prepare_slide,
     sample_slide,
+    sum_beliefs,
 )
+from wsi_stain.normalize.table_files import TableKind, TableTask, write_table_file
+from wsi_stain.normalize.tasks import BlockReceipt, NormalizeTask, normalize_block
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.pyramid.dicom import DicomReceipt, DicomTask, write_dicom
 from wsi_stain.pyramid.stitch import PyramidReceipt, StitchTask, stitch_slide
@@ -41,13 +41,25 @@ def prepare_flow(context: RunContext, slide: TiledSlide, slide_id: str, outputs:
     task = _prepare_task(context, slide, slide_id, outputs)
     if done := valid_receipt(task.receipt, task.key, task.artifact, PrepareReceipt):
         return done
-    samples = []
-    for part in range(context.settings.sample_parts):
-        artifact, receipt = (outputs.blocks / "samples" / f"{part}{suffix}" for suffix in (".npz", ".json"))
-        samples.append(SampleTask(part=part, **vars(task) | {"artifact": artifact, "receipt": receipt}))
-    yield [Task(sample_slide, sample, "prepare", pool="gpu") for sample in samples]
-    task = replace(task, samples=tuple(sample.artifact for sample in samples))
+    parts = [_part_task(task, outputs, part) for part in range(context.settings.sample_parts)]
+    if not all(map(find_valid_sample, parts)):
+        yield from _sample_flow(parts, context.target.stain_passes)
+    task = replace(task, samples=tuple(part.artifact for part in parts))
     return (yield from single_task(Task(prepare_slide, task, "prepare")))
+
+
+def _sample_flow(parts: Sequence[PartTask], passes: int) -> Flow[None]:
+    """Refine a slide's statistics in so many passes, then sample it: each over all parts."""
+    for _ in range(passes):
+        sums = yield [Task(sum_beliefs, part, "prepare", pool="gpu") for part in parts]
+        beliefs = *parts[0].beliefs, tuple(receipt["beliefs"] for receipt in sums)
+        parts = [replace(part, beliefs=beliefs) for part in parts]
+    yield [Task(sample_slide, part, "prepare", pool="gpu") for part in parts]
+
+
+def _part_task(task: PrepareTask, outputs: SlideOutputs, part: int) -> PartTask:
+    artifact, receipt = (outputs.blocks / "samples" / f"{part}{suffix}" for suffix in (".npz", ".json"))
+    return PartTask(part=part, **vars(task) | {"artifact": artifact, "receipt": receipt})
 
 
 def _prepare_task(context: RunContext, slide: TiledSlide, slide_id: str, outputs: SlideOutputs) -> PrepareTask:

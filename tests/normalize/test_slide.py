@@ -25,8 +25,8 @@ from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Size
 from wsi_stain.core.journal import file_digest
 from wsi_stain.formats.block_file import JpegConfig
 from wsi_stain.normalize.block import block_workers, normalize_block_pixels
+from wsi_stain.normalize.preparation import PrepareTask, prepare_slide
 from wsi_stain.normalize.region import RegionNormalizer
-from wsi_stain.normalize.tasks import PrepareTask, prepare_slide
 from wsi_stain.normalizers.background import fade_to_white, fade_weights
 from wsi_stain.normalizers.config import Mode, NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer

@@ -26,11 +26,20 @@ from wsi_stain.core.journal import describe_files, file_digest, remove_partials
 from wsi_stain.formats.block_file import BlockFile, JpegConfig, halve, write_block
 from wsi_stain.formats.zarr_shard import ShardFile
 from wsi_stain.normalize.block import BlockWorkers, NormalizedBlock, block_workers, normalize_block_pixels
-from wsi_stain.normalize.tasks import NormalizeTask, PrepareTask, normalize_block, prepare_slide
+from wsi_stain.normalize.preparation import (
+    PartTask,
+    PrepareTask,
+    find_valid_sample,
+    prepare_slide,
+    sample_slide,
+    sum_beliefs,
+)
+from wsi_stain.normalize.tasks import NormalizeTask, normalize_block
 from wsi_stain.normalizers.background import fade_to_white, with_ring
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
 from wsi_stain.store import SlideRecord, StoredSlide, TileStore
+from wsi_stain.store.artifact import load_artifact, unpack_statistics
 from wsi_stain.tissue.grid import TileGrid
 
 Pixels = NDArray[np.uint8]
@@ -199,6 +208,28 @@ def test_every_mode_works_and_is_repeatable(place: Place, tmp_path: Path, mode: 
         assert (block["hallucination"] is None) == (mode == "lut")
         files.append([(path.name, path.read_bytes()) for path in sorted(out.iterdir())])
     assert files[0] == files[1]
+
+
+def test_parts_and_passes_by_many_tasks_give_what_one_task_does(place: Place, tmp_path: Path) -> None:
+    checkpoint = lively(tmp_path / "c.safetensors", in_channels=2, downs=3, stain_passes=2)
+    task = replace(
+        place.prepare(tmp_path / "one", "lut"), checkpoint=tmp_path / "c.safetensors", digest=checkpoint.digest
+    )
+    whole, beliefs = prepare_slide(task), ()
+    assert unpack_statistics(load_artifact(task.artifact)).vectors != STATISTICS.vectors, "refined"
+    parts = []
+    for part in range(task.normalize.sample_parts):
+        files = {"artifact": tmp_path / f"{part}.npz", "receipt": tmp_path / f"{part}.json"}
+        parts.append(PartTask(part=part, **vars(task) | files))
+    for _ in range(2):
+        sums = [sum_beliefs(replace(part, beliefs=beliefs))["beliefs"] for part in reversed(parts)]
+        beliefs = *beliefs, tuple(reversed(sums))
+    for part in reversed(parts):
+        done = sample_slide(replace(part, beliefs=beliefs))
+        assert find_valid_sample(part) == done == sample_slide(part), "not done again, with other statistics"
+    samples, out = tuple(part.artifact for part in parts), tmp_path / "many"
+    many = replace(task, samples=samples, artifact=out / "artifact.npz", receipt=out / "prepare.json")
+    assert prepare_slide(many) == whole
 
 
 @pytest.mark.usefixtures("identity")

@@ -52,7 +52,7 @@ def write_untrained(path: Path, mpp: float = 0.5, gain: float = 1) -> Path:
     return path
 
 
-def lively(path: Path, spread: float = 0.12, shrink: Shrink = 1, **config: object) -> Checkpoint:
+def lively(path: Path, spread: float = 0.12, shrink: Shrink = 1, stain_passes: int = 0, **config: object) -> Checkpoint:
     """Write a checkpoint whose output uses its whole range, with running statistics as after some training."""
     torch.manual_seed(5)
     generator = Generator(GeneratorConfig.model_validate({"downs": 5, "ngf": 6, **config}))
@@ -70,6 +70,7 @@ def lively(path: Path, spread: float = 0.12, shrink: Shrink = 1, **config: objec
         template=template,
         mpp=0.5,
         shrink=shrink,
+        stain_passes=stain_passes,
         training_fingerprint="0" * 64,
         version="0",
     )

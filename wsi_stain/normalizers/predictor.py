@@ -53,8 +53,9 @@ _CUDNN_SETTINGS = threading.Lock()
 _AHEAD = 2
 """Passes over single windows that may be under way, or done and not fetched."""
 
-_GPU_BATCH = 8
-"""Windows of one such pass on a GPU. On a CPU a larger batch is no faster."""
+_GPU_BATCH, _CPU_BATCH = 8, 13
+"""Windows of one such pass. On a CPU 13 of 256 px take 0.6 of the time that they take one by one, and no more memory
+than one of 1024 px with its halo; more are hardly faster."""
 
 PendingBatch = Callable[[NormalizationCounts], RgbImage]
 """A pass under way. A call waits for its end and gives (B, h, w, 3) RGB, or raises CheckpointError."""
@@ -125,7 +126,8 @@ class GeneratorPredictor:
     def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics, crop: int) -> Iterator[RgbImage]:
         """Generate the inner parts of windows of one shape, as (h, w, 3) uint8 in the memory of the host, in order.
 
-        On a GPU passes of several are begun ahead, and the last is filled up: the shape is always the same.
+        Several go through the network at once. On a GPU passes are begun ahead, and the last is filled up: the shape is
+        always the same.
 
         Args:
             windows: As `predict` takes them; they are read as they are wanted.
@@ -135,12 +137,13 @@ class GeneratorPredictor:
         Raises:
             CheckpointError: The generator gave a value that is no number, in float32 as well.
         """
-        size = _GPU_BATCH if self._device.type == "cuda" else 1
+        on_gpu = self._device.type == "cuda"
+        size = _GPU_BATCH if on_gpu else _CPU_BATCH
         pending: deque[tuple[int, PendingBatch]] = deque()
         source = iter(windows)
         while batch := list(itertools.islice(source, size)):
-            filled = batch + [np.zeros_like(batch[0])] * (size - len(batch))
-            pending.append((len(batch), self.start(filled, statistics, crop)))
+            filling = [np.zeros_like(batch[0])] * (size - len(batch)) if on_gpu else []
+            pending.append((len(batch), self.start(batch + filling, statistics, crop)))
             if len(pending) == _AHEAD:
                 yield from _fetch_first(pending)
         while pending:

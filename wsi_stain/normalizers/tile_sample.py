@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -56,7 +57,8 @@ def choose_tiles(slide: TiledSlide, count: int) -> list[TileIndex]:
 
 def list_candidates(slide: TiledSlide, count: int) -> list[TileIndex]:
     """List four times `count` tissue tiles, in an order whose every stretch is spread over the slide."""
-    return _spread(_tissue_tiles(slide))[: count * _CANDIDATES_PER_TILE]
+    tissue = _find_tissue(slide)
+    return list(_spread(tissue.shape, tissue.tobytes(), count * _CANDIDATES_PER_TILE))
 
 
 def read_candidates(slide: TiledSlide, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, RgbImage]]:
@@ -108,23 +110,33 @@ def _nuclear_tiles(slide: TiledSlide) -> list[TileIndex]:
     return within[:_NUCLEAR_TILES]
 
 
-def _tissue_tiles(slide: TiledSlide) -> list[TileIndex]:
-    """List kept tiles with at least a quarter of tissue; where there is none, with any."""
+def _find_tissue(slide: TiledSlide) -> Mask:
+    """Mark kept tiles with at least a quarter of tissue; where there is none, with any."""
     share = np.where(slide.kept, slide.tissue, 0.0)
-    wanted = share >= _TISSUE_MIN if (share >= _TISSUE_MIN).any() else share > 0
-    return [TileIndex(int(row), int(col)) for row, col in np.argwhere(wanted)]
+    rich: Mask = share >= _TISSUE_MIN
+    return rich if rich.any() else share > 0
 
 
-def _spread(tiles: list[TileIndex]) -> list[TileIndex]:
-    """Take one tile from each of 8 x 8 cells in turn; cells, and tiles within one, by hash of their coordinates."""
+@lru_cache(maxsize=4)
+def _spread(shape: tuple[int, int], marked: bytes, count: int) -> tuple[TileIndex, ...]:
+    """Take one tile from each of 8 x 8 cells in turn; cells, and tiles within one, by hash of their coordinates.
+
+    All tasks of a slide want the same ones, and hashing takes a millisecond for a thousand tiles.
+
+    Args:
+        shape: Of the slide's grid, (rows, cols).
+        marked: Which tiles to choose from, a byte each, row-major.
+        count: How many at most.
+    """
+    tiles = [TileIndex(*place) for place in np.argwhere(np.frombuffer(marked, bool).reshape(shape)).tolist()]
     if not tiles:
-        return []
+        return ()
     cell_rows, cell_cols = (max(max(axis) + 1, _CELLS) for axis in zip(*tiles, strict=True))
     cells: dict[tuple[int, int], list[TileIndex]] = {}
     for tile in sorted(tiles, key=_hash):
         cell = tile.row * _CELLS // cell_rows, tile.col * _CELLS // cell_cols
         cells.setdefault(cell, []).append(tile)
-    return _interleave([cells[cell] for cell in sorted(cells, key=_hash)])
+    return tuple(_interleave([cells[cell] for cell in sorted(cells, key=_hash)])[:count])
 
 
 def _interleave(groups: Sequence[Sequence[T]]) -> list[T]:

@@ -30,6 +30,9 @@ from wsi_stain.stain.vectors import angle_deg, unmixing_matrix
 Square: TypeAlias = NDArray[np.float64]
 """(2, 2): hematoxylin and eosin, by themselves and with one another."""
 
+Beliefs: TypeAlias = NDArray[np.float64]
+"""(2, 2, 2): sums of T'T and of T'B over pixels. Those of several parts of the tissue add up."""
+
 _FARTHEST_DEG, _MOST_GAIN = 6.0, 1.35
 """How far from what was measured: the angle of a vector, and the factor on a stain. Tissue that looks otherwise than
 the reference's is no other stain, and the generator knows the reference's alone."""
@@ -37,39 +40,46 @@ the reference's is no other stain, and the generator knows the reference's alone
 _LEAST_APART_DEG = StainConfig().min_separation_deg
 
 
-def refine_statistics(
-    pairs: Iterable[tuple[RgbImage, RgbImage]],
-    statistics: StainStatistics,
-    measured: StainStatistics,
-    template: Template,
-) -> StainStatistics:
-    """Take one step towards the statistics that a generator believes in.
+def sum_beliefs(pairs: Iterable[tuple[RgbImage, RgbImage]], statistics: StainStatistics, template: Template) -> Beliefs:
+    """Sum what some of a slide's tissue says of the template that a generator believes in.
 
     Args:
-        pairs: Pixels of the slide's tissue, (N, 3), and what the generator made of them with `statistics`, (N, 3).
-        statistics: Of the slide, as the last step left them; the better a stain is shown (`evidence`), the further it
-            is moved.
-        measured: Of the slide, as they were measured: the result stays near them.
-        template: The generator's input. A gray one has one level, which says too little: statistics stay as they are.
-
-    Returns:
-        The slide's statistics with other vectors, and other levels of hematoxylin and eosin.
+        pairs: Pixels of the tissue, (N, 3), and what the generator made of them with `statistics`, (N, 3).
+        statistics: Of the slide, as the last step left them.
+        template: The generator's input. A gray one has one level, which says too little: nothing is summed.
     """
-    if template.kind != "he":
-        return statistics
-    shown, believed = np.zeros((2, 2)), np.zeros((2, 2))
-    for source, generated in pairs:
+    beliefs = np.zeros((2, 2, 2))
+    for source, generated in pairs if template.kind == "he" else ():
         t, b = (
             apply_template(pixels, stain, template).astype(np.float64) + 1  # counts from glass
             for pixels, stain in ((source, statistics), (generated, template.reference))
         )
-        shown += np.einsum("ni,nj->ij", t, t)  # no BLAS: its sums depend on the number of threads
-        believed += np.einsum("ni,nj->ij", t, b)
+        beliefs += [np.einsum("ni,nj->ij", t, each) for each in (t, b)]  # BLAS's sums depend on the number of threads
+    return beliefs
+
+
+def refine_statistics(
+    beliefs: Beliefs, statistics: StainStatistics, measured: StainStatistics, reference: StainStatistics
+) -> StainStatistics:
+    """Take one step towards the statistics that a generator believes in.
+
+    Args:
+        beliefs: From `sum_beliefs` with `statistics`, of as much of the slide's tissue as there is.
+        statistics: Of the slide, as the last step left them; the better a stain is shown (`evidence`), the further it
+            is moved.
+        measured: Of the slide, as they were measured: the result stays near them.
+        reference: Of the reference.
+
+    Returns:
+        The slide's statistics with other vectors, and other levels of hematoxylin and eosin; as they were where hardly
+        anything was summed.
+    """
+    shown, believed = beliefs
     if np.linalg.det(shown) <= 1e-6 * shown.trace() ** 2:
         return statistics
     off = np.linalg.solve(shown, believed) - np.eye(2)
     wanted = np.eye(2) + np.asarray(statistics.evidence)[:, None] * off
-    return _unmix_further(statistics, measured, template.reference, shown, wanted)
+    return _unmix_further(statistics, measured, reference, shown, wanted)
 
 
 def _unmix_further(

@@ -23,7 +23,7 @@ from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import Table, apply_table
-from wsi_stain.stain.refinement import refine_statistics
+from wsi_stain.stain.refinement import refine_statistics, sum_beliefs
 from wsi_stain.stain.table_fit import fit_table
 from wsi_stain.stain.template import apply_template
 from wsi_stain.training.log import colour_templates
@@ -68,7 +68,8 @@ def _fit_as_on_slides(checkpoint: Checkpoint, lab: SimulatedLab, seen_BHWC: Tens
         return _inner_pixels(source_BhwC), _inner_pixels(generated_BhwC)
 
     for _ in range(contract.stain_passes):
-        statistics = refine_statistics([generate()], statistics, lab.statistics, contract.template)
+        beliefs = sum_beliefs([generate()], statistics, contract.template)
+        statistics = refine_statistics(beliefs, statistics, lab.statistics, contract.template.reference)
     pairs.add(*generate())
     return fit_table(pairs, statistics.white, contract.white)
 
