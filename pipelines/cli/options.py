@@ -123,7 +123,10 @@ SchedulerFile = Annotated[
 Codec = Annotated[
     str | None,
     typer.Option(
-        "--codec", show_default="lossless", help="How tiles are stored: lossless, or jpeg (a seventh of the size)."
+        "--codec",
+        show_default="auto",
+        help="How tiles are stored: auto (the slide's own JPEG tiles where it has such of 256 px, else lossless),"
+        " lossless, or jpeg (compressed anew, a seventh of the size).",
     ),
 ]
 Masks = Annotated[

@@ -79,14 +79,14 @@ class RunConfig(StrictRecord):
         """True where slides' tiles are stored: a colour table needs few of them."""
         if self.stream or self.keep_tiles:
             return self.keep_tiles
-        return self.tiling.codec != "lossless" or not only_tables(self.formats)
+        return self.tiling.codec == "jpeg" or not only_tables(self.formats)
 
     @model_validator(mode="after")
     def _check_stream(self) -> RunConfig:
         if self.stream and self.keep_tiles:
             raise ValueError("stream stores no tiles that keep_tiles could keep: choose one of them")
-        if self.stream and self.tiling.codec != "lossless":
-            raise ValueError("stream stores no tiles, it shows the slide's own pixels: leave tiling.codec lossless")
+        if self.stream and self.tiling.codec == "jpeg":
+            raise ValueError("stream stores no tiles, it shows the slide's own pixels: leave tiling.codec auto")
         return self
 
 

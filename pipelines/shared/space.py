@@ -121,8 +121,9 @@ def describe_shortage(directory: Path, needed: float) -> str:
 
 
 def stored_tile_bytes(config: RunConfig) -> float:
-    """Return about what a tile takes in a store, bytes."""
-    return TILE_BYTES * CODECS[config.tiling.codec].share
+    """Return about what a tile takes in a store, bytes; less where the slide's own tiles are stored."""
+    codec = config.tiling.codec
+    return TILE_BYTES * CODECS["lossless" if codec == "auto" else codec].share
 
 
 def run_tile_bytes(config: RunConfig) -> float:

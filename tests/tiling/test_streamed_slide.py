@@ -185,7 +185,7 @@ def test_too_many_holes_fail_a_streamed_slide_alone(
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["--keep-tiles"], "stores no tiles that keep_tiles"), (["--codec", "jpeg"], "leave tiling.codec lossless")],
+    [(["--keep-tiles"], "stores no tiles that keep_tiles"), (["--codec", "jpeg"], "leave tiling.codec auto")],
     ids=["--keep-tiles", "--codec jpeg"],
 )
 def test_what_contradicts_streaming_is_refused(

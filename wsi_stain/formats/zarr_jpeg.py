@@ -23,12 +23,14 @@ class ZarrJpeg(ArrayBytesCodec):
     Attributes:
         level: The quality it was written with, 1 to 100.
         subsampling: How it was written: `444`, `422` or `420`.
+        lossless: Whether pixels were written as lossless JPEG.
     """
 
     is_fixed_size = False
 
     level: int | None = None
     subsampling: str | None = None
+    lossless: bool | None = None
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ZarrJpeg:
@@ -37,7 +39,7 @@ class ZarrJpeg(ArrayBytesCodec):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the codec as an array's metadata describes it."""
-        configuration = {"level": self.level, "subsampling": self.subsampling}
+        configuration = {"level": self.level, "subsampling": self.subsampling, "lossless": self.lossless}
         return {
             "name": "imagecodecs_jpeg",
             "configuration": {key: value for key, value in configuration.items() if value is not None},

@@ -43,7 +43,10 @@ _RESIDUE = 0x48674BC7
 TILE_BYTES = 3 * TILE**2
 """Size of a tile's pixels."""
 
-CodecName = Literal["lossless", "jpeg"]
+CodecName = Literal["lossless", "jpeg", "source"]
+
+Tile = NDArray[np.uint8] | bytes
+"""RGB of a tile, (256, 256, 3); for a codec of JPEG also the JPEG file that is to be its chunk."""
 
 # Blosc's own threads share global state, which forks and threads of ours would meet. Without them it frees the GIL.
 numcodecs.blosc.use_threads = False
@@ -127,16 +130,26 @@ class Lossless(TileCodec):
         return decode(chunk, TILE_BYTES).reshape(3, TILE, TILE).transpose(1, 2, 0)
 
 
+def _jpeg_codecs(**settings: Any) -> list[dict[str, Any]]:
+    """Return a chunk's codecs where it is JPEG.
+
+    Args:
+        settings: How pixels are encoded, by the names of imagecodecs' `jpeg8_encode`.
+    """
+    return [
+        {"name": "transpose", "configuration": {"order": [1, 2, 0]}},
+        {"name": "imagecodecs_jpeg", "configuration": settings},
+        CRC,
+    ]
+
+
 class Jpeg(TileCodec):
     """JPEG of quality 95 without chroma subsampling: about an eighth of the lossless size, PSNR about 43 dB."""
 
-    name, is_planar = "jpeg", False
+    name: ClassVar[CodecName] = "jpeg"
+    is_planar = False
     share = 0.13
-    zarr: ClassVar[list[dict[str, Any]]] = [
-        {"name": "transpose", "configuration": {"order": [1, 2, 0]}},
-        {"name": "imagecodecs_jpeg", "configuration": {"level": 95, "subsampling": "444"}},
-        CRC,
-    ]
+    zarr: ClassVar[list[dict[str, Any]]] = _jpeg_codecs(level=95, subsampling="444")
 
     def encode(self, tile: NDArray[np.uint8]) -> bytes:
         settings = self.zarr[1]["configuration"]
@@ -152,7 +165,18 @@ class Jpeg(TileCodec):
         return tile
 
 
-CODECS: dict[CodecName, TileCodec] = {codec.name: codec for codec in (Lossless(), Jpeg())}
+class Source(Jpeg):
+    """The JPEG files that the slide's own tiles are: nothing is encoded, and nothing lost.
+
+    What is given as pixels, since the slide lacks a sound tile there, becomes a lossless JPEG (ITU-T T.81 annex H).
+    """
+
+    name = "source"
+    share = 0.08
+    zarr: ClassVar[list[dict[str, Any]]] = _jpeg_codecs(lossless=True)
+
+
+CODECS: dict[CodecName, TileCodec] = {codec.name: codec for codec in (Lossless(), Jpeg(), Source())}
 
 
 def with_checksum(content: bytes) -> bytes:
@@ -179,7 +203,7 @@ _ABSENT = 2**64 - 1
 
 def write_shard(
     file: BinaryIO | HashedFile,
-    tiles: Mapping[TileIndex, NDArray[np.uint8]],
+    tiles: Mapping[TileIndex, Tile],
     side: int = TILES_PER_BLOCK,
     fill_tile: NDArray[np.uint8] | None = None,
     codec: TileCodec = CODECS["lossless"],
@@ -188,8 +212,8 @@ def write_shard(
 
     Args:
         file: Open for writing, at its beginning.
-        tiles: RGB tiles, (256, 256, 3), by their index in the shard or in the slide's tile grid. They are written in
-            the order of their indices, so that equal tiles make equal bytes.
+        tiles: By their index in the shard or in the slide's tile grid. They are written in the order of their indices,
+            so that equal tiles make equal bytes.
         side: Rows and columns of tiles in the shard.
         fill_tile: The tile at every other index, stored once and first, which all of these share in the index; by
             default the chunks there are absent.
@@ -203,7 +227,8 @@ def write_shard(
         offset = len(chunk)
         index[:] = 0, offset
     for tile in sorted(tiles):
-        chunk = codec.encode(tiles[tile])
+        content = tiles[tile]
+        chunk = with_checksum(content) if isinstance(content, bytes) else codec.encode(content)
         index[tile.row % side, tile.col % side] = offset, len(chunk)
         file.write(chunk)
         offset += len(chunk)

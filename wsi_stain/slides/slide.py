@@ -22,6 +22,7 @@ from wsi_stain.core.records import StrictRecord
 from wsi_stain.core.storage import StoragePath, storage_path
 from wsi_stain.slides.claims import name_scanner
 from wsi_stain.slides.levels.level import Level
+from wsi_stain.slides.levels.own_pixels import JpegTile
 from wsi_stain.slides.levels.reader import LostPart
 from wsi_stain.slides.remedies import remedy_for
 from wsi_stain.slides.resampling import area_average, bicubic, source_span
@@ -219,6 +220,22 @@ class Slide:
         """
         repaired: list[LostPart] = []
         return self._read(self._frame, region, repaired), bool(repaired)
+
+    @property
+    def jpeg_tile(self) -> Size | None:
+        """Size of the plain JPEG tiles of which the working frame consists, px; None where it does not."""
+        return self._file.jpeg_tile if self._frame.step_x == self._frame.step_y == 1 else None
+
+    def read_jpeg(self, place: Region) -> JpegTile | None:
+        """Read one of those tiles as it is in the file.
+
+        Args:
+            place: Of a tile, in the working frame.
+
+        Returns:
+            The tile; None where it is missing or not quite sound, so that `read_repaired` is to be asked.
+        """
+        return self._file.read_jpeg(place)
 
     def reason_lost(self, region: Region) -> str:
         """Return why a part of a region is lost, as in `read_repaired`; empty where all of it is there."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_stain.core.geometry import Region
+from wsi_stain.core.geometry import Region, Size
 from wsi_stain.core.icc import srgb_profile
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.slides.levels.level import list_levels, settle_scales
-from wsi_stain.slides.levels.own_pixels import OwnPixels
+from wsi_stain.slides.levels.own_pixels import JpegTile, OwnPixels
 from wsi_stain.slides.levels.reader import LevelReader, LostPart
 from wsi_stain.slides.parts import check_parts, digest_of_parts
 from wsi_stain.slides.readers.base import SlideReader
@@ -81,7 +81,7 @@ class SlideFile:
         self.levels, unused = settle_scales(self.path, list_levels(reader), reader.claims, own.read)
         self.remarks += unused
         self.tiles_nowhere = own.absent.count_nowhere(self.levels)
-        self._reader = LevelReader(self.levels, own, self.background)
+        self._own, self._reader = own, LevelReader(self.levels, own, self.background)
 
     def __enter__(self) -> SlideFile:
         return self
@@ -121,6 +121,15 @@ class SlideFile:
         if self._transform is not None:
             convert(out, self._transform)
         return out
+
+    @property
+    def jpeg_tile(self) -> Size | None:
+        """Size of the plain JPEG tiles of which level 0 consists, px; None where it does not, or is converted."""
+        return self._own.tile_size(self.levels[0]) if self._transform is None else None
+
+    def read_jpeg(self, place: Region) -> JpegTile | None:
+        """Read a plain JPEG tile of level 0, of a file that has such; None where it is missing or not quite sound."""
+        return self._own.read_jpeg(self.levels[0], place)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the content's identity: {"size": bytes, "digest": SHA-256 of evenly spaced pieces of all files}."""

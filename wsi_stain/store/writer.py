@@ -17,7 +17,7 @@ from wsi_stain.core.geometry import BlockIndex, Size, TileIndex
 from wsi_stain.core.journal import FileFacts
 from wsi_stain.core.receipts import Product, Receipt, describe_product, file_product, valid_receipt, write_receipt
 from wsi_stain.formats import zarr_metadata, zarr_shard
-from wsi_stain.formats.zarr_shard import CODECS, CodecName
+from wsi_stain.formats.zarr_shard import CODECS, CodecName, Tile, TileCodec
 from wsi_stain.store.record import MARK, ShardsMark, SlideRecord, fold_shards, read_record
 from wsi_stain.store.stored_slide import StoredSlide
 from wsi_stain.tissue.exempt import Exempt
@@ -145,6 +145,10 @@ class SlideWriter:
         """Read which tiles the slide has or will have, (rows, cols)."""
         return zarr_metadata.read_array(self.path / "maps" / "kept", "bool")
 
+    def codec(self) -> TileCodec:
+        """Read how its tiles are compressed."""
+        return zarr_metadata.read_image_codec(self.path / "0")
+
     def open_slide(self, record: SlideRecord) -> StoredSlide:
         """Open the slide while it is still being made, for who makes it."""
         return StoredSlide(self.path, record)
@@ -156,7 +160,7 @@ class SlideWriter:
     def write_shard(
         self,
         block: BlockIndex,
-        tiles: Mapping[TileIndex, NDArray[np.uint8]],
+        tiles: Mapping[TileIndex, Tile],
         key: str = "",
         quality: Callable[[], Mapping[str, Sequence[float | None]]] = dict,
         holes: Sequence[Sequence[int]] = (),
@@ -165,8 +169,8 @@ class SlideWriter:
 
         Args:
             block: Index in the block grid.
-            tiles: RGB, (256, 256, 3), 255 beyond the slide's edge, by index in the slide's tile grid; each is asked
-                for once, in the order of the indices.
+            tiles: By index in the slide's tile grid; what they show beyond the slide's edge is never read. Each is
+                asked for once, in the order of the indices.
             key: Fingerprint of everything that the pixels depend on.
             quality: Gives what `ShardReceipt` says; asked once the tiles are written.
             holes: See there; read then as well.
@@ -174,7 +178,7 @@ class SlideWriter:
         Returns:
             The receipt.
         """
-        path, codec = self.path / zarr_metadata.shard_key(block), zarr_metadata.read_image_codec(self.path / "0")
+        path, codec = self.path / zarr_metadata.shard_key(block), self.codec()
         facts = journal.write_hashed(path, lambda file: zarr_shard.write_shard(file, tiles, codec=codec))
         receipt: ShardReceipt = {
             "key": key,

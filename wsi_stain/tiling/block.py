@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core.arrays import Mask
-from wsi_stain.core.geometry import TILE, BlockIndex, Region, TileIndex, tiles_of
-from wsi_stain.formats.zarr_shard import CODECS
+from wsi_stain.core.geometry import BlockIndex, TileIndex, tile_region, tiles_of
+from wsi_stain.formats.zarr_shard import Tile, TileCodec
 from wsi_stain.slides.listing.find import SlideSource
 from wsi_stain.slides.slide import Slide
 from wsi_stain.store import ShardReceipt, TileStore
@@ -56,12 +56,12 @@ def tile_block(task: BlockTask) -> ShardReceipt:
     if valid is not None:
         return valid
     with open_slide(task.source, task.config) as slide:
-        tiles = _BlockTiles(slide, writer.kept(), task.block, CODECS[task.config.codec].is_planar)
+        tiles = _BlockTiles(slide, writer.kept(), task.block, writer.codec())
         return writer.write_shard(task.block, tiles, task.key, quality=tiles.quality, holes=tiles.holes)
 
 
-class _BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
-    """The kept tiles of a block: RGB, (256, 256, 3), 255 beyond the slide's edge, by place in the slide's tile grid.
+class _BlockTiles(Mapping[TileIndex, Tile]):
+    """The kept tiles of a block by place in the slide's tile grid, as the writer takes them.
 
     A tile is read from the slide, and its quality measured, whenever it is asked for. Ask for each once, in the
     mapping's order: then a slide's own tiles are decoded once, whatever their size.
@@ -70,14 +70,15 @@ class _BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
         slide: The slide; it must stay open.
         kept: (rows, cols) of the slide's tile grid: the tiles that are wanted.
         block: Place in the block grid.
-        planar: Whether tiles shall lie plane by plane, as a codec stores them; green alone is then measured faster.
+        codec: How they are stored: tiles that lie plane by plane are given so, since green alone is then measured
+            faster; where the slide's own JPEG tiles are stored, those are given.
 
     Attributes:
         holes: [row, column] of those tiles that cannot be read from the file and show its next coarser level.
     """
 
-    def __init__(self, slide: Slide, kept: Mask, block: BlockIndex, planar: bool) -> None:
-        self._slide, self._planar = slide, planar
+    def __init__(self, slide: Slide, kept: Mask, block: BlockIndex, codec: TileCodec) -> None:
+        self._slide, self._codec = slide, codec
         self._tiles = [tile for tile in tiles_of(block, kept.shape) if kept[tile]]
         self._blur: list[float | None] = []
         self._ink_samples: list[NDArray[np.uint8]] = []
@@ -89,17 +90,23 @@ class _BlockTiles(Mapping[TileIndex, NDArray[np.uint8]]):
     def __len__(self) -> int:
         return len(self._tiles)
 
-    def __getitem__(self, tile: TileIndex) -> NDArray[np.uint8]:
+    def __getitem__(self, tile: TileIndex) -> Tile:
         """Read a tile; SlideError where the slide can no longer be read at all."""
-        pixels, mended_tile = self._slide.read_repaired(Region(tile.col * TILE, tile.row * TILE, TILE, TILE))
+        if self._codec.name == "source" and (own := self._slide.read_jpeg(tile_region(tile))) is not None:
+            self._measure(tile, own.pixels)
+            return own.stream
+        pixels, mended_tile = self._slide.read_repaired(tile_region(tile))
         if mended_tile:
             self.holes.append(list(tile))
-        if self._planar:
+        if self._codec.is_planar:
             pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1)).transpose(1, 2, 0)
+        self._measure(tile, pixels)
+        return pixels
+
+    def _measure(self, tile: TileIndex, pixels: NDArray[np.uint8]) -> None:
         seen = part_on_slide(pixels, tile, self._slide.size)
         self._blur.append(measure_blur(seen, self._slide.mpp.mean))
         self._ink_samples.append(ink_sample(seen))
-        return pixels
 
     def quality(self) -> dict[str, Sequence[float | None]]:
         """Return for each of `QUALITIES` its value for each tile that was read, in that order."""

@@ -158,7 +158,7 @@ def inspect_slide(task: InspectTask) -> SlideFacts:
             "tissue": float(survey.mask.mean()),
             "tiles": tiles,
             "suspect": int(survey.suspect.sum()),
-            "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec].share),
+            "bytes": round(tiles * TILE_BYTES * CODECS[task.config.codec_for(slide)].share),
             "blocks": len(grid.blocks()),
             "ink": round(float((survey.exempt == AS_SCANNED).sum() / max(survey.mask.sum(), 1)), 4),
             "damage": "".join(damage),

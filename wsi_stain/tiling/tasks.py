@@ -162,7 +162,8 @@ def finish_slide(task: FinishTask) -> FinishReceipt:
 
 def _survey(writer: SlideWriter, slide: Slide, task: SurveyTask) -> None:
     survey = require_tissue(slide, task.config, task.source)
-    writer.begin(slide.size, survey.thumbnail, survey.mask, survey.grid, task.config.codec, survey.exempt)
+    codec = task.config.codec_for(slide)
+    writer.begin(slide.size, survey.thumbnail, survey.mask, survey.grid, codec, survey.exempt)
     writer.write_map("suspect", survey.suspect)
 
 

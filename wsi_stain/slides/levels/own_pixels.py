@@ -91,6 +91,14 @@ class OwnPixels:
         for part in left:
             yield from split_on_grid(part, _PIECE)
 
+    def tile_size(self, level: Level) -> Size | None:
+        """Return the size of a level's plain JPEG tiles, px; None where it has none."""
+        return None if self._jpeg_tiles is None else self._jpeg_tiles.size(level.number)
+
+    def read_jpeg(self, level: Level, place: Region) -> JpegTile | None:
+        """Read a plain JPEG tile of a level as it is; None where it is missing or not quite sound."""
+        return None if self._jpeg_tiles is None else self._jpeg_tiles.read(level.number, place)
+
     def decode(self, level: Level, piece: Region) -> NDArray[np.uint8]:
         """Decode a piece.
 
@@ -127,6 +135,18 @@ _SOI = b"\xff\xd8"
 _SOS = 0xDA
 _FRAMES = {0xC0, 0xC1, 0xC2}
 _APPLICATION = {*range(0xE0, 0xF0), 0xFE}
+
+
+class JpegTile(NamedTuple):
+    """A tile of a slide's file.
+
+    Attributes:
+        stream: A JPEG file of its own, whose coefficients are the slide's.
+        pixels: What it shows, RGB, (height, width, 3): of a tile at a far edge beyond the slide as well.
+    """
+
+    stream: bytes
+    pixels: NDArray[np.uint8]
 
 
 class _Level(NamedTuple):
@@ -180,7 +200,7 @@ class JpegTiles:
         if level is None:
             return [region_level]
         if region_level == level.place_at(region_level) and out.flags.c_contiguous:
-            return [] if self._decode(level, region_level, out) else [region_level]
+            return [region_level] if self._decode(level, region_level, out) is None else []
         remaining: list[Region] = []
         for part in split_on_grid(region_level, level.tile):
             place = level.place_at(part)
@@ -191,22 +211,34 @@ class JpegTiles:
             window(out, region_level, part)[:] = window(tile, place, part)
         return remaining
 
-    def _decode_apart(self, number: int, place: Region) -> NDArray[np.uint8] | None:
-        """Decode a tile, (height, width, 3); None where it is missing or not quite sound."""
+    def size(self, number: int) -> Size | None:
+        """Return the size of a level's tiles, px; None where they are not taken."""
+        level = self._levels[number]
+        return None if level is None else level.tile
+
+    def read(self, number: int, place: Region) -> JpegTile | None:
+        """Read the tile of a level that lies at a place; None where it is missing or not quite sound."""
         level = self._levels[number]
         assert level is not None
         pixels = np.empty((level.tile.height, level.tile.width, 3), np.uint8)
-        return pixels if self._decode(level, place, pixels) else None
+        stream = self._decode(level, place, pixels)
+        return None if stream is None else JpegTile(stream, pixels)
 
-    def _decode(self, level: _Level, place: Region, pixels: NDArray[np.uint8]) -> bool:
-        """Decode a tile into (height, width, 3), and return whether it is there and sound."""
+    def _decode_apart(self, number: int, place: Region) -> NDArray[np.uint8] | None:
+        """Decode a tile, (height, width, 3); None where it is missing or not quite sound."""
+        tile = self.read(number, place)
+        return None if tile is None else tile.pixels
+
+    def _decode(self, level: _Level, place: Region, pixels: NDArray[np.uint8]) -> bytes | None:
+        """Decode a tile into (height, width, 3), and return its stream; None where it is missing or not quite sound."""
         index = place.y // level.tile.height * level.columns + place.x // level.tile.width
         try:
             content = os.pread(self._file.fileno(), int(level.counts[index]), int(level.offsets[index]))
-            simplejpeg.decode_jpeg(_complete_jpeg(content, level.header, level.tile), "RGB", buffer=pixels, strict=True)
+            stream = _complete_jpeg(content, level.header, level.tile)
+            simplejpeg.decode_jpeg(stream, "RGB", buffer=pixels, strict=True)
         except (OSError, ValueError):
-            return False
-        return True
+            return None
+        return stream
 
 
 def _cached_tiles(tile: Size) -> int:
