@@ -45,4 +45,4 @@ def test_a_table_made_on_a_gpu_is_applied_by_a_process_that_has_none(tmp_path: P
     made = normalizer.apply(pixels, np.ones((1, 1), bool), {TABLE: table})
     np.testing.assert_array_equal(made, apply_table(table, pixels))
     generator = load_normalizer(config.model_copy(update={"mode": "generator"}), checkpoint, "cuda")
-    assert generator.halo >= 96
+    assert generator.halo >= 64

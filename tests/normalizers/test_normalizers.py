@@ -290,7 +290,7 @@ def test_the_table_follows_the_generator(predictor: GeneratorPredictor, painting
 
     generated = GeneratorNormalizer(predictor, WHITE, 256)
     needed = np.ones(grid_shape(painting.size), bool)
-    wanted = generated.apply(painting.read(Region(0, 0, *painting.size).expand(96)), needed, artifact)
+    wanted = generated.apply(painting.read(Region(0, 0, *painting.size).expand(generated.halo)), needed, artifact)
     found = normalizer.apply(painting.pixels, needed, artifact)
     stained = painting.pixels.mean(axis=2) < 230
     untouched = np.abs(painting.pixels[stained].astype(int) - wanted[stained]).mean()

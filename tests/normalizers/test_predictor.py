@@ -34,8 +34,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def source() -> RgbImage:
-    """A block with its halo of 96 px."""
-    return paint_tissue(Size(SIDE + 192, SIDE + 192), seed=6)
+    """A block with its halo of 64 px."""
+    return paint_tissue(Size(SIDE + 128, SIDE + 128), seed=6)
 
 
 class Watched(GeneratorPredictor):
@@ -59,18 +59,18 @@ def test_what_holds_no_tissue_never_reaches_the_generator(checkpoint: Checkpoint
     assert predictor.shapes == []
     needed[0, 0] = needed[1, 1] = needed[4, 2] = True
     normalizer.apply(source, needed, ARTIFACT)
-    assert predictor.shapes == [(1, 704, 704, 3)] * 2, "two of nine cores hold all three tiles"
+    assert predictor.shapes == [(1, 640, 640, 3)] * 2, "two of nine cores hold all three tiles"
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_batches_have_one_shape_and_give_one_picture(checkpoint: Checkpoint, source: RgbImage, device: str) -> None:
     predictor, needed = Watched(checkpoint, device), np.ones((5, 5), bool)
     one = GeneratorNormalizer(predictor, WHITE, stride_px=512).apply(source, needed, ARTIFACT)
-    assert predictor.shapes == [(1, 704, 704, 3)] * 9
+    assert predictor.shapes == [(1, 640, 640, 3)] * 9
     for batch, passes in ((2, 5), (4, 3), (16, 1)):
         predictor.shapes.clear()
         many = GeneratorNormalizer(predictor, WHITE, stride_px=512, batch=batch).apply(source, needed, ARTIFACT)
-        assert predictor.shapes == [(batch, 704, 704, 3)] * passes
+        assert predictor.shapes == [(batch, 640, 640, 3)] * passes
         unlike = np.abs(many.astype(int) - one)
         assert unlike.max() <= 1 and (unlike > 0).mean() < 1e-3
 
@@ -108,7 +108,7 @@ def test_a_pass_that_overflows_in_16_bits_is_computed_again(
     window = source[:288, :288]
     predictor = GeneratorPredictor(overflowing, device, precision)
     found_here = next(predictor.predict_all([window], STATISTICS, predictor.halo))
-    assert np.abs(found_here.astype(int) - exact[:96, :96]).max() <= int(device == "cuda")
+    assert np.abs(found_here.astype(int) - exact[32:128, 32:128]).max() <= int(device == "cuda")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -85,7 +85,7 @@ def test_passes_that_disagree_fade_into_each_other() -> None:
 
 def test_a_large_core_is_exact_even_at_that_depth(predictor: GeneratorPredictor, slide: Pixels) -> None:
     normalizer = GeneratorNormalizer(predictor, WHITE, 1536)
-    assert normalizer._windows.overlap == 0 and normalizer.halo == 768
+    assert normalizer._windows.overlap == 0 and normalizer.halo == 512
     whole = predictor.predict(read(slide, Region(0, 0, 1536, 1536).expand(768)), STATISTICS)
     found = by_blocks(normalizer, slide, 1536)
     unlike = np.abs(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
 from wsi_stain.pix2pix.config import GeneratorConfig
-from wsi_stain.pix2pix.generator import Generator, ResizeConvolution, receptive_halo
+from wsi_stain.pix2pix.generator import Generator, ResizeConvolution, aligned_halo, receptive_halo
 
 PUBLISHED = {  # (downs, input channels): parameters at ngf=64
     (8, 1): 54_411_907,
@@ -97,6 +97,17 @@ def test_halo_is_the_least_that_holds(downs: int) -> None:
         seen = image.grad[0, 0].abs().sum(0).nonzero().flatten()
         farthest = max(farthest, column - int(seen[0]), int(seen[-1]) - column)
     assert farthest == receptive_halo(downs)
+
+
+@pytest.mark.parametrize("downs", [3, 4])
+def test_halo_of_an_aligned_core_is_the_least_that_holds(downs: int) -> None:
+    generator, step = lively(GeneratorConfig(downs=downs, ngf=2)).double(), 2**downs
+    core = 8 * step
+    for beyond in range(step + 1):
+        image = torch.rand(1, 1, step, 16 * step, dtype=torch.float64, requires_grad=True)
+        generator(image)[0, :, 0, core - beyond].sum().backward()
+        assert image.grad is not None
+        assert core - int(image.grad[0, 0].abs().sum(0).nonzero()[0]) == aligned_halo(downs, beyond)
 
 
 @pytest.mark.parametrize(("downs", "blocks"), [(8, [1, 2, 3]), (5, [1, 2, 3]), (3, [1])])

@@ -2,9 +2,9 @@
 
 Writes no files.
 
-Where a window can show all that its core's pixels see, the output does not depend on where a slide is cut: the margin
-is at least the receptive field's reach, core and margin are multiples of the generator's step (2**downs), and
-BatchNorm uses frozen statistics. A generator that sees too far for that (the paper's unet_256: 765 px) works on smaller
+Where a window can show all that its core's pixels see, the output does not depend on where a slide is cut: the window
+reaches as far beyond its core as they see, both are multiples of the generator's step (2**downs), and BatchNorm uses
+frozen statistics. A generator that sees too far for that (the paper's unet_256: 765 px) works on smaller
 windows whose results are blended; see `windows`.
 """
 
@@ -78,11 +78,13 @@ class GeneratorNormalizer:
     ) -> None:
         self._predictor, self.table, self._batch, self.white = predictor, table, batch, white
         self._hold_radius = round_up(hold_radius, smooth.STEP) if table else 0
-        own_reach = smooth.reach(self._hold_radius) if self._hold_radius else predictor.shrink - 1
-        reach = self._smoothing_reach + own_reach
-        self._margin = round_up(reach, max(32, predictor.step))  # generated pixels beyond a result that make it
-        stride_px, overlap, self._crop = _plan_windows(stride_px, predictor)
-        self._windows = Windows(stride_px, overlap, self._crop + self._margin)
+        own_reach = (
+            smooth.reach(self._hold_radius) if self._hold_radius else round_up(predictor.shrink - 1, smooth.STEP)
+        )
+        self._margin = self._smoothing_reach + own_reach  # generated pixels beyond a result that make it
+        stride_px, overlap, around = _plan_windows(stride_px, predictor, self._margin)
+        self._crop = around - self._margin
+        self._windows = Windows(stride_px, overlap, around)
         self.halo, self.band = self._windows.halo, self._windows.band
 
     def prepare(self, slide: TiledSlide, statistics: StainStatistics) -> Artifact:
@@ -178,19 +180,20 @@ class GuardNormalizer(GeneratorNormalizer):
         return smooth.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE).permute(0, 2, 3, 1)
 
 
-def _plan_windows(stride_px: int, predictor: GeneratorPredictor) -> Rgb8:
-    """Return stride, overlap and crop: exact where the halo is at most half the stride, else blended.
+def _plan_windows(stride_px: int, predictor: GeneratorPredictor, margin: int) -> tuple[int, int, int]:
+    """Return stride, overlap, and what a window shows beyond its result, of which `margin` is computed.
 
-    Blended, a quarter of what a window shows beyond its core is thrown away on each side and a quarter is overlap.
+    Results are exact where the halo is at most half the stride, else blended. Then, without the margin, a quarter of
+    what a window shows beyond its core is thrown away on each side at least, and a quarter is overlap.
     """
     stride_px = round_up(stride_px, predictor.step)
     if 2 * predictor.halo <= stride_px:
-        return stride_px, 0, predictor.halo
+        return stride_px, 0, predictor.aligned_halo(margin)
     while BLOCK % stride_px:
         stride_px -= TILE
     stride_px = max(stride_px, predictor.step)
     quarter = round_up(_BLENDED_MARGINS, predictor.step) // 4
-    return stride_px, quarter, quarter
+    return stride_px, quarter, round_up(quarter + margin, predictor.step)
 
 
 def _fetch_batch(

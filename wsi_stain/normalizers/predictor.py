@@ -30,7 +30,7 @@ from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import ceil_div
 from wsi_stain.pix2pix.checkpoint import Checkpoint
-from wsi_stain.pix2pix.generator import receptive_halo
+from wsi_stain.pix2pix.generator import aligned_halo, receptive_halo
 from wsi_stain.pix2pix.gpu import copy_to_pinned, record_event, stack_arrays
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 from wsi_stain.pix2pix.precision import Precision, compute_dtype
@@ -82,6 +82,7 @@ class GeneratorPredictor:
         self, checkpoint: Checkpoint, device: str = "cpu", precision: Precision = "auto", compiled: bool = False
     ) -> None:
         config, self.shrink = checkpoint.contract.generator, checkpoint.contract.shrink
+        self._downs = config.downs
         self.stain_passes = checkpoint.contract.stain_passes
         self.step = self.shrink * 2**config.downs
         self.halo = round_up(self.shrink * receptive_halo(config.downs), max(32, self.step))
@@ -99,6 +100,15 @@ class GeneratorPredictor:
     def check_fits(self, slide: TiledSlide) -> None:
         """Refuse a slide whose resolution the generator does not know, with CheckpointError."""
         self._check_fits(slide.mpp)
+
+    def aligned_halo(self, beyond: int) -> int:
+        """Return what a window must show around a core on multiples of `step`, px: a multiple of it and of 32.
+
+        Args:
+            beyond: How far outside the core results are wanted, px; these come out exactly.
+        """
+        exact = self.shrink * aligned_halo(self._downs, ceil_div(beyond, self.shrink))
+        return round_up(exact, max(32, self.step))
 
     def upload(self, values: NDArray[np.float32]) -> Tensor:
         """Copy a small array to the device. It is all there when this returns, for whatever stream."""

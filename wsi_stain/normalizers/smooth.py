@@ -48,8 +48,8 @@ _LEAST = 1e-3
 
 
 def reach(radius: int) -> int:
-    """Return how far, px, a pixel of the result looks in each direction; a multiple of `STEP`."""
-    return 2 * radius + 2 * STEP
+    """Return how far, px, a result looks beyond its edges, which lie on the grid's lines; a multiple of `STEP`."""
+    return 2 * radius + STEP
 
 
 def guided_filter(source_BCHW: Tensor, changed_BCHW: Tensor, radius: int, epsilon: float) -> Tensor:

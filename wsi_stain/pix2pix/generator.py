@@ -36,6 +36,17 @@ def receptive_halo(downs: int) -> int:
     return 3 * int(2**downs - 1)
 
 
+def aligned_halo(downs: int, beyond: int) -> int:
+    """Return how far a window must reach beyond a core, px, for its results up to `beyond` px outside that to be exact.
+
+    Core and window begin and end on multiples of 2**downs. A pixel there sees less far than `receptive_halo` says,
+    which holds for the place between two such multiples that sees farthest.
+    """
+    for _halving in range(downs):
+        beyond = beyond // 2 + 1  # two pixels of the coarser grid make one, so that one beyond it counts
+    return int(2**downs * (beyond + 1) - 1)  # a pixel of the coarser grid sees one of the finer on each side of its own
+
+
 def initialize(network: nn.Module) -> None:
     """Draw the weights of either network in place, from torch's global random generator.
 
