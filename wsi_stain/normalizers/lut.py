@@ -12,9 +12,8 @@ from math import ceil
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage
+from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage, RgbTiles
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, TileIndex, tile_region
 from wsi_stain.metrics.image import ciede2000
@@ -49,7 +48,7 @@ made of them; (2, n): bins and counts of the tissue in all candidates."""
 
 _NONE = np.zeros((0, 3), np.uint8)
 _HELD_OUT_EVERY = 5
-_HELD_PIXELS = 2_500
+_HELD_PIXELS = 500
 
 _REFINING_TILES = 48
 """Tiles that a slide's statistics are refined by: the first ones of those that may be fitted to."""
@@ -114,8 +113,9 @@ class TableFit:
             CheckpointError: The generator does not fit the slide.
         """
         self._predictor.check_fits(slide)
-        candidates = read_candidates(slide, list_candidates(slide, self._tiles)[part :: self._parts])
-        tiles = pick_shades(candidates, self._tiles // self._parts + (part < self._tiles % self._parts))
+        candidates = list_candidates(slide, self._tiles)[part :: self._parts]
+        pixels = read_candidates(slide, candidates)
+        tiles = pick_shades(candidates, pixels, self._tiles // self._parts + (part < self._tiles % self._parts))
         fitted, held = [(_NONE, _NONE)], [(_NONE, _NONE)]
         for turn, (source, wanted) in enumerate(self._pairs(slide, tiles, statistics)):
             if (turn + part + 1) % _HELD_OUT_EVERY == 0:
@@ -125,7 +125,7 @@ class TableFit:
                 fitted.append((source, wanted))
         pairs = ColourPairs()
         pairs.add(*map(np.concatenate, zip(*fitted, strict=True)))  # at once: each time all bins are gone through
-        counts = _tissue_colours(_normalized_pixels(slide, candidates), statistics.white)
+        counts = colour_counts(pixels, _find_tissue(slide, candidates, pixels, statistics.white))
         held_source, held_wanted = map(np.concatenate, zip(*held, strict=True))
         return {
             STATISTICS: pack_statistics(statistics),
@@ -254,19 +254,16 @@ def _residual(table: Table, pairs: ColourPairs, samples: Sequence[Artifact]) -> 
     return float(ciede2000(found[None], wanted[None]))
 
 
-def _normalized_pixels(slide: TiledSlide, candidates: Sequence[tuple[TileIndex, RgbImage]]) -> RgbImage:
-    """Return the pixels of what `read_candidates` gave, (N, 3), but for those that are not normalized."""
-    masks = (~exempt_mask(slide, tile_region(tile))[SPARSE, SPARSE] for tile, _ in candidates)
-    normalized = (_pick_pixels(pixels, mask) for (_, pixels), mask in zip(candidates, masks, strict=True))
-    return np.concatenate([_NONE, *normalized])
-
-
 def _pick_pixels(pixels: RgbImage, mask: Mask) -> RgbImage:
     """Return the pixels, (N, 3), that a mask marks; all of them at a twentieth of the time that some take."""
     return pixels.reshape(-1, 3) if mask.all() else pixels[mask]
 
 
-def _tissue_colours(pixels: RgbImage, white: Rgb) -> NDArray[np.int64]:
-    """Return `colour_counts` of some pixels, (..., 3), that are not glass."""
+def _find_tissue(slide: TiledSlide, tiles: Sequence[TileIndex], pixels: RgbTiles, white: Rgb) -> Mask:
+    """Mark what is normalized and not glass of the pixels that `read_candidates` gave, (n, 64, 64)."""
     red, green, blue = (pixels[..., channel] < ceil(white[channel] * _STAINED) for channel in range(3))
-    return colour_counts(pixels[red | green | blue])
+    tissue: Mask = red | green | blue
+    if slide.exempt.any():
+        for tile, mask in zip(tiles, tissue, strict=True):
+            mask &= ~exempt_mask(slide, tile_region(tile))[SPARSE, SPARSE]
+    return tissue

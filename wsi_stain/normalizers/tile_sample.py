@@ -49,7 +49,8 @@ def choose_tiles(slide: TiledSlide, count: int) -> list[TileIndex]:
     Raises:
         NoTissueError: No tile holds tissue.
     """
-    tiles = pick_shades(read_candidates(slide, list_candidates(slide, count)), count)
+    candidates = list_candidates(slide, count)
+    tiles = pick_shades(candidates, read_candidates(slide, candidates), count)
     if not tiles:
         raise NoTissueError("No tile of the slide holds tissue", "Check the tissue mask, or leave the slide out")
     return tiles
@@ -61,9 +62,12 @@ def list_candidates(slide: TiledSlide, count: int) -> list[TileIndex]:
     return list(_spread(tissue.shape, tissue.tobytes(), count * _CANDIDATES_PER_TILE))
 
 
-def read_candidates(slide: TiledSlide, tiles: Sequence[TileIndex]) -> list[tuple[TileIndex, RgbImage]]:
-    """Read some pixels of each tile, (64, 64, 3)."""
-    return [(tile, slide.read(tile_region(tile))[SPARSE, SPARSE]) for tile in tiles]
+def read_candidates(slide: TiledSlide, tiles: Sequence[TileIndex]) -> RgbTiles:
+    """Read some pixels of each tile, (n, 64, 64, 3)."""
+    pixels = np.empty((len(tiles), TILE // _THIN, TILE // _THIN, 3), np.uint8)
+    for tile, sparse in zip(tiles, pixels, strict=True):
+        sparse[:] = slide.read(tile_region(tile))[SPARSE, SPARSE]
+    return pixels
 
 
 def read_pixels(slide: TiledSlide, count: int, every: int = 1) -> RgbImage:
@@ -76,11 +80,11 @@ def read_pixels(slide: TiledSlide, count: int, every: int = 1) -> RgbImage:
     return np.concatenate([slide.read(region)[~exempt_mask(slide, region)][::every] for region in regions])
 
 
-def pick_shades(candidates: Sequence[tuple[TileIndex, RgbImage]], count: int) -> list[TileIndex]:
+def pick_shades(tiles: Sequence[TileIndex], pixels: RgbTiles, count: int) -> list[TileIndex]:
     """Pick so many of some tiles, as many of each shade; their own order spreads over the slide."""
-    shade = np.array([pixels.mean() for _, pixels in candidates])
-    strata = np.array_split(np.argsort(shade, kind="stable"), min(_STRATA, len(candidates)) or 1)
-    return [candidates[index][0] for index in _interleave([sorted(stratum) for stratum in strata])[:count]]
+    shade = pixels.sum(axis=(1, 2, 3), dtype=np.int64)
+    strata = np.array_split(np.argsort(shade, kind="stable"), min(_STRATA, len(tiles)) or 1)
+    return [tiles[index] for index in _interleave([sorted(stratum) for stratum in strata])[:count]]
 
 
 def find_nuclei(slide: TiledSlide) -> tuple[list[TileIndex], RgbTiles, Mask] | None:

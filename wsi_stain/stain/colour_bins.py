@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from wsi_stain.core.arrays import RgbImage
+from wsi_stain.core.arrays import Mask, RgbImage
 
 Colours = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -72,9 +72,12 @@ class ColourPairs:
         return float(counts[~near.ravel()].sum() / max(counts.sum(), 1))
 
 
-def colour_counts(pixels: RgbImage) -> Counts:
-    """Count the pixels, (N, 3) RGB, in each bin: (64^3,)."""
-    return np.bincount(_bins(pixels), minlength=BINS**3)
+def colour_counts(pixels: RgbImage, counted: Mask | None = None) -> Counts:
+    """Count the pixels, (..., 3) RGB, of which a mask may say whether they count, in each bin: (64^3,)."""
+    bins = _bins(pixels.reshape(-1, 3))
+    if counted is not None:
+        bins[~counted.ravel()] = BINS**3  # a bin of their own: three times as fast as picking the others
+    return np.bincount(bins, minlength=BINS**3 + 1)[:-1]
 
 
 def _bins(pixels: RgbImage) -> Counts:
