@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import ceil, floor
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ from pydantic import Field
 
 from wsi_stain.core.arrays import window
 from wsi_stain.core.errors import SlideError, UnreadableError
-from wsi_stain.core.geometry import Mpp, Region, Size, ceil_div, split_on_grid
+from wsi_stain.core.geometry import Mpp, Region, Size, split_on_grid
 from wsi_stain.core.records import StrictRecord
 from wsi_stain.core.storage import StoragePath, storage_path
 from wsi_stain.slides.claims import name_scanner
-from wsi_stain.slides.levels.level import Level
+from wsi_stain.slides.frame import Grid, is_finer, working_frame
 from wsi_stain.slides.levels.own_pixels import JpegTile
 from wsi_stain.slides.levels.reader import LostPart
 from wsi_stain.slides.remedies import remedy_for
@@ -31,8 +31,6 @@ from wsi_stain.slides.slide_file import SlideFile
 
 __all__ = ["Slide", "SlideConfig", "area_average"]
 
-_NATIVE_TOLERANCE = Fraction(1, 100)
-_LEVEL_TOLERANCE = Fraction(1, 1000)
 _PIECE_LEVEL = Size(4096, 2048)
 _MAX_READ_PIXELS = 2**29
 _MAX_REPAIRED = 0.5
@@ -52,14 +50,6 @@ class SlideConfig(StrictRecord):
     slide_mpp: float | None = Field(default=None, gt=0)
     allow_upsample: bool = False
     icc: Literal["keep", "srgb"] = "keep"
-
-
-class _Grid(NamedTuple):
-    """A pixel grid laid over level 0 from its corner: its size, and level-0 pixels per grid pixel along x and y."""
-
-    size: Size
-    step_x: Fraction
-    step_y: Fraction
 
 
 class Slide:
@@ -117,7 +107,7 @@ class Slide:
         self.background = self._file.background
         self.icc_profile = self._file.icc_profile
         self.size_l0 = self._file.levels[0].size
-        self._frame = self._working_frame()
+        self._frame = working_frame(self.path, self.size_l0, self.mpp_l0, self.config.mpp, self.config.allow_upsample)
 
     def __enter__(self) -> Slide:
         return self
@@ -139,7 +129,7 @@ class Slide:
     @property
     def mpp(self) -> Mpp:
         """Resolution of the working frame, um per px."""
-        if self.config.mpp is None or self._is_native():
+        if self.config.mpp is None or self._frame.is_level_0:
             return self.mpp_l0
         return Mpp(self.config.mpp, self.config.mpp)
 
@@ -184,7 +174,7 @@ class Slide:
         Raises:
             SlideError: The pixels cannot be decoded, or the region is beyond any memory.
         """
-        return self._read(self._shrunk(factor), region, None)
+        return self._read(self._frame.shrink(factor), region, None)
 
     def read_shrunk_repaired(self, factor: int, region: Region) -> tuple[NDArray[np.uint8], float]:
         """Read as `read_shrunk` does, of a slide that may be damaged here and there.
@@ -196,13 +186,13 @@ class Slide:
             SlideError: The file can no longer be opened, or the region is beyond any memory.
         """
         repaired: list[LostPart] = []
-        pixels, read = self._read(self._shrunk(factor), region, repaired), self.pixels_read(factor, region)
+        pixels, read = self._read(self._frame.shrink(factor), region, repaired), self.pixels_read(factor, region)
         return pixels, min(sum(part.region.width * part.region.height for part in repaired) / max(read, 1), 1.0)
 
     def pixels_read(self, factor: int, region: Region) -> int:
         """Return how many pixels of the file `read_shrunk` reads for a region."""
-        grid = self._shrunk(factor)
-        level = self._file.levels[self._level_for(grid)]
+        grid = self._frame.shrink(factor)
+        level = self._file.levels[grid.choose_level(self._file.levels)]
         width, height = region.width * grid.step_x / level.scale_x, region.height * grid.step_y / level.scale_y
         return ceil(width) * ceil(height)
 
@@ -224,7 +214,7 @@ class Slide:
     @property
     def jpeg_tile(self) -> Size | None:
         """Size of the plain JPEG tiles of which the working frame consists, px; None where it does not."""
-        return self._file.jpeg_tile if self._frame.step_x == self._frame.step_y == 1 else None
+        return self._file.jpeg_tile if self._frame.is_level_0 else None
 
     def read_jpeg(self, place: Region) -> JpegTile | None:
         """Read one of those tiles as it is in the file.
@@ -243,7 +233,7 @@ class Slide:
         self._read(self._frame, region, repaired)
         return repaired[0].reason if repaired else ""
 
-    def _read(self, grid: _Grid, region: Region, repaired: list[LostPart] | None) -> NDArray[np.uint8]:
+    def _read(self, grid: Grid, region: Region, repaired: list[LostPart] | None) -> NDArray[np.uint8]:
         self._refuse_huge(region.width * region.height)
         out = np.empty((region.height, region.width, 3), np.uint8)
         inside = region.intersect(Region(0, 0, *grid.size))
@@ -267,14 +257,10 @@ class Slide:
         ]
         size = Size(*shape)
         self._refuse_huge(size.width * size.height)
-        grid = _Grid(
-            size,
-            self._frame.step_x * Fraction(self.size.width, size.width),
-            self._frame.step_y * Fraction(self.size.height, size.height),
-        )
+        grid = self._frame.resize(size)
         out, repaired = np.empty((size.height, size.width, 3), np.uint8), list[LostPart]()
         self._read_grid(grid, Region(0, 0, *size), out, repaired)
-        level = self._file.levels[self._level_for(grid)]
+        level = self._file.levels[grid.choose_level(self._file.levels)]
         lost = sum(part.region.width * part.region.height for part in repaired)
         if lost > _MAX_REPAIRED * level.size.width * level.size.height:
             reason = repaired[0].reason
@@ -285,32 +271,6 @@ class Slide:
         """Identify the slide's content: size in bytes and a SHA-256 over evenly spaced pieces of its file(s)."""
         return self._file.fingerprint()
 
-    def _is_native(self) -> bool:
-        steps = self._target_steps()
-        return all(abs(step - 1) <= _NATIVE_TOLERANCE for step in steps)
-
-    def _target_steps(self) -> tuple[Fraction, Fraction]:
-        """Count level-0 pixels per pixel of the wanted frame; decimal, so that 0.6 um over 0.2 um is exactly 3."""
-        x, y = (Fraction(str(self.config.mpp or own)) / Fraction(str(own)) for own in self.mpp_l0)
-        return x, y
-
-    def _working_frame(self) -> _Grid:
-        step_x, step_y = self._target_steps()
-        if self._is_native():
-            return _Grid(self.size_l0, Fraction(1), Fraction(1))
-        if _is_finer(step_x, step_y) and not self.config.allow_upsample:
-            raise SlideError(
-                f"{self.path} has {self.mpp_l0.mean:.4g} um/px, coarser than the {self.config.mpp:g} asked for",
-                f"Ask for --mpp {self.mpp_l0.mean:.4g} or coarser, or set tiling.slide.allow_upsample; if the file's"
-                " resolution is wrong, give the true one with --slide-mpp",
-            )
-        width, height = ceil(self.size_l0.width / step_x), ceil(self.size_l0.height / step_y)
-        return _Grid(Size(width, height), step_x, step_y)
-
-    def _shrunk(self, factor: int) -> _Grid:
-        size = Size(ceil_div(self.size.width, factor), ceil_div(self.size.height, factor))
-        return _Grid(size, self._frame.step_x * factor, self._frame.step_y * factor)
-
     def _refuse_huge(self, pixels: int) -> None:
         if pixels > _MAX_READ_PIXELS:
             raise SlideError(
@@ -318,12 +278,12 @@ class Slide:
                 "Read it in smaller regions, or at a coarser mpp",
             )
 
-    def _read_grid(self, grid: _Grid, region: Region, out: NDArray[np.uint8], repaired: list[LostPart] | None) -> None:
+    def _read_grid(self, grid: Grid, region: Region, out: NDArray[np.uint8], repaired: list[LostPart] | None) -> None:
         """Fill `out` (height, width, 3) with a region within a grid, piece by piece, so that memory stays flat."""
-        if grid.step_x == grid.step_y == 1:
+        if grid.is_level_0:
             self._file.read(0, region, repaired, out)
             return
-        number = self._level_for(grid)
+        number = grid.choose_level(self._file.levels)
         level = self._file.levels[number]
         step_x, step_y = grid.step_x / level.scale_x, grid.step_y / level.scale_y
         piece_size = Size(max(1, floor(_PIECE_LEVEL.width / step_x)), max(1, floor(_PIECE_LEVEL.height / step_y)))
@@ -335,25 +295,10 @@ class Slide:
     ) -> NDArray[np.uint8]:
         """Sample pixels (height, width, 3) of a piece of a grid whose steps are in pixels of level `number`."""
         size_level = self._file.levels[number].size
-        finer = _is_finer(step_x, step_y)
+        finer = is_finer(step_x, step_y)
         margin, sample = (2, bicubic) if finer else (0, area_average)
         first_x, first_y = piece.x * step_x, piece.y * step_y
         left, right = source_span(first_x, step_x, piece.width, margin, size_level.width)
         top, bottom = source_span(first_y, step_y, piece.height, margin, size_level.height)
         pixels = self._file.read(number, Region(left, top, right - left, bottom - top), repaired)
         return sample(pixels, first_x - left, first_y - top, step_x, step_y, piece.width, piece.height)
-
-    def _level_for(self, grid: _Grid) -> int:
-        """Find the coarsest level that is at least as fine as the grid; level 0 when none is."""
-
-        def fine_enough(level: Level) -> bool:
-            slack = 1 + _LEVEL_TOLERANCE
-            return level.scale_x <= grid.step_x * slack and level.scale_y <= grid.step_y * slack
-
-        numbers = [number for number, level in enumerate(self._file.levels) if fine_enough(level)]
-        return max(numbers, default=0, key=lambda number: self._file.levels[number].scale_x)
-
-
-def _is_finer(step_x: Fraction, step_y: Fraction) -> bool:
-    """Check whether pixels of these steps are smaller than those they are made from, beyond the tolerance."""
-    return min(step_x, step_y) < 1 - _NATIVE_TOLERANCE
