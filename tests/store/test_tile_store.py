@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -434,6 +435,15 @@ def test_a_torn_file_shows_whichever_it_is(small: WrittenSlide, cut: Callable[[i
         with pytest.raises(StoreError, match=r"damaged|describes no compression"):
             small.store["odd"].check_whole()
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["maps/kept", "maps/tissue", "thumbnail", "mask"])
+def test_a_lost_folder_shows_whichever_it_is(small: WrittenSlide, name: str) -> None:
+    folder = small.store.path / "odd"
+    small.slide.check_whole()
+    shutil.rmtree(folder / name)
+    with pytest.raises(StoreError, match=rf"missing or damaged|lacks {name}"):
+        small.store["odd"].check_whole()
 
 
 def test_a_tile_that_the_shard_lacks_is_an_error_not_glass(small: WrittenSlide) -> None:

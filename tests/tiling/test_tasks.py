@@ -162,6 +162,16 @@ def test_a_complete_slide_is_left_alone(tiled_run: Run) -> None:
     assert {path: path.stat().st_mtime_ns for path in tiled_run.store.rglob("*")} == before
 
 
+def test_a_complete_slide_that_lost_a_folder_is_made_again(run: Run) -> None:
+    stored = run.whole()
+    before = contents(stored.path)
+    for name in ("maps/blur", "exempt"):
+        shutil.rmtree(stored.path / name)
+        assert "damaged" in str(run.survey()["redone_because"]), name
+        run.whole()
+        assert contents(stored.path) == before
+
+
 def tile_in_process(run: Run, failpoint: str) -> int:
     """Tile the slide in a process of its own that may be killed on the way."""
     return Fork(Run.whole, run, WSI_STAIN_FAILPOINT=failpoint).wait().code

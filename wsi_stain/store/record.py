@@ -16,7 +16,7 @@ from wsi_stain.core.geometry import BlockIndex, GlassPlacement, Mpp, Size
 from wsi_stain.core.icc import ProfileText
 from wsi_stain.core.journal import FileFacts
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.core.storage import StoragePath
+from wsi_stain.core.storage import StoragePath, list_folders
 from wsi_stain.formats import zarr_metadata, zarr_shard
 from wsi_stain.stain.statistics import StainConfig, StainStatistics
 
@@ -133,6 +133,13 @@ def fold_shards(shards: Iterable[tuple[BlockIndex, FileFacts]]) -> ShardsMark:
     """Sum up shards, in any order, for the completion mark."""
     listed = [[list(block), facts["size"], facts["sha256"]] for block, facts in sorted(shards, key=itemgetter(0))]
     return {"count": len(listed), "fingerprint": journal.fingerprint(listed)}
+
+
+def list_arrays(folder: StoragePath) -> list[str]:
+    """List the arrays of a slide that are no tiles, by their paths in its folder, sorted."""
+    groups = {group: list_folders(folder / group) for group in ("maps", "tables")}
+    apart = [name for name in list_folders(folder) if name not in (*groups, "0")]
+    return sorted([*apart, *(f"{group}/{name}" for group, names in groups.items() for name in names)])
 
 
 def complete_record(folder: StoragePath) -> SlideRecord:

@@ -19,7 +19,7 @@ from wsi_stain.core.storage import StoragePath, list_folders
 from wsi_stain.formats import zarr_metadata
 from wsi_stain.formats.zarr_shard import REMEDY, ShardFile, TileCodec
 from wsi_stain.store.cards import slide_card
-from wsi_stain.store.record import MARK, SlideRecord, complete_record, fold_shards
+from wsi_stain.store.record import MARK, SlideRecord, complete_record, fold_shards, list_arrays
 from wsi_stain.store.tiled_slide import TiledSlide
 from wsi_stain.tissue.exempt import Exempt
 
@@ -142,6 +142,9 @@ class StoredSlide(TiledSlide):
             StoreError: A file is missing or damaged.
         """
         self.check()
+        lost = set(zarr_metadata.read_attributes(self.path)[MARK].get("arrays", [])) - set(list_arrays(self.path))
+        if lost:
+            raise StoreError(f"{self.path} lacks {', '.join(sorted(lost))}", REMEDY)
         for group in {"maps", "tables"} & set(list_folders(self.path)):
             zarr_metadata.check_group(self.path / group)
         for name in self.maps():

@@ -18,7 +18,7 @@ from wsi_stain.core.journal import FileFacts
 from wsi_stain.core.receipts import Product, Receipt, describe_product, file_product, valid_receipt, write_receipt
 from wsi_stain.formats import zarr_metadata, zarr_shard
 from wsi_stain.formats.zarr_shard import CODECS, CodecName, Tile, TileCodec
-from wsi_stain.store.record import MARK, ShardsMark, SlideRecord, fold_shards, read_record
+from wsi_stain.store.record import MARK, ShardsMark, SlideRecord, fold_shards, list_arrays, read_record
 from wsi_stain.store.stored_slide import StoredSlide
 from wsi_stain.tissue.exempt import Exempt
 from wsi_stain.tissue.grid import TileGrid
@@ -219,15 +219,16 @@ class SlideWriter:
             raise StoreError(
                 f"{self.path} lacks {len(missing)} shards, for example at {min(missing)}", zarr_shard.REMEDY
             )
-        self._mark(record, fold_shards(shards))
+        self._mark(record, fold_shards(shards), list_arrays(self.path))
         self.clean_up()
 
     def replace_record(self, record: SlideRecord) -> None:
         """Replace the record of a complete slide by one that differs in nothing that pixels depend on."""
-        self._mark(record, zarr_metadata.read_attributes(self.path)[MARK]["shards"])
+        mark = zarr_metadata.read_attributes(self.path)[MARK]
+        self._mark(record, mark["shards"], mark.get("arrays", []))
 
-    def _mark(self, record: SlideRecord, shards: ShardsMark) -> None:
-        mark = {"record": record.model_dump(mode="json"), "shards": shards}
+    def _mark(self, record: SlideRecord, shards: ShardsMark, arrays: Sequence[str]) -> None:
+        mark = {"record": record.model_dump(mode="json"), "shards": shards, "arrays": arrays}
         ome = zarr_metadata.image_attributes(record.slide_id, record.mpp)
         zarr_metadata.write_group(self.path, {"ome": ome, MARK: mark})
 
