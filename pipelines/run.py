@@ -29,7 +29,6 @@ from pipelines.shared.scanner_groups import group_by_scanner
 from pipelines.shared.slide_lists import find_slides_and_references
 from pipelines.shared.space import DiskSpace, describe_shortage, plan_bytes, run_tile_bytes, stored_tile_bytes
 from pipelines.tile import tile_flow, tile_slides
-from pipelines.train import ensure_checkpoint
 from wsi_stain.core.errors import ConfigError, SlideError
 from wsi_stain.core.geometry import Mpp
 from wsi_stain.core.journal import remove_partials
@@ -282,6 +281,8 @@ def _prepare_target(
     if method != "pix2pix":
         reference = choose_classical_reference(method, request.checkpoint, slides)
         return NormalizationTarget.of_classical(reference, workspace.classical_reference)
+    from pipelines.train import ensure_checkpoint  # loads all of training, which a run with a checkpoint does without
+
     device = own_device(request.config.executor)
     checkpoint = ensure_checkpoint(slides, request.config.training, workspace.training, progress, device)
     return NormalizationTarget.load(checkpoint)

@@ -27,10 +27,10 @@ from wsi_stain.core.lease import lease
 from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
 from wsi_stain.core.storage import StoragePath
 from wsi_stain.pix2pix import distributed
-from wsi_stain.pix2pix.checkpoint import read_contract
+from wsi_stain.pix2pix.checkpoint import CHECKPOINT_NAME, read_contract
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
-from wsi_stain.training.loop import CHECKPOINT_NAME, STATE_NAME, TrainingProgress, train
+from wsi_stain.training.loop import STATE_NAME, TrainingProgress, train
 from wsi_stain.training.model_card import CARD_NAME, write_model_card
 from wsi_stain.training.samples import usable_tiles
 

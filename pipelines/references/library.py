@@ -20,8 +20,7 @@ from pipelines.shared.messages import print_line
 from pipelines.shared.tables import Column, print_table
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.journal import atomic_write, file_digest, read_json, write_json
-from wsi_stain.pix2pix.checkpoint import read_contract
-from wsi_stain.training.loop import CHECKPOINT_NAME
+from wsi_stain.pix2pix.checkpoint import CHECKPOINT_NAME, read_contract
 from wsi_stain.training.model_card import CARD_NAME
 
 SHIPPED = "shipped"

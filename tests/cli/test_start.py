@@ -43,3 +43,12 @@ def test_inspect_and_tile_never_load_torch(tmp_path: Path) -> None:
     assert not {"torch", "torchvision", "dask", "distributed"} & loaded
     assert {"numpy", "openslide"} <= loaded
     assert (tmp_path / "store" / "zarr.json").exists()
+
+
+def test_a_run_with_a_checkpoint_loads_nothing_of_training() -> None:
+    """Neither the command nor a worker: torchvision brings all of torch's compiler, statistics half a second."""
+    modules = "pipelines.run, pipelines.references.library, wsi_stain.normalize.tasks"
+    code = f"import {modules}; run('--version'); print({{'scipy.stats', 'wsi_stain.training.loop'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"{_RUN}{code}"], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert not {"torchvision", "sympy"} & list_loaded(code)

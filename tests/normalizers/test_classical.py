@@ -8,7 +8,7 @@ import pytest
 from tests.stain.test_statistics import WHITE, he_pixels
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, Mpp, Region, Size
-from wsi_stain.metrics.image import ciede2000
+from wsi_stain.metrics.colour_difference import ciede2000
 from wsi_stain.normalizers.classical import (
     MacenkoNormalizer,
     ReinhardNormalizer,

@@ -17,7 +17,7 @@ from tests.runs.test_judged import Contrast, add_contrast
 from tests.support.made_checkpoint import STATISTICS
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, Mpp, Region, Size, TileIndex
-from wsi_stain.metrics.image import ciede2000
+from wsi_stain.metrics.colour_difference import ciede2000
 from wsi_stain.normalizers.lut import OUTSIDE, RESIDUAL, TILES, LutNormalizer, TableFit
 from wsi_stain.normalizers.tile_sample import choose_tiles, list_candidates
 from wsi_stain.stain.colour_bins import ColourPairs, colour_counts

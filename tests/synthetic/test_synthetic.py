@@ -16,7 +16,7 @@ from scipy.ndimage import label
 import wsi_stain.synthetic
 from wsi_stain.core.errors import OutputError, SlideError
 from wsi_stain.core.geometry import Mpp, Size
-from wsi_stain.metrics.image import ciede2000
+from wsi_stain.metrics.colour_difference import ciede2000
 from wsi_stain.slides.slide import Slide
 from wsi_stain.stain.statistics import slide_statistics
 from wsi_stain.synthetic import (

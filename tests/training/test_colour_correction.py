@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.support.made_store import paint_tissue, store_slide
 from tests.training.test_loop import tiny
 from wsi_stain.core.geometry import TILE, Size
-from wsi_stain.metrics.image import ciede2000
+from wsi_stain.metrics.colour_difference import ciede2000
 from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.generator import Generator

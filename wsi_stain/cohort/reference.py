@@ -15,7 +15,7 @@ from pydantic import Field
 
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.records import StrictRecord
-from wsi_stain.metrics.image import ciede2000_map
+from wsi_stain.metrics.colour_difference import ciede2000_map
 from wsi_stain.stain.statistics import StainStatistics
 
 _LEAST_TILES, _LEAST_OF_MEDIAN = 16, 0.25

@@ -22,7 +22,8 @@ from wsi_stain.evaluation.paired_table import by_other_patches, fit_counted, fit
 from wsi_stain.evaluation.picture import darkest, write_strip
 from wsi_stain.evaluation.tile_choice import has_patches, scored_places
 from wsi_stain.metrics.chromatin import contrast_kept, nuclear_detail
-from wsi_stain.metrics.image import ciede2000, lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
+from wsi_stain.metrics.colour_difference import ciede2000
+from wsi_stain.metrics.image import lab_wasserstein_windows, psnr, share_of_gap, ssim, texture
 from wsi_stain.metrics.nuclei import nuclei_mask
 from wsi_stain.metrics.structure import shift_px
 from wsi_stain.pix2pix.gpu import translate_device_errors

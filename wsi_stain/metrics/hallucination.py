@@ -22,7 +22,7 @@ from PIL import Image
 from wsi_stain.core.arrays import Mask, RgbImage
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex
 from wsi_stain.formats.block_file import block_tiles
-from wsi_stain.metrics.image import ciede2000_map
+from wsi_stain.metrics.colour_difference import ciede2000_map
 from wsi_stain.stain.colour_table import Table, apply_table
 
 PER_UNIT = 10

@@ -37,6 +37,9 @@ from wsi_stain.stain.template import Template
 FORMAT = 3
 """Number of the contract's format; files of another are refused."""
 
+CHECKPOINT_NAME = "checkpoint.safetensors"
+"""What training calls the file."""
+
 _METADATA_KEY = "wsi_stain"
 _CORRECTION_KEY = "colour_correction"
 _RETRAIN = "Train a new checkpoint with `wsi-stain train`"

@@ -14,7 +14,7 @@ from wsi_stain.core.arrays import Rgb
 from wsi_stain.core.errors import StainError
 from wsi_stain.core.geometry import TILE, TileIndex
 from wsi_stain.metrics.chromatin import nuclear_detail
-from wsi_stain.metrics.image import ciede2000
+from wsi_stain.metrics.colour_difference import ciede2000
 from wsi_stain.normalizers.tile_sample import find_nuclei
 from wsi_stain.results.slide_row import Colours, NuclearChange
 from wsi_stain.stain.beer_lambert import apply_statistics

@@ -20,7 +20,7 @@ from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.pix2pix import checkpoint, distributed
 from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, HeldOutScores
+from wsi_stain.pix2pix.checkpoint import CHECKPOINT_NAME, Checkpoint, Contract, HeldOutScores
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.precision import compute_dtype
 from wsi_stain.pix2pix.step import NotFiniteError, PendingLosses, Pix2Pix, Recipe
@@ -41,7 +41,6 @@ from wsi_stain.training.state import TrainingState, load_state, save_state
 from wsi_stain.training.threads import choose_threads, computing_threads
 from wsi_stain.training.validation_baselines import score_baselines
 
-CHECKPOINT_NAME = "checkpoint.safetensors"
 LAST_NAME = "last.safetensors"
 STATE_NAME = "state.safetensors"
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from wsi_stain.core.arrays import RgbImage
-from wsi_stain.metrics.image import ciede2000, psnr, ssim
+from wsi_stain.metrics.colour_difference import ciede2000
+from wsi_stain.metrics.image import psnr, ssim
 from wsi_stain.normalizers.classical import MEAN, SPREAD, MacenkoNormalizer, ReinhardNormalizer, lab_moments
 from wsi_stain.stain.colour_bins import ColourPairs
 from wsi_stain.stain.colour_table import apply_table
