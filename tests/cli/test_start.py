@@ -51,4 +51,6 @@ def test_a_run_with_a_checkpoint_loads_nothing_of_training() -> None:
     code = f"import {modules}; run('--version'); print({{'scipy.stats', 'wsi_stain.training.loop'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"{_RUN}{code}"], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"
-    assert not {"torchvision", "sympy"} & list_loaded(code)
+    shipped = "pipelines.references.library.shipped_checkpoint()"
+    load = f"from wsi_stain.pix2pix.checkpoint import Checkpoint; Checkpoint.load({shipped})"
+    assert not {"torchvision", "sympy"} & list_loaded(f"{code}; {load}")

@@ -51,8 +51,11 @@ def initialize(network: nn.Module) -> None:
     """Draw the weights of either network in place, from torch's global random generator.
 
     Convolutions N(0, 0.02) with zero bias, BatchNorm's scale N(1, 0.02) with zero shift (arXiv 1611.07004, section 6.2,
-    with the scale centred on one as in the authors' code).
+    with the scale centred on one as in the authors' code). Weights of the device `meta` have no values and are left:
+    to draw them would load a second and a half of torch's own Python.
     """
+    if any(weight.is_meta for weight in network.parameters()):
+        return
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, _DEVIATION)
