@@ -40,6 +40,9 @@ def test_the_order_depends_on_places_alone() -> None:
     assert sample_tiles(kept, tissue) != sorted(sample_tiles(kept, tissue))
 
 
+TISSUE = np.ones((256, 256), bool)
+
+
 def tissue_tile(seed: int = 0) -> NDArray[np.uint8]:
     """Eosin and hematoxylin pixels, (256, 256, 3)."""
     stains = np.array([(200, 120, 170), (120, 80, 150)], np.uint8)
@@ -50,7 +53,7 @@ def tissue_tile(seed: int = 0) -> NDArray[np.uint8]:
 def test_glass_is_left_out(odd: tuple[int, int, int]) -> None:
     tile = tissue_tile()
     tile[:128] = odd
-    sample = stained_pixels(tile, GLASS, 1000)
+    sample = stained_pixels(tile, TISSUE, GLASS, 1000)
     assert 400 < len(sample) <= 1000
     assert {tuple(pixel) for pixel in sample.tolist()} == {(200, 120, 170), (120, 80, 150)}
 
@@ -59,13 +62,20 @@ def test_glass_is_left_out(odd: tuple[int, int, int]) -> None:
 def test_a_tile_gives_what_it_has(stained: int, count: int, expected: int) -> None:
     tile = tissue_tile()
     tile[stained:] = 255
-    assert stained_pixels(tile, GLASS, count).shape == (expected, 3)
+    assert stained_pixels(tile, TISSUE, GLASS, count).shape == (expected, 3)
+
+
+def test_what_is_no_tissue_is_left_out() -> None:
+    tile, tissue = tissue_tile(), np.arange(256) < 128
+    tile[:, 128:] = (150, 90, 150)
+    sample = stained_pixels(tile, TISSUE & tissue, GLASS, 1000)
+    assert {tuple(pixel) for pixel in sample.tolist()} == {(200, 120, 170), (120, 80, 150)}
 
 
 def test_the_sample_covers_the_whole_tile() -> None:
     tile = tissue_tile()
     tile[..., 2] = np.arange(90, 218, 0.5).astype(np.uint8)[:, None]
-    rows = stained_pixels(tile, GLASS, 256)[:, 2]
+    rows = stained_pixels(tile, TISSUE, GLASS, 256)[:, 2]
     assert np.array_equal(rows, np.sort(rows))
     assert len(np.unique(rows)) == 128
 

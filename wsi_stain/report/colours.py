@@ -51,8 +51,9 @@ def compare_colours(
         use = tissue_pixels(slide, tile)
         use[slide.size.height - tile.row * TILE :] = False
         use[:, slide.size.width - tile.col * TILE :] = False
-        before.append(slide.read_tile(tile)[use][::_EVERY])
-        after.append(_read_tile(pyramid, tile)[use][::_EVERY])
+        places = np.flatnonzero(use)[::_EVERY]
+        before.append(slide.read_tile(tile).reshape(-1, 3)[places])
+        after.append(_read_tile(pyramid, tile).reshape(-1, 3)[places])
     old, new = (np.concatenate([*parts, np.zeros((0, 3), np.uint8)]) for parts in (before, after))
     if not len(old):
         return None

@@ -53,7 +53,7 @@ def sample_pixels(slide: TiledSlide, white: Rgb) -> tuple[NDArray[np.uint8], flo
     for tile in tiles:
         pixels = slide.read_tile(tile)
         sharpness.append(measure_blur(part_on_slide(pixels, tile, slide.size), slide.mpp.mean) or 0.0)
-        samples.append(stained_pixels(pixels[tissue_pixels(slide, tile)], white, share))
+        samples.append(stained_pixels(pixels, tissue_pixels(slide, tile), white, share))
     sharp = np.array(sharpness) >= max(_BLURRED, _SHARP_SHARE * float(np.percentile(sharpness, _SHARP_PERCENTILE)))
     chosen = sharp if 2 * sharp.sum() > len(sharp) else np.ones_like(sharp)
     return np.concatenate([sample for sample, use in zip(samples, chosen, strict=True) if use]), float(1 - sharp.mean())
@@ -81,11 +81,10 @@ def _index_hash(tile: TileIndex) -> bytes:
     return hashlib.sha256(f"{tile.row},{tile.col}".encode()).digest()
 
 
-def stained_pixels(pixels: NDArray[np.uint8], white: Rgb, count: int) -> NDArray[np.uint8]:
-    """Sample (n, 3), n <= count: evenly spaced ones of the pixels, (..., 3), that are not nearly glass."""
+def stained_pixels(pixels: NDArray[np.uint8], tissue: Mask, white: Rgb, count: int) -> NDArray[np.uint8]:
+    """Sample (n, 3), n <= count: evenly spaced ones of the pixels of tissue, (h, w, 3), that are not nearly glass."""
     glass = [np.uint8(ceil(value * _NEARLY_GLASS)) for value in white]
     red, green, blue = (pixels[..., channel] < glass[channel] for channel in range(3))
-    stained = pixels[red | green | blue]
-    indices = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
-    sample: NDArray[np.uint8] = stained[indices]
-    return sample
+    stained = np.flatnonzero((red | green | blue) & tissue)  # few are taken: to copy all that are stained takes longer
+    chosen = np.linspace(0, len(stained) - 1, min(count, len(stained))).round().astype(np.intp)
+    return pixels.reshape(-1, 3)[stained[chosen]]
