@@ -91,6 +91,11 @@ def ceil_div(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)
 
 
+def round_up(length: int, step: int) -> int:
+    """Return the least multiple of `step` that is at least `length`."""
+    return ceil_div(length, step) * step
+
+
 def halve_size(size: Size) -> Size:
     """Return the next coarser level's size: each side halved, rounded up."""
     return Size(ceil_div(size.width, 2), ceil_div(size.height, 2))

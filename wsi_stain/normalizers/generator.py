@@ -15,16 +15,15 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from wsi_stain.core.arrays import Mask, Rgb8, RgbImage
-from wsi_stain.core.geometry import BLOCK, TILE
+from wsi_stain.core.geometry import BLOCK, TILE, round_up
 from wsi_stain.normalizers import smooth
 from wsi_stain.normalizers.lut import TableFit
-from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch, round_up
+from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch
 from wsi_stain.normalizers.windows import Corner, Windows
-from wsi_stain.pix2pix.resample import enlarge
+from wsi_stain.pix2pix.resample import enlarge, round_pixels
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import (
@@ -78,12 +77,11 @@ class GeneratorNormalizer:
     ) -> None:
         self._predictor, self.table, self._batch, self.white = predictor, table, batch, white
         self._hold_radius = round_up(hold_radius, smooth.STEP) if table else 0
-        own_reach = (
-            smooth.reach(self._hold_radius) if self._hold_radius else round_up(predictor.shrink - 1, smooth.STEP)
-        )
-        self._margin = self._smoothing_reach + own_reach  # generated pixels beyond a result that make it
-        stride_px, overlap, around = _plan_windows(stride_px, predictor, self._margin)
-        self._crop = around - self._margin
+        held_reach, enlarged_reach = smooth.reach(self._hold_radius), round_up(predictor.shrink - 1, smooth.STEP)
+        self._own_reach = held_reach if self._hold_radius else enlarged_reach
+        margin = self._own_reach + self._smoothing_reach  # generated pixels beyond a result that make it
+        stride_px, overlap, around = _plan_windows(stride_px, predictor, margin)
+        self._crop = around - margin
         self._windows = Windows(stride_px, overlap, around)
         self.halo, self.band = self._windows.halo, self._windows.band
 
@@ -128,23 +126,18 @@ class GeneratorNormalizer:
 
     def _postprocess(self, target: HoldTarget | None, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
         """Return what becomes of generated pixels, see `predictor.Postprocess`."""
-        if not self._margin:
-            return generated_BHWC
-        crop, margin = self._crop, self._margin
-        pixels_BHWC = windows_BHWC[:, crop:-crop, crop:-crop]
-        with torch.inference_mode():
-            if target is not None:
-                table, white = target
-                table_BHWC = smooth.look_up_pixels(table, pixels_BHWC)
-                change_BHWC = smooth.hold_to_table(pixels_BHWC, generated_BHWC, table_BHWC, white, self._hold_radius)
-                made_BHWC = change_BHWC.add_(table_BHWC.float())
-            else:
-                made_BHWC = enlarge(generated_BHWC, self._predictor.shrink)
-            made_BHWC = self._smooth(pixels_BHWC, made_BHWC)
-        return made_BHWC[:, margin:-margin, margin:-margin]
+        pixels_BHWC = smooth.crop(windows_BHWC, self._crop)
+        if target is not None:
+            table, white = target
+            table_BHWC = smooth.look_up_pixels(table, pixels_BHWC)
+            made_BHWC = smooth.hold_to_table(pixels_BHWC, generated_BHWC, table_BHWC, white, self._hold_radius)
+        else:
+            enlarged_BHWC = enlarge(generated_BHWC, self._predictor.shrink)
+            made_BHWC = round_pixels(smooth.crop(enlarged_BHWC, self._own_reach))
+        return self._smooth(smooth.crop(pixels_BHWC, self._own_reach), made_BHWC)
 
     def _smooth(self, source_BHWC: Tensor, changed_BHWC: Tensor) -> Tensor:
-        """Make of changed pixels what a subclass makes of them."""
+        """Make of changed pixels what a subclass makes of them, without `_smoothing_reach` on each side."""
         return changed_BHWC
 
 
@@ -176,8 +169,9 @@ class GuardNormalizer(GeneratorNormalizer):
         super().__init__(predictor, white, stride_px, table, batch, hold_radius)
 
     def _smooth(self, source_BHWC: Tensor, changed_BHWC: Tensor) -> Tensor:
-        source_BCHW, changed_BCHW = source_BHWC.to(changed_BHWC).permute(0, 3, 1, 2), changed_BHWC.permute(0, 3, 1, 2)
-        return smooth.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE).permute(0, 2, 3, 1)
+        source_BCHW, changed_BCHW = (image.float().permute(0, 3, 1, 2) for image in (source_BHWC, changed_BHWC))
+        made_BCHW = smooth.guided_filter(source_BCHW, changed_BCHW, self._radius, _EVEN_VARIANCE)
+        return round_pixels(smooth.crop(made_BCHW.permute(0, 2, 3, 1), self._smoothing_reach))
 
 
 def _plan_windows(stride_px: int, predictor: GeneratorPredictor, margin: int) -> tuple[int, int, int]:

@@ -15,10 +15,10 @@ import torch
 
 from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage, RgbTiles
 from wsi_stain.core.errors import NoTissueError
-from wsi_stain.core.geometry import TILE, TileIndex, tile_region
+from wsi_stain.core.geometry import TILE, TileIndex, round_up, tile_region
 from wsi_stain.metrics.colour_difference import ciede2000
 from wsi_stain.normalizers.background import exempt_mask
-from wsi_stain.normalizers.predictor import GeneratorPredictor, round_up
+from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shades, read_candidates
 from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts

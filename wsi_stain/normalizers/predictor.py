@@ -28,21 +28,22 @@ from torch import Tensor
 
 from wsi_stain.core.arrays import RgbImage
 from wsi_stain.core.errors import CheckpointError
-from wsi_stain.core.geometry import ceil_div
+from wsi_stain.core.geometry import ceil_div, round_up
 from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.generator import aligned_halo, receptive_halo
 from wsi_stain.pix2pix.gpu import copy_to_pinned, record_event, stack_arrays
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
 from wsi_stain.pix2pix.precision import Precision, compute_dtype
-from wsi_stain.pix2pix.resample import shrink_pixels
+from wsi_stain.pix2pix.resample import round_pixels, shrink_pixels
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.template import TemplateTables, apply_template
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import NormalizationCounts
 
 Postprocess = Callable[[Tensor, Tensor], Tensor]
-"""What becomes of a pass's pixels: of its windows, (B, H, W, 3) uint8, and what was generated, (B, h, w, 3) float: as
-many pixels as the windows have without the crop, or fewer, each as wide as `GeneratorPredictor.shrink` of them."""
+"""What becomes of a pass's pixels, (B, ., ., 3) uint8: of its windows, (B, H, W, 3) uint8, and what was generated,
+(B, h, w, 3) float: as many pixels as the windows have without the crop, or fewer, each as wide as
+`GeneratorPredictor.shrink` of them."""
 
 Network = Callable[[Tensor, int], Tensor]
 """A generator on its device: of a template, and what to crop."""
@@ -172,12 +173,12 @@ class GeneratorPredictor:
             windows: B times (H, W, 3) RGB of the slide, sides multiples of `step`.
             statistics: Of the slide.
             crop: What to leave away on each side, px, a multiple of `shrink`; with `halo` the rest is exact.
-            postprocess: Makes of the result something else; it yields (B, ., ., 3) float from 0 to 255.
+            postprocess: Makes the pixels; None rounds what is generated.
 
         Returns:
             What fetches the result.
         """
-        postprocess = postprocess or _keep_generated
+        postprocess = postprocess or _round_generated
         host_BHWC = stack_arrays(windows, pin=self._device.type == "cuda")
         if self._device.type != "cuda":
             result_BHWC, is_finite = self._predict(host_BHWC, statistics, crop, postprocess)
@@ -195,9 +196,9 @@ class GeneratorPredictor:
                 return result_BHWC.numpy()
             tally.retried += 1
             again_BHWC = host_BHWC.to(self._device)
-            return (
-                _to_uint8(postprocess(again_BHWC, self._retry_in_float32(again_BHWC, statistics, crop))).cpu().numpy()
-            )
+            generated_BHWC = self._retry_in_float32(again_BHWC, statistics, crop)
+            with torch.inference_mode():
+                return postprocess(again_BHWC, generated_BHWC).cpu().numpy()
 
         return fetch
 
@@ -205,7 +206,8 @@ class GeneratorPredictor:
         self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int, postprocess: Postprocess
     ) -> tuple[Tensor, Tensor]:
         generated_BHWC, is_finite = self._generate(windows_BHWC, statistics, crop)
-        return _to_uint8(postprocess(windows_BHWC, generated_BHWC)), is_finite
+        with torch.inference_mode():
+            return postprocess(windows_BHWC, generated_BHWC), is_finite
 
     def _retry_in_float32(self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int) -> Tensor:
         """Generate in float32; CheckpointError where that gives no numbers either."""
@@ -282,25 +284,14 @@ class GeneratorPredictor:
         return stream
 
 
-def _keep_generated(windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
-    return generated_BHWC
+def _round_generated(windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+    return round_pixels(generated_BHWC)
 
 
 def _no_wait() -> None:
     pass
 
 
-def _to_uint8(image_BHWC: Tensor) -> Tensor:
-    """Convert float values, 0 to 255, to uint8; they are used up."""
-    with torch.inference_mode():
-        return image_BHWC.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
-
-
 def _fetch_first(pending: deque[tuple[int, PendingBatch]]) -> Iterator[RgbImage]:
     count, fetch = pending.popleft()
     yield from fetch(NormalizationCounts())[:count]
-
-
-def round_up(length: int, step: int) -> int:
-    """Return the least multiple of `step` that is at least `length`."""
-    return ceil_div(length, step) * step

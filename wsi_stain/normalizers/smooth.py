@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_stain.pix2pix.resample import enlarge, mean_of_cells
+from wsi_stain.pix2pix.resample import add_enlarged, mean_of_cells, round_pixels
 from wsi_stain.stain.colour_table import apply_table
 
 STEP = 4
@@ -64,7 +64,7 @@ def guided_filter(source_BCHW: Tensor, changed_BCHW: Tensor, radius: int, epsilo
     Returns:
         RGB, (B, 3, H, W). Pixels nearer to the edge than `reach` know less than the others.
     """
-    cells = 2 * (radius // STEP) + 1
+    cells = _cells_across(radius)
 
     def window_mean(values: Tensor) -> Tensor:
         for side, pad in (((cells, 1), (cells // 2, 0)), ((1, cells), (0, cells // 2))):
@@ -126,24 +126,32 @@ def hold_to_table(
     """Bring the mean colour around each pixel of tissue, and the finest detail, to what the slide's table makes of it.
 
     Args:
-        source_BHWC: The slide, RGB, values 0 to 255; height and width are multiples of `STEP`.
+        source_BHWC: The slide, RGB, values 0 to 255, with pixels of its own or the generator's size.
         generated_BHWC: What the generator made of it, RGB, 0 to 255; its pixels may be as wide as 2 or 4 of the
             slide's.
-        table_BHWC: What the slide's table makes of it, see `look_up_pixels`.
+        table_BHWC: What the slide's table makes of it, see `look_up_pixels`; height and width are multiples of `STEP`.
         white: The slide's glass, RGB, (3,).
         radius: Half the side of the squares, px; a multiple of `STEP`.
 
     Returns:
-        What is to be added to `table_BHWC`, (B, H, W, 3) float32. Pixels nearer to the edge than `reach` know less than
-        the others.
+        RGB, (B, H - 2 reach, W - 2 reach, 3) uint8.
     """
-    shrink = source_BHWC.shape[1] // generated_BHWC.shape[1]
-    source_BhwC, made_BhwC = mean_of_cells(source_BHWC, STEP), mean_of_cells(table_BHWC, STEP)
-    generated_BhwC = mean_of_cells(generated_BHWC, STEP // shrink)
+    source_BhwC, generated_BhwC, made_BhwC = (
+        mean_of_cells(image, image.shape[1] * STEP // table_BHWC.shape[1])
+        for image in (source_BHWC, generated_BHWC, table_BHWC)
+    )
     off_BhwC, tissue_Bhw1 = generated_BhwC - made_BhwC, _tissue(source_BhwC, white)
-    sums_Bhw4 = _mean_around(torch.cat([off_BhwC * tissue_Bhw1, tissue_Bhw1], dim=3), radius)
-    kept_BhwC = off_BhwC - tissue_Bhw1 * sums_Bhw4[..., :3] / sums_Bhw4[..., 3:].clamp(min=_LEAST)
-    return enlarge(kept_BhwC, STEP)
+    sums_Bhw4 = _sum_around(torch.cat([off_BhwC * tissue_Bhw1, tissue_Bhw1], dim=3), radius)
+    off_BhwC, tissue_Bhw1 = (crop(image, 2 * (radius // STEP)) for image in (off_BhwC, tissue_Bhw1))
+    weights_Bhw1 = sums_Bhw4[..., 3:].clamp(min=_LEAST * _cells_across(radius) ** 4)
+    kept_BhwC = off_BhwC - tissue_Bhw1 * sums_Bhw4[..., :3] / weights_Bhw1
+    return add_enlarged(crop(table_BHWC, reach(radius)), kept_BhwC, STEP)
+
+
+def crop(image_BHWC: Tensor, cut: int) -> Tensor:
+    """Leave away as many pixels on each side."""
+    height, width = image_BHWC.shape[1:3]
+    return image_BHWC[:, cut : height - cut, cut : width - cut]
 
 
 def look_up_pixels(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
@@ -154,11 +162,10 @@ def look_up_pixels(table: Tensor, pixels_BHWC: Tensor) -> Tensor:
         pixels_BHWC: RGB, uint8.
 
     Returns:
-        RGB, (B, H, W, 3), 0 to 255: on a GPU float32 as it is interpolated, on a CPU rounded to uint8, for that takes
-        an eighth of the time.
+        RGB, (B, H, W, 3) uint8.
     """
     if pixels_BHWC.device.type != "cpu":
-        return interpolate_table(table, pixels_BHWC)
+        return round_pixels(interpolate_table(table, pixels_BHWC))
     rows = pixels_BHWC.reshape(-1, *pixels_BHWC.shape[2:]).numpy()
     return torch.from_numpy(apply_table(table.numpy(), rows)).view(pixels_BHWC.shape)
 
@@ -178,11 +185,22 @@ def _tissue(source_BHWC: Tensor, white: Tensor) -> Tensor:
     return ((1 - light_BHW1) / _TISSUE).clamp_(0, 1)
 
 
-def _mean_around(values_BhwC: Tensor, radius: int) -> Tensor:
-    """Average over squares of the coarse grid, twice; nothing is beyond the edges."""
-    cells = 2 * (radius // STEP) + 1
+def _sum_around(values_BhwC: Tensor, radius: int) -> Tensor:
+    """Sum over squares of the coarse grid, twice; what squares would look beyond the edges for is left away."""
     for axis in (1, 2, 1, 2):
-        length, around = values_BhwC.shape[axis], [0, 0] * (3 - axis) + [cells // 2, cells // 2]
-        padded = functional.pad(values_BhwC, around)
-        values_BhwC = _sum(padded.narrow(axis, first, length) for first in range(cells)) / cells
+        values_BhwC = _sum_neighbours(values_BhwC, _cells_across(radius), axis)
     return values_BhwC
+
+
+def _cells_across(radius: int) -> int:
+    return 2 * (radius // STEP) + 1
+
+
+def _sum_neighbours(values: Tensor, count: int, axis: int) -> Tensor:
+    """Sum each value and those after it, `count` in all, in about log2(count) additions."""
+    if count == 1:
+        return values
+    length, half = values.shape[axis] - count + 1, count // 2
+    halves = _sum_neighbours(values, half, axis)
+    total = halves.narrow(axis, 0, length) + halves.narrow(axis, half, length)
+    return total.add_(values.narrow(axis, count - 1, length)) if count % 2 else total
