@@ -30,8 +30,9 @@ from wsi_stain.formats.block_file import JpegConfig
 from wsi_stain.normalize.tasks import NormalizeTask, normalize_block
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.load import FACTORIES, load_normalizer
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, save
 from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.contract import Contract
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pyramid.stitch import stitch_slide
 from wsi_stain.stain.statistics import slide_statistics

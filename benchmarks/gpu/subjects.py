@@ -20,8 +20,9 @@ from run import HERE, ROOT
 from tests.support.giant_slide import write_giant
 from tests.support.made_store import paint_tissue
 from wsi_stain.core.geometry import Size
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, save
 from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.contract import Contract
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.slides.listing.find import SlideSource, find_slides
 from wsi_stain.stain.statistics import StainStatistics, slide_statistics

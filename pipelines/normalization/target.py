@@ -21,7 +21,8 @@ from wsi_stain.normalizers.classical_reference import (
 from wsi_stain.normalizers.config import Method
 from wsi_stain.normalizers.simulated.laboratory import LaboratoryNormalizer
 from wsi_stain.normalizers.simulated.usual_slide import usual_stain
-from wsi_stain.pix2pix.checkpoint import Checkpoint, HeldOutScores, read_contract
+from wsi_stain.pix2pix.checkpoint import Checkpoint, read_contract
+from wsi_stain.pix2pix.contract import HeldOutScores
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import SlideRecord, StoredSlide
 

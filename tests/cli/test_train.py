@@ -10,7 +10,8 @@ from tests.support.commands import TINY, Run
 from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.geometry import Size
-from wsi_stain.pix2pix.checkpoint import Checkpoint, HeldOutScores, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, save
+from wsi_stain.pix2pix.contract import HeldOutScores
 
 QUICK = (
     TINY.replace("accept_poor_checkpoint: true\n", "")

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from tests.support.slide_files import write_slide
 from wsi_stain.core.errors import CheckpointError
 from wsi_stain.core.geometry import Mpp
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, HeldOutScores, read_contract, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, read_contract, save
 from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.contract import Contract, HeldOutScores
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.slides.slide import Slide, SlideConfig
 from wsi_stain.stain.statistics import StainStatistics

@@ -15,8 +15,9 @@ import torch
 from tests.support.commands import Run
 from tests.support.made_checkpoint import STATISTICS, write_untrained
 from wsi_stain.core.errors import ConfigError, OutputError
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, save
 from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.contract import Contract
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.pix2pix.onnx_export import export
 from wsi_stain.stain.template import Template

@@ -20,8 +20,9 @@ from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import ConfigError
 from wsi_stain.core.geometry import Size
 from wsi_stain.executor import ExecutorConfig
-from wsi_stain.pix2pix.checkpoint import Contract, save
+from wsi_stain.pix2pix.checkpoint import save
 from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.contract import Contract
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain.template import Template
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, save
 from wsi_stain.pix2pix.config import GeneratorConfig, Shrink
+from wsi_stain.pix2pix.contract import Contract
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.stain.template import Template

@@ -14,8 +14,9 @@ from tests.support.made_store import paint_tissue, store_slide
 from tests.training.test_loop import tiny
 from wsi_stain.core.geometry import TILE, Size
 from wsi_stain.metrics.colour_difference import ciede2000
-from wsi_stain.pix2pix.checkpoint import Checkpoint, Contract
+from wsi_stain.pix2pix.checkpoint import Checkpoint
 from wsi_stain.pix2pix.config import GeneratorConfig
+from wsi_stain.pix2pix.contract import Contract
 from wsi_stain.pix2pix.generator import Generator
 from wsi_stain.stain.colour_table import apply_table
 from wsi_stain.stain.statistics import StainStatistics, slide_statistics

@@ -10,7 +10,8 @@ from tests.support.made_checkpoint import write_untrained
 from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.geometry import Size
 from wsi_stain.core.journal import file_digest
-from wsi_stain.pix2pix.checkpoint import Checkpoint, HeldOutScores, save
+from wsi_stain.pix2pix.checkpoint import Checkpoint, save
+from wsi_stain.pix2pix.contract import HeldOutScores
 from wsi_stain.training.config import TrainingConfig
 from wsi_stain.training.model_card import CARD_NAME, write_model_card
 

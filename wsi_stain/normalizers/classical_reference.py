@@ -29,7 +29,7 @@ from wsi_stain.normalizers.classical import (
 )
 from wsi_stain.normalizers.config import ClassicalMethod
 from wsi_stain.normalizers.tile_sample import read_pixels, reference_nuclei
-from wsi_stain.pix2pix.checkpoint import Contract
+from wsi_stain.pix2pix.contract import Contract
 from wsi_stain.stain.pool import pool_stains
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import StoredSlide

@@ -2,7 +2,7 @@
 
 BatchNorm is folded into the convolution before it, dropout is gone, and activations change their tensor in place. The
 last doubling, to three channels, is a convolution to the twelve of four neighbouring pixels: as a transposed one it
-would leave most of a processor's vector unused.
+would leave most of a processor's vector unused. Before all that, BatchNorm's statistics are estimated anew.
 
 Shapes: B batch, C channels, H and W rows and columns.
 """
@@ -10,6 +10,9 @@ Shapes: B batch, C channels, H and W rows and columns.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,39 @@ from torch.nn.functional import leaky_relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsi_stain.pix2pix.generator import LEAK, Generator, ResizeConvolution
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def recalibrate_batchnorm(
+    network: _Network, inputs: Iterable[Tensor], autocast: AbstractContextManager[object] | None = None
+) -> _Network:
+    """Estimate a network's BatchNorm statistics with its final weights and without dropout, and put it into eval mode.
+
+    The running averages that training leaves belong to weights of the past and to activations under dropout; used at
+    inference they give dull or black images (phillipi/pix2pix, issue 34).
+
+    Args:
+        network: Changed in place; its weights stay as they are.
+        inputs: Batches like those of training, (B, C, H, W), at least one; the larger the better. Each counts equally.
+        autocast: Context in which the network runs.
+
+    Returns:
+        The same network.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative average
+        layer.train()
+    with torch.no_grad(), autocast or nullcontext():
+        for x_BCHW in inputs:
+            network(x_BCHW)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    return network.eval()
 
 
 class InferenceGenerator(nn.Module):

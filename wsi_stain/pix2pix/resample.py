@@ -1,6 +1,6 @@
 """Images made smaller by averaging squares of pixels, and larger by lines between them. Knows no networks.
 
-A generator may work on pixels that are coarser than the slide's (`checkpoint.Contract.shrink`), and what is smooth in a
+A generator may work on pixels that are coarser than the slide's (`contract.Contract.shrink`), and what is smooth in a
 change of colour is worked out on a coarser grid (`normalizers.smooth`).
 
 A processor works on strips of rows that stay in its cache, a GPU on all rows at once; the bytes are the same.

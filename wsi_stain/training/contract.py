@@ -8,7 +8,7 @@ from wsi_stain import __version__
 from wsi_stain.core.errors import TrainingError
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.normalizers.tile_sample import reference_nuclei
-from wsi_stain.pix2pix.checkpoint import Contract
+from wsi_stain.pix2pix.contract import Contract
 from wsi_stain.stain.template import Template
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig

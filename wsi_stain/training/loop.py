@@ -19,9 +19,10 @@ from wsi_stain import __version__
 from wsi_stain.core.errors import InterruptedTrainingError, TrainingError
 from wsi_stain.core.journal import fingerprint
 from wsi_stain.pix2pix import checkpoint, distributed
-from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
-from wsi_stain.pix2pix.checkpoint import CHECKPOINT_NAME, Checkpoint, Contract, HeldOutScores
+from wsi_stain.pix2pix.checkpoint import CHECKPOINT_NAME, Checkpoint
+from wsi_stain.pix2pix.contract import Contract, HeldOutScores
 from wsi_stain.pix2pix.generator import Generator
+from wsi_stain.pix2pix.inference_generator import recalibrate_batchnorm
 from wsi_stain.pix2pix.precision import compute_dtype
 from wsi_stain.pix2pix.step import NotFiniteError, PendingLosses, Pix2Pix, Recipe
 from wsi_stain.store import StoredSlide

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_stain.core.journal import atomic_write, file_digest
-from wsi_stain.pix2pix.checkpoint import Contract, HeldOutScores, read_contract
+from wsi_stain.pix2pix.checkpoint import read_contract
+from wsi_stain.pix2pix.contract import Contract, HeldOutScores
 from wsi_stain.store import StoredSlide
 from wsi_stain.training.config import TrainingConfig
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wsi_stain.pix2pix.batchnorm import recalibrate_batchnorm
 from wsi_stain.pix2pix.config import GeneratorConfig
 from wsi_stain.pix2pix.generator import Generator
+from wsi_stain.pix2pix.inference_generator import recalibrate_batchnorm
 
 
 def test_statistics_are_those_of_the_inputs_without_dropout() -> None:
