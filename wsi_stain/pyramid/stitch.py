@@ -32,12 +32,10 @@ from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import (
     BLOCK,
     TILE,
-    TILES_PER_BLOCK,
     BlockIndex,
     GlassPlacement,
     Mpp,
     Size,
-    TileIndex,
     block_region,
     ceil_div,
     grid_shape,
@@ -54,13 +52,13 @@ from wsi_stain.core.receipts import (
     valid_receipt,
     write_receipt,
 )
-from wsi_stain.formats.block_file import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve, pad_tile
+from wsi_stain.formats.block_file import LEVELS, BlockFile, JpegConfig, encode_jpeg, halve
 from wsi_stain.formats.ome_tiff import PyramidTiff, ome_xml
 from wsi_stain.pyramid.ome_zarr import PyramidZarr
+from wsi_stain.pyramid.tiff_sink import TiffSink
 
 _PX_PER_MIP_PX = 2**LEVELS
 _BLOCKS_AHEAD = 1
-_STRIPS_AHEAD = 2
 
 
 Format = Literal["ome-tiff", "ome-zarr"]
@@ -172,7 +170,8 @@ def _receipt(task: StitchTask, product: Product) -> PyramidReceipt:
 def _write_tiff(task: StitchTask, file: BinaryIO) -> None:
     sizes = level_sizes(task.size)
     with ThreadPoolExecutor(1, "encode") as pool:
-        tiff = PyramidTiff(file, sizes, _encode_tile(_glass(task, TILE, TILE), task.jpeg), task.jpeg.subsampling)
+        glass = encode_jpeg(_glass(task, TILE, TILE), task.jpeg.quality, task.jpeg.subsampling)
+        tiff = PyramidTiff(file, sizes, glass, task.jpeg.subsampling)
         sink = TiffSink(tiff, min(LEVELS, len(sizes)), task.white, task.jpeg, pool)
         _put_levels(task, sink)
         sink.finish()
@@ -189,52 +188,6 @@ def _write_zarr(task: StitchTask, folder: Path) -> journal.Files:
         "icc_profile": encode_profile(task.icc_profile),
     }
     return pyramid.finish(task.mpp, attributes, task.shards)
-
-
-class TiffSink:
-    """Puts a pyramid into a TIFF. Strips are encoded by threads while the next blocks are put.
-
-    Args:
-        tiff: The TIFF.
-        levels: How many levels to take from the blocks.
-        white: Colour of glass; a tile of nothing else is left to the TIFF's shared one.
-        jpeg: How tiles of coarser levels are encoded.
-        pool: The threads.
-    """
-
-    def __init__(self, tiff: PyramidTiff, levels: int, white: Rgb8, jpeg: JpegConfig, pool: ThreadPoolExecutor) -> None:
-        self._tiff, self._levels, self._jpeg, self._pool = tiff, levels, jpeg, pool
-        self._white = np.full((TILE, TILE, 3), white, np.uint8)
-        self._strips: deque[tuple[int, dict[TileIndex, Future[bytes]]]] = deque()
-
-    def put_block(self, block: BlockIndex, content: BlockFile | None) -> None:
-        """Copy a block's tiles."""
-        if content is None:
-            return
-        for level in range(self._levels):
-            side = TILES_PER_BLOCK >> level
-            first = TileIndex(block.row * side, block.col * side)
-            self._tiff.put_grid(level, first, content.lengths(level), content.streams(level))
-
-    def put_strip(self, level: int, row: int, strip: RgbImage) -> None:
-        """Start to encode a row of tiles; put one that was given earlier."""
-        tiles = {}
-        for col in range(ceil_div(strip.shape[1], TILE)):
-            pixels = strip[:, col * TILE : (col + 1) * TILE]
-            if not np.array_equal(pixels, self._white[: pixels.shape[0], : pixels.shape[1]]):
-                tiles[TileIndex(row, col)] = self._pool.submit(_encode_tile, pad_tile(pixels), self._jpeg)
-        self._strips.append((level, tiles))
-        self._put_strips(_STRIPS_AHEAD)
-
-    def finish(self) -> None:
-        """Put the strips that are left."""
-        self._put_strips(0)
-
-    def _put_strips(self, remaining: int) -> None:
-        while len(self._strips) > remaining:
-            level, tiles = self._strips.popleft()
-            for tile, jpeg in tiles.items():
-                self._tiff.put(level, tile, jpeg.result())
 
 
 def _put_levels(task: StitchTask, sink: PyramidSink) -> None:
@@ -314,10 +267,6 @@ def _read_block(task: StitchTask, block: BlockIndex) -> BlockFile | None:
         path.unlink(missing_ok=True)
         raise
     return block_file
-
-
-def _encode_tile(tile: RgbImage, jpeg: JpegConfig) -> bytes:
-    return encode_jpeg(tile, jpeg.quality, jpeg.subsampling)
 
 
 def _glass(task: StitchTask, height: int, width: int) -> RgbImage:
