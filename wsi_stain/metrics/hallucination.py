@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_stain.core.arrays import Mask, RgbImage
+from wsi_stain.core.arrays import Mask, RgbImage, RgbTiles, sum_cells
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex
 from wsi_stain.formats.block_file import block_tiles
 from wsi_stain.metrics.colour_difference import ciede2000_map
@@ -78,10 +78,14 @@ def map_png(values: NDArray[np.uint8]) -> bytes:
     return png.getvalue()
 
 
-def _thin_tiles(image: RgbImage, kept: Mask) -> RgbImage:
+def _thin_tiles(image: RgbImage, kept: Mask) -> RgbTiles:
     """Thin each kept tile to (n, 64, 64, 3): one pixel in 16."""
-    start = _THIN // 2
-    return np.stack([tile[start::_THIN, start::_THIN] for tile in block_tiles(image, kept).values()])
+    tiles, start = block_tiles(image, kept).values(), _THIN // 2
+    thin = np.empty((len(tiles), TILE // _THIN, TILE // _THIN, 3), np.uint8)
+    for small, tile in zip(thin, tiles, strict=True):
+        for channel in range(3):  # by planes it is three times as fast
+            small[..., channel] = tile[start::_THIN, start::_THIN, channel]
+    return thin
 
 
 def _whole_cells(image: RgbImage, kept: Mask) -> Mask:
@@ -93,9 +97,8 @@ def _whole_cells(image: RgbImage, kept: Mask) -> Mask:
     return np.asarray(cells.swapaxes(1, 2)[kept])
 
 
-def _cells(tiles: RgbImage) -> RgbImage:
+def _cells(tiles: RgbTiles) -> RgbTiles:
     """Average each cell: (n, 64, 64, 3) to (n, 16, 16, 3)."""
     side, count = _CELL // _THIN, TILE // _CELL
-    columns = tiles.reshape(-1, count, side, count * side * 3).sum(axis=2, dtype=np.uint16)  # faster than both at once
-    total = columns.reshape(-1, count, count, side, 3).sum(axis=3, dtype=np.uint16)
-    return np.asarray(np.rint(total / side**2), np.uint8)
+    total = sum_cells(tiles.reshape(1, -1, TILE // _THIN, 3), side)
+    return np.asarray(np.rint(total / side**2), np.uint8).reshape(-1, count, count, 3)

@@ -124,13 +124,16 @@ class GeneratorNormalizer:
             return None
         return self._predictor.upload(artifact[TABLE]), self._predictor.upload(np.asarray(statistics.white, np.float32))
 
-    def _postprocess(self, target: HoldTarget | None, windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+    def _postprocess(
+        self, target: HoldTarget | None, windows_BHWC: Tensor, seen_BHWC: Tensor, generated_BHWC: Tensor
+    ) -> Tensor:
         """Return what becomes of generated pixels, see `predictor.Postprocess`."""
         pixels_BHWC = smooth.crop(windows_BHWC, self._crop)
         if target is not None:
             table, white = target
             table_BHWC = smooth.look_up_pixels(table, pixels_BHWC)
-            made_BHWC = smooth.hold_to_table(pixels_BHWC, generated_BHWC, table_BHWC, white, self._hold_radius)
+            seen_BHWC = smooth.crop(seen_BHWC, self._crop // self._predictor.shrink)
+            made_BHWC = smooth.hold_to_table(seen_BHWC, generated_BHWC, table_BHWC, white, self._hold_radius)
         else:
             enlarged_BHWC = enlarge(generated_BHWC, self._predictor.shrink)
             made_BHWC = round_pixels(smooth.crop(enlarged_BHWC, self._own_reach))

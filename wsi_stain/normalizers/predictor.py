@@ -40,10 +40,10 @@ from wsi_stain.stain.template import TemplateTables, apply_template
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import NormalizationCounts
 
-Postprocess = Callable[[Tensor, Tensor], Tensor]
-"""What becomes of a pass's pixels, (B, ., ., 3) uint8: of its windows, (B, H, W, 3) uint8, and what was generated,
-(B, h, w, 3) float: as many pixels as the windows have without the crop, or fewer, each as wide as
-`GeneratorPredictor.shrink` of them."""
+Postprocess = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What becomes of a pass's pixels, (B, ., ., 3) uint8: of its windows, (B, H, W, 3) uint8; the same as the generator
+sees them, in pixels as wide as `GeneratorPredictor.shrink` of them; and what was generated, (B, h, w, 3) float: as many
+of these as the windows have without the crop."""
 
 Network = Callable[[Tensor, int], Tensor]
 """A generator on its device: of a template, and what to crop."""
@@ -129,9 +129,10 @@ class GeneratorPredictor:
             CheckpointError: The generator gave a value that is no number, in float32 as well.
         """
         windows_BHWC = torch.from_numpy(np.array(window)[None]).to(self._device)
-        generated_BHWC, is_finite = self._generate(windows_BHWC, statistics, self.halo)
+        seen_BHWC = shrink_pixels(windows_BHWC, self.shrink)
+        generated_BHWC, is_finite = self._generate(seen_BHWC, statistics, self.halo)
         if not bool(is_finite):
-            generated_BHWC = self._retry_in_float32(windows_BHWC, statistics, self.halo)
+            generated_BHWC = self._retry_in_float32(seen_BHWC, statistics, self.halo)
         return generated_BHWC[0]
 
     def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics, crop: int) -> Iterator[RgbImage]:
@@ -196,24 +197,26 @@ class GeneratorPredictor:
                 return result_BHWC.numpy()
             tally.retried += 1
             again_BHWC = host_BHWC.to(self._device)
-            generated_BHWC = self._retry_in_float32(again_BHWC, statistics, crop)
+            seen_BHWC = shrink_pixels(again_BHWC, self.shrink)
+            generated_BHWC = self._retry_in_float32(seen_BHWC, statistics, crop)
             with torch.inference_mode():
-                return postprocess(again_BHWC, generated_BHWC).cpu().numpy()
+                return postprocess(again_BHWC, seen_BHWC, generated_BHWC).cpu().numpy()
 
         return fetch
 
     def _predict(
         self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int, postprocess: Postprocess
     ) -> tuple[Tensor, Tensor]:
-        generated_BHWC, is_finite = self._generate(windows_BHWC, statistics, crop)
+        seen_BHWC = shrink_pixels(windows_BHWC, self.shrink)
+        generated_BHWC, is_finite = self._generate(seen_BHWC, statistics, crop)
         with torch.inference_mode():
-            return postprocess(windows_BHWC, generated_BHWC), is_finite
+            return postprocess(windows_BHWC, seen_BHWC, generated_BHWC), is_finite
 
-    def _retry_in_float32(self, windows_BHWC: Tensor, statistics: StainStatistics, crop: int) -> Tensor:
+    def _retry_in_float32(self, seen_BHWC: Tensor, statistics: StainStatistics, crop: int) -> Tensor:
         """Generate in float32; CheckpointError where that gives no numbers either."""
         if self._dtype != torch.float32:
             exact = self._to_device(self._exact, torch.float32)
-            generated_BHWC, is_finite = self._generate(windows_BHWC, statistics, crop, exact, torch.float32)
+            generated_BHWC, is_finite = self._generate(seen_BHWC, statistics, crop, exact, torch.float32)
             if bool(is_finite):
                 return generated_BHWC
         raise CheckpointError(
@@ -223,7 +226,7 @@ class GeneratorPredictor:
 
     def _generate(
         self,
-        windows_BHWC: Tensor,
+        seen_BHWC: Tensor,
         statistics: StainStatistics,
         crop: int,
         generator: Network | None = None,
@@ -231,7 +234,7 @@ class GeneratorPredictor:
     ) -> tuple[Tensor, Tensor]:
         """Return (B, h, w, 3) float32, 0 to 255, and whether all of it are numbers, on the device."""
         generator, crop = generator or self._network(), crop // self.shrink
-        template_BHWC = self._make_template(shrink_pixels(windows_BHWC, self.shrink), statistics)
+        template_BHWC = self._make_template(seen_BHWC, statistics)
         x_BCHW = template_BHWC.permute(0, 3, 1, 2).to(dtype or self._dtype, memory_format=torch.channels_last)
         deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.inference_mode():
@@ -244,11 +247,11 @@ class GeneratorPredictor:
             is_finite = torch.isfinite(inner_BHWC.sum())  # one value that is no number makes the sum none
             return inner_BHWC.mul_(2).sigmoid_().mul_(255), is_finite  # 127.5 (1 + tanh), in half of the time
 
-    def _make_template(self, windows_BHWC: Tensor, statistics: StainStatistics) -> Tensor:
+    def _make_template(self, seen_BHWC: Tensor, statistics: StainStatistics) -> Tensor:
         """Make the generator's input, (B, H, W, C) float32, on the device; on a CPU numpy is the faster."""
         if self._device.type == "cpu":
-            return torch.from_numpy(np.asarray(apply_template(windows_BHWC.numpy(), statistics, self.template)))
-        template_BHWC: Tensor = self._tables(statistics).look_up(windows_BHWC)
+            return torch.from_numpy(np.asarray(apply_template(seen_BHWC.numpy(), statistics, self.template)))
+        template_BHWC: Tensor = self._tables(statistics).look_up(seen_BHWC)
         return template_BHWC
 
     def _upload_tables(self, statistics: StainStatistics) -> TemplateTables:
@@ -284,7 +287,7 @@ class GeneratorPredictor:
         return stream
 
 
-def _round_generated(windows_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
+def _round_generated(windows_BHWC: Tensor, seen_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
     return round_pixels(generated_BHWC)
 
 

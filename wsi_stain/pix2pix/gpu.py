@@ -40,7 +40,12 @@ def empty_pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def stack_arrays(arrays: Sequence[NDArray[np.uint8]], pin: bool) -> Tensor:
-    """Stack 8-bit arrays of one shape, (...) to (B, ...), each copied once: into pinned memory, or any other."""
+    """Stack 8-bit arrays of one shape, (...) to (B, ...), each copied once: into pinned memory, or any other.
+
+    One array that need not be pinned is not copied.
+    """
+    if len(arrays) == 1 and not pin:
+        return torch.from_numpy(arrays[0][None])
     shape = (len(arrays), *arrays[0].shape)
     stacked = empty_pinned(shape, torch.uint8) if pin else torch.empty(shape, dtype=torch.uint8)
     np.stack(arrays, out=stacked.numpy())

@@ -125,11 +125,12 @@ def _sums(statistics: StainStatistics, template: Template) -> tuple[NDArray[np.f
 
 def _bend(value: Array, bend: Any, knee: Any, xp: Any) -> Array:
     """Bring projected OD, which is used up, to a template's curve and range."""
-    value = xp.clip(value, min=0.0)
     if not isinstance(bend, float) or bend:
+        value = xp.clip(value, min=0.0)
         value += bend * xp.clip(value - knee, min=0.0)
+    value = xp.clip(value, min=0.0, max=2.0)
     value -= 1.0
-    return xp.clip(value, max=1.0)
+    return value
 
 
 @lru_cache(1024)
