@@ -27,9 +27,9 @@ from pipelines.shared.config import load_config
 from pipelines.shared.device import resolve_auto
 from pipelines.shared.space import DiskSpace
 from wsi_stain.core.arrays import Mask
-from wsi_stain.core.geometry import TILE, BlockIndex, block_region, tile_slices
+from wsi_stain.core.geometry import TILE, BlockIndex, Size, block_region, tile_slices
 from wsi_stain.executor import ExecutorConfig, Flow, open_executor, run_flows
-from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg, write_block
+from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg, finish_block, halve
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.pix2pix.gpu import copy_to_pinned, stack_arrays
 from wsi_stain.pix2pix.inference_generator import InferenceGenerator
@@ -139,7 +139,7 @@ def time_steps(setup: Setup, slide: TiledSlide, results: Results) -> None:
     result = there[:, predictor.halo : -predictor.halo, predictor.halo : -predictor.halo].contiguous()
     tiles = list(block_tiles(pixels, kept).values())
     streams = [encode_jpeg(tile, 90, 444) for tile in tiles]
-    out = setup.work / "step.block"
+    out, size = setup.work / "step.block", Size(region.width, region.height)
     area, window_area = region.width * region.height / 1e6, side**2 / 1e6
     steps: dict[str, tuple[Callable[[], object], float]] = {
         "read and decode": (lambda: slide.read(region), area),
@@ -150,7 +150,10 @@ def time_steps(setup: Setup, slide: TiledSlide, results: Results) -> None:
         "template and generate": (lambda: predictor._generate(there, statistics, predictor.halo), window_area),
         "copy from the GPU": (lambda: copy_to_pinned(result) if device == "cuda" else result.clone(), window_area),
         "encode": (lambda: [encode_jpeg(tile, 90, 444) for tile in tiles], len(tiles) * TILE**2 / 1e6),
-        "coarser levels, hash and write": (lambda: write_block(out, pixels, kept, JpegConfig(), list(streams)), area),
+        "coarser levels, hash and write": (
+            lambda: finish_block(out, size, kept, JpegConfig(), streams, halve(pixels)),
+            area,
+        ),
     }
     assert template.shape[1:3] == (side // predictor.shrink, side // predictor.shrink)
     for name, (step, megapixels) in steps.items():

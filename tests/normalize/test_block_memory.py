@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tests.support.made_checkpoint import STATISTICS
 from wsi_stain.normalize.block import block_workers, kept_ring, normalize_block_pixels
-from wsi_stain.formats.block_file import JpegConfig, write_block
+from wsi_stain.formats.block_file import JpegConfig, finish_block
 from wsi_stain.core.geometry import BlockIndex, Mpp, Region, Size, grid_shape
 from wsi_stain.normalizers.config import NormalizeConfig
 from wsi_stain.normalizers.load import load_normalizer
@@ -62,7 +62,8 @@ Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = memory("VmRSS")
 with block_workers(threads) as workers:
     made = normalize_block_pixels(slide, block, normalizer, artifact, config, jpeg, workers)
-    write_block(out, made.pixels, kept_ring(slide, block)[1:-1, 1:-1], jpeg, made.streams, workers.band_workers.map)
+    kept, run = kept_ring(slide, block)[1:-1, 1:-1], workers.band_workers.map
+    finish_block(out, Size(4096, 4096), kept, jpeg, made.streams, made.half, run)
 print(memory("VmHWM") - before)
 """
 

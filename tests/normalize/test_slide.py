@@ -78,10 +78,10 @@ def of_run(root: Path, stored_slide: StoredSlide, config: NormalizeConfig) -> Pi
     for col in range(2):
         block = BlockIndex(0, col)
         with block_workers(1) as by:
-            pixels = normalize_block_pixels(
-                stored_slide, block, normalizer, load_artifact(place), config, JpegConfig(), by
-            ).pixels
-        whole[:, col * 4096 :][:, : pixels.shape[1]] = pixels
+            job = stored_slide, block, normalizer, load_artifact(place), config, JpegConfig(), by
+            pixels = normalize_block_pixels(*job, keep_pixels=True).pixels
+        assert pixels is not None
+        whole[:, col * 4096 :][:, : pixels.shape[1]] = pixels[..., :3]
     return whole
 
 

@@ -23,7 +23,15 @@ from tests.support.made_store import paint_tissue, store_slide
 from wsi_stain.core.errors import CheckpointError, StainError, StoreError
 from wsi_stain.core.geometry import TILE, BlockIndex, Mpp, Region, Size, TileIndex, grid_shape
 from wsi_stain.core.journal import describe_files, file_digest, remove_partials
-from wsi_stain.formats.block_file import BlockFile, JpegConfig, halve, write_block
+from wsi_stain.formats.block_file import (
+    BlockFile,
+    JpegConfig,
+    block_tiles,
+    encode_jpeg,
+    finish_block,
+    halve,
+    write_block,
+)
 from wsi_stain.formats.zarr_shard import ShardFile
 from wsi_stain.normalize.block import BlockWorkers, NormalizedBlock, block_workers, normalize_block_pixels
 from wsi_stain.normalize.preparation import (
@@ -286,11 +294,17 @@ def test_threads_do_not_change_a_byte(place: Place, tmp_path: Path, mode: str) -
 def make_block(slide: StoredSlide, block: BlockIndex) -> NormalizedBlock:
     """A block as the identity leaves it, faded into white."""
     with block_workers(1) as by:
-        return normalize_block_pixels(slide, block, IdentityNormalizer(WHITE), {}, NormalizeConfig(), JpegConfig(), by)
+        normalizer, config = IdentityNormalizer(WHITE), NormalizeConfig()
+        return normalize_block_pixels(slide, block, normalizer, {}, config, JpegConfig(), by, keep_pixels=True)
 
 
 def fade_block(slide: StoredSlide, block: BlockIndex) -> Pixels:
-    return make_block(slide, block).pixels
+    return rgb_of(make_block(slide, block))
+
+
+def rgb_of(made: NormalizedBlock) -> Pixels:
+    assert made.pixels is not None
+    return made.pixels[..., :3]
 
 
 @pytest.mark.parametrize("block", [*BLOCKS, BlockIndex(1, 1)], ids=str)
@@ -298,11 +312,14 @@ def test_the_next_level_of_all_bands_is_that_of_the_block(
     slide: StoredSlide, tmp_path: Path, block: BlockIndex
 ) -> None:
     made = make_block(slide, block)
-    np.testing.assert_array_equal(made.half, halve(made.pixels))
-    kept = np.ones(grid_shape(Size(made.pixels.shape[1], made.pixels.shape[0])), bool)
-    for name, half in (("a", None), ("b", made.half)):
-        write_block(tmp_path / name, made.pixels, kept, JpegConfig(), half=half)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    pixels = np.ascontiguousarray(rgb_of(made))
+    np.testing.assert_array_equal(made.half[..., :3], halve(pixels))
+    size = Size(pixels.shape[1], pixels.shape[0])
+    kept, out = np.ones(grid_shape(size), bool), tmp_path / "halved"
+    write_block(tmp_path / "whole", pixels, kept, JpegConfig())
+    streams = [encode_jpeg(tile, 90) for tile in block_tiles(pixels, kept).values()]
+    finish_block(out, size, kept, JpegConfig(), streams, made.half)
+    assert out.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_blocks_meet_without_a_step(slide: StoredSlide) -> None:
@@ -334,9 +351,8 @@ def test_generated_tissue_meets_glass_within_one_grey_level(tmp_path: Path, mode
     normalizer = load_normalizer(normalize, tmp_path / "c.safetensors", "cpu", checkpoint.digest)
     artifact = normalizer.prepare(stored, STATISTICS)
     with block_workers(1) as by:
-        made = normalize_block_pixels(
-            stored, BlockIndex(0, 0), normalizer, artifact, normalize, JpegConfig(), by
-        ).pixels.astype(int)
+        job = stored, BlockIndex(0, 0), normalizer, artifact, normalize, JpegConfig(), by
+        made = rgb_of(normalize_block_pixels(*job, keep_pixels=True)).astype(int)
     window = stored.read(Region(0, 0, *stored.size).expand(normalizer.halo))
     bare = normalizer.apply(window, stored.kept, artifact).astype(int)
     assert np.abs(bare[: 5 * TILE, 5 * TILE - 1][TILE:] - WHITE).max() > 5, "without fading there would be an outline"

@@ -19,6 +19,9 @@ RgbImage: TypeAlias = NDArray[np.uint8]
 RgbTiles: TypeAlias = NDArray[np.uint8]
 """RGB images of one size, (n, h, w, 3)."""
 
+RgbxImage: TypeAlias = NDArray[np.uint8]
+"""RGB and a byte that is nothing, so that a pixel is one word: (h, w, 4). The first three of it are an `RgbImage`."""
+
 Mask: TypeAlias = NDArray[np.bool_]
 """True where something is: (h, w) of pixels, (rows, cols) of tiles."""
 

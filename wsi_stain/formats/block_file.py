@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_stain.core import journal
-from wsi_stain.core.arrays import Mask, RgbImage
+from wsi_stain.core.arrays import Mask, RgbImage, RgbxImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import BLOCK, TILE, Size, TileIndex, grid_shape, halve_size
 from wsi_stain.core.records import StrictRecord
@@ -33,6 +33,9 @@ VERSION = 3
 
 _STRIP = 32
 """Rows that are halved at a time, so that sums stay in the processor's cache."""
+
+_HALVES, _BYTES = np.uint64(0x0002_0002_0002_0002), np.uint64(0x00FF_00FF_00FF_00FF)
+"""Of each of a word's four sums: what rounds it, and what its quarter takes."""
 
 _MAGIC = b"WSIBLOCK"
 _HEAD = struct.Struct("<8sII")
@@ -54,27 +57,41 @@ class JpegConfig(StrictRecord):
     subsampling: Literal[444, 420] = 444
 
 
-def encode_jpeg(tile: RgbImage, quality: int, subsampling: int = 444) -> bytes:
-    """Encode a tile, (256, 256, 3) RGB, as a complete JPEG stream, YCbCr, with subsampling 444 (none) or 420."""
+def encode_jpeg(tile: RgbImage | RgbxImage, quality: int, subsampling: int = 444) -> bytes:
+    """Encode a tile, (256, 256, 3 or 4), as a complete JPEG stream, YCbCr, with subsampling 444 (none) or 420."""
+    colours = "RGB" if tile.shape[-1] == 3 else "RGBA"
     return bytes(
         imagecodecs.jpeg8_encode(
-            tile, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=str(subsampling)
+            tile, level=quality, colorspace=colours, outcolorspace="YCBCR", subsampling=str(subsampling)
         )
     )
 
 
-def halve(pixels: RgbImage) -> RgbImage:
-    """Halve a level to (ceil(h / 2), ceil(w / 2), 3): (a + b + c + d + 2) >> 2, an odd edge replicated."""
-    height, width, _ = pixels.shape
+def halve(pixels: RgbImage | RgbxImage) -> RgbImage | RgbxImage:
+    """Halve a level to (ceil(h / 2), ceil(w / 2), 3 or 4): (a + b + c + d + 2) >> 2, an odd edge replicated."""
+    height, width, channels = pixels.shape
     if height % 2 or width % 2:
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    out = np.empty((len(pixels) // 2, pixels.shape[1] // 2, 3), np.uint8)
+    out = np.empty((len(pixels) // 2, pixels.shape[1] // 2, channels), np.uint8)
     for top in range(0, len(out), _STRIP):
         strip, rows = out[top : top + _STRIP], pixels[2 * top : 2 * (top + _STRIP)]
-        pairs = np.add(rows[0::2], rows[1::2], dtype=np.uint16).reshape(*strip.shape[:2], 6)
+        pairs = np.add(rows[0::2], rows[1::2], dtype=np.uint16)
+        if channels == 4:
+            _halve_words(pairs.view(np.uint64)[..., 0], strip)
+            continue
+        pairs = pairs.reshape(*strip.shape[:2], 6)
         for channel in range(3):
             strip[..., channel] = (pairs[..., channel] + pairs[..., 3 + channel] + 2) >> 2
     return out
+
+
+def _halve_words(pairs: NDArray[np.uint64], out: RgbxImage) -> None:
+    """Finish with pixels as words of four sums, (h, 2 w), none of which comes near to the next: (h, w, 4)."""
+    sums = pairs[:, 0::2] + pairs[:, 1::2]
+    sums += _HALVES
+    sums >>= np.uint64(2)
+    sums &= _BYTES
+    out[:] = sums.view(np.uint16).reshape(out.shape)
 
 
 def halve_kept(kept: Mask) -> Mask:
@@ -85,13 +102,7 @@ def halve_kept(kept: Mask) -> Mask:
 
 
 def write_block(
-    path: Path,
-    pixels: RgbImage,
-    kept: Mask,
-    config: JpegConfig,
-    finest: list[bytes] | None = None,
-    run: OrderedMap = map,
-    half: RgbImage | None = None,
+    path: Path, pixels: RgbImage | RgbxImage, kept: Mask, config: JpegConfig, run: OrderedMap = map
 ) -> journal.FileFacts:
     """Make the levels of a block and write its file, whole or not at all.
 
@@ -99,12 +110,10 @@ def write_block(
 
     Args:
         path: Where the file goes.
-        pixels: Level 0, (h, w, 3) RGB, at most 4096 on a side; what is not kept holds the output's background.
+        pixels: Level 0, (h, w, 3 or 4), at most 4096 on a side; what is not kept holds the output's background.
         kept: (ceil(h / 256), ceil(w / 256)): tiles that are more than glass.
         config: JPEG settings.
-        finest: The streams of level 0's kept tiles, row-major, where these are encoded already.
         run: Applies the encoder to tiles in order: `map`, or a thread pool's `map`.
-        half: Level 1, where it is made already, as `halve` makes it.
 
     Returns:
         The facts of the file.
@@ -113,46 +122,64 @@ def write_block(
         OutputError: The file cannot be written.
     """
     height, width, _ = pixels.shape
-    size = Size(width, height)
+    finest = _encode_tiles(pixels, kept, config, run)
+    return finish_block(path, Size(width, height), kept, config, finest, halve(pixels), run)
+
+
+def finish_block(
+    path: Path,
+    size: Size,
+    kept: Mask,
+    config: JpegConfig,
+    finest: list[bytes],
+    half: RgbImage | RgbxImage,
+    run: OrderedMap = map,
+) -> journal.FileFacts:
+    """Do what `write_block` does, of a block whose finest level is encoded.
+
+    Args:
+        path: Where the file goes.
+        size: Width and height of level 0, px.
+        kept: Its tiles that are more than glass.
+        config: JPEG settings.
+        finest: The streams of those tiles, row-major.
+        half: Level 1, as `halve` makes it.
+        run: As `write_block` takes it.
+    """
     assert max(size) <= BLOCK and kept.shape == grid_shape(size), (size, kept.shape)
-    tables: list[list[int]] = []
-    streams: list[bytes] = []
-    levels = block_levels(pixels, kept, half)
-    for level_pixels, level_kept in islice(levels, LEVELS):
-        encoded, finest = finest, None
-        if encoded is None:
-            tiles = block_tiles(level_pixels, level_kept).values()
-            encoded = list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), tiles))
+    tables, streams = [_tile_lengths(kept, finest)], list(finest)
+    levels = block_levels(half, halve_kept(kept))
+    for pixels, level_kept in islice(levels, LEVELS - 1):
+        encoded = _encode_tiles(pixels, level_kept, config, run)
         tables.append(_tile_lengths(level_kept, encoded))
         streams += encoded
     mip, _ = next(levels)
-    streams.append(bytes(imagecodecs.qoi_encode(mip)))
+    streams.append(bytes(imagecodecs.qoi_encode(np.ascontiguousarray(mip[..., :3]))))
     index = {"size": list(size), "jpeg": config.model_dump(), "levels": tables, "mip": len(streams[-1])}
     return journal.write_hashed(path, lambda file: _write(file, journal.canonical_json(index), streams))
 
 
-def block_levels(pixels: RgbImage, kept: Mask, half: RgbImage | None = None) -> Iterator[tuple[RgbImage, Mask]]:
-    """Yield levels 0 to 4 of a block: each one's pixels, and which of its tiles are more than glass.
-
-    Args:
-        pixels: Level 0.
-        kept: Its tiles that are more than glass.
-        half: Level 1, where it is made already.
-    """
+def block_levels(pixels: RgbImage | RgbxImage, kept: Mask) -> Iterator[tuple[RgbImage | RgbxImage, Mask]]:
+    """Yield a level of a block and the four coarser ones: each one's pixels, and its tiles that are more than glass."""
     yield pixels, kept
     for _coarser in range(LEVELS):
-        pixels, kept, half = halve(pixels) if half is None else half, halve_kept(kept), None
+        pixels, kept = halve(pixels), halve_kept(kept)
         yield pixels, kept
 
 
-def block_tiles(pixels: RgbImage, kept: Mask) -> dict[TileIndex, RgbImage]:
-    """Cut one level of a block into its kept tiles, row-major, each (256, 256, 3): views, or padded by replication."""
+def _encode_tiles(pixels: RgbImage | RgbxImage, kept: Mask, config: JpegConfig, run: OrderedMap) -> list[bytes]:
+    tiles = block_tiles(pixels, kept).values()
+    return list(run(lambda tile: encode_jpeg(tile, config.quality, config.subsampling), tiles))
+
+
+def block_tiles(pixels: RgbImage | RgbxImage, kept: Mask) -> dict[TileIndex, RgbImage | RgbxImage]:
+    """Cut one level of a block into its kept tiles, row-major, each (256, 256, 3 or 4): views, or padded at the end."""
     indices = (TileIndex(int(row), int(col)) for row, col in np.argwhere(kept))
     return {index: pad_tile(pixels[index.row * TILE :, index.col * TILE :][:TILE, :TILE]) for index in indices}
 
 
-def pad_tile(pixels: RgbImage) -> RgbImage:
-    """Pad at most (256, 256, 3) to a whole tile, the last row and column replicated."""
+def pad_tile(pixels: RgbImage | RgbxImage) -> RgbImage | RgbxImage:
+    """Pad at most (256, 256, 3 or 4) to a whole tile, the last row and column replicated."""
     height, width, _ = pixels.shape
     if (height, width) == (TILE, TILE):
         return pixels

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 import numpy as np
@@ -37,6 +37,8 @@ TISSUE_MIN = 0.25
 
 _THIN = 8
 """One in so many pixels along a line is looked at."""
+
+_FIRST = _THIN // 2
 
 _SAMPLES = TILE // _THIN
 _BESIDE = (32, 64, 96, 128)
@@ -69,26 +71,67 @@ class SeamScore(StrictRecord):
     high: float
 
 
-def measure_seams(source: RgbImage, output: RgbImage, tissue: NDArray[np.float32], stride_px: int) -> SeamSums:
-    """Measure the steps across a block's lines, for its receipt; at most about 6 KB.
+class SeamLines:
+    """Luminance along a block's lines, of source and output, gathered band by band: no more of a block need be held.
 
     Args:
-        source: (h, w, 3) RGB before normalization.
-        output: (h, w, 3) RGB after it, before JPEG.
-        tissue: (ceil(h / 256), ceil(w / 256)): share of tissue in each tile.
+        shape: The block's height and width, px.
         stride_px: Passes of the generator meet on multiples of this, px; a multiple of 256.
     """
-    dense = tissue >= TISSUE_MIN
-    sides, inner = np.zeros((2, 2, TILES_PER_BLOCK), _SIDE), []
-    for axis, tiles in enumerate((dense, dense.T)):
-        images = [image.swapaxes(0, axis) for image in (output, source)]
-        for line in range(stride_px, len(images[0]), stride_px):
-            sums = _inner_lines(images, tiles, line)
-            inner.append(np.insert(sums, 0, axis * BLOCK + line, axis=1))
-        for end in (0, 1):
-            _fill_side(sides[axis, end], images, tiles, end)
-    segments = np.concatenate([*inner, np.zeros((0, 5), np.int64)])
-    return {"inner": _pack_array(segments.astype("<u4")), "sides": _pack_array(sides)}
+
+    def __init__(self, shape: tuple[int, int], stride_px: int) -> None:
+        self._stride = stride_px
+        rows, columns = (_needed_rows(length, stride_px) for length in shape)
+        height, width = (length // TILE * _SAMPLES for length in shape)
+        self._axes = [_Lines(shape[0], rows, width), _Lines(shape[1], columns, height)]
+
+    def add(self, top: int, source: RgbImage, output: RgbImage) -> None:
+        """Add a band.
+
+        Args:
+            top: Its first row in the block, a multiple of 256.
+            source: (h, w, 3) RGB before normalization.
+            output: (h, w, 3) RGB after it, before JPEG.
+        """
+        across, down = self._axes
+        here = (across.rows >= top) & (across.rows < top + len(source))
+        for number, image in enumerate((output, source)):
+            samples = image[across.rows[here] - top, _FIRST::_THIN]
+            across.luminance[number, here] = _luminance(samples)[:, : across.luminance.shape[2]]
+            along = _luminance(image[_FIRST::_THIN][:, down.rows]).T
+            part = down.luminance[number, :, top // _THIN :][:, : along.shape[1]]
+            part[:] = along[:, : part.shape[1]]
+
+    def measure(self, tissue: NDArray[np.float32]) -> SeamSums:
+        """Measure the steps across a block's lines, for its receipt; at most about 6 KB.
+
+        Args:
+            tissue: (ceil(h / 256), ceil(w / 256)): share of tissue in each tile.
+        """
+        dense = tissue >= TISSUE_MIN
+        sides, inner = np.zeros((2, 2, TILES_PER_BLOCK), _SIDE), [np.zeros((0, 5), np.int64)]
+        for axis, (lines, tiles) in enumerate(zip(self._axes, (dense, dense.T), strict=True)):
+            for line in range(self._stride, lines.length - max(_BESIDE), self._stride):
+                inner.append(np.insert(lines.inner(tiles, line), 0, axis * BLOCK + line, axis=1))
+            for end in (0, 1):
+                lines.fill_side(sides[axis, end], tiles, end)
+        return {"inner": _pack_array(np.concatenate(inner).astype("<u4")), "sides": _pack_array(sides)}
+
+
+def _needed_rows(length: int, stride_px: int) -> NDArray[np.intp]:
+    """List the rows of a block, `length` px high, whose luminance its score needs, in order."""
+    last = max(_BESIDE)
+    lines = np.arange(stride_px, length - last, stride_px)
+    below = [lines, *(lines + sign * away for away in _BESIDE for sign in (-1, 1))]
+    ends = np.array([], np.intp)
+    if length > last:
+        below.append(np.array(_BESIDE))
+        ends = np.array([0])
+        if length >= BLOCK:
+            below.append(length - np.array(_BESIDE))
+            ends = np.array([0, length - 1])
+    second = np.concatenate(below)
+    return np.unique(np.concatenate([second, second - 1, ends]))
 
 
 def seam_score(blocks: Mapping[BlockIndex, SeamSums]) -> SeamScore | None:
@@ -133,29 +176,50 @@ def _shift_lines(pieces: NDArray[np.uint32], block: BlockIndex) -> Sums:
     return shifted
 
 
-def _inner_lines(images: list[RgbImage], tiles: Mask, line: int) -> NDArray[np.int64]:
-    """Measure each piece of the line above row `line`, (n, 4): across and beside, of the output, of the source."""
-    if line + max(_BESIDE) >= len(images[0]):
-        return np.zeros((0, 4), np.int64)
-    columns = []
-    for image in images:
-        columns.append(len(_BESIDE) * 2 * _steps(image, line))
-        columns.append(_total(_steps(image, line + sign * away) for away in _BESIDE for sign in (-1, 1)))
-    both = tiles[line // TILE - 1] & tiles[line // TILE]
-    return np.asarray(np.stack(columns, axis=1)[both[: len(columns[0])]])
+class _Lines:
+    """Luminance of those rows of a block that count; its columns are rows of the transposed block.
 
+    Args:
+        length: The block's height, px.
+        rows: Which rows, in order.
+        samples: Along each of them, in whole tiles.
 
-def _fill_side(side: NDArray[Any], images: list[RgbImage], tiles: Mask, end: int) -> None:
-    """Describe the first (end 0) or the last row (end 1) of a block; nothing where the slide ends before."""
-    height = len(images[0])
-    if height <= max(_BESIDE) or (end and height < BLOCK):
-        return
-    line, beside = (height - 1, [height - away for away in _BESIDE]) if end else (0, list(_BESIDE))
-    for number, image in enumerate(images):
-        rows = _luminance(image, line)
-        side["line"][: len(rows), number] = rows
-        side["beside"][: len(rows), number] = _total(_steps(image, row) for row in beside)
-    side["dense"][: len(rows)] = tiles[-end][: len(rows)]
+    Attributes:
+        luminance: (2, rows, samples): of the output, of the source.
+    """
+
+    def __init__(self, length: int, rows: NDArray[np.intp], samples: int) -> None:
+        self.length, self.rows = length, rows
+        self.luminance = np.zeros((2, len(rows), samples), np.int32)
+
+    def inner(self, tiles: Mask, line: int) -> NDArray[np.int64]:
+        """Measure each piece of the line above row `line`, (n, 4): across and beside, of the output, of the source."""
+        across = len(_BESIDE) * 2 * self._steps(line)
+        beside = np.sum([self._steps(line + sign * away) for away in _BESIDE for sign in (-1, 1)], axis=0)
+        columns = np.stack([across[0], beside[0], across[1], beside[1]], axis=1)
+        both = tiles[line // TILE - 1] & tiles[line // TILE]
+        return np.asarray(columns[both[: len(columns)]])
+
+    def fill_side(self, side: NDArray[Any], tiles: Mask, end: int) -> None:
+        """Describe the first (end 0) or the last row (end 1) of a block; nothing where the slide ends before."""
+        height = self.length
+        if height <= max(_BESIDE) or (end and height < BLOCK):
+            return
+        line, beside = (height - 1, [height - away for away in _BESIDE]) if end else (0, list(_BESIDE))
+        pieces = self._pieces(line)
+        whole = slice(pieces.shape[1])
+        side["line"][whole] = pieces.swapaxes(0, 1)
+        side["beside"][whole] = np.sum([self._steps(row) for row in beside], axis=0).T
+        side["dense"][whole] = tiles[-end][whole]
+
+    def _steps(self, row: int) -> NDArray[np.int64]:
+        """Sum of |step of luminance| from row - 1 to row, (2, whole tiles along it)."""
+        change = self._pieces(row) - self._pieces(row - 1)
+        return np.asarray(np.abs(change).sum(axis=2, dtype=np.int64))
+
+    def _pieces(self, row: int) -> Values:
+        """Return the luminance of a row, (2, whole tiles along it, samples)."""
+        return self.luminance[:, np.searchsorted(self.rows, row)].reshape(2, -1, _SAMPLES)
 
 
 def _pair_sides(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[Sums]:
@@ -172,22 +236,10 @@ def _pair_sides(sides: Mapping[BlockIndex, NDArray[Any]]) -> Iterator[Sums]:
             yield np.stack(columns, axis=1)[last["dense"] & first["dense"]]
 
 
-def _steps(image: RgbImage, row: int) -> NDArray[np.int64]:
-    """Sum of |step of luminance| from row - 1 to row, for each whole tile along it."""
-    change = _luminance(image, row) - _luminance(image, row - 1)
-    return np.asarray(np.abs(change).sum(axis=1, dtype=np.int64))
-
-
-def _luminance(image: RgbImage, row: int) -> Values:
-    """Compute thinned and rounded luminance (ITU-R BT.601) of a row, (whole tiles along it, samples)."""
-    red, green, blue = image[row, _THIN // 2 :: _THIN].astype(np.int32).T
-    values = (77 * red + 150 * green + 29 * blue + 128) >> 8
-    whole = image.shape[1] // TILE * _SAMPLES
-    return np.asarray(values[:whole].reshape(-1, _SAMPLES))
-
-
-def _total(rows: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.asarray(np.sum(list(rows), axis=0))
+def _luminance(pixels: RgbImage) -> Values:
+    """Compute rounded luminance (ITU-R BT.601), (...) of (..., 3)."""
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    return np.asarray((77 * red + 150 * green + 29 * blue + 128) >> 8)
 
 
 def _pack_array(array: NDArray[Any]) -> str:

@@ -4,8 +4,9 @@ The block is worked on in bands of rows. One thread reads ahead, others take the
 next is with the generator and another is encoded. With one thread all of it happens in turn. A pixel's result depends
 on no band, so the bytes are the same.
 
-Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), its result (50 MB), 75 MB
-for reading, the coarser levels and the encoded tiles, and for each thread a pass of the generator. With the `small`
+Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), 90 MB for reading, the
+coarser levels and the encoded tiles, the result of a band for each thread (17 MB at 1024 rows) or where it is kept of
+the block (67 MB), and for each thread a pass of the generator. With the `small`
 configuration (16 channels) in float32 at 0.25 um/px that is 360 MB with one thread beside the loaded generator, of
 which 90 MB are for holding its colours to the table; each further thread takes 180 MB. Where passes are blended, 200 MB
 more and a larger halo.
@@ -24,14 +25,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_stain.core.arrays import Mask, RgbImage
+from wsi_stain.core.arrays import Mask, RgbImage, RgbxImage
 from wsi_stain.core.geometry import TILE, BlockIndex, Region, block_region, ceil_div, tile_slices
 from wsi_stain.formats.block_file import JpegConfig, block_tiles, encode_jpeg, halve
 from wsi_stain.metrics.hallucination import hallucination, pack_map
-from wsi_stain.metrics.seams import SeamSums, measure_seams
+from wsi_stain.metrics.seams import SeamLines, SeamSums
 from wsi_stain.normalizers.background import fade_to_white, show_exempt, with_ring
 from wsi_stain.normalizers.base import Normalizer
 from wsi_stain.normalizers.config import NormalizeConfig
+from wsi_stain.normalizers.lut import LutNormalizer
 from wsi_stain.store import TiledSlide
 from wsi_stain.store.artifact import TABLE, Artifact, NormalizationCounts
 
@@ -56,16 +58,16 @@ class NormalizedBlock:
     """A normalized block.
 
     Attributes:
-        pixels: (h, w, 3) RGB, faded into the reference's white.
-        half: The same at level 1, (ceil(h / 2), ceil(w / 2), 3).
+        pixels: (h, w, 4) RGBX, faded into the reference's white; None where nobody asked for them.
+        half: The same at level 1, (ceil(h / 2), ceil(w / 2), 4).
         streams: JPEG of the kept tiles of level 0, row-major.
         seams: See `metrics/seams.py`.
         retried: Passes of the generator that were computed again in float32.
         hallucination: See `metrics/hallucination.py`; None where the output is a colour table, which explains itself.
     """
 
-    pixels: RgbImage
-    half: RgbImage
+    pixels: RgbxImage | None
+    half: RgbxImage
     streams: list[bytes]
     seams: SeamSums
     retried: int
@@ -123,6 +125,7 @@ def normalize_block_pixels(
     config: NormalizeConfig,
     jpeg: JpegConfig,
     workers: BlockWorkers,
+    keep_pixels: bool = False,
 ) -> NormalizedBlock:
     """Normalize a block, measure it, fade it and encode its tiles.
 
@@ -134,8 +137,9 @@ def normalize_block_pixels(
         config: The settings it was loaded with.
         jpeg: How the tiles are encoded.
         workers: Who works.
+        keep_pixels: Whether they are wanted.
     """
-    work = _BlockJob(slide, block, normalizer, artifact, config, jpeg)
+    work = _BlockJob(slide, block, normalizer, artifact, config, jpeg, keep_pixels)
     reads = [workers.reader.submit(work.read, *span) for span in work.spans()]
     bands = [workers.band_workers.submit(work.band, index, reads[: index + 1]) for index in range(len(reads))]
     results = [band.result() for band in bands]
@@ -143,7 +147,7 @@ def normalize_block_pixels(
         pixels=work.pixels,
         half=work.half,
         streams=[stream for band in results for stream in band.streams],
-        seams=work.seams(),
+        seams=work.seams.measure(work.tissue),
         retried=sum(band.retried for band in results),
         hallucination=(
             None if work.table is None else pack_map(np.concatenate([band.hallucination for band in results]))
@@ -169,17 +173,18 @@ class _BlockJob:
         artifact: Artifact,
         config: NormalizeConfig,
         jpeg: JpegConfig,
+        keep_pixels: bool,
     ) -> None:
         self._slide, self._normalizer, self._artifact, self._jpeg = slide, normalizer, artifact, jpeg
         self._region, halo = block_region(block, slide.size), normalizer.halo
-        self._ring, self._tissue = kept_ring(slide, block), slide.tissue[tile_slices(self._region)]
-        self._core = config.stride_px
+        self._ring, self.tissue = kept_ring(slide, block), slide.tissue[tile_slices(self._region)]
         self.table = artifact.get(TABLE) if config.mode != "lut" else None
         height, width = self._region.height, self._region.width
         self._window = np.empty((height + 2 * halo, width + 2 * halo, 3), np.uint8)
         self._source = self._window[halo : halo + height, halo : halo + width]
-        self.pixels: RgbImage = np.empty((height, width, 3), np.uint8)
-        self.half: RgbImage = np.empty((ceil_div(height, 2), ceil_div(width, 2), 3), np.uint8)
+        self.seams = SeamLines((height, width), config.stride_px)
+        self.pixels: RgbxImage | None = np.empty((height, width, 4), np.uint8) if keep_pixels else None
+        self.half: RgbxImage = np.empty((ceil_div(height, 2), ceil_div(width, 2), 4), np.uint8)
 
     def spans(self) -> list[tuple[int, int]]:
         """List, for each band, the first row to read and the one after the last, from the window's top.
@@ -207,21 +212,34 @@ class _BlockJob:
         top, rows = index * self._normalizer.band, self._normalizer.band // TILE
         bottom = min(top + self._normalizer.band, self._region.height)
         window = self._window[top : bottom + 2 * self._normalizer.halo]
-        source, pixels = self._source[top:bottom], self.pixels[top:bottom]
+        source, words = self._source[top:bottom], self._band_words(top, bottom)
+        pixels = words[..., :3]
         ring = self._ring[index * rows : (index + 1) * rows + 2]
         kept, tally = ring[1:-1, 1:-1], NormalizationCounts()
-        pixels[:] = self._normalizer.apply(window, kept, self._artifact, tally)
+        self._normalize(window, kept, tally, words)
         beyond = (
             np.zeros(kept.shape, np.uint8) if self.table is None else hallucination(source, pixels, kept, self.table)
         )
         region = Region(self._region.x, self._region.y + top, self._region.width, bottom - top)
         show_exempt(self._slide, region, pixels, source, self._normalizer.white)
-        fade_to_white(pixels, ring, self._normalizer.white)
-        self.half[top // 2 : ceil_div(bottom, 2)] = halve(pixels)  # a band begins at an even row
-        tiles = block_tiles(pixels, kept).values()
+        fade_to_white(words, ring, self._normalizer.white)
+        self.seams.add(top, source, pixels)
+        self.half[top // 2 : ceil_div(bottom, 2)] = halve(words)  # a band begins at an even row
+        tiles = block_tiles(words, kept).values()
         streams = [encode_jpeg(tile, self._jpeg.quality, self._jpeg.subsampling) for tile in tiles]
         return _BandResult(streams, beyond, tally.retried)
 
-    def seams(self) -> SeamSums:
-        """Measure what the receipt reports of the block's lines."""
-        return measure_seams(self._source, self.pixels, self._tissue, self._core)
+    def _band_words(self, top: int, bottom: int) -> RgbxImage:
+        """Return room for a band: of the block where that is kept, else of its own, which the next band takes over."""
+        if self.pixels is not None:
+            return self.pixels[top:bottom]
+        return np.empty((bottom - top, self._region.width, 4), np.uint8)
+
+    def _normalize(self, window: RgbImage, kept: Mask, tally: NormalizationCounts, out: RgbxImage) -> None:
+        """Normalize a band; a table gives RGBX, of which a pixel is written as one word."""
+        if isinstance(self._normalizer, LutNormalizer):
+            self._normalizer.apply_to(window, kept, self._artifact, out)
+            return
+        made = self._normalizer.apply(window, kept, self._artifact, tally)
+        for channel in range(3):  # five times as fast as three bytes at a time
+            out[..., channel] = made[..., channel]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_stain.core.geometry import BlockIndex, block_of, level_sizes
+from wsi_stain.core.geometry import BlockIndex, Size, block_of, block_region, level_sizes
 from wsi_stain.core.journal import Files, are_files_whole
 from wsi_stain.core.receipts import Receipt, file_product, valid_receipt, write_receipt
-from wsi_stain.formats.block_file import JpegConfig, write_block
+from wsi_stain.formats.block_file import JpegConfig, finish_block
 from wsi_stain.metrics.seams import SeamSums
 from wsi_stain.normalize.block import block_workers, kept_ring, normalize_block_pixels
 from wsi_stain.normalizers.config import NormalizeConfig
@@ -85,7 +85,7 @@ class BlockReceipt(Receipt):
 def normalize_block(task: NormalizeTask) -> BlockReceipt:
     """Do a `NormalizeTask`, unless it is done.
 
-    Memory bound: that of `normalize_block_pixels` and `write_block` together.
+    Memory bound: that of `normalize_block_pixels` and `finish_block` together.
 
     Raises:
         CheckpointError: The checkpoint changed, or gave values that are no numbers.
@@ -103,11 +103,14 @@ def normalize_block(task: NormalizeTask) -> BlockReceipt:
             return write_receipt(task.receipt, _empty_receipt(task))
         normalizer = load_normalizer(task.normalize, task.checkpoint, task.device, task.digest)
         artifact = load_artifact(task.artifact)
-        result = normalize_block_pixels(slide, task.block, normalizer, artifact, task.normalize, task.jpeg, workers)
+        result = normalize_block_pixels(
+            slide, task.block, normalizer, artifact, task.normalize, task.jpeg, workers, task.zarr is not None
+        )
+        _, _, width, height = block_region(task.block, slide.size)
         run = workers.band_workers.map
-        facts = write_block(task.out, result.pixels, kept, task.jpeg, result.streams, run, result.half)
+        facts = finish_block(task.out, Size(width, height), kept, task.jpeg, result.streams, result.half, run)
     shards: Files = {}
-    if task.zarr is not None:
+    if task.zarr is not None and result.pixels is not None:
         levels = len(level_sizes(slide.size))
         shards = write_block_shards(task.zarr, task.block, result.pixels, kept, normalizer.white, levels)
     receipt: BlockReceipt = {

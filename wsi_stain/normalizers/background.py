@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from wsi_stain.core.arrays import Mask, Rgb8, RgbImage, window
+from wsi_stain.core.arrays import Mask, Rgb8, RgbImage, RgbxImage, window
 from wsi_stain.core.geometry import TILE, Region, Size, split_on_grid
 from wsi_stain.store import TiledSlide
 from wsi_stain.tissue.exempt import AS_GLASS, AS_SCANNED, Exempt
@@ -35,43 +35,44 @@ def with_ring(kept: Mask, rows: slice, cols: slice) -> Mask:
     return padded[rows.start : rows.stop + 2, cols.start : cols.stop + 2]
 
 
-def fade_to_white(pixels: RgbImage, ring: Mask, white: Rgb8) -> None:
+def fade_to_white(pixels: RgbImage | RgbxImage, ring: Mask, white: Rgb8) -> None:
     """Blend a block into the background, in place.
 
     Args:
-        pixels: (h, w, 3) RGB of the block.
+        pixels: (h, w, 3 or 4) of the block.
         ring: (rows + 2, cols + 2): which tiles are kept, of the block and one more on each side.
         white: The background; tiles that are not kept become it, exactly.
     """
     corners = ring[:-1, :-1] & ring[1:, :-1] & ring[:-1, 1:] & ring[1:, 1:]
-    row_of_white = np.full((TILE, 3), white, np.uint8)  # many times as fast to fill with as one colour
+    row_of_white = np.zeros((TILE, pixels.shape[2]), np.uint8)  # many times as fast to fill with as one colour
+    row_of_white[:, :3] = white
     for row, col in np.ndindex(ring.shape[0] - 2, ring.shape[1] - 2):
         tile = pixels[row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE]
         around = corners[row : row + 2, col : col + 2]
         if not around.any():
             tile[:] = row_of_white[: tile.shape[1]]
         elif not around.all():
-            _blend(tile, around, white)
+            _blend(tile, around, row_of_white[: tile.shape[1]])
 
 
-def _blend(tile: RgbImage, around: Mask, white: Rgb8) -> None:
-    """Blend a tile by its four corners' weights, ((top left, top right), (bottom left, bottom right))."""
-    height, width, _ = tile.shape
-    weight = _corner_weights(around.tobytes())[:height, : 3 * width]
-    background = np.tile(np.asarray(white, np.float32), width)
-    mixed = tile.reshape(height, 3 * width) - background  # whole rows: twice as fast as three values at a time
+def _blend(tile: RgbImage | RgbxImage, around: Mask, white: RgbImage | RgbxImage) -> None:
+    """Blend a tile with a row of white by weights of its corners, ((top left, right), (bottom left, right))."""
+    height, width, channels = tile.shape
+    weight = _corner_weights(around.tobytes(), channels)[:height, : channels * width]
+    background = white.ravel().astype(np.float32)
+    mixed = tile.reshape(height, channels * width) - background  # whole rows: twice as fast as three values at a time
     mixed *= weight
     mixed += background
     tile[:] = np.rint(mixed, out=mixed).astype(np.uint8).reshape(tile.shape)
 
 
-@lru_cache(maxsize=16)
-def _corner_weights(around: bytes) -> NDArray[np.float32]:
-    """Return the weight of each value of a tile, (256, 3 * 256), by its four corners' weights, 0 or 1, a byte each."""
+@lru_cache(maxsize=32)
+def _corner_weights(around: bytes, channels: int) -> NDArray[np.float32]:
+    """Return the weight of each value of a tile, (256, channels * 256), by its four corners' weights, 0 or 1."""
     share = (np.arange(TILE, dtype=np.float32) + 0.5) / TILE
     ramp = np.stack([1 - share, share])  # (2, 256): of the near and of the far corner
     corners = np.frombuffer(around, np.uint8).reshape(2, 2).astype(np.float32)
-    return np.repeat(ramp.T @ corners @ ramp, 3, axis=1)
+    return np.repeat(ramp.T @ corners @ ramp, channels, axis=1)
 
 
 def fade_weights(kept: Mask, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:

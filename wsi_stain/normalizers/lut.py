@@ -13,7 +13,7 @@ from math import ceil
 import numpy as np
 import torch
 
-from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage, RgbTiles
+from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage, RgbTiles, RgbxImage
 from wsi_stain.core.errors import NoTissueError
 from wsi_stain.core.geometry import TILE, TileIndex, round_up, tile_region
 from wsi_stain.metrics.colour_difference import ciede2000
@@ -231,16 +231,21 @@ class LutNormalizer:
     ) -> RgbImage:
         """Send the rows of tiles with a needed one through the table; the rest is white."""
         result = np.empty_like(pixels)
-        white = np.tile(np.array(self.white, np.uint8), (pixels.shape[1], 1))  # a row is copied, three values are slow
+        self.apply_to(pixels, needed, artifact, result)
+        return result
+
+    def apply_to(self, pixels: RgbImage, needed: Mask, artifact: Artifact, out: RgbImage | RgbxImage) -> None:
+        """Do what `apply` does, into an array of RGB or RGBX."""
+        white = np.zeros((pixels.shape[1], out.shape[2]), np.uint8)  # a row is copied, three values are slow
+        white[:, :3] = self.white
         for row, tiles in enumerate(needed):
             rows = slice(row * TILE, (row + 1) * TILE)
             if not tiles.all():
-                result[rows] = white
+                out[rows] = white
             if tiles.any():
                 first, *_, last = np.flatnonzero(np.append(tiles, False) != np.append(False, tiles))
                 place = rows, slice(first * TILE, last * TILE)
-                apply_table(artifact[TABLE], pixels[place], result[place])
-        return result
+                apply_table(artifact[TABLE], pixels[place], out[place])
 
 
 def _residual(table: Table, pairs: ColourPairs, samples: Sequence[Artifact]) -> float:

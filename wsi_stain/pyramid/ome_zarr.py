@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_stain.core import journal
-from wsi_stain.core.arrays import Mask, RgbImage
+from wsi_stain.core.arrays import Mask, RgbImage, RgbxImage
 from wsi_stain.core.errors import OutputError
 from wsi_stain.core.geometry import TILE, TILES_PER_BLOCK, BlockIndex, Mpp, Size, TileIndex
 from wsi_stain.core.journal import FileFacts, Files
@@ -31,7 +31,7 @@ from wsi_stain.formats.zarr_shard import write_shard
 
 
 def write_block_shards(
-    folder: Path, block: BlockIndex, pixels: RgbImage, kept: Mask, white: Sequence[int], levels: int
+    folder: Path, block: BlockIndex, pixels: RgbImage | RgbxImage, kept: Mask, white: Sequence[int], levels: int
 ) -> Files:
     """Write a block's shards of levels 0 to 3, each whole or not at all.
 
@@ -40,7 +40,7 @@ def write_block_shards(
     Args:
         folder: The image's folder.
         block: Index in the block grid.
-        pixels: Level 0, (h, w, 3) RGB, at most 4096 on a side.
+        pixels: Level 0, (h, w, 3 or 4), at most 4096 on a side.
         kept: (ceil(h / 256), ceil(w / 256)): tiles that are more than glass.
         white: Colour of glass, R, G, B, 0 to 255.
         levels: How many levels the image has.
@@ -54,7 +54,7 @@ def write_block_shards(
     shards: Files = {}
     for level, (level_pixels, level_kept) in zip(range(min(levels, LEVELS)), block_levels(pixels, kept), strict=False):
         key = zarr_metadata.shard_key(block, level)
-        shards[key] = _write(folder / key, level, block_tiles(level_pixels, level_kept), white)
+        shards[key] = _write(folder / key, level, block_tiles(level_pixels[..., :3], level_kept), white)
     return shards
 
 

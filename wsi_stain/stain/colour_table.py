@@ -7,10 +7,10 @@ The engine is Pillow's `Color3DLUT`: trilinear, in fixed-point integers, so that
 processor (it misses exact arithmetic by 0.53 grey levels at most, where rounding alone takes 0.5). What it says of a
 colour is kept under the colour's 24 bits, and pixels are looked up there: one gather, in integers too.
 
-    four pixels  R G B R  G B R G  B R G B   are three little-endian words
+    a pixel and one byte more   R G B ?      is a little-endian word
     an index     0x00BBGGRR                  an entry     0x01BBGGRR, or 0: not worked out yet
 
-Memory bound: 64 MiB of entries, of which the system gives only the pages that hold colours seen; and strips of 65,536
+Memory bound: 64 MiB of entries, of which the system gives only the pages that hold colours seen; and strips of 32,768
 pixels. Knows no slides.
 """
 
@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy import sparse
 
-from wsi_stain.core.arrays import RgbImage
+from wsi_stain.core.arrays import RgbImage, RgbxImage
 from wsi_stain.stain.colour_bins import Colours
 
 Table = NDArray[np.float32]
 
 Words = NDArray[np.uint32]
 
-_STRIP = 65_536
+_STRIP = 32_768
 """Pixels at a time: what is worked on stays in the processor's cache."""
 
 _COLOURS = 1 << 24
@@ -58,16 +58,17 @@ def look_up(table: Table, colours: NDArray[np.floating] | RgbImage) -> Colours:
     return np.asarray(trilinear_weights(np.asarray(colours, np.float64), len(table)) @ table.reshape(-1, 3), np.float64)
 
 
-def apply_table(table: Table, pixels: RgbImage, out: RgbImage | None = None) -> RgbImage:
+def apply_table(table: Table, pixels: RgbImage, out: RgbImage | RgbxImage | None = None) -> RgbImage | RgbxImage:
     """Send every pixel through a table; the last two tables remember what they said.
 
     Args:
         table: (N, N, N, 3), 2 <= N <= 65.
         pixels: (h, w, 3) RGB.
-        out: Where the result goes, which is returned; it may be `pixels`. None makes a new array.
+        out: Where the result goes, which is returned: RGB, which may be `pixels`, or RGBX, which takes less time. None
+            makes a new array of RGB.
 
     Returns:
-        (h, w, 3) RGB, rounded; the same bytes on any processor.
+        (h, w, 3) or (h, w, 4), rounded; the same bytes on any processor, but for the fourth.
     """
     return _cached_memo(np.ascontiguousarray(table, np.float32).tobytes(), len(table)).apply(pixels, out)
 
@@ -90,16 +91,8 @@ class ColourMemo:
         self._engine = ImageFilter.Color3DLUT(len(table), flat)
         self._entries = np.zeros(_COLOURS, _WORD)
 
-    def apply(self, pixels: RgbImage, out: RgbImage | None = None) -> RgbImage:
-        """Send every pixel through the table, strip by strip.
-
-        Args:
-            pixels: (h, w, 3) RGB.
-            out: Where the result goes, which is returned; it may be `pixels`. None makes a new array.
-
-        Returns:
-            (h, w, 3) RGB, rounded.
-        """
+    def apply(self, pixels: RgbImage, out: RgbImage | RgbxImage | None = None) -> RgbImage | RgbxImage:
+        """Send every pixel through the table, strip by strip; as `apply_table` does."""
         result = np.empty(pixels.shape, np.uint8) if out is None else out
         height, width, _ = pixels.shape
         across = max(min(width, _STRIP), 1)
@@ -107,21 +100,19 @@ class ColourMemo:
         room = _StripRoom(down * across)
         for top, left in product(range(0, height, down), range(0, width, across)):
             place = slice(top, top + down), slice(left, left + across)
-            flat = room.rgb[: pixels[place].size].reshape(pixels[place].shape)
-            flat[:] = pixels[place]
-            room.unpack()
-            self._look_up_entries(room.colours, room.entries)
-            room.pack()
-            result[place] = flat
+            entries = self._look_up_entries(room.unpack(pixels[place]), room.entries)
+            _pack(entries, result[place])
         return result
 
-    def _look_up_entries(self, colours: Words, entries: Words) -> None:
-        """Look up the entries of colours, (4, n)."""
+    def _look_up_entries(self, colours: Words, room: Words) -> Words:
+        """Look up the entries of colours, (n,), in the first of some room."""
+        entries = room[: len(colours)]
         self._entries.take(colours, out=entries, mode="clip")  # none is beyond the end, and this copies nothing
-        if entries.min() < _KNOWN:
+        if entries.min(initial=_KNOWN) < _KNOWN:
             fresh = colours[entries < _KNOWN]
             self._entries[fresh] = self._compute_colours(fresh) | _KNOWN
             self._entries.take(colours, out=entries, mode="clip")
+        return entries
 
     def _compute_colours(self, colours: Words) -> Words:
         """Compute what the engine says of colours, (n,)."""
@@ -134,47 +125,33 @@ class _StripRoom:
     """Room for the pixels that are worked on at a time: nothing is allocated for each strip.
 
     Args:
-        pixels: How many they are at most. What a shorter strip leaves of the one before is worked on with it.
+        pixels: How many they are at most.
 
     Attributes:
-        rgb: Their bytes, and up to three pixels of 0.
-        colours: (4, n): 0x00BBGGRR of each fourth pixel, of each after that, and so on.
-        entries: (4, n) likewise.
+        entries: (n,) for their entries.
     """
 
     def __init__(self, pixels: int) -> None:
-        count = (pixels + 3) // 4
-        self.rgb = np.zeros(12 * count, np.uint8)
-        self._words = self.rgb.view(_WORD).reshape(count, 3)
-        self._columns, self._shifted = np.empty((3, count), _WORD), np.empty(count, _WORD)
-        self.colours, self.entries = np.empty((4, count), _WORD), np.empty((4, count), _WORD)
+        self._rgb = np.zeros(3 * pixels + 1, np.uint8)
+        self._words: Words = np.ndarray((pixels,), _WORD, self._rgb, strides=(3,))  # each with a byte of the next pixel
+        self._colours, self.entries = np.empty(pixels, _WORD), np.empty(pixels, _WORD)
 
-    def unpack(self) -> None:
-        """Unpack the colours from the words."""
-        self._columns[:] = self._words.T
-        first, second, third = self._columns
-        np.bitwise_and(first, _COLOUR, out=self.colours[0])
-        self._join(first, 24, second, 8, self.colours[1])
-        self._join(second, 16, third, 16, self.colours[2])
-        np.right_shift(third, 8, out=self.colours[3])
+    def unpack(self, pixels: RgbImage) -> Words:
+        """Unpack the colours of pixels, (h, w, 3): (h w,)."""
+        count = pixels.size // 3
+        self._rgb[: pixels.size].reshape(pixels.shape)[:] = pixels
+        return np.bitwise_and(self._words[:count], _COLOUR, out=self._colours[:count])
 
-    def _join(self, low: Words, down: int, high: Words, up: int, out: Words) -> None:
-        """Make a colour of one word's high bytes and the next one's low bytes."""
-        np.right_shift(low, down, out=out)
-        np.left_shift(high, up, out=self._shifted)
-        np.bitwise_or(out, self._shifted, out=out)
-        np.bitwise_and(out, _COLOUR, out=out)
 
-    def pack(self) -> None:
-        """Pack the entries, without their highest bytes, into the words; it changes them."""
-        self.entries &= _COLOUR
-        first, second, third, fourth = self.entries
-        for column, (low, down, high, up) in enumerate(
-            ((first, 0, second, 24), (second, 8, third, 16), (third, 16, fourth, 8))
-        ):
-            np.right_shift(low, down, out=low)
-            np.left_shift(high, up, out=self._shifted)
-            np.bitwise_or(low, self._shifted, out=self._words[:, column])
+def _pack(entries: Words, out: RgbImage | RgbxImage) -> None:
+    """Pack entries, (h w,), into pixels."""
+    height, width, channels = out.shape
+    if channels == 4:
+        out.view(_WORD)[..., 0] = entries.reshape(height, width)
+        return
+    values = entries.view(np.uint8).reshape(height, width, 4)
+    for channel in range(3):  # one at a time is six times as fast as pixels of three bytes
+        out[..., channel] = values[..., channel]
 
 
 def trilinear_weights(colours: Colours, size: int) -> sparse.csr_array:
