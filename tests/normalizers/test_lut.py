@@ -89,7 +89,7 @@ class Doubting(Contrast):
             told, said = (apply_template(window, each, self.template) + 1.0 for each in (statistics, self.right))
             amounts = (told + said) / 2 * (ref.h_nuclei, ref.e_stroma)
             light = (np.asarray(ref.white) + 1) * np.exp(-amounts @ np.asarray(ref.vectors)) - 1
-            yield np.clip(np.rint(light), 0, 255).astype(np.uint8)[crop:-crop, crop:-crop]
+            yield np.stack([window, np.clip(np.rint(light), 0, 255).astype(np.uint8)])[:, crop:-crop, crop:-crop]
 
 
 def doubting_fit(white: tuple[int, int, int] = (240, 238, 241)) -> TableFit:

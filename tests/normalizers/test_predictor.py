@@ -46,10 +46,10 @@ class Watched(GeneratorPredictor):
         self.shapes: list[tuple[int, ...]] = []
 
     def start(
-        self, windows: Sequence[RgbImage], statistics: StainStatistics, crop: int, finish: Postprocess | None = None
+        self, windows: Sequence[RgbImage], statistics: StainStatistics, crop: int, postprocess: Postprocess
     ) -> PendingBatch:
         self.shapes.append(np.stack(windows).shape)
-        return super().start(windows, statistics, crop, finish)
+        return super().start(windows, statistics, crop, postprocess)
 
 
 def test_what_holds_no_tissue_never_reaches_the_generator(checkpoint: Checkpoint, source: RgbImage) -> None:
@@ -107,7 +107,7 @@ def test_a_pass_that_overflows_in_16_bits_is_computed_again(
     assert tally.retried == 2
     window = source[:288, :288]
     predictor = GeneratorPredictor(overflowing, device, precision)
-    found_here = next(predictor.predict_all([window], STATISTICS, predictor.halo))
+    _, found_here = next(predictor.predict_all([window], STATISTICS, predictor.halo))
     assert np.abs(found_here.astype(int) - exact[32:128, 32:128]).max() <= int(device == "cuda")
 
 

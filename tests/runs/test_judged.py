@@ -100,7 +100,8 @@ class Contrast(GeneratorPredictor):
 
     def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics, crop: int) -> Iterator[RgbImage]:
         for window in windows:
-            yield add_contrast(window[crop:-crop, crop:-crop])
+            inner = window[crop:-crop, crop:-crop]
+            yield np.stack([inner, add_contrast(inner)])
 
 
 def add_contrast(pixels: RgbImage) -> RgbImage:

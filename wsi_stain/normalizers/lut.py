@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 
 import numpy as np
-import torch
 
 from wsi_stain.core.arrays import Mask, Rgb, Rgb8, RgbImage, RgbTiles, RgbxImage
 from wsi_stain.core.errors import NoTissueError
@@ -20,7 +19,6 @@ from wsi_stain.metrics.colour_difference import ciede2000
 from wsi_stain.normalizers.background import exempt_mask
 from wsi_stain.normalizers.predictor import GeneratorPredictor
 from wsi_stain.normalizers.tile_sample import SPARSE, list_candidates, pick_shades, read_candidates
-from wsi_stain.pix2pix.resample import shrink_pixels
 from wsi_stain.stain.colour_bins import BINS, ColourPairs, colour_counts
 from wsi_stain.stain.colour_table import Table, apply_table, look_up
 from wsi_stain.stain.refinement import Beliefs, refine_statistics, sum_beliefs
@@ -186,22 +184,28 @@ class TableFit:
         Both are the generator's pixels, which may be coarser than the slide's.
         """
         beyond = (round_up(TILE, self._predictor.step) - TILE) // 2  # only from nine downs
-        crop, sources, shrink = beyond + _RIM, deque[RgbImage](), self._predictor.shrink
+        crop, masks = beyond + _RIM, deque[Mask]()
 
         def read_windows() -> Iterator[RgbImage]:
             for tile in tiles:
                 window = slide.read(tile_region(tile).expand(beyond))
-                sources.append(window[crop:-crop, crop:-crop])
+                masks.append(self._find_usable(slide, tile, window[crop:-crop, crop:-crop], statistics.white))
                 yield window
 
-        for tile, generated in zip(tiles, self._predictor.predict_all(read_windows(), statistics, crop), strict=True):
-            source, region = sources.popleft(), tile_region(tile).expand(-_RIM)
-            use = ~(pen_mask(remove_tint(source, statistics.white)) | exempt_mask(slide, region))
-            use[max(slide.size.height - region.y, 0) :] = False
-            use[:, max(slide.size.width - region.x, 0) :] = False
-            whole = np.asarray(use.reshape(len(use) // shrink, shrink, -1, shrink).all(axis=(1, 3)))
-            means = shrink_pixels(torch.from_numpy(source[None]), shrink)[0].numpy()
-            yield _pick_pixels(means, whole), _pick_pixels(generated, whole)
+        for seen, generated in self._predictor.predict_all(read_windows(), statistics, crop):
+            mask = masks.popleft()
+            yield _pick_pixels(seen, mask), _pick_pixels(generated, mask)
+
+    def _find_usable(self, slide: TiledSlide, tile: TileIndex, inner: RgbImage, white: Rgb) -> Mask:
+        """Mark the generator's pixels of a tile's inner part, (h, w), that lie in the slide and bear no ink."""
+        region, shrink = tile_region(tile).expand(-_RIM), self._predictor.shrink
+        usable = ~pen_mask(remove_tint(inner, white))
+        if slide.exempt.any():
+            usable &= ~exempt_mask(slide, region)
+        usable[max(slide.size.height - region.y, 0) :] = False
+        usable[:, max(slide.size.width - region.x, 0) :] = False
+        whole: Mask = np.logical_and.reduce(usable.reshape(len(usable) // shrink, shrink, -1, shrink), axis=(1, 3))
+        return whole
 
 
 class LutNormalizer:

@@ -135,11 +135,13 @@ class GeneratorPredictor:
             generated_BHWC = self._retry_in_float32(seen_BHWC, statistics, self.halo)
         return generated_BHWC[0]
 
-    def predict_all(self, windows: Iterable[RgbImage], statistics: StainStatistics, crop: int) -> Iterator[RgbImage]:
-        """Generate the inner parts of windows of one shape, as (h, w, 3) uint8 in the memory of the host, in order.
+    def predict_all(
+        self, windows: Iterable[RgbImage], statistics: StainStatistics, crop: int
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yield of windows of one shape, in order, the inner part as the generator sees it and what it makes of that.
 
-        Several go through the network at once. On a GPU passes are begun ahead, and the last is filled up: the shape is
-        always the same.
+        They are (2, h, w, 3), in the host's memory. Several go through the network at once. On a GPU passes are begun
+        ahead, and the last is filled up: the shape is always the same.
 
         Args:
             windows: As `predict` takes them; they are read as they are wanted.
@@ -155,18 +157,14 @@ class GeneratorPredictor:
         source = iter(windows)
         while batch := list(itertools.islice(source, size)):
             filling = [np.zeros_like(batch[0])] * (size - len(batch)) if on_gpu else []
-            pending.append((len(batch), self.start(batch + filling, statistics, crop)))
+            pending.append((len(batch), self.start(batch + filling, statistics, crop, _join_seen)))
             if len(pending) == _AHEAD:
                 yield from _fetch_first(pending)
         while pending:
             yield from _fetch_first(pending)
 
     def start(
-        self,
-        windows: Sequence[RgbImage],
-        statistics: StainStatistics,
-        crop: int,
-        postprocess: Postprocess | None = None,
+        self, windows: Sequence[RgbImage], statistics: StainStatistics, crop: int, postprocess: Postprocess
     ) -> PendingBatch:
         """Begin a pass. On a CPU it ends at once.
 
@@ -174,12 +172,11 @@ class GeneratorPredictor:
             windows: B times (H, W, 3) RGB of the slide, sides multiples of `step`.
             statistics: Of the slide.
             crop: What to leave away on each side, px, a multiple of `shrink`; with `halo` the rest is exact.
-            postprocess: Makes the pixels; None rounds what is generated.
+            postprocess: Makes the pixels.
 
         Returns:
             What fetches the result.
         """
-        postprocess = postprocess or _round_generated
         host_BHWC = stack_arrays(windows, pin=self._device.type == "cuda")
         if self._device.type != "cuda":
             result_BHWC, is_finite = self._predict(host_BHWC, statistics, crop, postprocess)
@@ -287,14 +284,16 @@ class GeneratorPredictor:
         return stream
 
 
-def _round_generated(windows_BHWC: Tensor, seen_BHWC: Tensor, generated_BHWC: Tensor) -> Tensor:
-    return round_pixels(generated_BHWC)
+def _join_seen(windows_BHWC: Tensor, seen_BHWC: Tensor, generated_BhwC: Tensor) -> Tensor:
+    cut = (seen_BHWC.shape[1] - generated_BhwC.shape[1]) // 2
+    inner = slice(cut, seen_BHWC.shape[1] - cut), slice(cut, seen_BHWC.shape[2] - cut)
+    return torch.stack([seen_BHWC[:, *inner], round_pixels(generated_BhwC)], dim=1)
 
 
 def _no_wait() -> None:
     pass
 
 
-def _fetch_first(pending: deque[tuple[int, PendingBatch]]) -> Iterator[RgbImage]:
+def _fetch_first(pending: deque[tuple[int, PendingBatch]]) -> Iterator[NDArray[np.uint8]]:
     count, fetch = pending.popleft()
     yield from fetch(NormalizationCounts())[:count]
