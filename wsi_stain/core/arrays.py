@@ -69,8 +69,9 @@ def sum_cells(images: RgbTiles, side: int) -> NDArray[np.uint16]:
         columns = np.add(rows[:, 0], rows[:, 1], dtype=np.uint16)
         for row in range(2, side):
             columns += rows[:, row]
-        cells = columns[:, :last].copy()  # of the squares that begin at each pixel; one of `side` is wanted
-        for column in range(1, side):
+        # Of squares that begin at each pixel, of which one of `side` is wanted.
+        cells = columns[:, :last] + columns[:, channels:][:, :last]
+        for column in range(2, side):
             cells += columns[:, column * channels :][:, :last]
         for channel in range(channels):
             sums[place][..., channel] = cells[:, channel :: side * channels]
