@@ -204,7 +204,8 @@ class TableFit:
             usable &= ~exempt_mask(slide, region)
         usable[max(slide.size.height - region.y, 0) :] = False
         usable[:, max(slide.size.width - region.x, 0) :] = False
-        whole: Mask = np.logical_and.reduce(usable.reshape(len(usable) // shrink, shrink, -1, shrink), axis=(1, 3))
+        rows: Mask = np.logical_and.reduce([usable[place::shrink] for place in range(shrink)])
+        whole: Mask = np.logical_and.reduce([rows[:, place::shrink] for place in range(shrink)])
         return whole
 
 

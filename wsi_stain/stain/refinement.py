@@ -51,10 +51,10 @@ def sum_beliefs(pairs: Iterable[tuple[RgbImage, RgbImage]], statistics: StainSta
     beliefs = np.zeros((2, 2, 2))
     for source, generated in pairs if template.kind == "he" else ():
         t, b = (
-            apply_template(pixels, stain, template).astype(np.float64) + 1  # counts from glass
+            apply_template(pixels, stain, template).T.astype(np.float64, order="C") + 1  # counts from glass
             for pixels, stain in ((source, statistics), (generated, template.reference))
         )
-        beliefs += [np.einsum("ni,nj->ij", t, each) for each in (t, b)]  # BLAS's sums depend on the number of threads
+        beliefs += [np.einsum("in,jn->ij", t, each) for each in (t, b)]  # BLAS's sums depend on the number of threads
     return beliefs
 
 
