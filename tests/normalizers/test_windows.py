@@ -108,3 +108,15 @@ def test_a_needed_tile_gets_all_its_passes_and_others_are_left_out() -> None:
     windows, needed = Windows(512, 128, 64), np.zeros((16, 16), bool)
     needed[5, 5] = True  # 1280 to 1536 px: in the core at 1024, and within reach of the next
     assert windows.corners(needed) == [(1024, 1024), (1024, 1536), (1536, 1024), (1536, 1536)]
+
+
+def test_of_side_by_side_results_only_what_holds_needed_tiles_is_made() -> None:
+    needed = np.zeros((6, 8), bool)
+    needed[1, 2] = needed[2, 3] = needed[4, 4] = True
+    windows = Windows(4 * TILE, 0, 64)
+    assert windows.corners(needed) == [(0, 0), (4 * TILE, 4 * TILE)]
+    assert windows.find_needed(needed, [(0, 0)]) == (slice(TILE, 3 * TILE), slice(2 * TILE, 4 * TILE))
+    both = windows.find_needed(needed, windows.corners(needed))
+    assert both == (slice(0, 3 * TILE), slice(0, 4 * TILE)), "a batch has one shape"
+    blended = Windows(4 * TILE, 128, 64).find_needed(needed, [(0, 0)])
+    assert blended == (slice(0, 4 * TILE + 256), slice(0, 4 * TILE + 256))

@@ -22,7 +22,7 @@ from wsi_stain.core.geometry import BLOCK, TILE, round_up
 from wsi_stain.normalizers import smooth
 from wsi_stain.normalizers.lut import TableFit
 from wsi_stain.normalizers.predictor import GeneratorPredictor, PendingBatch
-from wsi_stain.normalizers.windows import Corner, Windows
+from wsi_stain.normalizers.windows import Corner, Part, Windows
 from wsi_stain.pix2pix.resample import enlarge, round_pixels
 from wsi_stain.stain.statistics import StainStatistics
 from wsi_stain.store import TiledSlide
@@ -79,9 +79,9 @@ class GeneratorNormalizer:
         self._hold_radius = round_up(hold_radius, smooth.STEP) if table else 0
         held_reach, enlarged_reach = smooth.reach(self._hold_radius), round_up(predictor.shrink - 1, smooth.STEP)
         self._own_reach = held_reach if self._hold_radius else enlarged_reach
-        margin = self._own_reach + self._smoothing_reach  # generated pixels beyond a result that make it
-        stride_px, overlap, around = _plan_windows(stride_px, predictor, margin)
-        self._crop = around - margin
+        self._margin = self._own_reach + self._smoothing_reach  # generated pixels beyond a result that make it
+        stride_px, overlap, around = _plan_windows(stride_px, predictor, self._margin)
+        self._crop = around - self._margin
         self._windows = Windows(stride_px, overlap, around)
         self.halo, self.band = self._windows.halo, self._windows.band
 
@@ -93,26 +93,29 @@ class GeneratorNormalizer:
     def apply(
         self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts | None = None
     ) -> RgbImage:
-        """Generate the cores in which a needed tile lies; the rest is white.
+        """Generate what holds a core's needed tiles; the rest is white.
 
         Memory bound: the result (where it is blended, four times that), and the activations of a pass; on a GPU of two.
         """
         height, width = pixels.shape[0] - 2 * self.halo, pixels.shape[1] - 2 * self.halo
-        results = self._passes(pixels, self._windows.corners(needed), artifact, tally or NormalizationCounts())
+        results = self._passes(pixels, needed, artifact, tally or NormalizationCounts())
         return self._windows.join(results, (height, width), self.white)
 
     def _passes(
-        self, pixels: RgbImage, corners: list[Corner], artifact: Artifact, tally: NormalizationCounts
+        self, pixels: RgbImage, needed: Mask, artifact: Artifact, tally: NormalizationCounts
     ) -> Iterator[tuple[Corner, RgbImage]]:
-        """Yield each pass's corner and result, in the order of `corners`; a few passes are begun ahead."""
-        statistics = unpack_statistics(artifact)
-        postprocess = partial(self._postprocess, self._upload_target(artifact, statistics))
+        """Yield corner and pixels of what is needed of each pass's result; a few passes are begun ahead."""
+        statistics, corners = unpack_statistics(artifact), self._windows.corners(needed)
+        target = self._upload_target(artifact, statistics)
         pending: deque[tuple[list[Corner], PendingBatch]] = deque()
         for first in range(0, len(corners), self._batch):
             batch = corners[first : first + self._batch]
             windows = [self._windows.crop_window(pixels, place) for place in batch]
             windows += [np.zeros_like(windows[0])] * (self._batch - len(batch))
-            pending.append((batch, self._predictor.start(windows, statistics, self._crop, postprocess)))
+            rows, cols = self._windows.find_needed(needed, batch)
+            postprocess = partial(self._postprocess, target, (rows, cols))
+            parts = [(top + rows.start, left + cols.start) for top, left in batch]
+            pending.append((parts, self._predictor.start(windows, statistics, self._crop, postprocess)))
             if len(pending) == _AHEAD:
                 yield from _fetch_batch(pending, tally)
         while pending:
@@ -125,19 +128,28 @@ class GeneratorNormalizer:
         return self._predictor.upload(artifact[TABLE]), self._predictor.upload(np.asarray(statistics.white, np.float32))
 
     def _postprocess(
-        self, target: HoldTarget | None, windows_BHWC: Tensor, seen_BHWC: Tensor, generated_BHWC: Tensor
+        self, target: HoldTarget | None, part: Part, windows_BHWC: Tensor, seen_BHWC: Tensor, generated_BHWC: Tensor
     ) -> Tensor:
-        """Return what becomes of generated pixels, see `predictor.Postprocess`."""
-        pixels_BHWC = smooth.crop(windows_BHWC, self._crop)
+        """Return what becomes of a part of the results, see `predictor.Postprocess`."""
+        crop, shrink = self._crop, self._predictor.shrink
+        pixels_BHWC = self._take_part(windows_BHWC, part, crop, 1)
+        generated_BHWC = self._take_part(generated_BHWC, part, 0, shrink)
         if target is not None:
             table, white = target
             table_BHWC = smooth.look_up_pixels(table, pixels_BHWC)
-            seen_BHWC = smooth.crop(seen_BHWC, self._crop // self._predictor.shrink)
+            seen_BHWC = self._take_part(seen_BHWC, part, crop, shrink)
             made_BHWC = smooth.hold_to_table(seen_BHWC, generated_BHWC, table_BHWC, white, self._hold_radius)
         else:
-            enlarged_BHWC = enlarge(generated_BHWC, self._predictor.shrink)
+            enlarged_BHWC = enlarge(generated_BHWC, shrink)
             made_BHWC = round_pixels(smooth.crop(enlarged_BHWC, self._own_reach))
         return self._smooth(smooth.crop(pixels_BHWC, self._own_reach), made_BHWC)
+
+    def _take_part(self, image_BHWC: Tensor, part: Part, start: int, width: int) -> Tensor:
+        """Take what makes a part of results from an image that begins `start` px before; its pixels are `width` px."""
+        rows, cols = (
+            slice((start + each.start) // width, (start + each.stop + 2 * self._margin) // width) for each in part
+        )
+        return image_BHWC[:, rows, cols]
 
     def _smooth(self, source_BHWC: Tensor, changed_BHWC: Tensor) -> Tensor:
         """Make of changed pixels what a subclass makes of them, without `_smoothing_reach` on each side."""

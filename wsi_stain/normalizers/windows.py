@@ -29,6 +29,9 @@ from wsi_stain.core.geometry import BLOCK, TILE, ceil_div
 Corner = tuple[int, int]
 """Top and left of a core, px, from the block's origin."""
 
+Part = tuple[slice, slice]
+"""Rows and columns of a pass's result, px."""
+
 GLASS = (255, 255, 255)
 _LEAST_BAND = 4 * TILE
 
@@ -69,6 +72,17 @@ class Windows:
         corners = [(row * self.stride_px, col * self.stride_px) for row in rows for col in cols]
         return [(top, left) for top, left in corners if needed[self._tiles(top), self._tiles(left)].any()]
 
+    def find_needed(self, needed: Mask, corners: Sequence[Corner]) -> Part:
+        """Find the part of results that holds all needed tiles of some passes; all of it where results are blended."""
+        if self.overlap:
+            return (slice(0, self.stride_px + 2 * self.overlap),) * 2
+        tiles = np.zeros((self.stride_px // TILE, self.stride_px // TILE), bool)
+        for top, left in corners:
+            part = needed[self._tiles(top), self._tiles(left)]
+            tiles[: part.shape[0], : part.shape[1]] |= part
+        rows, cols = (np.flatnonzero(tiles.any(axis=axis)) * TILE for axis in (1, 0))
+        return slice(int(rows[0]), int(rows[-1]) + TILE), slice(int(cols[0]), int(cols[-1]) + TILE)
+
     def _tiles(self, start: int) -> slice:
         first, end = start - self.overlap, start + self.stride_px + self.overlap
         return slice(max(first // TILE, 0), max(ceil_div(end, TILE), 0))
@@ -91,7 +105,8 @@ class Windows:
         Memory bound: the block; where results are blended, four times as much.
 
         Args:
-            results: The results, (core + 2 overlap, core + 2 overlap, 3) RGB, in the order of `corners`.
+            results: The results, (core + 2 overlap, core + 2 overlap, 3) RGB, in the order of `corners`; where they lie
+                side by side a part will do, with that part's corner.
             shape: (height, width) of the block.
             white: RGB.
 
@@ -103,7 +118,7 @@ class Windows:
         result = np.empty((*shape, 3), np.uint8)
         result[:] = np.full((shape[1], 3), white, np.uint8)  # many times as fast to fill with as one colour
         for (top, left), pixels in results:
-            inner = result[top : top + self.stride_px, left : left + self.stride_px]
+            inner = result[top : top + len(pixels), left : left + pixels.shape[1]]
             inner[:] = pixels[: inner.shape[0], : inner.shape[1]]
         return result
 
