@@ -74,13 +74,13 @@ def test_a_pass_stays_on_the_gpu(tmp_path: Path, mode: str, shrink: Shrink, prec
     else:
         normalizer = GeneratorNormalizer(predictor, WHITE, STRIDE, table, BATCH, 64)
     side = STRIDE + 2 * normalizer.halo
-    artifact = {TABLE: np.zeros((17, 17, 17, 3), np.float32)}
+    artifact, part = {TABLE: np.zeros((17, 17, 17, 3), np.float32)}, (slice(256, STRIDE), slice(0, STRIDE))
     with imagined():
         windows = torch.empty(BATCH, side, side, 3, dtype=torch.uint8, device=GPU)
-        postprocess = partial(normalizer._postprocess, normalizer._upload_target(artifact, STATISTICS))
+        postprocess = partial(normalizer._postprocess, normalizer._upload_target(artifact, STATISTICS), part)
         result, is_finite = predictor._predict(windows, STATISTICS, normalizer._crop, postprocess)
     assert (result.device, is_finite.device) == (GPU, GPU)
-    assert (result.dtype, result.shape) == (torch.uint8, (BATCH, STRIDE, STRIDE, 3))
+    assert (result.dtype, result.shape) == (torch.uint8, (BATCH, STRIDE - 256, STRIDE, 3))
 
 
 def test_templates_of_a_batch_are_made_on_the_gpu(tmp_path: Path) -> None:
