@@ -21,7 +21,7 @@ from tests.support.made_checkpoint import STATISTICS, lively
 from wsi_stain.laboratories.perturbation import draw_perturbation
 from wsi_stain.normalizers.generator import GeneratorNormalizer, GuardNormalizer
 from wsi_stain.normalizers.lut import TableFit
-from wsi_stain.normalizers.predictor import GeneratorPredictor
+from wsi_stain.normalizers.predictor import GeneratorPredictor, _join_seen
 from wsi_stain.pix2pix.config import Shrink
 from wsi_stain.pix2pix.discriminator import Discriminator
 from wsi_stain.pix2pix.precision import Precision
@@ -81,6 +81,18 @@ def test_a_pass_stays_on_the_gpu(tmp_path: Path, mode: str, shrink: Shrink, prec
         result, is_finite = predictor._predict(windows, STATISTICS, normalizer._crop, postprocess)
     assert (result.device, is_finite.device) == (GPU, GPU)
     assert (result.dtype, result.shape) == (torch.uint8, (BATCH, STRIDE - 256, STRIDE, 3))
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_what_a_table_is_fitted_to_is_joined_on_the_gpu(tmp_path: Path, shrink: Shrink) -> None:
+    checkpoint = lively(tmp_path / "checkpoint.safetensors", shrink=shrink, downs=4)
+    predictor = GeneratorPredictor(checkpoint, "cuda")
+    predictor._loaded = imagine(predictor._exact, predictor._dtype)
+    with imagined():
+        windows = torch.empty(BATCH, 256, 256, 3, dtype=torch.uint8, device=GPU)
+        result, _ = predictor._predict(windows, STATISTICS, 32, _join_seen)
+    side = 192 // shrink
+    assert (result.device, result.dtype, result.shape) == (GPU, torch.uint8, (BATCH, 2, side, side, 3))
 
 
 def test_templates_of_a_batch_are_made_on_the_gpu(tmp_path: Path) -> None:
