@@ -4,12 +4,10 @@ The block is worked on in bands of rows. One thread reads ahead, others take the
 next is with the generator and another is encoded. With one thread all of it happens in turn. A pixel's result depends
 on no band, so the bytes are the same.
 
-Memory bound, whatever the slide's size: the block with its halo (55 MB at a halo of 96 px), 90 MB for reading, the
+Memory bound, whatever the slide's size: the block with its halo (57 MB at a halo of 128 px), 90 MB for reading, the
 coarser levels and the encoded tiles, the result of a band for each thread (17 MB at 1024 rows) or where it is kept of
-the block (67 MB), and for each thread a pass of the generator. With the `small`
-configuration (16 channels) in float32 at 0.25 um/px that is 360 MB with one thread beside the loaded generator, of
-which 90 MB are for holding its colours to the table; each further thread takes 180 MB. Where passes are blended, 200 MB
-more and a larger halo.
+the block (67 MB), and for each thread a pass of the generator: with the `small` configuration (16 channels, at half of
+the slide's resolution) 50 MB in bfloat16, 70 in float32. Where passes are blended, 200 MB more and a larger halo.
 """
 
 from __future__ import annotations
