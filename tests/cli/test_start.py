@@ -47,10 +47,9 @@ def test_inspect_and_tile_never_load_torch(tmp_path: Path) -> None:
 
 def test_a_run_with_a_checkpoint_loads_nothing_of_training() -> None:
     """Neither the command nor a worker: torchvision brings all of torch's compiler, statistics half a second."""
-    modules = "pipelines.run, pipelines.references.library, wsi_stain.normalize.tasks"
-    code = f"import {modules}; run('--version'); print({{'scipy.stats', 'wsi_stain.training.loop'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", f"{_RUN}{code}"], check=True, capture_output=True, text=True)
+    code = "import pipelines.run, wsi_stain.normalize.tasks; from pipelines.references import library"
+    code += "; from wsi_stain.pix2pix.checkpoint import Checkpoint; Checkpoint.load(library.shipped_checkpoint())"
+    told = f"{code}; print({{'scipy.stats', 'wsi_stain.training.loop'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"{_RUN}{told}"], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"
-    shipped = "pipelines.references.library.shipped_checkpoint()"
-    load = f"from wsi_stain.pix2pix.checkpoint import Checkpoint; Checkpoint.load({shipped})"
-    assert not {"torchvision", "sympy"} & list_loaded(f"{code}; {load}")
+    assert not {"torchvision", "sympy"} & list_loaded(code)
