@@ -105,6 +105,18 @@ def test_other_tiles_are_stored_lossless(tmp_path: Path, monkeypatch: pytest.Mon
     assert without.codec.name == "lossless"
 
 
+def test_a_worker_without_the_decoder_stores_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write(tmp_path / "a.tif")
+    expected = run.whole().read(FRAME)
+    run = replace(run, store=tmp_path / "other")
+    survey = run.survey()
+    monkeypatch.setattr(own_pixels, "simplejpeg", None)
+    run.blocks(survey)
+    run.finish(survey)
+    assert run.stored.codec.name == "source"
+    assert np.array_equal(run.stored.read(FRAME), expected)
+
+
 def test_converted_colours_are_stored_lossless(tmp_path: Path) -> None:
     from wsi_stain.core.icc import srgb_profile
 

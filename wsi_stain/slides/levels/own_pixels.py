@@ -217,9 +217,10 @@ class JpegTiles:
         return None if level is None else level.tile
 
     def read(self, number: int, place: Region) -> JpegTile | None:
-        """Read the tile of a level that lies at a place; None where it is missing or not quite sound."""
+        """Read the tile of a level that lies at a place; None where it is missing or not quite sound, or not taken."""
         level = self._levels[number]
-        assert level is not None
+        if level is None:
+            return None
         pixels = np.empty((level.tile.height, level.tile.width, 3), np.uint8)
         stream = self._decode(level, place, pixels)
         return None if stream is None else JpegTile(stream, pixels)
