@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wsi_stain.report.charts import Chart, Series, chart, ticks
@@ -15,6 +15,8 @@ NUMBERS = st.floats(-1e6, 1e6)
 
 
 @given(NUMBERS, NUMBERS)
+@example(0.0, 1.6e-12)
+@example(0.0, 1.1e-9)
 def test_ticks_span_the_values_in_round_steps(one: float, other: float) -> None:
     low, high = sorted((one, other))
     found = ticks(low, high)

@@ -146,7 +146,7 @@ def ticks(low: float, high: float, least: float = 0.0) -> list[float]:
         high: The largest.
         least: The smallest step, itself such a number.
     """
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-3):
+    if high - low < 1e-9 * max(abs(low), abs(high), 1.0):
         margin = max(abs(low) * 0.1, 1e-3)
         low, high = low - margin, high + margin
     rough = (high - low) / _MOST_TICKS
